@@ -1,0 +1,71 @@
+"""The command `fuseray`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from orchestrator.spec.errors import FuserayError, SpecError
+
+VERBS = {
+    "data": "Build image-text shards from a corpus.",
+    "shards": "Work on shards that exist.",
+    "train": "Train a recipe.",
+    "evaluate": "Measure a run's model on the held-out samples.",
+    "report": "Write a run's report page.",
+    "doctor": "Check this machine and say how to mend what is wrong.",
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module only when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which one meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs)
+@click.version_option(package_name="fuseray")
+def cli() -> None:
+    """Vision-language pre-training on Ray: one recipe, one cluster, exact resume."""
+
+
+def main() -> None:
+    """Run the command line: exit code 0 when done, 1 when something failed, 2 when what was asked for is wrong."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except SpecError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if not _explains_itself(error):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _explains_itself(error: Exception) -> bool:
+    from workloads.contract import WorkloadError
+
+    return isinstance(error, FuserayError | WorkloadError)

@@ -1,0 +1,33 @@
+"""Errors that a user can act on. The command line prints them without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FuserayError(Exception):
+    """The run cannot go on; the message names the thing, the place and the fix."""
+
+
+class SpecError(FuserayError):
+    """What the user wrote is wrong; nothing was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault in a recipe: where it stands and what to do about it."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class RecipeError(SpecError):
+    """A recipe is wrong, with every fault found."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("\n".join(str(finding) for finding in findings))
+        self.findings = tuple(findings)

@@ -1,0 +1,155 @@
+"""The recipe's sections that belong to the orchestrator. A workload adds its own beside them."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from workloads.contract import BatchShape, Section
+
+
+class DataSection(Section):
+    """Where the image-text shards are."""
+
+    train: str = Field(description="URI of the training shards and their index.")
+    held_out: str | None = Field(None, description="URI of the held-out shards; without it nothing is evaluated.")
+
+
+class StreamSection(Section):
+    """How samples are ordered and read."""
+
+    chunk: int = Field(256, ge=1, description="Neighbouring samples that are read together.")
+    window: int = Field(4096, ge=1, description="Samples within which the order is shuffled one by one.")
+    segment_steps: int = Field(500, ge=1, description="Steps per Ray Data execution; the next one starts early.")
+    queue_blocks: int = Field(4, ge=1, description="Blocks a worker holds ready before training asks for them.")
+    reader_cpus: float = Field(1.0, gt=0, description="CPUs kept free for reading and decoding.")
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="The run stops when more samples than this are bad.")
+
+
+class BatchSection(Section):
+    """A step is a fixed set of micro-batches; everything that looks inside a batch looks inside one of them."""
+
+    micro_batches: int = Field(ge=1, description="Micro-batches per step, shared out over the workers.")
+    micro_batch_size: int = Field(ge=1, description="Samples per micro-batch.")
+
+    @property
+    def samples(self) -> int:
+        """Samples per step."""
+        return self.micro_batches * self.micro_batch_size
+
+    @property
+    def shape(self) -> BatchShape:
+        """The batch as the workload's checks see it."""
+        return BatchShape(self.micro_batches, self.micro_batch_size)
+
+
+class LengthSection(Section):
+    """How long to train: either epochs or steps."""
+
+    epochs: float | None = Field(None, gt=0, description="Passes over the training samples.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> LengthSection:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of length.epochs and length.steps")
+        return self
+
+
+class ScaleSection(Section):
+    """The machines' share of the work. It never changes the mathematics of a step."""
+
+    workers: int = Field(1, ge=1, description="Training workers.")
+    use_gpu: bool = Field(False, description="One GPU per worker, with NCCL; otherwise CPU, with gloo.")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved per worker.")
+    address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
+    object_store_mb: int = Field(512, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
+
+
+class OptimizerSection(Section):
+    """AdamW."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of the two moments.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
+    weight_decay: float = Field(0.02, ge=0, description="Decoupled weight decay.")
+    clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; none clips nothing.")
+
+
+class ScheduleSection(Section):
+    """Learning rate over the run, per step."""
+
+    kind: Literal["cosine", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    warmup_from: float = Field(1e-5, ge=0, description="Learning rate at step 0 when there is a warm-up.")
+    final: float = Field(1e-5, ge=0, description="Learning rate that the cosine ends at.")
+
+
+class CheckpointSection(Section):
+    """When the run is saved."""
+
+    every_steps: int = Field(500, ge=1, description="Steps between checkpoints; the last step is always saved.")
+    keep: int = Field(3, ge=1, description="Newest checkpoints kept.")
+
+
+class EvaluationSection(Section):
+    """Held-out retrieval during and after training."""
+
+    every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
+    samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
+    batch_size: int = Field(64, ge=1, description="Samples per forward pass.")
+    rerank: int = Field(16, ge=0, description="Candidates that the fusion model ranks again in `fuseray evaluate`.")
+
+
+class StorageSection(Section):
+    """Where runs are written."""
+
+    uri: str = Field("runs", description="Folder or object-store prefix; a run lives in URI/NAME.")
+    endpoint: str | None = Field(None, description="Address of an S3-compatible server, for s3:// URIs.")
+
+
+class TrackingSection(Section):
+    """MLflow."""
+
+    uri: str = Field("sqlite:///runs/mlflow.db", description="MLflow tracking URI.")
+    experiment: str = Field("fuseray", description="MLflow experiment.")
+
+
+class Recipe(Section):
+    """The orchestrator's part of a recipe."""
+
+    name: str = Field(description="The run's name; it names the run's folder.")
+    workload: str = Field(description="What to train, found in the entry points 'fuseray.workloads'.")
+    seed: int = Field(42, ge=0, description="Key of every random draw.")
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="bfloat16 is autocast over float32 weights."
+    )
+    data: DataSection
+    batch: BatchSection
+    length: LengthSection
+    stream: StreamSection = StreamSection()
+    scale: ScaleSection = ScaleSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    storage: StorageSection = StorageSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _enough_micro_batches(self) -> Recipe:
+        if self.scale.workers > self.batch.micro_batches:
+            raise ValueError(
+                f"scale.workers ({self.scale.workers}) must be at most batch.micro_batches "
+                f"({self.batch.micro_batches}): a worker without a micro-batch would have nothing to do"
+            )
+        return self

@@ -1,0 +1,43 @@
+"""Workloads and corpora, found by name through entry points."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from orchestrator.spec.errors import SpecError
+from orchestrator.spec.validation import unknown_key
+from workloads.contract import CorpusEntry, WorkloadEntry
+
+
+def find_workload(name: str) -> WorkloadEntry:
+    """Return the workload registered under a name in the group `fuseray.workloads`.
+
+    Raises:
+        SpecError: no such workload, or it does not keep the contract.
+    """
+    return _find("fuseray.workloads", "workload", name, WorkloadEntry)
+
+
+def find_corpus(name: str) -> CorpusEntry:
+    """Return the corpus builder registered under a name in the group `fuseray.corpora`.
+
+    Raises:
+        SpecError: no such corpus, or it does not keep the contract.
+    """
+    return _find("fuseray.corpora", "corpus", name, CorpusEntry)
+
+
+def corpus_names() -> list[str]:
+    """Return the names of all registered corpora."""
+    return sorted(point.name for point in entry_points(group="fuseray.corpora"))
+
+
+def _find(group: str, kind: str, name: str, protocol: Any) -> Any:
+    points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
+    if name not in points:
+        raise SpecError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
+    entry = points[name].load()
+    if not isinstance(entry, protocol):
+        raise SpecError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
+    return entry

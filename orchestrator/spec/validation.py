@@ -1,0 +1,60 @@
+"""Strict validation of one section of a recipe, with places and suggestions."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.spec.document import Document, KeyPath
+from orchestrator.spec.errors import Finding
+from workloads.contract import Section
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def validate(section: type[AnySection], values: dict[str, Any], document: Document) -> AnySection | list[Finding]:
+    """Build a section from plain values, or return everything that is wrong with them.
+
+    Validation goes through JSON, where a list may become a tuple but a string never becomes a number.
+    """
+    try:
+        return section.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        return [_finding(detail, section, document) for detail in error.errors(include_url=False)]
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown and name the closest known one."""
+    names = sorted(known)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}."
+    return f"unknown key {key!r}; {hint}"
+
+
+def _finding(detail: ErrorDetails, section: type[Section], document: Document) -> Finding:
+    key_path: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    dotted = ".".join(str(part) for part in key_path)
+    if detail["type"] == "extra_forbidden":
+        message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, key_path[:-1]))}"
+    elif detail["type"] == "missing":
+        message = f"{dotted}: this key is required."
+    else:
+        said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+        got = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+        message = f"{dotted}: {said}{got}" if dotted else said
+    return Finding(document.place(key_path), message)
+
+
+def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:
+    for part in key_path:
+        field = section.model_fields.get(str(part))
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        section = nested
+    return section.model_fields

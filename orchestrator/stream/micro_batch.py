@@ -1,0 +1,66 @@
+"""A micro-batch on its way from the readers to a worker, and the samples that had to be left out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from workloads.contract import Features
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A sample that was left out: its position in the run's order, where it is stored, and why."""
+
+    position: int
+    shard: str
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The usable samples of one micro-batch.
+
+    Args:
+        number: number of the micro-batch in the run.
+        keys: keys of the samples, in order.
+        features: the samples' features stacked along a new first dimension; empty without samples.
+        skipped: samples of this micro-batch that could not be used.
+    """
+
+    number: int
+    keys: tuple[str, ...]
+    features: dict[str, NDArray[np.generic]]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def samples(self) -> int:
+        """Usable samples."""
+        return len(self.keys)
+
+    def encode(self) -> bytes:
+        """Return the micro-batch as safetensors bytes, the rest as their metadata."""
+        about = {"number": self.number, "keys": self.keys, "skipped": [asdict(skip) for skip in self.skipped]}
+        arrays = self.features or {"": np.zeros(0, dtype=np.uint8)}
+        return bytes(save(arrays, metadata={"about": json.dumps(about)}))
+
+    @classmethod
+    def decode(cls, content: bytes) -> MicroBatch:
+        """Build a micro-batch from what `encode` returned."""
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(header["__metadata__"]["about"])
+        features = {name: array for name, array in load(content).items() if name}
+        skipped = tuple(Skipped(**skip) for skip in about["skipped"])
+        return cls(about["number"], tuple(about["keys"]), features, skipped)
+
+
+def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
+    """Stack the features of several samples: [...] each to [n, ...]."""
+    return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}

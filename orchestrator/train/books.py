@@ -1,0 +1,109 @@
+"""The books of a run: every record goes to MLflow, the quarantine file, the run's file and the display."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from orchestrator.stream.micro_batch import Skipped
+from orchestrator.track.tracker import Tracker
+from orchestrator.train.channel import Record
+from orchestrator.train.plan import Plan
+from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.run_folder import RunFile
+
+if TYPE_CHECKING:
+    from orchestrator.train.driver import Display
+
+FLUSH_S = 2.0
+
+
+class Books:
+    """Keeps the books of one attempt.
+
+    Args:
+        plan: what is being done.
+        file: what the run remembers.
+        tracker: its MLflow run.
+        display: shows progress.
+        first_step: where this attempt starts.
+    """
+
+    def __init__(self, plan: Plan, file: RunFile, tracker: Tracker, display: Display, first_step: int) -> None:
+        self._plan = plan
+        self._file = file
+        self._tracker = tracker
+        self._display = display
+        self._skipped: dict[int, Skipped] = {skip.position: skip for skip in _read_quarantine(plan)}
+        self._began = perf_counter()
+        self._starting = True
+        self._flushed = perf_counter()
+        self.steps_done = first_step
+        plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
+        plan.run.write(file)
+
+    @property
+    def mlflow_run_id(self) -> str:
+        """The MLflow run."""
+        return self._tracker.run_id
+
+    def enter(self, records: Iterable[Record]) -> None:
+        """Enter records in order of arrival."""
+        for record in records:
+            self._enter_skipped(record.skipped)
+            for note in record.notes:
+                self._display.message(note)
+            if record.seconds:
+                self._enter_step(record)
+        if perf_counter() - self._flushed > FLUSH_S:
+            self._tracker.flush()
+            self._flushed = perf_counter()
+
+    def close(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self._plan.run.write(replace(self._file, status=status))
+        if self._skipped:
+            self._tracker.metrics(self.steps_done, {f"skipped/{_slug(reason)}": n for reason, n in self.skipped_reasons().items()})
+        self._tracker.finish(status)
+
+    def skipped_reasons(self) -> Counter[str]:
+        """Return how many samples were skipped for each reason."""
+        return Counter(skip.reason for skip in self._skipped.values())
+
+    def _enter_step(self, record: Record) -> None:
+        self.steps_done = record.step + 1
+        seconds = dict(record.seconds)
+        total = sum(seconds.values())
+        if self._starting:
+            seconds["startup"] = perf_counter() - self._began - total
+            self._starting = False
+        times = {f"seconds/{part}": value for part, value in seconds.items()}
+        busy = total - seconds.get("evaluation", 0.0) - seconds.get("checkpoint", 0.0)
+        rates = {
+            "samples_per_s": record.samples / max(busy, 1e-9),
+            "data_wait_share": seconds.get("data_wait", 0.0) / max(busy, 1e-9),
+            "skipped_samples": float(len(self._skipped)),
+        }
+        self._tracker.metrics(record.step, {**record.metrics, **rates, **times})
+        self._display.step(replace(record, metrics={**record.metrics, **rates}), len(self._skipped))
+
+    def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
+        new = [skip for skip in skipped if skip.position not in self._skipped]
+        if new:
+            self._skipped |= {skip.position: skip for skip in new}
+            lines = [json.dumps(asdict(skip)) for _, skip in sorted(self._skipped.items())]
+            self._plan.run.quarantine.write(("\n".join(lines) + "\n").encode())
+
+
+def _read_quarantine(plan: Plan) -> list[Skipped]:
+    if plan.run.quarantine.size() is None:
+        return []
+    return [Skipped(**json.loads(line)) for line in plan.run.quarantine.read().decode().splitlines()]
+
+
+def _slug(reason: str) -> str:
+    return reason.replace(" ", "_")

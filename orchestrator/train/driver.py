@@ -1,0 +1,172 @@
+"""Runs a plan on Ray and keeps its books: MLflow, quarantine, status. One driver per run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from orchestrator.spec.recipe import Recipe
+from orchestrator.track.tracker import Tracker
+from orchestrator.train.books import Books
+from orchestrator.train.channel import Channel, Record
+from orchestrator.train.failure import explain
+from orchestrator.train.plan import Plan, check_machine
+from orchestrator.train.ray_session import ray_session
+from orchestrator.train.run_folder import RunFile
+from orchestrator.train.start import Start
+from orchestrator.train.worker import Assignment, train
+
+POLL_S = 0.2
+
+
+class Display(Protocol):
+    """Shows a run to whoever is watching."""
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+    def step(self, record: Record, skipped: int) -> None:
+        """Show that a step is done; `skipped` counts the bad samples so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: FINISHED, or KILLED when it was asked to stop."""
+
+    status: str
+    steps_done: int
+
+
+def run(plan: Plan, start: Start, display: Display) -> Outcome:
+    """Train until the plan is done, the user interrupts, or something fails.
+
+    Args:
+        plan: what to do.
+        start: whether this is a new run or the continuation of one.
+        display: shows progress.
+
+    Raises:
+        TrainingError: the run failed; the message says why and where the log is.
+        TrackingError: MLflow cannot be reached; nothing was started.
+        SpecError: the cluster is too small; nothing was started.
+    """
+    log = log_folder(plan) / "ray.log"
+    books = _open_books(plan, start, display)
+    status = "FAILED"
+    try:
+        with _stop_on_interrupt() as interrupted, ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
+            if plan.recipe.scale.address != "local":
+                resources = ray.cluster_resources()
+                check_machine(plan.recipe, resources.get("CPU", 0), resources.get("GPU", 0))
+            channel = ray.remote(num_cpus=0)(Channel).remote()
+            _train(plan, books, channel, interrupted)
+        status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
+    except Exception as error:
+        raise explain(error, log) from error
+    finally:
+        books.close(status)
+    return Outcome(status, books.steps_done)
+
+
+def log_folder(plan: Plan) -> Path:
+    """Return the local folder for a run's logs: in the run's folder when that is local."""
+    if plan.run.root.is_local:
+        return Path(plan.run.root.path) / "logs"
+    return Path.home() / ".local" / "state" / "fuseray" / plan.recipe.name
+
+
+def _open_books(plan: Plan, start: Start, display: Display) -> Books:
+    recipe = plan.recipe
+    if start.previous is None:
+        tracker = Tracker.start(recipe.tracking.uri, recipe.tracking.experiment, recipe.name, {"run_folder": plan.run.root.uri})
+        file = RunFile(
+            name=recipe.name,
+            recipe_digest=plan.resolved.digest(),
+            index_digest=plan.index.digest,
+            tracking_uri=recipe.tracking.uri,
+            mlflow_run_id=tracker.run_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            status="RUNNING",
+        )
+    else:
+        file = replace(start.previous, status="RUNNING")
+        tracker = Tracker(file.tracking_uri, file.mlflow_run_id)
+        tracker.resume()
+    tracker.params(plan.resolved.values())
+    return Books(plan, file, tracker, display, start.first_step)
+
+
+def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event) -> None:
+    """Run Ray Train in a thread, so that this one can watch; Ray's own interrupt handler would drop the checkpoint."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(plan, Assignment(plan, books.mlflow_run_id, channel)).fit()
+        except BaseException as error:  # noqa: BLE001
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    asked = False
+    while thread.is_alive():
+        thread.join(POLL_S)
+        if interrupted.is_set() and not asked:
+            asked = True
+            channel.request_stop.remote()
+        books.enter(ray.get(channel.drain.remote()))
+    books.enter(ray.get(channel.drain.remote()))
+    if failure:
+        raise failure[0]
+
+
+def _trainer(plan: Plan, assignment: Assignment) -> TorchTrainer:
+    recipe = plan.recipe
+    return TorchTrainer(
+        train,
+        train_loop_config=assignment,
+        scaling_config=ScalingConfig(
+            num_workers=recipe.scale.workers,
+            use_gpu=recipe.scale.use_gpu,
+            resources_per_worker=_resources(recipe),
+        ),
+        run_config=RunConfig(
+            name=f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}", storage_path=str(log_folder(plan) / "ray-train")
+        ),
+    )
+
+
+def _resources(recipe: Recipe) -> dict[str, float]:
+    resources = {"CPU": recipe.scale.cpus_per_worker}
+    return resources | {"GPU": 1.0} if recipe.scale.use_gpu else resources
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """Turn the first interrupt into a wish to stop; a second one interrupts for real."""
+    interrupted = threading.Event()
+    previous: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,85 @@
+"""Starting Ray on this machine, quietly, or joining a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import ray
+
+from orchestrator.spec.recipe import ScaleSection
+
+QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextmanager
+def ray_session(scale: ScaleSection, cpus: float, log: Path) -> Iterator[None]:
+    """Run the body with Ray available; Ray's own messages go to a log file.
+
+    Args:
+        scale: where Ray is, and how large its object store may be.
+        cpus: CPUs that a local Ray may hand out.
+        log: file for Ray's messages.
+    """
+    os.environ.update(QUIET)
+    _quiet(log)
+    with _token(scale.address) as options:
+        if scale.address == "local":
+            options |= {
+                "num_cpus": cpus,
+                "object_store_memory": scale.object_store_mb * 10**6,
+                "include_dashboard": False,
+            }
+        ray.init(
+            address=scale.address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            **options,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _token(address: str) -> Iterator[dict[str, Any]]:
+    """Give a local Ray a token of its own, in a file that only this user can read and that goes with the session."""
+    if address != "local" or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        yield {}
+        return
+    with NamedTemporaryFile("w", prefix="ray-token-") as file:
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.environ["RAY_AUTH_TOKEN_PATH"] = file.name
+        try:
+            yield {}
+        finally:
+            del os.environ["RAY_AUTH_TOKEN_PATH"]
+
+
+def _quiet(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "ray.data", "ray.train", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.captureWarnings(capture=True)
+    warnings.simplefilter("default")

@@ -1,0 +1,123 @@
+"""A run's folder in storage: what is where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.location import Location, locate
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.yaml"
+
+
+class RunError(FuserayError):
+    """A run is missing, or cannot be continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """What a run remembers about itself.
+
+    Args:
+        name: the run's name.
+        recipe_digest: digest of what determines the result.
+        index_digest: digest of the training data's index.
+        tracking_uri: MLflow's address.
+        mlflow_run_id: the run there.
+        created: ISO 8601 time of the first start.
+        status: RUNNING, FINISHED, FAILED or KILLED, as in MLflow.
+    """
+
+    name: str
+    recipe_digest: str
+    index_digest: str
+    tracking_uri: str
+    mlflow_run_id: str
+    created: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    root: Location
+
+    @property
+    def checkpoints(self) -> Location:
+        """Holds a folder per checkpoint."""
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Location:
+        """Holds the exported model."""
+        return self.root / "model"
+
+    @property
+    def evaluation(self) -> Location:
+        """Holds the last evaluation."""
+        return self.root / "evaluation"
+
+    @property
+    def report(self) -> Location:
+        """The report page."""
+        return self.root / "report.html"
+
+    @property
+    def quarantine(self) -> Location:
+        """The list of skipped samples, one JSON object a line."""
+        return self.root / "quarantine.jsonl"
+
+    @property
+    def recipe(self) -> Location:
+        """The resolved recipe."""
+        return self.root / RECIPE_FILE
+
+    def exists(self) -> bool:
+        """Return whether a run was started here."""
+        return (self.root / RUN_FILE).size() is not None
+
+    def read(self) -> RunFile:
+        """Return what the run remembers.
+
+        Raises:
+            RunError: there is no run here, or its file is damaged.
+        """
+        location = self.root / RUN_FILE
+        if location.size() is None:
+            raise RunError(f"{self.root.uri}: is not a run (no {RUN_FILE}); name a run's folder, or a run below {_parent(self.root)}.")
+        try:
+            return RunFile(**json.loads(location.read()))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise RunError(f"{location.uri}: is damaged ({error}).") from error
+
+    def write(self, run: RunFile) -> None:
+        """Remember."""
+        (self.root / RUN_FILE).write(_json(asdict(run)))
+
+
+def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) -> RunFolder:
+    """Return the run that a user means: a name below a storage URI, or the URI or path of a run's folder.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    below = RunFolder(locate(f"{storage_uri}/{name_or_uri}", endpoint)) if "://" not in name_or_uri else None
+    if below is not None and below.exists():
+        return below
+    direct = RunFolder(locate(name_or_uri, endpoint))
+    if direct.exists():
+        return direct
+    raise RunError(f"no run {name_or_uri!r} below {storage_uri} and no run's folder of that name; `ls {storage_uri}` shows the runs.")
+
+
+def _parent(location: Location) -> str:
+    return location.uri.rpartition("/")[0]
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=2, sort_keys=True).encode()

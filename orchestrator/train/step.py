@@ -1,0 +1,165 @@
+"""One optimiser step over a worker's share of micro-batches.
+
+The step's gradient is the mean over its usable samples' micro-batches, each weighted by how many it has, so it does
+not depend on how many workers shared the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from orchestrator.spec.recipe import OptimizerSection, Recipe
+from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.train.collective import Collective
+from orchestrator.train.gradients import GradientBuffer
+from orchestrator.train.schedule import learning_rate
+from orchestrator.train.totals import add_up, in_global_order
+from workloads.contract import Clock, KeyedRandom, MicroResult, ParameterGroup, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What a step did: the same on every worker, save the seconds.
+
+    Args:
+        metrics: means over the step's samples, with learning rate and gradient norm.
+        samples: usable samples of the step.
+        skipped: bad samples of the step.
+        stop: whether any worker asked to stop after this step.
+        seconds: time this worker spent per part.
+    """
+
+    metrics: Mapping[str, float]
+    samples: int
+    skipped: int
+    stop: bool
+    seconds: Mapping[str, float]
+
+
+class Stepper:
+    """Runs optimiser steps.
+
+    Args:
+        recipe: the recipe.
+        workload: built already.
+        collective: the other workers.
+        steps: steps in the run.
+        epoch_samples: samples in one epoch.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        workload: Workload,
+        collective: Collective,
+        steps: int,
+        epoch_samples: int,
+        device: torch.device,
+    ) -> None:
+        self._recipe = recipe
+        self._workload = workload
+        self._collective = collective
+        self._steps = steps
+        self._epoch_samples = epoch_samples
+        self._device = device
+        groups = workload.parameter_groups()
+        self._gradients = GradientBuffer([parameter for group in groups for parameter in group.parameters])
+        self.optimizer = build_optimizer(recipe.optimizer, groups)
+
+    def run(self, step: int, micro_batches: Sequence[MicroBatch], stop: bool = False) -> StepOutcome:
+        """Run one step; all workers call it together.
+
+        Args:
+            step: the step's number.
+            micro_batches: this worker's share.
+            stop: this worker's wish to stop after the step.
+        """
+        clock, laps = self._clock(step), Laps()
+        self._gradients.clear()
+        self._workload.begin_step(clock)
+        laps.end("teacher")
+        results = [(batch, self._micro_step(batch, clock)) for batch in micro_batches if batch.samples]
+        laps.end("forward_backward")
+        template = self._workload.empty_result(clock)
+        skipped = sum(len(batch.skipped) for batch in micro_batches)
+        totals = add_up(results, template, self._recipe.batch.micro_batches, skipped, stop, self._collective)
+        self._gradients.sum(self._collective, max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
+        laps.end("gradient_sync")
+        metrics = {**totals.metrics, **self._update(step)} if totals.samples else {}
+        laps.end("optimizer")
+        if totals.samples:
+            self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
+        laps.end("teacher")
+        return StepOutcome(metrics, totals.samples, totals.skipped, totals.stop, laps.seconds)
+
+    def _clock(self, step: int) -> Clock:
+        draw = KeyedRandom((self._recipe.seed, "step", step))
+        return Clock(step, self._steps, step * self._recipe.batch.samples, self._epoch_samples, draw)
+
+    def _micro_step(self, micro_batch: MicroBatch, clock: Clock) -> MicroResult:
+        clock = replace(clock, draw=clock.draw.child(micro_batch.number % self._recipe.batch.micro_batches))
+        torch.manual_seed(clock.draw.child("dropout").seed())
+        batch = {name: torch.from_numpy(array).to(self._device) for name, array in micro_batch.features.items()}
+        weight = micro_batch.samples / self._recipe.batch.micro_batch_size
+
+        def backward(loss: Tensor, retain_graph: bool = False) -> None:
+            (loss * weight).backward(retain_graph=retain_graph)
+
+        with self._precision():
+            return self._workload.micro_step(batch, clock, backward)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self._recipe.precision == "bfloat16":
+            return torch.autocast(self._device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _update(self, step: int) -> dict[str, float]:
+        options = self._recipe.optimizer
+        rate = learning_rate(self._recipe.schedule, options.learning_rate, step, self._steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["learning_rate_scale"]
+        norm = self._gradients.norm()
+        if options.clip_norm is not None:
+            self._gradients.clip(norm, options.clip_norm)
+        self.optimizer.step()
+        return {"learning_rate": rate, "gradient_norm": float(norm)}
+
+
+def build_optimizer(options: OptimizerSection, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) over the workload's parameter groups."""
+    return torch.optim.AdamW(
+        [
+            {
+                "params": list(group.parameters),
+                "weight_decay": options.weight_decay if group.weight_decay else 0.0,
+                "learning_rate_scale": group.learning_rate_scale,
+            }
+            for group in groups
+            if group.parameters
+        ],
+        lr=options.learning_rate,
+        betas=options.betas,
+        eps=options.epsilon,
+        fused=True,
+    )
+
+
+class Laps:
+    """Measures where a worker's time goes: every lap ends where the next begins."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def end(self, part: str) -> None:
+        """Add the time since the last lap to a part."""
+        now = perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now

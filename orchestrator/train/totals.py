@@ -1,0 +1,96 @@
+"""What the workers' shares of a step add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.train.collective import Collective
+from workloads.contract import MicroResult
+
+Results = Sequence[tuple[MicroBatch, MicroResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over all workers of a step.
+
+    Args:
+        counts: usable samples of each of the step's micro-batches.
+        skipped: bad samples.
+        stop: whether any worker asked to stop.
+        metrics: means over samples; empty on a worker that has never seen a sample.
+    """
+
+    counts: tuple[int, ...]
+    skipped: int
+    stop: bool
+    metrics: Mapping[str, float]
+
+    @property
+    def samples(self) -> int:
+        """Usable samples of the step."""
+        return sum(self.counts)
+
+
+def add_up(
+    results: Results, template: MicroResult, micro_batches: int, skipped: int, stop: bool, collective: Collective
+) -> Totals:
+    """Return the totals of a step; all workers call it together and send one message.
+
+    Args:
+        results: this worker's micro-batches and their results.
+        template: names the metrics, as every result of this step does.
+        micro_batches: micro-batches per step.
+        skipped: this worker's bad samples.
+        stop: this worker's wish to stop.
+        collective: the other workers.
+    """
+    names = sorted(template.metrics)
+    counts = torch.zeros(micro_batches, dtype=torch.float64)
+    sums = torch.zeros(len(names), dtype=torch.float64)
+    for batch, result in results:
+        counts[batch.number % micro_batches] = batch.samples
+        sums += batch.samples * torch.tensor([float(result.metrics[name]) for name in names], dtype=torch.float64)
+    message = torch.cat([counts, torch.tensor([skipped, stop], dtype=torch.float64), sums])
+    collective.sum(message)
+    values = message.tolist()
+    samples = sum(values[:micro_batches])
+    means = [value / max(samples, 1) for value in values[micro_batches + 2 :]]
+    return Totals(
+        counts=tuple(int(count) for count in values[:micro_batches]),
+        skipped=int(values[micro_batches]),
+        stop=values[micro_batches + 1] > 0,
+        metrics=dict(zip(names, means, strict=True)),
+    )
+
+
+def in_global_order(
+    results: Results, template: MicroResult, counts: Sequence[int], collective: Collective
+) -> dict[str, Tensor]:
+    """Return the rows that the step's micro-batches share, of all workers, in the order of the micro-batches.
+
+    Each worker puts its rows at their place in a tensor of zeros and the tensors are summed, which is exact.
+
+    Args:
+        results: this worker's micro-batches and their results.
+        template: gives the names and shapes of the shared rows.
+        counts: rows of each of the step's micro-batches.
+        collective: the other workers.
+
+    Returns:
+        The shared tensors by name, [rows of the step, ...].
+    """
+    shared: dict[str, Tensor] = {}
+    for name, example in sorted(template.shared.items()):
+        rows = example.new_zeros((sum(counts), *example.shape[1:]))
+        for batch, result in results:
+            start = sum(counts[: batch.number % len(counts)])
+            rows[start : start + batch.samples] = result.shared[name]
+        collective.sum(rows)
+        shared[name] = rows
+    return shared

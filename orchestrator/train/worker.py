@@ -1,0 +1,190 @@
+"""The training loop that Ray Train runs on every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+import ray.train.torch
+import torch
+from torch import nn
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.location import Location
+from orchestrator.stream.feed import Feed
+from orchestrator.stream.held_out import evenly_spaced
+from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.train.channel import Channel, Record
+from orchestrator.train.checkpoint import RunState, load_newest, prune, restore_optimizer, save_checkpoint
+from orchestrator.train.collective import Collective, current_collective
+from orchestrator.train.plan import Plan
+from orchestrator.train.step import Laps, Stepper, StepOutcome
+from workloads.contract import EvaluationOptions, KeyedRandom, Workload
+
+
+class BadDataError(FuserayError):
+    """Too large a share of the samples is bad."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver tells every worker.
+
+    Args:
+        plan: the plan.
+        mlflow_run_id: where the run is tracked.
+        channel: the line to the driver.
+    """
+
+    plan: Plan
+    mlflow_run_id: str
+    channel: Any
+
+
+def train(assignment: Assignment) -> None:
+    """Train until the last step or until asked to stop; runs in every worker process."""
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    _Training(assignment, current_collective(device), context.get_world_rank(), context.get_world_size(), device).run()
+
+
+class _Training:
+    """One attempt at training on one worker."""
+
+    def __init__(self, assignment: Assignment, collective: Collective, rank: int, workers: int, device: torch.device) -> None:
+        self._plan = assignment.plan
+        self._recipe = assignment.plan.recipe
+        self._mlflow_run_id = assignment.mlflow_run_id
+        self._line = _Line(assignment.channel, rank)
+        self._rank = rank
+        checkpoint = load_newest(self._plan.run.checkpoints, self._line.note)
+        self._first_step = checkpoint.state.next_step if checkpoint else 0
+        sharing = self._plan.sharing(self._first_step, workers)
+        self._feed = Feed(self._plan.reader(), sharing, rank, self._recipe.stream.queue_blocks, _broadcast)
+        self._workload, self._model = self._build(device)
+        self._stepper = Stepper(
+            self._recipe, self._workload, collective, self._plan.steps, self._plan.index.total, device
+        )
+        if checkpoint:
+            self._model.load_state_dict(dict(checkpoint.model))
+            restore_optimizer(self._stepper.optimizer, checkpoint.optimizer)
+        self._seen, self._bad = 0, 0
+
+    def run(self) -> None:
+        """Run the remaining steps."""
+        stopped_at = None
+        for step in range(self._first_step, self._plan.steps):
+            laps = Laps()
+            micro_batches = self._feed.step(step)
+            laps.end("data_wait")
+            outcome = self._stepper.run(step, micro_batches, stop=self._line.stop_requested)
+            laps.end("step")
+            self._count(outcome)
+            metrics = dict(outcome.metrics)
+            if self._due(step, self._recipe.evaluation.every_steps):
+                metrics |= self._evaluate()
+                laps.end("evaluation")
+            if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
+                self._save(step + 1)
+                laps.end("checkpoint")
+            self._line.publish(step, metrics, _merged(laps, outcome), outcome.samples, micro_batches)
+            if outcome.stop:
+                stopped_at = step + 1
+                break
+        if stopped_at is None and self._rank == 0:
+            self._export()
+        self._line.close()
+
+    def _build(self, device: torch.device) -> tuple[Workload, nn.Module]:
+        torch.manual_seed(KeyedRandom((self._recipe.seed, "build")).seed())
+        workload = self._plan.resolved.entry.create(self._plan.resolved.workload)
+        model = workload.build(device, KeyedRandom((self._recipe.seed, "build")))
+        if self._recipe.precision == "float64":
+            model.double()
+        return workload, model
+
+    def _due(self, step: int, every: int | None) -> bool:
+        return every is not None and ((step + 1) % every == 0 or step + 1 == self._plan.steps)
+
+    def _count(self, outcome: StepOutcome) -> None:
+        self._seen += outcome.samples + outcome.skipped
+        self._bad += outcome.skipped
+        allowed = self._recipe.stream.max_bad_share * max(self._seen, 20 * self._recipe.batch.samples)
+        if self._bad > max(1.0, allowed):
+            raise BadDataError(
+                f"{self._bad} of {self._seen} samples are bad, more than stream.max_bad_share "
+                f"({self._recipe.stream.max_bad_share:g}) allows. {self._plan.run.quarantine.uri} lists them with their reasons."
+            )
+
+    def _evaluate(self) -> dict[str, float]:
+        if self._rank != 0 or self._plan.held_out is None or self._plan.held_out_index is None:
+            return {}
+        samples = list(evenly_spaced(self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples))
+        options = EvaluationOptions(batch_size=self._recipe.evaluation.batch_size)
+        found = self._workload.evaluate(samples, options)
+        return {f"held_out/{name}": value for name, value in found.metrics.items()}
+
+    def _save(self, next_step: int) -> None:
+        if self._rank != 0:
+            return
+        state = RunState(
+            next_step, self._recipe.seed, self._plan.resolved.digest(), self._plan.index.digest, self._mlflow_run_id
+        )
+        save_checkpoint(self._plan.run.checkpoints, state, self._model.state_dict(), self._stepper.optimizer)
+        prune(self._plan.run.checkpoints, self._recipe.checkpoint.keep)
+
+    def _export(self) -> None:
+        with TemporaryDirectory() as folder:
+            self._workload.export(Path(folder))
+            for file in sorted(Path(folder).iterdir()):
+                (self._plan.run.model / file.name).write(file.read_bytes())
+
+
+class _Line:
+    """A worker's end of the channel. Worker 0 reports every step; the others only what they skipped."""
+
+    def __init__(self, channel: Any, rank: int) -> None:
+        self._channel = channel
+        self._rank = rank
+        self._pending: ray.ObjectRef[bool] | None = None
+        self._notes: list[str] = []
+        self.stop_requested = False
+
+    def note(self, text: str) -> None:
+        """Send a message for people along with the next record."""
+        self._notes.append(text)
+
+    def publish(
+        self, step: int, metrics: dict[str, float], seconds: dict[str, float], samples: int, batches: Iterable[MicroBatch]
+    ) -> None:
+        """Send a record without waiting; the answer is read at the next step."""
+        skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
+        if self._rank != 0:
+            if skipped:
+                self._channel.publish.remote(Record(step, skipped=skipped))
+            return
+        self.close()
+        record = Record(step, metrics, seconds, samples, skipped, tuple(self._notes))
+        self._pending = self._channel.publish.remote(record)
+        self._notes = []
+
+    def close(self) -> None:
+        """Wait until the last record has arrived."""
+        if self._pending is not None:
+            self.stop_requested = bool(ray.get(self._pending))
+            self._pending = None
+
+
+def _broadcast(parts: list[Any] | None) -> list[Any]:
+    return ray.train.collective.broadcast_from_rank_zero(parts)  # type: ignore[no-any-return]
+
+
+def _merged(laps: Laps, outcome: StepOutcome) -> dict[str, float]:
+    return {part: seconds for part, seconds in laps.seconds.items() if part != "step"} | dict(outcome.seconds)

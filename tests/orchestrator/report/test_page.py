@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from orchestrator.report.model import GalleryQuery, Report, RetrievedImage, Run, Skipped, Status
+from orchestrator.report.page import SECTIONS, render
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects the elements of a page and fails on tags that do not nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def attribute(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def test_full_page_nests_and_holds_every_section(full_page: str) -> None:
+    page = Page(full_page)
+    assert [section["id"] for section in page.all("section")] == list(SECTIONS)
+    assert "run fuseray" not in words(page)
+
+
+def test_empty_page_names_the_command_for_each_missing_part(empty_report: Report) -> None:
+    page = Page(render(empty_report))
+    assert [section["id"] for section in page.all("section")] == list(SECTIONS)
+    assert "Not evaluated yet: run fuseray evaluate 'my run'." in words(page)
+    assert words(page).count(": run fuseray") == len(SECTIONS)
+    assert page.all("svg") == page.all("img") == []
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "command"),
+    [
+        ("losses", {"curves": {}}, "fuseray train recipes/demo.yaml --resume albef-demo"),
+        ("retrieval", {"retrieval": {}}, "fuseray evaluate albef-demo"),
+        ("gallery", {"gallery": ()}, "fuseray evaluate albef-demo"),
+        ("attention", {"heat_maps": ()}, "fuseray evaluate albef-demo"),
+        ("time", {"time": {}}, "fuseray train recipes/demo.yaml --resume albef-demo"),
+        ("skipped", {"skipped": None}, "fuseray train recipes/demo.yaml --resume albef-demo"),
+        ("recipe", {"recipe_yaml": ""}, "fuseray train recipes/demo.yaml --dry-run"),
+        ("environment", {"machine": {}}, "fuseray doctor"),
+    ],
+)
+def test_a_missing_part_says_how_to_make_it(full_report: Report, section: str, changes: dict, command: str) -> None:
+    page = render(dataclasses.replace(full_report, **changes))
+    body = page[page.index(f'<section id="{section}"') :].split("</section>")[0]
+    assert f"run <code>{command}</code>" in body
+
+
+def test_nothing_skipped_differs_from_not_counted(full_report: Report) -> None:
+    assert "No sample was skipped." in render(dataclasses.replace(full_report, skipped=()))
+
+
+def test_untrusted_text_is_escaped(full_page: str) -> None:
+    page = Page(full_page)
+    assert "<script>alert" not in full_page
+    assert len(page.all("script")) == 1
+    assert words(page).count("<script>alert('caption')</script> & \"quotes\"") == 5
+
+
+def test_hostile_run_names_stay_text(full_report: Report) -> None:
+    run = Run(name='"><img src=x onerror=alert(1)>', status=Status.FAILED, created="now", message="<b>broken</b>")
+    page = Page(render(dataclasses.replace(full_report, run=run, gallery=(), heat_maps=())))
+    assert page.all("img") == page.all("b") == []
+    assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
+
+
+def test_nothing_is_fetched(full_page: str) -> None:
+    page = Page(full_page)
+    for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+        assert all(value.startswith(("data:", "#")) for value in page.attribute(name))
+    assert "http:" not in full_page
+    assert "https:" not in full_page
+    assert "@import" not in full_page
+    assert re.findall(r"url\((?!#)", full_page) == []
+
+
+def test_policy_allows_only_the_pages_own_script(full_page: str) -> None:
+    policy = next(meta["content"] for meta in Page(full_page).all("meta") if "http-equiv" in meta)
+    script = full_page.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_equal_reports_give_equal_pages(full_report: Report, full_page: str) -> None:
+    assert render(full_report) == full_page
+
+
+def test_ids_are_unique_and_references_resolve(full_page: str) -> None:
+    page = Page(full_page)
+    ids = page.attribute("id")
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for value in page.attribute("href") if value.startswith("#")}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", full_page))
+    targets |= set(page.attribute("aria-labelledby")) | set(page.attribute("data-copies"))
+    assert targets <= set(ids)
+
+
+def test_every_picture_has_a_text(full_page: str) -> None:
+    page = Page(full_page)
+    assert len(page.all("img")) == 5 + 3
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(svg["aria-label"] and svg["role"] == "img" for svg in page.all("svg"))
+
+
+def test_right_answers_carry_a_word_besides_the_colour(full_page: str) -> None:
+    assert words(Page(full_page)).count("✓ right") == 1
+
+
+def test_headline_figures_are_written_for_people(full_page: str) -> None:
+    text = words(Page(full_page))
+    assert "Best held-out R@10 36.0% 18× the chance level of 2.0%; text → image, re-ranked" in full_page
+    assert "Samples per second 58.3 9,600 samples in all" in full_page
+    assert "Wall time 5 min 41 s 300 steps" in full_page
+    assert "1,234 samples were skipped, 11.4% of those read" in full_page
+    assert "123.5 MB" in full_page
+
+
+def test_big_pictures_are_made_small(full_report: Report) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((1500, 900), 80).save(buffer, format="JPEG")
+    query = GalleryQuery("noise", (RetrievedImage(buffer.getvalue(), 1.0, True, "noise"),))
+    page = Page(render(dataclasses.replace(full_report, gallery=(query,), heat_maps=())))
+    (source,) = page.attribute("src")
+    assert max(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).size) == 192
+
+
+def test_a_damaged_picture_is_named(full_report: Report) -> None:
+    query = GalleryQuery("a hat", (RetrievedImage(b"\x89PNG broken", 1.0, True, ""),))
+    with pytest.raises(ValueError, match=r"image 1 that 'a hat' retrieved is not a readable image"):
+        render(dataclasses.replace(full_report, gallery=(query,)))
+
+
+def test_one_skipped_sample_is_singular(full_report: Report) -> None:
+    assert "1 sample was skipped" in render(dataclasses.replace(full_report, skipped=(Skipped("caption is empty", 1),)))

@@ -1,0 +1,361 @@
+"""What the orchestrator and a workload promise each other.
+
+The orchestrator streams samples, runs workers, saves checkpoints and tracks runs; it knows no model.
+A workload turns samples into tensors and losses; it knows no cluster. They meet in this file only.
+
+One training step, as the orchestrator's worker drives it:
+
+    begin_step(clock)                     once: teacher update
+    micro_step(batch, clock, backward)    per micro-batch of this worker; gradients accumulate
+    ... gradients are summed over workers, the optimiser steps ...
+    end_step(clock, shared)               once: every worker sees the whole step's shared tensors
+
+A workload's result may depend on the micro-batch and on `clock.draw`, never on the worker that ran it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Features = Mapping[str, np.ndarray]
+"""One transformed sample: named arrays, each of the same shape and dtype for every sample."""
+
+Batch = Mapping[str, "Tensor"]
+"""A micro-batch: the features of its samples stacked along a new first dimension, on the worker's device."""
+
+Backward = Callable[..., None]
+"""`backward(loss, retain_graph=False)`: accumulates the gradient of a scalar loss; may be called several times."""
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: immutable, strictly typed, no unknown keys.
+
+    Strict means that no value is converted between types, save an integer where a float is expected.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class BadSample(Exception):
+    """A sample that cannot be used; it is skipped and counted, and no other sample moves.
+
+    Args:
+        reason: a short class of fault, counted by value (for example "image is truncated").
+        detail: what exactly was found.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class WorkloadError(Exception):
+    """A fault the user can mend; the message names the thing, the place and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRandom:
+    """Randomness as a pure function of a key such as (seed, step, micro-batch, purpose).
+
+    Equal keys give equal draws on every machine, whichever worker asks and however often.
+    """
+
+    key: tuple[int | str, ...]
+
+    def child(self, *more: int | str) -> KeyedRandom:
+        """Return the randomness of a longer key."""
+        return KeyedRandom(self.key + more)
+
+    def seed(self) -> int:
+        """Return 63 bits derived from the key, for generators that want an integer."""
+        return int.from_bytes(self._digest()[:8], "little") >> 1
+
+    def numpy(self) -> np.random.Generator:
+        """Return a fresh NumPy generator for this key."""
+        return np.random.Generator(np.random.Philox(key=np.frombuffer(self._digest(), dtype=np.uint64)))
+
+    def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a fresh torch generator for this key on a device."""
+        import torch
+
+        return torch.Generator(device=device).manual_seed(self.seed())
+
+    def _digest(self) -> bytes:
+        return hashlib.blake2b(repr(self.key).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its captions, as stored.
+
+    Args:
+        key: unique within its source.
+        image: the encoded image file.
+        captions: at least one.
+        fields: whatever else was stored beside them (tags, concept, style ...).
+    """
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where training stands; schedules are functions of it.
+
+    Args:
+        step: the current step, from 0.
+        steps: steps in the whole run.
+        samples: samples consumed before this step.
+        epoch_samples: samples in one epoch.
+        draw: randomness keyed by (seed, step), or by (seed, step, micro-batch) inside `micro_step`.
+    """
+
+    step: int
+    steps: int
+    samples: int
+    epoch_samples: int
+    draw: KeyedRandom
+
+    @property
+    def epoch(self) -> float:
+        """Epochs completed, with the fraction of the current one."""
+        return self.samples / self.epoch_samples
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's steps already done, in [0, 1)."""
+        return self.step / self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class MicroResult:
+    """What one micro-batch produced.
+
+    Args:
+        metrics: detached scalars; averaged over the step's micro-batches, weighted by their samples.
+        shared: detached tensors, one row per sample, that every worker needs at the end of the step.
+    """
+
+    metrics: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that share optimiser settings.
+
+    Args:
+        name: shown in logs.
+        parameters: the tensors.
+        weight_decay: whether the recipe's weight decay applies.
+        learning_rate_scale: factor on the recipe's learning rate.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    weight_decay: bool
+    learning_rate_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One retrieved item: its row in the evaluated samples, its score, and whether it is right."""
+
+    index: int
+    score: float
+    relevant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One query of the gallery with its best matches, best first."""
+
+    query: str
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Where each word of a caption looks in an image.
+
+    Args:
+        index: row of the image in the evaluated samples.
+        words: the caption's words.
+        maps_WHW: one non-negative map per word, [words, height, width], scaled to at most 1.
+    """
+
+    index: int
+    words: tuple[str, ...]
+    maps_WHW: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The outcome of measuring a model on held-out samples.
+
+    Args:
+        metrics: named figures, recalls as shares in [0, 1].
+        gallery: example queries with what they retrieved.
+        heat_maps: example attention maps.
+    """
+
+    metrics: Mapping[str, float]
+    gallery: tuple[Ranking, ...] = ()
+    heat_maps: tuple[HeatMap, ...] = ()
+
+
+class Workload(Protocol):
+    """A model and its objectives. One instance lives on each training worker."""
+
+    def build(self, device: torch.device, draw: KeyedRandom) -> nn.Module:
+        """Create everything that training changes (student, teacher, queues, heads) as one module.
+
+        The module's state_dict is the model part of a checkpoint.
+
+        Raises:
+            WorkloadError: when pretrained weights cannot be found or do not fit.
+        """
+        ...
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Return the trained parameters in a stable order."""
+        ...
+
+    def begin_step(self, clock: Clock) -> None:
+        """Prepare a step, before its micro-batches: for example move the teacher."""
+        ...
+
+    def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
+        """Run one micro-batch and call `backward` on its losses (mean over the samples of the micro-batch)."""
+        ...
+
+    def empty_result(self, clock: Clock) -> MicroResult:
+        """Return what `micro_step` would for a micro-batch without samples: zero metrics, shared tensors [0, ...].
+
+        A worker whose samples were all bad still has to send messages of the same names and shapes as the others.
+        """
+        ...
+
+    def end_step(self, clock: Clock, shared: Mapping[str, Tensor]) -> None:
+        """Finish a step, after the optimiser: `shared` holds the step's rows in global order."""
+        ...
+
+    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
+        """Measure the model on held-out samples."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the trained model (safetensors, config, tokenizer files) into an empty folder."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    Args:
+        batch_size: samples per forward pass.
+        rerank: candidates per query that the fusion model ranks again; 0 for contrastive ranking alone.
+        gallery: queries to show with their matches.
+        heat_maps: captions to show with word heat maps.
+    """
+
+    batch_size: int = 64
+    rerank: int = 0
+    gallery: int = 0
+    heat_maps: int = 0
+
+
+class Transform(Protocol):
+    """Turns a stored sample into features; runs on CPU workers, so it holds no model and pickles cheaply."""
+
+    def __call__(self, sample: Sample, draw: KeyedRandom) -> Features:
+        """Decode, augment and tokenise one sample.
+
+        Raises:
+            BadSample: when the sample cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class WorkloadEntry(Protocol):
+    """What the entry-point group `fuseray.workloads` finds. Importing it must not import torch."""
+
+    @property
+    def config_type(self) -> type[Section]:
+        """The recipe keys that belong to the workload; they stand beside the orchestrator's own."""
+        ...
+
+    def check(self, config: Any, batch: BatchShape) -> Iterable[Problem]:
+        """Yield what makes a recipe impossible, before anything starts."""
+        ...
+
+    def transform(self, config: Any) -> Transform:
+        """Return the training transform."""
+        ...
+
+    def create(self, config: Any) -> Workload:
+        """Return a workload; imports torch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """The recipe's batch: a step is `micro_batches` micro-batches of `micro_batch_size` samples."""
+
+    micro_batches: int
+    micro_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a recipe: the key path and what to do about it."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example of a corpus under construction: a sample and the split it belongs to."""
+
+    split: str
+    sample: Sample
+
+
+@runtime_checkable
+class CorpusEntry(Protocol):
+    """What the entry-point group `fuseray.corpora` finds."""
+
+    @property
+    def config_type(self) -> type[Section]:
+        """The builder's options; field descriptions become the command line's help."""
+        ...
+
+    def describe(self, config: Any) -> Mapping[str, str]:
+        """Return what determines the result (source names and versions), to know when a build is up to date."""
+        ...
+
+    def examples(self, config: Any) -> Iterator[Example]:
+        """Yield the corpus's examples in a stable order.
+
+        Raises:
+            WorkloadError: when a source is missing or malformed.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The engine: streams data, runs workers, keeps checkpoints, tracks runs. Knows no model."""

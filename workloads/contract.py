@@ -222,10 +222,15 @@ class Evaluation:
 class Workload(Protocol):
     """A model and its objectives. One instance lives on each training worker."""
 
-    def build(self, device: torch.device, draw: KeyedRandom) -> nn.Module:
+    def build(self, device: torch.device, draw: KeyedRandom, pretrained: bool = True) -> nn.Module:
         """Create everything that training changes (student, teacher, queues, heads) as one module.
 
         The module's state_dict is the model part of a checkpoint.
+
+        Args:
+            device: where the module lives.
+            draw: the key of the initial weights; the global generator may be seeded from it.
+            pretrained: whether to load pretrained weights; not needed when a checkpoint follows.
 
         Raises:
             WorkloadError: when pretrained weights cannot be found or do not fit.

@@ -28,4 +28,8 @@ def index(uri: str, endpoint: str | None, as_json: bool) -> None:
     folder = locate(uri, endpoint)
     made = index_folder(folder, progress=lambda name: None if as_json else click.echo(f"indexed {name}"))
     found = {"uri": folder.uri, "format": made.format, "shards": len(made.shards), "samples": made.total}
-    click.echo(json.dumps(found) if as_json else f"{made.total} samples in {len(made.shards)} shards; the index is {folder.uri}/index.parquet")
+    click.echo(
+        json.dumps(found)
+        if as_json
+        else f"{made.total} samples in {len(made.shards)} shards; the index is {folder.uri}/index.parquet"
+    )

@@ -53,8 +53,8 @@ class Terminal:
         """Say what is about to happen."""
         verb = f"continues at step {first_step} of" if first_step else "has"
         self.message(
-            f"run {plan['run']} {verb} {plan['steps']} steps of {plan['samples_per_step']} samples on {plan['workers']} "
-            f"{plan['device']} workers; it is written to {plan['run_folder']}"
+            f"run {plan['run']} {verb} {plan['steps']} steps of {plan['samples_per_step']} samples "
+            f"on {plan['workers']} {plan['device']} workers; it is written to {plan['run_folder']}"
         )
         for warning in warnings:
             self.message(f"warning: {warning}")

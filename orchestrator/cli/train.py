@@ -15,7 +15,11 @@ from orchestrator.spec.loading import load_recipe
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
-@click.option("--resume", metavar="RUN", help="Continue a run where it stopped; 'auto' continues the recipe's own run if there is one.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Continue a run where it stopped; 'auto' continues the recipe's own run if there is one.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the plan; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool) -> None:
@@ -37,14 +41,22 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
     except FuserayError as error:
         raise SpecError(str(error)) from error
     if dry_run:
-        click.echo(json.dumps({"recipe": resolved.values(), "plan": plan.describe()}, indent=2) if as_json else recipe_yaml(resolved))
+        click.echo(
+            json.dumps({"recipe": resolved.values(), "plan": plan.describe()}, indent=2)
+            if as_json
+            else recipe_yaml(resolved)
+        )
         if not as_json:
             Terminal.print_plan(plan.describe(), plan.warnings)
         return
     continues = resume is not None and (resume != "auto" or plan.run.exists())
     start = continued_run(plan) if continues else new_run(plan)
     if start.done:
-        click.echo(json.dumps({"status": "FINISHED", "run_folder": plan.run.root.uri}) if as_json else f"{plan.run.root.uri}: already finished at step {start.first_step}.")
+        click.echo(
+            json.dumps({"status": "FINISHED", "run_folder": plan.run.root.uri})
+            if as_json
+            else f"{plan.run.root.uri}: already finished at step {start.first_step}."
+        )
         return
 
     from orchestrator.train.driver import run
@@ -52,7 +64,13 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
     with Terminal(plan.steps, start.first_step, plan.recipe.batch.samples, quiet=as_json) as terminal:
         terminal.begin(plan.describe(), plan.warnings, start.first_step)
         outcome = run(plan, start, terminal)
-    summary = {"status": outcome.status, "steps_done": outcome.steps_done, "run_folder": plan.run.root.uri, "checkpoints": plan.run.checkpoints.uri, "mlflow": plan.recipe.tracking.uri}
+    summary = {
+        "status": outcome.status,
+        "steps_done": outcome.steps_done,
+        "run_folder": plan.run.root.uri,
+        "checkpoints": plan.run.checkpoints.uri,
+        "mlflow": plan.recipe.tracking.uri,
+    }
     click.echo(json.dumps(summary) if as_json else Terminal.summary(summary))
     if outcome.status == "KILLED":
         sys.exit(130)

@@ -1,0 +1,1 @@
+"""Recipes: immutable sections, strict loading, overrides."""

@@ -18,36 +18,46 @@ class Document:
     """A mapping read from a file, with command-line overrides laid over it.
 
     Args:
-        path: the file, for messages.
+        origin: the file, for messages.
         tree: the mapping as ruamel.yaml read it, positions included.
     """
 
-    def __init__(self, path: Path, tree: Any) -> None:
-        self.path = path
+    def __init__(self, origin: str, tree: Any) -> None:
+        self.origin = origin
         self.tree = tree
         self._overridden: set[str] = set()
 
     @classmethod
     def read(cls, path: Path) -> Document:
-        """Read a YAML file (version 1.2: `1e-4` is a number, `no` is text).
+        """Read a YAML file.
 
         Raises:
-            SpecError: the file cannot be read, is not YAML, repeats a key or is not a mapping.
+            SpecError: the file cannot be read or is not what `parse` takes.
         """
         try:
-            tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+            return cls.parse(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise SpecError(f"{path}: cannot be read ({error.strerror}). Check the path of the recipe.") from error
         except UnicodeDecodeError as error:
             raise SpecError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> Document:
+        """Read YAML text (version 1.2: `1e-4` is a number, `no` is text).
+
+        Raises:
+            SpecError: the text is not YAML, repeats a key or is not a mapping.
+        """
+        try:
+            tree = YAML(typ="rt").load(text)
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise RecipeError([Finding(f"{path}:{line}", f"is not valid YAML: {error.problem}")]) from error
+            raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
         except YAMLError as error:
-            raise SpecError(f"{path}: is not valid YAML: {error}") from error
+            raise SpecError(f"{origin}: is not valid YAML: {error}") from error
         if not isinstance(tree, Mapping):
-            raise SpecError(f"{path}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return cls(path, tree)
+            raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
+        return cls(origin, tree)
 
     def override(self, assignment: str) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
@@ -57,7 +67,9 @@ class Document:
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted:
-            raise SpecError(f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4.")
+            raise SpecError(
+                f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
+            )
         *parents, last = dotted.split(".")
         node = self.tree
         for parent in parents:
@@ -76,13 +88,14 @@ class Document:
             return "command line"
         node, line = self.tree, 0
         for part in key_path:
-            positions = getattr(node, "lc", None)
+            positions: Any = getattr(node, "lc", None)
             try:
-                line = (positions.key if isinstance(node, Mapping) else positions.item)(part)[0]  # type: ignore[union-attr]
+                find = positions.key if isinstance(node, Mapping) else positions.item
+                line = find(part)[0]
                 node = node[part]
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
-        return f"{self.path}:{line + 1}"
+        return f"{self.origin}:{line + 1}"
 
     def plain(self) -> dict[str, Any]:
         """Return the mapping as plain dictionaries, lists and scalars."""

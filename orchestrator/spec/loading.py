@@ -53,9 +53,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     document = Document.read(path)
     for assignment in overrides:
         document.override(assignment)
-    values = {"name": path.stem} | document.plain()
+    return resolve(document, {"name": path.stem} | document.plain())
+
+
+def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
+    """Check a recipe's values; the document says where they stand.
+
+    Raises:
+        SpecError: as `load_recipe`.
+    """
     if not isinstance(values.get("workload"), str):
-        raise RecipeError([Finding(document.place(("workload",)), "workload: this key is required, for example albef.")])
+        raise RecipeError(
+            [Finding(document.place(("workload",)), "workload: this key is required, for example albef.")]
+        )
     entry = find_workload(values["workload"])
     return _resolve(document, values, entry)
 

@@ -16,7 +16,8 @@ def find_workload(name: str) -> WorkloadEntry:
     Raises:
         SpecError: no such workload, or it does not keep the contract.
     """
-    return _find("fuseray.workloads", "workload", name, WorkloadEntry)
+    entry: WorkloadEntry = _find("fuseray.workloads", "workload", name, WorkloadEntry)
+    return entry
 
 
 def find_corpus(name: str) -> CorpusEntry:
@@ -25,7 +26,8 @@ def find_corpus(name: str) -> CorpusEntry:
     Raises:
         SpecError: no such corpus, or it does not keep the contract.
     """
-    return _find("fuseray.corpora", "corpus", name, CorpusEntry)
+    entry: CorpusEntry = _find("fuseray.corpora", "corpus", name, CorpusEntry)
+    return entry
 
 
 def corpus_names() -> list[str]:

@@ -1,0 +1,1 @@
+"""From shards to micro-batches, in an order that is a pure function."""

@@ -90,4 +90,3 @@ class _SplitWriter:
         (self._folder / name).write(encode(self._pending))
         self._shards.append(name)
         self._pending = []
-

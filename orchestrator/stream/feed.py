@@ -87,7 +87,7 @@ def read_ahead(items: Iterator[Item], size: int) -> Iterator[Item]:
             for item in items:
                 ready.put((item, None))
             ready.put((None, None))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             ready.put((None, error))
 
     threading.Thread(target=fill, daemon=True, name="stream-read-ahead").start()

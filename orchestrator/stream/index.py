@@ -89,7 +89,9 @@ def read_index(folder: Location) -> Index:
         table = pq.read_table(pa.BufferReader(location.read()))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if metadata.get("fuseray_index") != str(VERSION):
-            raise DataSetError(f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; {_remake(folder)}")
+            raise DataSetError(
+                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; {_remake(folder)}"
+            )
         columns = {name: table.column(name).to_numpy() for name in ("samples", "bytes")}
         index = Index(tuple(table.column("shard").to_pylist()), columns["samples"], columns["bytes"], _format(metadata))
     except (pa.ArrowException, KeyError) as error:
@@ -108,7 +110,10 @@ def check_shards(folder: Location, index: Index) -> None:
     sizes = folder.sizes()
     missing = [name for name in index.shards if name not in sizes]
     if missing:
-        raise DataSetError(f"{folder.uri}: {len(missing)} of {len(index.shards)} shards are missing, for example {missing[0]}; {_remake(folder)}")
+        raise DataSetError(
+            f"{folder.uri}: {len(missing)} of {len(index.shards)} shards are missing, for example {missing[0]}; "
+            f"put them back, or {_remake(folder)}"
+        )
     changed = [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] > size]
     if changed:
         raise DataSetError(f"{folder.uri}: {changed[0]} has grown since it was indexed; {_remake(folder)}")
@@ -122,8 +127,10 @@ def truncated_shards(folder: Location, index: Index) -> list[str]:
 
 def _format(metadata: dict[str, str]) -> ShardFormat:
     found = metadata.get("format")
-    if found == "webdataset" or found == "parquet":
-        return found
+    if found == "webdataset":
+        return "webdataset"
+    if found == "parquet":
+        return "parquet"
     raise DataSetError(f"unknown shard format {found!r}; known: webdataset, parquet.")
 
 
@@ -134,7 +141,9 @@ def _why_no_index(folder: Location) -> str:
         return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_remake(folder)}"
     if names or folder.exists():
         return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji`."
-    return f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards with `fuseray data emoji`."
+    return (
+        f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards with `fuseray data emoji`."
+    )
 
 
 def _remake(folder: Location) -> str:

@@ -58,7 +58,9 @@ def _index_tar(shard: Location) -> int:
         with shard.filesystem.open_input_file(shard.path) as file:
             extents = list(scan(file))
     except (OSError, tarfile.TarError, pa.ArrowException) as error:
-        raise DataSetError(f"{shard.uri}: is not a readable tar shard ({error}); remove it or copy it again.") from error
+        raise DataSetError(
+            f"{shard.uri}: is not a readable tar shard ({error}); remove it or copy it again."
+        ) from error
     sidecar = Location(shard.filesystem, shard.path + SIDECAR_SUFFIX, shard.uri + SIDECAR_SUFFIX)
     sidecar.write(_sidecar(extents))
     return len(extents)
@@ -80,5 +82,7 @@ def _count_parquet(shard: Location) -> int:
         raise DataSetError(f"{shard.uri}: is not a readable Parquet shard ({error}).") from error
     missing = REQUIRED_COLUMNS - set(metadata.schema.to_arrow_schema().names)
     if missing:
-        raise DataSetError(f"{shard.uri}: lacks the columns {', '.join(sorted(missing))} (needed: key, image, captions, fields).")
+        raise DataSetError(
+            f"{shard.uri}: lacks the columns {', '.join(sorted(missing))} (needed: key, image, captions, fields)."
+        )
     return int(metadata.num_rows)

@@ -32,7 +32,8 @@ def deal(reader: Reader, sharing: Sharing, steps: range) -> list[DataIterator]:
     context.target_max_block_size = MAX_BLOCK_BYTES
     context.enable_progress_bars = False
     dataset = ray.data.read_datasource(_MicroBatches(reader, blocks), override_num_blocks=len(blocks))
-    return dataset.streaming_split(sharing.workers, equal=False)
+    parts: list[DataIterator] = dataset.streaming_split(sharing.workers, equal=False)
+    return parts
 
 
 def receive(iterator: DataIterator, ahead: int) -> Iterator[MicroBatch]:
@@ -42,8 +43,13 @@ def receive(iterator: DataIterator, ahead: int) -> Iterator[MicroBatch]:
         iterator: the worker's part of a deal.
         ahead: blocks fetched before they are asked for.
     """
-    for table in iterator.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=ahead):
-        for content in table.column("micro_batch"):
+    blocks: Iterable[Any] = iterator.iter_batches(
+        batch_size=None,  # type: ignore[arg-type]
+        batch_format="pyarrow",
+        prefetch_batches=ahead,
+    )
+    for block in blocks:
+        for content in block.column("micro_batch"):
             yield MicroBatch.decode(content.as_buffer().to_pybytes())
 
 
@@ -51,7 +57,7 @@ class _MicroBatches(Datasource):
     """One read task per block of micro-batches."""
 
     def __init__(self, reader: Reader, blocks: list[range]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reader = reader
         self._blocks = blocks
 

@@ -90,7 +90,9 @@ class ParquetReader:
         try:
             with self._location.filesystem.open_input_file(self._location.path) as stream:
                 file = pq.ParquetFile(stream)
-                tables = [file.read_row_group(group, columns=["key", "image", "captions", "fields"]) for group in groups]
+                tables = [
+                    file.read_row_group(group, columns=["key", "image", "captions", "fields"]) for group in groups
+                ]
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{self._location.uri}: cannot be read: {error}") from error
         by_group = dict(zip(groups, zip(first_rows, tables, strict=True), strict=True))

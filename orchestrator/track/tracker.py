@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities import Metric, Param
@@ -12,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.location import Location
 
 MAX_METRICS_PER_CALL = 900
 MAX_PARAM_LENGTH = 500
@@ -31,6 +34,9 @@ class Tracker:
         uri: MLflow tracking URI.
         run_id: the run.
         now_ms: the time in milliseconds.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or has no such run.
     """
 
     def __init__(self, uri: str, run_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
@@ -50,22 +56,19 @@ class Tracker:
         client = _client(uri)
         try:
             found = client.get_experiment_by_name(experiment)
-            experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=_artifacts(uri))
+            experiment_id = (
+                found.experiment_id
+                if found
+                else client.create_experiment(experiment, artifact_location=_artifacts(uri))
+            )
             run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
         except MlflowException as error:
             raise TrackingError(f"{uri}: MLflow refuses a run in experiment {experiment!r}: {error}") from error
         return cls(uri, run.info.run_id)
 
     def resume(self) -> None:
-        """Mark the run as running again.
-
-        Raises:
-            TrackingError: there is no such run.
-        """
-        try:
-            self._client.update_run(self.run_id, status="RUNNING")
-        except MlflowException as error:
-            raise TrackingError(f"MLflow has no run {self.run_id}: {error}. Check tracking.uri.") from error
+        """Mark the run as running again."""
+        self._client.update_run(self.run_id, status="RUNNING")
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, nested mappings as dotted names."""
@@ -81,19 +84,28 @@ class Tracker:
             now = self._now_ms()
             self._pending += [Metric(metric_name(name), float(value), now, step) for name, value in values.items()]
 
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Log metrics of a step at once, whatever was logged before."""
+        now = self._now_ms()
+        metrics = [Metric(metric_name(name), float(value), now, step) for name, value in values.items()]
+        self._client.log_batch(self.run_id, metrics=metrics)
+
     def flush(self) -> None:
         """Send what is remembered."""
         while self._pending:
             self._client.log_batch(self.run_id, metrics=self._pending[:MAX_METRICS_PER_CALL])
             del self._pending[:MAX_METRICS_PER_CALL]
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file with the run."""
-        self._client.log_artifact(self.run_id, str(path), folder)
-
-    def artifacts(self, path: Path, folder: str) -> None:
+    def copy(self, source: Location, folder: str) -> None:
         """Store a folder's files with the run."""
-        self._client.log_artifacts(self.run_id, str(path), folder)
+        with TemporaryDirectory() as temporary:
+            for file in source.list():
+                (Path(temporary) / file.name).write_bytes(file.read())
+            self._client.log_artifacts(self.run_id, temporary, folder)
+
+    def text(self, content: str, name: str) -> None:
+        """Store text as a file with the run."""
+        self._client.log_text(self.run_id, content, name)
 
     def finish(self, status: str) -> None:
         """Send what is remembered and end the run as FINISHED, FAILED or KILLED."""
@@ -115,7 +127,11 @@ class Tracker:
         return [metric.step for metric in history], [metric.value for metric in history]
 
     def _last_step(self) -> int:
-        if STEP_METRIC not in self._client.get_run(self.run_id).data.metrics:
+        try:
+            logged = self._client.get_run(self.run_id).data.metrics
+        except MlflowException as error:
+            raise TrackingError(f"MLflow has no run {self.run_id}: {error}. Check tracking.uri.") from error
+        if STEP_METRIC not in logged:
             return -1
         steps, _ = self._curve(STEP_METRIC)
         return max(steps, default=-1)
@@ -132,9 +148,11 @@ def plain_name(name: str) -> str:
 
 
 def _client(uri: str) -> MlflowClient:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:

@@ -1,0 +1,1 @@
+"""The driver on the head, the loop on the worker, checkpoints."""

@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.channel import Record
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import recipe_yaml
-from orchestrator.train.run_folder import RunFile
 
 if TYPE_CHECKING:
     from orchestrator.train.driver import Display
@@ -43,7 +43,9 @@ class Books:
         self._starting = True
         self._flushed = perf_counter()
         self.steps_done = first_step
-        plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
+        recipe = recipe_yaml(plan.resolved)
+        plan.run.recipe.write(recipe.encode())
+        tracker.text(recipe, "recipe.yaml")
         plan.run.write(file)
 
     @property
@@ -64,10 +66,14 @@ class Books:
             self._flushed = perf_counter()
 
     def close(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
+        """End the run as FINISHED, FAILED or KILLED; a finished run's model goes to MLflow."""
         self._plan.run.write(replace(self._file, status=status))
-        if self._skipped:
-            self._tracker.metrics(self.steps_done, {f"skipped/{_slug(reason)}": n for reason, n in self.skipped_reasons().items()})
+        reasons = {
+            f"skipped/{reason.replace(' ', '_')}": float(count) for reason, count in self.skipped_reasons().items()
+        }
+        self._tracker.metrics(self.steps_done, reasons)
+        if status == "FINISHED":
+            self._tracker.copy(self._plan.run.model, "model")
         self._tracker.finish(status)
 
     def skipped_reasons(self) -> Counter[str]:
@@ -87,6 +93,7 @@ class Books:
             "samples_per_s": record.samples / max(busy, 1e-9),
             "data_wait_share": seconds.get("data_wait", 0.0) / max(busy, 1e-9),
             "skipped_samples": float(len(self._skipped)),
+            "samples": float(record.samples),
         }
         self._tracker.metrics(record.step, {**record.metrics, **rates, **times})
         self._display.step(replace(record, metrics={**record.metrics, **rates}), len(self._skipped))
@@ -103,7 +110,3 @@ def _read_quarantine(plan: Plan) -> list[Skipped]:
     if plan.run.quarantine.size() is None:
         return []
     return [Skipped(**json.loads(line)) for line in plan.run.quarantine.read().decode().splitlines()]
-
-
-def _slug(reason: str) -> str:
-    return reason.replace(" ", "_")

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import Location, StorageError
+from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 
 
 class CheckpointError(FuserayError):
@@ -81,28 +81,24 @@ def save_checkpoint(
     try:
         for name, content in files.items():
             (target / name).write(content)
-        (target / MANIFEST).write(_json(manifest))
+        (target / MANIFEST_FILE).write(_json(manifest))
     except StorageError as error:
         target.delete()
         size = sum(len(content) for content in files.values()) / 1e6
-        raise CheckpointError(f"the checkpoint of step {state.next_step} ({size:.0f} MB) could not be saved. {error}") from error
+        raise CheckpointError(
+            f"the checkpoint of step {state.next_step} ({size:.0f} MB) could not be saved. {error}"
+        ) from error
     return target
 
 
-def checkpoints(folder: Location) -> list[Location]:
-    """Return the committed checkpoints, newest first; their files are not verified."""
-    found = [place for place in folder.list() if place.name.startswith("step-") and (place / MANIFEST).size()]
-    return sorted(found, key=lambda place: place.name, reverse=True)
-
-
-def load_newest(folder: Location, report: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
+def load_newest(run: RunFolder, report: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
     """Return the newest checkpoint whose files match their digests, or None when there is none.
 
     Args:
-        folder: the run's checkpoints.
+        run: the run.
         report: told about each damaged checkpoint that is passed over.
     """
-    for place in checkpoints(folder):
+    for place in run.committed_checkpoints():
         try:
             return load_checkpoint(place)
         except (CheckpointError, StorageError) as error:
@@ -116,18 +112,20 @@ def load_checkpoint(place: Location) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, damaged or of an unknown format version.
     """
-    manifest = _parsed(place / MANIFEST, (place / MANIFEST).read())
+    manifest = _parsed(place / MANIFEST_FILE, (place / MANIFEST_FILE).read())
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(f"{place.uri}: format version {manifest.get('format_version')} is unknown (known: {FORMAT_VERSION}).")
+        raise CheckpointError(
+            f"{place.uri}: format version {manifest.get('format_version')} is unknown (known: {FORMAT_VERSION})."
+        )
     contents = {name: _verified(place / name, about) for name, about in manifest["files"].items()}
     state = RunState(**_parsed(place / "state.json", contents["state.json"]))
     return Checkpoint(state, load(contents["model.safetensors"]), load(contents["optimizer.safetensors"]))
 
 
-def prune(folder: Location, keep: int) -> None:
+def prune(run: RunFolder, keep: int) -> None:
     """Delete all but the newest checkpoints, and folders that were never committed."""
-    kept = {place.name for place in checkpoints(folder)[:keep]}
-    for place in folder.list():
+    kept = {place.name for place in run.committed_checkpoints()[:keep]}
+    for place in run.checkpoints.list():
         if place.name.startswith("step-") and place.name not in kept:
             place.delete()
 

@@ -18,13 +18,13 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from orchestrator.spec.recipe import Recipe
+from orchestrator.storage.run_folder import RunFile
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
 from orchestrator.train.channel import Channel, Record
 from orchestrator.train.failure import explain
 from orchestrator.train.plan import Plan, check_machine
 from orchestrator.train.ray_session import ray_session
-from orchestrator.train.run_folder import RunFile
 from orchestrator.train.start import Start
 from orchestrator.train.worker import Assignment, train
 
@@ -92,13 +92,16 @@ def log_folder(plan: Plan) -> Path:
 def _open_books(plan: Plan, start: Start, display: Display) -> Books:
     recipe = plan.recipe
     if start.previous is None:
-        tracker = Tracker.start(recipe.tracking.uri, recipe.tracking.experiment, recipe.name, {"run_folder": plan.run.root.uri})
+        tracker = Tracker.start(
+            recipe.tracking.uri, recipe.tracking.experiment, recipe.name, {"run_folder": plan.run.root.uri}
+        )
         file = RunFile(
             name=recipe.name,
             recipe_digest=plan.resolved.digest(),
             index_digest=plan.index.digest,
             tracking_uri=recipe.tracking.uri,
             mlflow_run_id=tracker.run_id,
+            steps=plan.steps,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             status="RUNNING",
         )
@@ -117,7 +120,7 @@ def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event)
     def fit() -> None:
         try:
             _trainer(plan, Assignment(plan, books.mlflow_run_id, channel)).fit()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failure.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -138,7 +141,7 @@ def _trainer(plan: Plan, assignment: Assignment) -> TorchTrainer:
     recipe = plan.recipe
     return TorchTrainer(
         train,
-        train_loop_config=assignment,
+        train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
             num_workers=recipe.scale.workers,
             use_gpu=recipe.scale.use_gpu,

@@ -40,7 +40,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         for _, failure in sorted(failures.items()):
             yield from _causes(failure)
         return
-    inner = getattr(error, "_base_exc", None) or getattr(error, "controller_failure", None) or getattr(error, "cause", None)
+    inner = (
+        getattr(error, "_base_exc", None) or getattr(error, "controller_failure", None) or getattr(error, "cause", None)
+    )
     if not isinstance(error, TrainingFailedError) and inner is None:
         yield error
     yield from _causes(inner if isinstance(inner, BaseException) else None)

@@ -44,7 +44,9 @@ class GradientBuffer:
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm of all gradients together, 0-d."""
-        return torch.stack([torch.linalg.vector_norm(flat) for flat in self._flat]).norm()
+        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._flat])
+        total: Tensor = torch.linalg.vector_norm(norms)
+        return total
 
     def clip(self, norm: Tensor, largest: float) -> None:
         """Scale all gradients so that their norm is at most `largest`."""
@@ -54,7 +56,9 @@ class GradientBuffer:
 
 
 def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
-    flat = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+    flat = torch.zeros(
+        sum(parameter.numel() for parameter in parameters), dtype=parameters[0].dtype, device=parameters[0].device
+    )
     start = 0
     for parameter in parameters:
         parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)

@@ -10,11 +10,11 @@ from orchestrator.spec.errors import SpecError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.location import Location, locate
+from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.index import Index, check_shards, read_index, truncated_shards
 from orchestrator.stream.order import Order
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.sharing import Sharing
-from orchestrator.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ def check_machine(recipe: Recipe, cpus: float, gpus: float) -> None:
     needed = scale.workers * scale.cpus_per_worker + recipe.stream.reader_cpus
     if needed > cpus:
         raise SpecError(
-            f"scale.workers: {scale.workers} workers x {scale.cpus_per_worker:g} CPUs and {recipe.stream.reader_cpus:g} for "
-            f"reading need {needed:g} CPUs; there are {cpus:g}. Lower scale.workers or scale.cpus_per_worker, or name a "
-            "larger cluster in scale.address."
+            f"scale.workers: {scale.workers} workers x {scale.cpus_per_worker:g} CPUs and "
+            f"{recipe.stream.reader_cpus:g} for reading need {needed:g} CPUs; there are {cpus:g}. "
+            "Lower scale.workers or scale.cpus_per_worker, or name a larger cluster in scale.address."
         )
     if scale.use_gpu and scale.workers > gpus:
         raise SpecError(
@@ -143,7 +143,14 @@ def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:
     index = read_index(folder)
     check_shards(folder, index)
     cut = truncated_shards(folder, index)
-    return folder, index, [f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped." for name in cut]
+    return (
+        folder,
+        index,
+        [
+            f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped."
+            for name in cut
+        ],
+    )
 
 
 def _gpus() -> int:

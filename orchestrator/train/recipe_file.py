@@ -25,7 +25,9 @@ def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     """Return the keys whose values differ, as `key: before -> now`."""
     old, new = _flat(YAML(typ="safe").load(before)), _flat(now)
     return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
 
 

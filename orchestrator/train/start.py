@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.train.checkpoint import checkpoints
+from orchestrator.storage.run_folder import RunError, RunFile
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import differences
-from orchestrator.train.run_folder import RunError, RunFile
 
 FREE_TO_CHANGE = ("name", "scale.", "storage.", "tracking.", "checkpoint.", "evaluation.")
 """Keys that do not change the result; the rest must stay as they were for a run to continue exactly."""
@@ -36,8 +35,8 @@ def new_run(plan: Plan) -> Start:
     """
     if plan.run.exists():
         raise RunError(
-            f"{plan.run.root.uri}: a run of this name exists. Continue it with --resume {plan.recipe.name}, or start another "
-            "with name=OTHER."
+            f"{plan.run.root.uri}: a run of this name exists. "
+            f"Continue it with --resume {plan.recipe.name}, or start another with name=OTHER."
         )
     return Start(None)
 
@@ -53,14 +52,13 @@ def continued_run(plan: Plan) -> Start:
         changed = differences(plan.run.recipe.read().decode(), plan.resolved.values())
         fixed = [change for change in changed if not change.startswith(FREE_TO_CHANGE)]
         raise RunError(
-            f"{plan.run.root.uri}: the recipe changed since the run started, so it cannot continue exactly: {'; '.join(fixed)}. "
-            "Undo that, or start another run with name=OTHER."
+            f"{plan.run.root.uri}: the recipe changed since the run started, so it cannot continue exactly: "
+            f"{'; '.join(fixed)}. Undo that, or start another run with name=OTHER."
         )
     if previous.index_digest != plan.index.digest:
         raise RunError(
-            f"{plan.run.root.uri}: the training data in {plan.train.uri} changed since the run started, so it cannot continue "
-            "exactly. Put it back, or start another run with name=OTHER."
+            f"{plan.run.root.uri}: the training data in {plan.train.uri} changed since the run started, "
+            "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
-    saved = checkpoints(plan.run.checkpoints)
-    first_step = int(saved[0].name.removeprefix("step-")) if saved else 0
+    first_step = plan.run.newest_step()
     return Start(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -17,15 +16,14 @@ import torch
 from torch import nn
 
 from orchestrator.spec.errors import FuserayError
-from orchestrator.storage.location import Location
 from orchestrator.stream.feed import Feed
 from orchestrator.stream.held_out import evenly_spaced
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
-from orchestrator.train.channel import Channel, Record
+from orchestrator.train.channel import Record
 from orchestrator.train.checkpoint import RunState, load_newest, prune, restore_optimizer, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
 from orchestrator.train.plan import Plan
-from orchestrator.train.step import Laps, Stepper, StepOutcome
+from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
 
 
@@ -48,8 +46,13 @@ class Assignment:
     channel: Any
 
 
-def train(assignment: Assignment) -> None:
-    """Train until the last step or until asked to stop; runs in every worker process."""
+def train(config: dict[str, Assignment]) -> None:
+    """Train until the last step or until asked to stop; runs in every worker process.
+
+    Args:
+        config: the driver's assignment under the key `assignment`, since Ray Train hands over a dictionary.
+    """
+    assignment = config["assignment"]
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     _Training(assignment, current_collective(device), context.get_world_rank(), context.get_world_size(), device).run()
@@ -58,17 +61,19 @@ def train(assignment: Assignment) -> None:
 class _Training:
     """One attempt at training on one worker."""
 
-    def __init__(self, assignment: Assignment, collective: Collective, rank: int, workers: int, device: torch.device) -> None:
+    def __init__(
+        self, assignment: Assignment, collective: Collective, rank: int, workers: int, device: torch.device
+    ) -> None:
         self._plan = assignment.plan
         self._recipe = assignment.plan.recipe
         self._mlflow_run_id = assignment.mlflow_run_id
         self._line = _Line(assignment.channel, rank)
         self._rank = rank
-        checkpoint = load_newest(self._plan.run.checkpoints, self._line.note)
+        checkpoint = load_newest(self._plan.run, self._line.note)
         self._first_step = checkpoint.state.next_step if checkpoint else 0
         sharing = self._plan.sharing(self._first_step, workers)
         self._feed = Feed(self._plan.reader(), sharing, rank, self._recipe.stream.queue_blocks, _broadcast)
-        self._workload, self._model = self._build(device)
+        self._workload, self._model = self._build(device, pretrained=checkpoint is None)
         self._stepper = Stepper(
             self._recipe, self._workload, collective, self._plan.steps, self._plan.index.total, device
         )
@@ -102,10 +107,9 @@ class _Training:
             self._export()
         self._line.close()
 
-    def _build(self, device: torch.device) -> tuple[Workload, nn.Module]:
-        torch.manual_seed(KeyedRandom((self._recipe.seed, "build")).seed())
+    def _build(self, device: torch.device, pretrained: bool) -> tuple[Workload, nn.Module]:
         workload = self._plan.resolved.entry.create(self._plan.resolved.workload)
-        model = workload.build(device, KeyedRandom((self._recipe.seed, "build")))
+        model = workload.build(device, KeyedRandom((self._recipe.seed, "build")), pretrained=pretrained)
         if self._recipe.precision == "float64":
             model.double()
         return workload, model
@@ -120,7 +124,8 @@ class _Training:
         if self._bad > max(1.0, allowed):
             raise BadDataError(
                 f"{self._bad} of {self._seen} samples are bad, more than stream.max_bad_share "
-                f"({self._recipe.stream.max_bad_share:g}) allows. {self._plan.run.quarantine.uri} lists them with their reasons."
+                f"({self._recipe.stream.max_bad_share:g}) allows. "
+                f"{self._plan.run.quarantine.uri} lists them with their reasons."
             )
 
     def _evaluate(self) -> dict[str, float]:
@@ -138,7 +143,7 @@ class _Training:
             next_step, self._recipe.seed, self._plan.resolved.digest(), self._plan.index.digest, self._mlflow_run_id
         )
         save_checkpoint(self._plan.run.checkpoints, state, self._model.state_dict(), self._stepper.optimizer)
-        prune(self._plan.run.checkpoints, self._recipe.checkpoint.keep)
+        prune(self._plan.run, self._recipe.checkpoint.keep)
 
     def _export(self) -> None:
         with TemporaryDirectory() as folder:
@@ -162,7 +167,12 @@ class _Line:
         self._notes.append(text)
 
     def publish(
-        self, step: int, metrics: dict[str, float], seconds: dict[str, float], samples: int, batches: Iterable[MicroBatch]
+        self,
+        step: int,
+        metrics: dict[str, float],
+        seconds: dict[str, float],
+        samples: int,
+        batches: Iterable[MicroBatch],
     ) -> None:
         """Send a record without waiting; the answer is read at the next step."""
         skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)

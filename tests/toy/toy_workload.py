@@ -40,7 +40,9 @@ class ToyTransform:
 
     def __call__(self, sample: Sample, draw: KeyedRandom) -> Features:
         try:
-            pixels = np.asarray(Image.open(io.BytesIO(sample.image)).convert("L").resize((SIDE, SIDE)), dtype=np.float32)
+            pixels = np.asarray(
+                Image.open(io.BytesIO(sample.image)).convert("L").resize((SIDE, SIDE)), dtype=np.float32
+            )
         except (UnidentifiedImageError, OSError) as error:
             raise BadSample("image is corrupt", str(error)) from error
         noise = draw.child("noise").numpy().normal(size=pixels.shape).astype(np.float32)
@@ -54,7 +56,7 @@ class ToyWorkload:
     def __init__(self, config: ToyConfig) -> None:
         self._config = config
 
-    def build(self, device: Any, draw: KeyedRandom) -> Any:
+    def build(self, device: Any, draw: KeyedRandom, pretrained: bool = True) -> Any:
         import torch
         from torch import nn
 

@@ -80,7 +80,9 @@ def test_no_bytes_is_an_empty_image() -> None:
     assert bad(b"").reason == "image is empty"
 
 
-@pytest.mark.parametrize("data", [b"no image at all", b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+@pytest.mark.parametrize(
+    "data", [b"no image at all", b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
 def test_other_bytes_are_a_corrupt_image(data: bytes) -> None:
     assert bad(data).reason == "image is corrupt"
 

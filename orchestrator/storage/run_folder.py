@@ -12,6 +12,7 @@ from orchestrator.storage.location import Location, locate
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
+MANIFEST_FILE = "manifest.json"
 
 
 class RunError(FuserayError):
@@ -28,6 +29,7 @@ class RunFile:
         index_digest: digest of the training data's index.
         tracking_uri: MLflow's address.
         mlflow_run_id: the run there.
+        steps: steps in the whole run.
         created: ISO 8601 time of the first start.
         status: RUNNING, FINISHED, FAILED or KILLED, as in MLflow.
     """
@@ -37,6 +39,7 @@ class RunFile:
     index_digest: str
     tracking_uri: str
     mlflow_run_id: str
+    steps: int
     created: str
     status: str
 
@@ -77,6 +80,17 @@ class RunFolder:
         """The resolved recipe."""
         return self.root / RECIPE_FILE
 
+    def committed_checkpoints(self) -> list[Location]:
+        """Return the checkpoints that have a manifest, newest first; their files are not verified."""
+        found = [place for place in self.checkpoints.list() if place.name.startswith("step-")]
+        committed = [place for place in found if (place / MANIFEST_FILE).size()]
+        return sorted(committed, key=lambda place: place.name, reverse=True)
+
+    def newest_step(self) -> int:
+        """Return how many steps the newest committed checkpoint holds, 0 when there is none."""
+        committed = self.committed_checkpoints()
+        return int(committed[0].name.removeprefix("step-")) if committed else 0
+
     def exists(self) -> bool:
         """Return whether a run was started here."""
         return (self.root / RUN_FILE).size() is not None
@@ -89,7 +103,10 @@ class RunFolder:
         """
         location = self.root / RUN_FILE
         if location.size() is None:
-            raise RunError(f"{self.root.uri}: is not a run (no {RUN_FILE}); name a run's folder, or a run below {_parent(self.root)}.")
+            raise RunError(
+                f"{self.root.uri}: is not a run (no {RUN_FILE}); "
+                f"name a run's folder, or a run below {_parent(self.root)}."
+            )
         try:
             return RunFile(**json.loads(location.read()))
         except (json.JSONDecodeError, TypeError) as error:
@@ -112,7 +129,10 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     direct = RunFolder(locate(name_or_uri, endpoint))
     if direct.exists():
         return direct
-    raise RunError(f"no run {name_or_uri!r} below {storage_uri} and no run's folder of that name; `ls {storage_uri}` shows the runs.")
+    raise RunError(
+        f"no run {name_or_uri!r} below {storage_uri} and no run's folder of that name; "
+        f"look into {storage_uri} for the runs there are, or name another place with --storage."
+    )
 
 
 def _parent(location: Location) -> str:

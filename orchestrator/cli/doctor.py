@@ -1,0 +1,119 @@
+"""`fuseray doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from orchestrator.cluster.finding import Finding
+
+RAY_PATIENCE_S = 30.0
+MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
+
+
+@click.command()
+@click.option("--start-ray", is_flag=True, help="Start Ray on this machine and run a task on it.")
+@click.option("--storage", multiple=True, metavar="URI", help="Also list this place in storage; may be repeated.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--tracking", metavar="URI", help="MLflow tracking URI; default: the recipes' own, where it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def command(as_json: bool, **wishes: Any) -> None:
+    """Check this machine and say how to mend what is wrong.
+
+    Exit code 1 when something has to be mended before training can work.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status("looking at this machine"):
+        findings = list(_findings(**wishes))
+    sound = all(finding.level != "error" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": sound, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _show(findings)
+    if not sound:
+        sys.exit(1)
+
+
+def _findings(
+    start_ray: bool, storage: tuple[str, ...], endpoint: str | None, tracking: str | None
+) -> Iterator[Finding]:
+    from orchestrator.cluster.examination import Wishes, examine
+
+    yield from examine(Wishes(storage, endpoint, tracking))
+    if start_ray:
+        yield _start_ray()
+
+
+def _start_ray() -> Finding:
+    """Start Ray as a run would, run one task on it and stop it again."""
+    from orchestrator.cluster.examination import ray_folder
+    from orchestrator.cluster.finding import failed, passed
+
+    began = monotonic()
+    try:
+        _run_a_task()
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        logs = ray_folder() / "ray" / "session_latest" / "logs"
+        return failed("ray starts", said, f"Mend what stands above first; Ray's own logs are in {logs}.")
+    return passed("ray starts", f"started, ran a task and stopped in {monotonic() - began:.1f} s")
+
+
+def _run_a_task() -> None:
+    import ray
+
+    from orchestrator.spec.recipe import ScaleSection
+    from orchestrator.train.ray_session import ray_session
+
+    with TemporaryDirectory() as folder, ray_session(ScaleSection(), 1, Path(folder) / "ray.log"):
+        ray.get(ray.remote(lambda: None).remote(), timeout=RAY_PATIENCE_S)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(_table(findings))
+    else:
+        click.echo("\n".join(map(_line, findings)))
+    click.echo(_verdict(findings))
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("", "check", "found", "fix"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        mark, style = MARKS[finding.level]
+        table.add_row(Text(mark, style), Text(finding.name), Text(finding.found), Text(finding.fix))
+    return table
+
+
+def _line(finding: Finding) -> str:
+    fix = f"\n{'':9}fix: {finding.fix}" if finding.fix else ""
+    return f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}{fix}"
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    counts = Counter(finding.level for finding in findings)
+    if counts["error"]:
+        return f"{counts['error']} of {len(findings)} checks must be mended before training can work."
+    noted = f", {counts['warning']} with a warning" if counts["warning"] else ""
+    return f"This machine can train: {len(findings)} checks passed{noted}."

@@ -1,0 +1,35 @@
+"""Waiting for something that may never answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def within(seconds: float, action: Callable[[], Result]) -> Result:
+    """Return an action's result, or give it up after a while; it is left behind in its thread.
+
+    Raises:
+        TimeoutError: no answer in time.
+        Exception: whatever the action raises.
+    """
+    results: list[Result] = []
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            results.append(action())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return results[0]

@@ -1,0 +1,202 @@
+"""What a report says about a run: plain values, no storage, no tracking server, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+
+class Status(StrEnum):
+    """How a run stands, in the tracking server's words."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One saved state of the run.
+
+    Args:
+        step: steps done when it was written.
+        location: URI that `--resume` and `evaluate` read.
+        size_bytes: size of all its files, where known.
+    """
+
+    step: int
+    location: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Who the run is and where its results lie.
+
+    Args:
+        name: what the command line calls RUN.
+        status: how it ended, or that it has not.
+        created: start time, written for people.
+        finished: end time, written for people; empty while it runs.
+        message: why it failed or stopped, in one line.
+        recipe: the recipe file, as the command line takes it.
+        checkpoints: oldest first.
+        mlflow_run_id: the run's id in MLflow; empty when it was not tracked.
+        mlflow_command: the command that opens the MLflow store.
+    """
+
+    name: str
+    status: Status
+    created: str
+    finished: str = ""
+    message: str = ""
+    recipe: str = "RECIPE"
+    checkpoints: tuple[Checkpoint, ...] = ()
+    mlflow_run_id: str = ""
+    mlflow_command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The run's size and pace; a figure that is not known is None.
+
+    Args:
+        steps: steps done.
+        planned_steps: steps in the recipe.
+        samples: samples consumed.
+        samples_per_s: mean training throughput, samples per second.
+        wall_time_s: from start to end, seconds.
+        parameters: trained parameters.
+    """
+
+    steps: int | None = None
+    planned_steps: int | None = None
+    samples: int | None = None
+    samples_per_s: float | None = None
+    wall_time_s: float | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A metric over time.
+
+    Args:
+        steps: training steps, ascending.
+        values: one per step; not necessarily finite.
+
+    Raises:
+        ValueError: when the two differ in length.
+    """
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.values):
+            raise ValueError(f"a curve needs one value per step, got {len(self.values)} for {len(self.steps)} steps")
+
+
+Curves = Mapping[str, Curve]
+"""Metric name (as logged, for example `loss_itc` or `held_out/text_to_image/recall@10`) to its curve."""
+
+TimeShares = Mapping[str, float]
+"""Part of the run (for example "data wait") to seconds; shown in the order given."""
+
+RetrievalMetrics = Mapping[str, float]
+"""`[reranked/]DIRECTION/recall@K`, `DIRECTION/chance@K` as shares in [0, 1], and `[reranked/]DIRECTION/median_rank`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedImage:
+    """One image that a query found.
+
+    Args:
+        image: the encoded image file (PNG, JPEG or WebP).
+        score: the ranking's score; larger is better.
+        relevant: whether it is a right answer.
+        caption: the image's own caption.
+    """
+
+    image: bytes
+    score: float
+    relevant: bool
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryQuery:
+    """A caption with the images it retrieved, best first."""
+
+    caption: str
+    images: tuple[RetrievedImage, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WordMaps:
+    """Where each word of a caption looks in an image.
+
+    Args:
+        image: the encoded image file.
+        words: the caption's words.
+        maps_WHW: one map per word, [words, height, width], in [0, 1].
+
+    Raises:
+        ValueError: when the maps are not one per word.
+    """
+
+    image: bytes
+    words: tuple[str, ...]
+    maps_WHW: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.maps_WHW.ndim != 3 or len(self.maps_WHW) != len(self.words):
+            raise ValueError(f"expected {len(self.words)} maps [words, h, w], got an array {self.maps_WHW.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Samples left out for one reason.
+
+    Args:
+        reason: the class of fault.
+        count: how many.
+        keys: a few of their keys.
+    """
+
+    reason: str
+    count: int
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the page shows; what is empty or None is reported as missing.
+
+    Args:
+        run: identity, status and places.
+        headline: size and pace.
+        curves: logged metrics.
+        time: where the wall time went.
+        retrieval: held-out retrieval of the evaluated checkpoint.
+        gallery: example queries.
+        heat_maps: example attention maps.
+        skipped: skipped samples by reason; None when they were not counted, empty when there were none.
+        recipe_yaml: the resolved recipe.
+        machine: named facts about hardware and software.
+    """
+
+    run: Run
+    headline: Headline = field(default_factory=Headline)
+    curves: Curves = field(default_factory=dict)
+    time: TimeShares = field(default_factory=dict)
+    retrieval: RetrievalMetrics = field(default_factory=dict)
+    gallery: tuple[GalleryQuery, ...] = ()
+    heat_maps: tuple[WordMaps, ...] = ()
+    skipped: tuple[Skipped, ...] | None = None
+    recipe_yaml: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)

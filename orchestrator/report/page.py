@@ -1,0 +1,168 @@
+"""A run's report as one self-contained HTML page: nothing in it is fetched from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.report import formats, palette
+from orchestrator.report.charts import time_bar
+from orchestrator.report.headline import tiles
+from orchestrator.report.heatmaps import overlay, scale_stops
+from orchestrator.report.model import GalleryQuery, Report, WordMaps
+from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, draw, draw_recalls
+from orchestrator.report.pictures import data_uri, thumbnail
+from orchestrator.report.retrieval import tables
+
+SECTIONS = {
+    "losses": "Losses",
+    "optimisation": "Optimisation",
+    "held-out": "Held-out retrieval over time",
+    "retrieval": "Retrieval beside chance",
+    "gallery": "What captions retrieve",
+    "attention": "Where words look",
+    "throughput": "Throughput and data wait",
+    "time": "Where the time went",
+    "skipped": "Skipped samples",
+    "recipe": "Resolved recipe",
+    "results": "Opening the results",
+    "environment": "Environment",
+}
+"""Id and title of each section, in the page's order; `templates/sections/ID.html.j2` holds its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of the page: its `data:` URI and the caption, word or alternative text beside it."""
+
+    source: str
+    text: str
+    score: str = ""
+    relevant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A caption with its pictures."""
+
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the wall time."""
+
+    name: str
+    seconds: float
+    share: float
+    colour: str
+
+
+def render(report: Report) -> str:
+    """Return the report as one HTML page.
+
+    The page needs no network and no JavaScript save for its copy button; equal reports give equal pages.
+
+    Raises:
+        ValueError: when an image of the gallery or under a heat map cannot be read.
+    """
+    return _environment().get_template("page.html.j2").render(_context(report))
+
+
+def _context(report: Report) -> dict[str, Any]:
+    script = (files("orchestrator.report") / "templates" / "copy.js").read_text(encoding="utf-8")
+    return {
+        "report": report,
+        "run": report.run,
+        "run_argument": shlex.quote(report.run.name),
+        "recipe_argument": shlex.quote(report.run.recipe),
+        "sections": SECTIONS,
+        "tiles": tiles(report),
+        **_charts(report),
+        "tables": tables(report.retrieval),
+        "gallery": [_gallery_row(query) for query in report.gallery],
+        "heat_maps": [_heat_row(maps) for maps in report.heat_maps],
+        "scale": scale_stops(),
+        "parts": _parts(report),
+        "light": palette.css_variables(palette.LIGHT),
+        "dark": palette.css_variables(palette.DARK),
+        "script": Markup(script),  # noqa: S704 - the package's own file
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    }
+
+
+def _charts(report: Report) -> dict[str, Any]:
+    spent = _positive_time(report)
+    return {
+        "losses": draw(report.curves, LOSSES),
+        "optimisation": draw(report.curves, OPTIMISATION),
+        "throughput": draw(report.curves, THROUGHPUT),
+        "held_out": draw_recalls(report.curves),
+        "time_bar": time_bar(spent, "time") if spent else "",
+    }
+
+
+def _positive_time(report: Report) -> dict[str, float]:
+    return {part: seconds for part, seconds in report.time.items() if seconds > 0}
+
+
+def _parts(report: Report) -> list[Part]:
+    spent = _positive_time(report)
+    total = math.fsum(spent.values())
+    colours = palette.part_colours(tuple(spent))
+    return [Part(name, spent[name], spent[name] / total, colour) for name, colour in zip(spent, colours, strict=True)]
+
+
+def _gallery_row(query: GalleryQuery) -> Row:
+    pictures = tuple(
+        Picture(
+            data_uri(thumbnail(found.image, f"image {rank} that {query.caption!r} retrieved")),
+            found.caption,
+            f"{found.score:.3f}",
+            found.relevant,
+        )
+        for rank, found in enumerate(query.images, 1)
+    )
+    return Row(query.caption, pictures)
+
+
+def _heat_row(maps: WordMaps) -> Row:
+    caption = " ".join(maps.words)
+    original = Picture(data_uri(thumbnail(maps.image, f"the image of {caption!r}", side=160)), "image")
+    overlays = (
+        Picture(data_uri(overlay(maps.image, map_HW)), word)
+        for word, map_HW in zip(maps.words, maps.maps_WHW, strict=True)
+    )
+    return Row(caption, (original, *overlays))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": formats.percent,
+        "number": formats.count,
+        "figure": formats.figure,
+        "times": formats.times,
+        "duration": formats.duration,
+        "size": formats.size,
+        "svg": Markup,
+    }
+    return environment

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from orchestrator.cli import doctor
+from orchestrator.cluster.examination import RAY_TEMPORARY, ray_folder
+from orchestrator.cluster.finding import Finding, failed, passed, warned
+
+FINE, ODD, BAD = passed("disk", "big"), warned("cpus", "few", "Buy more."), failed("torch", "[red] gone", "Install it.")
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr(doctor, "_findings", lambda **wishes: findings)
+    result = CliRunner().invoke(doctor.command, arguments)
+    return result.exit_code, result.stdout
+
+
+def test_this_machine_as_json(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    wishes = ["--storage", "shards", "--storage", "nowhere://x", "--tracking", "sqlite:///none.db"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", *wishes],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(ran.stdout)
+    findings = {finding["name"]: finding for finding in report["findings"] if finding["name"] != "storage"}
+    assert findings["python"]["level"] == "pass"
+    assert findings["workloads"]["level"] == "pass"
+    assert findings["mlflow"]["level"] == "warning"
+    assert {"packages", "torch", "torchvision", "timm", "gpu", "ray", "shared memory", "disk"} <= findings.keys()
+    assert [item["level"] for item in report["findings"] if item["name"] == "storage"] == ["pass", "error"]
+    assert all(bool(item["fix"]) == (item["level"] != "pass") for item in report["findings"])
+    assert report["ok"] is False
+    assert ran.returncode == 1
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_plain_lines_and_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, shown = _run(monkeypatch, [FINE, ODD])
+    assert code == 0
+    assert shown.splitlines() == [
+        "ok       disk: big",
+        "warning  cpus: few",
+        "         fix: Buy more.",
+        "This machine can train: 2 checks passed, 1 with a warning.",
+    ]
+
+
+def test_an_error_fails_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, shown = _run(monkeypatch, [FINE, BAD])
+    assert code == 1
+    assert "ERROR    torch: [red] gone" in shown
+    assert shown.splitlines()[-1] == "1 of 2 checks must be mended before training can work."
+
+
+def test_json_of_a_sound_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, shown = _run(monkeypatch, [FINE], "--json")
+    assert code == 0
+    assert json.loads(shown) == {
+        "ok": True,
+        "findings": [{"name": "disk", "level": "pass", "found": "big", "fix": ""}],
+    }
+
+
+def test_table_keeps_brackets_and_names_every_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    _, shown = _run(monkeypatch, [FINE, ODD, BAD])
+    assert "[red] gone" in shown
+    assert "Buy more." in shown
+    assert "\x1b[" in shown
+
+
+def test_ray_that_starts(tmp_path: Path) -> None:
+    code = "from orchestrator.cli.doctor import _start_ray; print(_start_ray())"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "level='pass'" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("no port is free\nmore")
+
+    monkeypatch.setattr(doctor, "_run_a_task", refuse)
+    finding = doctor._start_ray()
+    assert finding.level == "error"
+    assert finding.found == "RuntimeError: no port is free"
+    assert "session_latest" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"), [({}, RAY_TEMPORARY), ({"RAY_TMPDIR": "/a", "TMPDIR": "/b"}, Path("/a"))]
+)
+def test_ray_folder(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: Path) -> None:
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ray_folder() == folder

@@ -1,0 +1,183 @@
+"""Micro-batches are a pure function of their number, and bad samples move no other."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shards import picture, samples, write_shards
+from toy_workload import ToyTransform
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.location import locate
+from orchestrator.stream import tar
+from orchestrator.stream.held_out import evenly_spaced
+from orchestrator.stream.index import DataSetError, ShardFormat, check_shards, read_index, truncated_shards
+from orchestrator.stream.indexing import index_folder
+from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.stream.order import Order
+from orchestrator.stream.reader import Reader
+from orchestrator.stream.shards import Unreadable, open_shard
+from workloads.contract import Sample
+
+COUNT = 120
+
+
+def make_reader(folder: str, batch: int = 8, total: int | None = None) -> Reader:
+    place = locate(folder)
+    index = read_index(place)
+    order = Order(index.total, seed=5, chunk=8, window=32)
+    return Reader(place, index.digest, order, batch, total or index.total, ToyTransform())
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "parquet"])
+def test_one_epoch_reads_every_key_once(tmp_path: Path, shard_format: ShardFormat) -> None:
+    reader = make_reader(write_shards(str(tmp_path), COUNT, shard_format))
+    keys = [key for batch in reader.read(range(COUNT // 8)) for key in batch.keys]
+    assert sorted(keys) == [sample.key for sample in samples(COUNT)]
+
+
+def test_formats_give_the_same_micro_batches(tmp_path: Path) -> None:
+    readers = [
+        make_reader(write_shards(str(tmp_path / kind), COUNT, kind)) for kind in ("webdataset", "parquet")
+    ]
+    for one, other in zip(readers[0].read([3, 4]), readers[1].read([3, 4]), strict=True):
+        assert one.keys == other.keys
+        np.testing.assert_array_equal(one.features["image"], other.features["image"])
+
+
+def test_reading_alone_or_together_makes_no_difference(tmp_path: Path) -> None:
+    reader = make_reader(write_shards(str(tmp_path), COUNT))
+    together = reader.read([2, 9, 4])
+    alone = [reader.read([number])[0] for number in (2, 9, 4)]
+    assert [batch.encode() for batch in together] == [batch.encode() for batch in alone]
+
+
+def test_the_last_micro_batch_may_be_short_or_empty(tmp_path: Path) -> None:
+    reader = make_reader(write_shards(str(tmp_path), COUNT), batch=8, total=20)
+    assert [batch.samples for batch in reader.read([0, 1, 2, 3])] == [8, 8, 4, 0]
+
+
+def test_micro_batches_survive_the_journey(tmp_path: Path) -> None:
+    batch = make_reader(write_shards(str(tmp_path), COUNT)).read([1])[0]
+    arrived = MicroBatch.decode(batch.encode())
+    assert (arrived.number, arrived.keys, arrived.skipped) == (batch.number, batch.keys, batch.skipped)
+    for name, array in batch.features.items():
+        np.testing.assert_array_equal(arrived.features[name], array)
+
+
+def test_an_empty_micro_batch_survives_the_journey() -> None:
+    assert MicroBatch.decode(MicroBatch(7, (), {}, ()).encode()) == MicroBatch(7, (), {}, ())
+
+
+def test_a_corrupt_image_is_skipped_and_moves_no_other(tmp_path: Path) -> None:
+    whole = make_reader(write_shards(str(tmp_path / "whole"), COUNT))
+    hurt_samples = [
+        Sample(sample.key, b"\x89PNG not an image" + bytes(len(sample.image) - 17), sample.captions, sample.fields)
+        if sample.key == "s00033"
+        else sample
+        for sample in samples(COUNT)
+    ]
+    hurt = make_reader(_written(tmp_path / "hurt", hurt_samples))
+    found = [batch for batch in hurt.read(range(COUNT // 8)) if batch.skipped]
+    assert len(found) == 1
+    (skipped,) = found[0].skipped
+    assert (skipped.key, skipped.reason) == ("s00033", "image is corrupt")
+    before = whole.read([found[0].number])[0].keys
+    assert found[0].keys == tuple(key for key in before if key != "s00033")
+
+
+def test_a_shard_that_was_cut_short_loses_only_its_tail(tmp_path: Path) -> None:
+    folder = write_shards(str(tmp_path), COUNT)
+    shard = Path(folder) / "shard-000001.tar"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    index = read_index(locate(folder))
+    check_shards(locate(folder), index)
+    assert truncated_shards(locate(folder), index) == ["shard-000001.tar"]
+    batches = make_reader(folder).read(range(COUNT // 8))
+    skipped = [skip for batch in batches for skip in batch.skipped]
+    assert 20 <= len(skipped) <= 30
+    assert {(skip.shard, skip.reason) for skip in skipped} == {("shard-000001.tar", "shard is truncated")}
+    assert sum(batch.samples for batch in batches) + len(skipped) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"png": picture(0), "txt": b"\xff\xfe\x00bad"}, "caption is not UTF-8"),
+        ({"png": picture(0), "json": b"{not json"}, "json is malformed"),
+        ({"png": picture(0), "json": b"[1]"}, "json is malformed"),
+        ({"png": picture(0), "json": b'{"caption": 5}'}, "caption is not text"),
+        ({"png": picture(0)}, "caption is missing"),
+        ({"txt": b"words only"}, "image is missing"),
+    ],
+)
+def test_samples_that_are_not_whole_say_why(tmp_path: Path, members: dict[str, bytes], reason: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for suffix, content in members.items():
+            member = tarfile.TarInfo(f"one.{suffix}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    index = index_folder(locate(str(tmp_path)))
+    (found,) = open_shard(locate(str(tmp_path)) / "a.tar", index.format).read([0])
+    assert isinstance(found, Unreadable)
+    assert found.fault.reason == reason
+
+
+def test_foreign_webdataset_shards_can_be_indexed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number in range(3):
+            for suffix, content in (("jpg", picture(number)), ("txt", f"caption {number}".encode())):
+                member = tarfile.TarInfo(f"sub.dir/{number:03d}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    index_folder(locate(str(tmp_path)))
+    found = list(evenly_spaced(locate(str(tmp_path)), read_index(locate(str(tmp_path)))))
+    assert [sample.captions for sample in found] == [("caption 0",), ("caption 1",), ("caption 2",)]
+    assert [sample.key for sample in found] == ["sub.dir/000", "sub.dir/001", "sub.dir/002"]
+
+
+def test_a_changed_data_set_is_refused(tmp_path: Path) -> None:
+    folder = write_shards(str(tmp_path), COUNT)
+    reader = make_reader(folder)
+    write_shards(str(tmp_path), COUNT + 1)
+    with pytest.raises(DataSetError, match="changed while the run was using it"):
+        reader.read([0])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.mkdir(), "no .tar or .parquet shards"),
+        (lambda folder: (folder.mkdir(), (folder / "a.tar").write_bytes(tar.write(list(samples(2))))), "no index"),
+        (lambda folder: (folder.mkdir(), (folder / "index.parquet").write_bytes(b"junk")), "not a readable index"),
+    ],
+)
+def test_data_that_cannot_be_used_is_explained(tmp_path: Path, prepare, message: str) -> None:  # noqa: ANN001
+    prepare(tmp_path / "data")
+    with pytest.raises(FuserayError, match=message):
+        read_index(locate(str(tmp_path / "data")))
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    folder = write_shards(str(tmp_path), COUNT)
+    (Path(folder) / "shard-000001.tar").unlink()
+    with pytest.raises(DataSetError, match=r"1 of 3 shards are missing, for example shard-000001.tar"):
+        check_shards(locate(folder), read_index(locate(folder)))
+
+
+def test_a_second_build_does_nothing(tmp_path: Path) -> None:
+    folder = Path(write_shards(str(tmp_path), COUNT))
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    write_shards(str(tmp_path), COUNT)
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def _written(folder: Path, items: list[Sample]) -> str:
+    folder.mkdir()
+    for number in range(0, len(items), 50):
+        (folder / f"shard-{number // 50:06d}.tar").write_bytes(tar.write(items[number : number + 50]))
+    index_folder(locate(str(folder)))
+    return str(folder)

@@ -1,0 +1,127 @@
+"""New runs and continued ones, decided before anything starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from shards import write_shards
+
+from orchestrator.spec.errors import SpecError
+from orchestrator.spec.loading import load_recipe
+from orchestrator.storage.run_folder import RunError, RunFile, find_run
+from orchestrator.train.checkpoint import RunState, save_checkpoint
+from orchestrator.train.plan import Plan, check_machine, make_plan
+from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.start import continued_run, new_run
+
+RECIPE = """\
+workload: albef
+batch: {micro_batches: 2, micro_batch_size: 8}
+length: {epochs: 3}
+scale: {cpus_per_worker: 0.5, workers: 2}
+stream: {reader_cpus: 0.5}
+model: {preset: tiny}
+"""
+
+
+def plan_of(tmp_path: Path, *overrides: str, samples: int = 50) -> Plan:
+    folder = write_shards(str(tmp_path / "data"), samples)
+    path = tmp_path / "run.yaml"
+    path.write_text(RECIPE)
+    return make_plan(load_recipe(path, [f"data.train={folder}", f"storage.uri={tmp_path / 'runs'}", *overrides]))
+
+
+def remember(plan: Plan, status: str = "KILLED") -> None:
+    plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
+    plan.run.write(
+        RunFile("run", plan.resolved.digest(), plan.index.digest, "sqlite:///x", "id", plan.steps, "2026-01-01", status)
+    )
+
+
+def save(plan: Plan, step: int) -> None:
+    model = torch.nn.Linear(1, 1)
+    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id")
+    save_checkpoint(plan.run.checkpoints, state, model.state_dict(), torch.optim.AdamW(model.parameters()))
+
+
+def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert (plan.total_samples, plan.steps) == (150, 10)
+    described = plan.describe()
+    assert described["micro_batches_per_worker"] == "1"
+    assert described["training_samples"] == 50
+    assert described["run_folder"] == str(tmp_path / "runs" / "run")
+
+
+def test_a_new_run_needs_a_free_name(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert new_run(plan).first_step == 0
+    remember(plan)
+    with pytest.raises(RunError, match=r"a run of this name exists.*--resume run"):
+        new_run(plan)
+
+
+def test_a_run_continues_at_its_newest_checkpoint(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan)
+    assert continued_run(plan).first_step == 0
+    save(plan, 4)
+    save(plan, 7)
+    start = continued_run(plan)
+    assert (start.first_step, start.done) == (7, False)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan, "FINISHED")
+    save(plan, plan.steps)
+    assert continued_run(plan).done
+
+
+def test_a_changed_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    remember(plan_of(tmp_path))
+    with pytest.raises(RunError, match=r"recipe changed.*seed: 42 -> 7"):
+        continued_run(plan_of(tmp_path, "seed=7"))
+
+
+def test_another_number_of_workers_is_no_change(tmp_path: Path) -> None:
+    remember(plan_of(tmp_path))
+    assert continued_run(plan_of(tmp_path, "scale.workers=1")).previous is not None
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    remember(plan_of(tmp_path))
+    with pytest.raises(RunError, match="training data in .* changed"):
+        continued_run(plan_of(tmp_path, samples=51))
+
+
+def test_a_run_is_found_by_name_or_path(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan)
+    storage = str(tmp_path / "runs")
+    assert find_run("run", storage).read() == plan.run.read()
+    assert find_run(plan.run.root.path, "elsewhere").read() == plan.run.read()
+    with pytest.raises(RunError, match="no run 'nope'"):
+        find_run("nope", storage)
+
+
+def test_a_damaged_run_file_is_explained(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan)
+    (plan.run.root / "run.json").write(b"{}")
+    with pytest.raises(RunError, match="is damaged"):
+        plan.run.read()
+
+
+def test_a_machine_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    recipe = plan_of(tmp_path).recipe
+    check_machine(recipe, cpus=1.5, gpus=0)
+    with pytest.raises(SpecError, match=r"scale.workers: 2 workers x 0.5 CPUs and 0.5 for reading need 1.5 CPUs; there are 1"):
+        check_machine(recipe, cpus=1, gpus=0)
+    greedy = recipe.model_copy(update={"scale": replace_scale(recipe)})
+    with pytest.raises(SpecError, match=r"scale.use_gpu: 2 workers need 2 GPUs; there are 1"):
+        check_machine(greedy, cpus=8, gpus=1)
+
+
+def replace_scale(recipe):  # noqa: ANN001, ANN201
+    return recipe.scale.model_copy(update={"use_gpu": True})

@@ -1,0 +1,78 @@
+"""A step does not depend on how many workers share it. Real processes, real gloo."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from shards import write_shards
+from toy_workload import ToyConfig, ToyTransform, ToyWorkload
+
+from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
+from orchestrator.storage.location import locate
+from orchestrator.stream.index import read_index
+from orchestrator.stream.order import Order
+from orchestrator.stream.reader import Reader
+from orchestrator.stream.sharing import Sharing
+from orchestrator.train.collective import current_collective
+from orchestrator.train.step import Stepper, StepOutcome
+from workloads.contract import KeyedRandom
+
+STEPS = 4
+MICRO_BATCHES = 5
+TOTAL_SAMPLES = 5 * 6 * 3 + 7  # the last step has a short micro-batch and empty ones
+
+
+def run_worker(rank: int, workers: int, folder: str, rendezvous: str, results: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
+    outcomes, weights = train(folder, rank, workers)
+    if rank == 0:
+        torch.save(([outcome.metrics for outcome in outcomes], weights), results)
+    dist.destroy_process_group()
+
+
+def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict[str, torch.Tensor]]:
+    recipe = Recipe(
+        name="toy",
+        workload="toy",
+        precision="float64",
+        data=DataSection(train=folder),
+        batch=BatchSection(micro_batches=MICRO_BATCHES, micro_batch_size=6),
+        length=LengthSection(steps=STEPS),
+        optimizer=OptimizerSection(learning_rate=0.01, clip_norm=0.5),
+    )
+    index = read_index(locate(folder))
+    order = Order(index.total, recipe.seed, chunk=8, window=16)
+    reader = Reader(locate(folder), index.digest, order, 6, TOTAL_SAMPLES, ToyTransform())
+    workload = ToyWorkload(ToyConfig())
+    device = torch.device("cpu")
+    model = workload.build(device, KeyedRandom((1,))).double()
+    stepper = Stepper(recipe, workload, current_collective(device), STEPS, index.total, device)
+    sharing = Sharing(MICRO_BATCHES, workers, segment_steps=3, first_step=0, steps=STEPS)
+    outcomes = [stepper.run(step, reader.read(sharing.share(step, rank))) for step in range(STEPS)]
+    return outcomes, model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_shards(str(tmp_path_factory.mktemp("shards")), 64)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_do_not_change_the_mathematics(tmp_path: Path, folder: str, workers: int) -> None:
+    outcomes, weights = train(folder, 0, 1)
+    results = str(tmp_path / "results.pt")
+    mp.spawn(run_worker, (workers, folder, str(tmp_path / "rendezvous"), results), nprocs=workers)
+    shared_metrics, shared_weights = torch.load(results, weights_only=True)
+    for alone, shared in zip(outcomes, shared_metrics, strict=True):
+        assert shared == pytest.approx(alone.metrics, rel=1e-12)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(shared_weights[name], tensor, rtol=1e-10, atol=1e-12)
+
+
+def test_a_step_counts_its_samples(folder: str) -> None:
+    outcomes, _ = train(folder, 0, 1)
+    assert [outcome.samples for outcome in outcomes] == [30, 30, 30, 7]
+    assert all(outcome.metrics["gradient_norm"] > 0 for outcome in outcomes)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workloads.contract import EvaluationOptions, KeyedRandom, Sample
+from workloads.pretrain.albef import AlbefWorkload
+from workloads.pretrain.albef_config import AlbefConfig
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "white", "black", "grey")
+
+
+@pytest.fixture(scope="module")
+def workload() -> AlbefWorkload:
+    sizes = {
+        "image_size": 32,
+        "vision": {"patch": 16, "width": 16, "depth": 1, "heads": 2},
+        "text": {"width": 16, "layers": 1, "fusion_layers": 2, "heads": 2, "vocabulary": 30522, "positions": 16},
+        "embed_dim": 8,
+        "vision_weights": None,
+        "text_weights": None,
+    }
+    config = AlbefConfig.model_validate({"model": sizes, "text": {"tokenizer": "minilm", "max_tokens": 12}})
+    built = AlbefWorkload(config)
+    built.build(torch.device("cpu"), KeyedRandom((0,)))
+    return built
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    made = []
+    for colour in COLOURS:
+        buffer = io.BytesIO()
+        Image.new("RGB", (40, 40), colour).save(buffer, "PNG")
+        made.append(Sample(colour, buffer.getvalue(), (f"an unremarkably {colour} square",)))
+    return made
+
+
+def test_a_real_model_is_measured_the_same_in_any_batch_size(workload: AlbefWorkload, samples: list[Sample]) -> None:
+    results = [
+        workload.evaluate(samples, EvaluationOptions(batch_size=size, rerank=4, gallery=2, heat_maps=3))
+        for size in (3, 8)
+    ]
+    assert results[0].metrics == results[1].metrics
+    assert results[0].metrics["text_to_image/chance@1"] == pytest.approx(1 / 8)
+    for one, two in zip(results[0].heat_maps, results[1].heat_maps, strict=True):
+        np.testing.assert_allclose(one.maps_WHW, two.maps_WHW, atol=1e-4)
+
+
+def test_a_real_model_shows_a_map_for_every_word(workload: AlbefWorkload, samples: list[Sample]) -> None:
+    evaluation = workload.evaluate(samples, EvaluationOptions(heat_maps=8))
+    assert [heat_map.words[-2] for heat_map in evaluation.heat_maps] == list(COLOURS)
+    for heat_map in evaluation.heat_maps:
+        assert heat_map.maps_WHW.shape == (4, 2, 2)
+        assert (heat_map.maps_WHW >= 0).all()
+        assert heat_map.maps_WHW.max() <= 1

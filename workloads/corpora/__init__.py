@@ -1,0 +1,1 @@
+"""Builders of image-text corpora from raw sources."""

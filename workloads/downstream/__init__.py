@@ -1,0 +1,1 @@
+"""Tasks that measure a trained model."""

@@ -1,0 +1,124 @@
+"""Image-text retrieval on held-out samples, both directions, with and without re-ranking.
+
+A text is relevant to every image that has it among its cleaned captions; identical captions are one text.
+
+Shapes: T distinct texts, I images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workloads.contract import Evaluation, EvaluationOptions, Sample
+from workloads.downstream.encoding import EncodedImages, ModelUnderTest, read
+from workloads.downstream.matching import candidate_pairs, match_matrix
+from workloads.downstream.model import RetrievalModel
+from workloads.downstream.ranking import chance_recall, mean_rank, median_rank, ranks, recall
+from workloads.downstream.showcase import gallery, heat_maps
+from workloads.transforms.pairs import EvaluationTransform
+
+RECALL_AT = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says about every text with every image.
+
+    Args:
+        similarity_TI: cosine similarity of the embeddings.
+        relevant_TI: bool.
+        match_TI: match logits of the re-ranked pairs, -inf elsewhere; None without re-ranking.
+        top: items per query that were re-ranked.
+    """
+
+    similarity_TI: Tensor
+    relevant_TI: Tensor
+    match_TI: Tensor | None
+    top: int
+
+
+def evaluate_retrieval(
+    model: RetrievalModel,
+    transform: EvaluationTransform,
+    samples: Sequence[Sample],
+    options: EvaluationOptions,
+) -> Evaluation:
+    """Measure retrieval: recall at 1, 5 and 10 beside its chance level, mean and median rank.
+
+    Metrics are named `text_to_image/recall@1`, `image_to_text/chance@5`, `.../median_rank`, `.../mean_rank`, with
+    `reranked/` before them where the matching head ordered the first `options.rerank` items; `skipped` counts samples
+    that cannot be used. Indices in the gallery and the heat maps are rows of `samples`.
+
+    Args:
+        model: in evaluation mode.
+        transform: reads samples.
+        samples: what to evaluate on.
+        options: batch size, re-ranking, gallery and heat maps.
+
+    Raises:
+        WorkloadError: when no sample can be used.
+    """
+    subject = ModelUnderTest(model, transform, options.batch_size)
+    with torch.no_grad():
+        images = subject.encode_images(read(samples, transform), keep_tokens=options.rerank > 0)
+        home = first_rows(images)
+        texts = tuple(home)
+        scores = _score(subject, texts, images, options.rerank)
+    metrics = retrieval_metrics(scores) | {"skipped": float(len(samples) - len(images.rows))}
+    return Evaluation(
+        metrics,
+        gallery(texts, images.rows, scores, options.gallery),
+        heat_maps(subject, samples, home, options.heat_maps),
+    )
+
+
+def first_rows(images: EncodedImages) -> dict[str, int]:
+    """Return text -> row of the first sample that it belongs to."""
+    first: dict[str, int] = {}
+    for row, captions in zip(images.rows, images.captions, strict=True):
+        for text in captions:
+            first.setdefault(text, row)
+    return first
+
+
+def relevance(texts: Sequence[str], captions: Sequence[tuple[str, ...]]) -> Tensor:
+    """Return bool [T, I]: True where text t is a caption of image i."""
+    row_of = {text: row for row, text in enumerate(texts)}
+    relevant_TI = torch.zeros(len(texts), len(captions), dtype=torch.bool)
+    for column, of_image in enumerate(captions):
+        relevant_TI[[row_of[text] for text in of_image], column] = True
+    return relevant_TI
+
+
+def retrieval_metrics(scores: Scores) -> dict[str, float]:
+    """Return the named figures of both directions."""
+    metrics = _direction("text_to_image", scores.similarity_TI, scores.relevant_TI, scores.match_TI, scores.top)
+    match_IT = None if scores.match_TI is None else scores.match_TI.T
+    return metrics | _direction("image_to_text", scores.similarity_TI.T, scores.relevant_TI.T, match_IT, scores.top)
+
+
+def _score(subject: ModelUnderTest, texts: Sequence[str], images: EncodedImages, top: int) -> Scores:
+    encoded = subject.encode_texts(texts)
+    similarity_TI = encoded.embedding_BE @ images.features.embedding_BE.T
+    relevant_TI = relevance(texts, images.captions)
+    if top == 0:
+        return Scores(similarity_TI, relevant_TI, None, 0)
+    pairs_P2 = candidate_pairs(similarity_TI, top)
+    return Scores(similarity_TI, relevant_TI, match_matrix(subject, encoded, images.features, pairs_P2), top)
+
+
+def _direction(name: str, score_QG: Tensor, relevant_QG: Tensor, match_QG: Tensor | None, top: int) -> dict[str, float]:
+    metrics = _figures(name, ranks(score_QG, relevant_QG))
+    metrics |= {f"{name}/chance@{k}": chance_recall(relevant_QG, k) for k in RECALL_AT}
+    if match_QG is not None:
+        metrics |= _figures(f"reranked/{name}", ranks(score_QG, relevant_QG, match_QG, top))
+    return metrics
+
+
+def _figures(name: str, rank_Q: Tensor) -> dict[str, float]:
+    recalls = {f"{name}/recall@{k}": recall(rank_Q, k) for k in RECALL_AT}
+    return recalls | {f"{name}/median_rank": median_rank(rank_Q), f"{name}/mean_rank": mean_rank(rank_Q)}

@@ -1,0 +1,97 @@
+"""What a report shows of retrieval: queries with their matches, and where words look in an image.
+
+Shapes: I images, L word pieces, W words, h and w the grid of image patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workloads.contract import HeatMap, Match, Ranking, Sample
+from workloads.downstream.encoding import ModelUnderTest, batched
+from workloads.downstream.ranking import order, rerank
+
+if TYPE_CHECKING:
+    from workloads.downstream.retrieval import Scores
+
+MATCHES = 5
+"""Images shown per query."""
+
+SPECIAL = frozenset({"[CLS]", "[SEP]", "[PAD]"})
+
+
+def gallery(texts: Sequence[str], rows: Sequence[int], scores: Scores, count: int) -> tuple[Ranking, ...]:
+    """Return evenly spaced texts with their best images, in the re-ranked order where there is one.
+
+    Args:
+        texts: the T texts.
+        rows: row of each image in the evaluated samples.
+        scores: of all texts with all images.
+        count: queries to show.
+    """
+    return tuple(Ranking(texts[text], _matches(text, rows, scores)) for text in evenly_spaced(len(texts), count))
+
+
+def heat_maps(
+    subject: ModelUnderTest, samples: Sequence[Sample], home: Mapping[str, int], count: int
+) -> tuple[HeatMap, ...]:
+    """Return, for evenly spaced texts, where each word looks in an image that the text belongs to.
+
+    Args:
+        subject: the model.
+        samples: the evaluated samples.
+        home: text -> row of one of its samples.
+        count: texts to show.
+    """
+    texts = [list(home)[place] for place in evenly_spaced(len(home), count)]
+    shown = []
+    for batch in batched(texts, subject.batch_size):
+        image_B3HW = subject.image_batch([subject.transform.image(samples[home[text]]) for text in batch])
+        maps_BLhw = subject.model.word_attention(*subject.token_batch(batch), image_B3HW).detach().float().cpu().numpy()
+        for text, maps_Lhw in zip(batch, maps_BLhw, strict=True):
+            pieces = subject.transform.pieces(subject.transform.tokens(text))
+            shown.append(HeatMap(home[text], *word_maps(pieces, maps_Lhw)))
+    return tuple(shown)
+
+
+def word_maps(pieces: Sequence[str], maps_Lhw: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Merge the maps of word pieces into maps of words, float32 [W, h, w], each scaled to a maximum of 1.
+
+    The map of a word is the mean of its pieces' maps; a map without any weight stays zero.
+
+    Args:
+        pieces: word pieces with special tokens, at most L; "##" continues a word.
+        maps_Lhw: one non-negative map per piece.
+    """
+    words: list[str] = []
+    members: list[list[int]] = []
+    for position, piece in enumerate(pieces):
+        if piece.startswith("##") and words:
+            words[-1] += piece[2:]
+            members[-1].append(position)
+        elif piece not in SPECIAL:
+            words.append(piece)
+            members.append([position])
+    maps = [_scaled(maps_Lhw[positions].mean(axis=0)) for positions in members]
+    return tuple(words), np.stack(maps).astype(np.float32)
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """Return at most `count` different positions spread over `length`, the first and the last included."""
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
+
+
+def _matches(text: int, rows: Sequence[int], scores: Scores) -> tuple[Match, ...]:
+    score_I, order_1I = scores.similarity_TI[text], order(scores.similarity_TI[text : text + 1])
+    if scores.match_TI is not None:
+        score_I, order_1I = scores.match_TI[text], rerank(order_1I, scores.match_TI[text : text + 1], scores.top)
+    best = order_1I[0, : min(MATCHES, scores.top or MATCHES)].tolist()
+    return tuple(Match(rows[image], float(score_I[image]), bool(scores.relevant_TI[text, image])) for image in best)
+
+
+def _scaled(map_hw: np.ndarray) -> np.ndarray:
+    highest = map_hw.max()
+    return map_hw / highest if highest > 0 else map_hw

@@ -1,0 +1,1 @@
+"""Encoders, fusion layers, heads, the momentum teacher and the feature queue."""

@@ -1,0 +1,61 @@
+"""The image encoder: timm's Vision Transformer on pixels normalised on the device.
+
+Shapes: B images, H and W pixels, N tokens with the class token first, D width.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of RGB in [0, 1] over CLIP's training images (Radford et al. 2021)."""
+
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation of RGB in [0, 1] over CLIP's training images."""
+
+
+class PixelNormalizer(nn.Module):
+    """Turns uint8 pixels into normalised floats; floating-point images pass as normalised already."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Return [B, 3, H, W] of the module's dtype."""
+        if image_B3HW.is_floating_point():
+            return image_B3HW
+        return (image_B3HW.to(self.mean.dtype) - self.mean) / self.std
+
+
+def build_vision_transformer(image_size: int, patch: int, width: int, depth: int, heads: int) -> nn.Module:
+    """Return an untrained plain ViT (Dosovitskiy et al. 2021) with class token and final LayerNorm.
+
+    Its parameters are named as in timm and in the official ALBEF checkpoints.
+
+    Raises:
+        AssertionError: when `heads` does not divide `width`.
+    """
+    model = VisionTransformer(
+        img_size=image_size,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        num_classes=0,
+        global_pool="",
+    )
+    return cast(nn.Module, model)
+
+
+def image_tokens(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
+    """Return all tokens after the final LayerNorm, [B, N, D]."""
+    return cast(Tensor, encoder(pixels_B3HW))

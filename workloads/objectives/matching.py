@@ -1,0 +1,63 @@
+"""Image-text matching with in-batch negatives (ALBEF section 3.2, equation 2).
+
+Shapes: B pairs of the micro-batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from workloads.nn.bert import Meetings
+from workloads.objectives.distillation import at_least_float32
+
+
+class Negatives(NamedTuple):
+    """A wrong image for each text and a wrong text for each image, as rows of the micro-batch, [B] each."""
+
+    image_for_text: Tensor
+    text_for_image: Tensor
+
+
+@torch.no_grad()
+def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
+    """Return the chance of each other pair to become a row's negative, [B, B] with zero diagonal.
+
+    The diagonal is masked before the softmax: masking afterwards leaves rows whose sum underflows to 0 once the
+    temperature is low.
+
+    Args:
+        logits_BB: similarities over the temperature; row i, column i is the match.
+        hard: draw by similarity, else evenly.
+
+    Raises:
+        ValueError: when there is one pair only, which leaves nothing to draw from.
+    """
+    if len(logits_BB) < 2:
+        raise ValueError("a negative needs at least two pairs in the micro-batch")
+    scores_BB = at_least_float32(logits_BB) if hard else torch.zeros_like(logits_BB)
+    own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
+    return scores_BB.masked_fill(own_BB, -torch.inf).softmax(1)
+
+
+def draw_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one column per row, drawn by weight, [B]."""
+    return torch.multinomial(weights_BB, 1, generator=generator).squeeze(1)
+
+
+def matching_pairs(negatives: Negatives) -> Meetings:
+    """Return B matches, then B texts with a wrong image, then B images with a wrong text."""
+    own = torch.arange(len(negatives.image_for_text), device=negatives.image_for_text.device)
+    return Meetings(
+        text_R=torch.cat([own, own, negatives.text_for_image]), image_R=torch.cat([own, negatives.image_for_text, own])
+    )
+
+
+def matching_loss(logits: Tensor) -> Tensor:
+    """Return the mean cross entropy of [3 B, 2] logits in the order of `matching_pairs`; index 1 means match."""
+    labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    labels[: len(logits) // 3] = 1
+    return F.cross_entropy(at_least_float32(logits), labels)

@@ -1,0 +1,1 @@
+"""Workloads for pre-training: a model together with its objectives."""

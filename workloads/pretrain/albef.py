@@ -1,0 +1,124 @@
+"""The `albef` workload: ALBEF (Li et al. 2021) with VILLA adversarial steps (Gan et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from workloads.contract import (
+    Backward,
+    Batch,
+    Clock,
+    Evaluation,
+    EvaluationOptions,
+    KeyedRandom,
+    MicroResult,
+    ParameterGroup,
+    Sample,
+    WorkloadError,
+)
+from workloads.nn.momentum import move_teacher
+from workloads.objectives.draws import Draws, KeyedDraws
+from workloads.pretrain.albef_config import AlbefConfig
+from workloads.pretrain.albef_inference import AlbefInference
+from workloads.pretrain.albef_model import AlbefModel
+from workloads.pretrain.albef_step import MicroStep, metric_names
+
+
+class AlbefWorkload:
+    """Trains one ALBEF model; see `workloads.contract.Workload` for when each method is called.
+
+    Args:
+        config: the recipe's part.
+        draws: makes the random choices of a micro-batch from its clock; keyed by `clock.draw` unless given.
+    """
+
+    def __init__(self, config: AlbefConfig, draws: Callable[[Clock], Draws] | None = None) -> None:
+        self.config = config
+        self._draws = draws or self._keyed_draws
+        self._model: AlbefModel | None = None
+
+    @property
+    def model(self) -> AlbefModel:
+        """The built model.
+
+        Raises:
+            WorkloadError: before `build`.
+        """
+        if self._model is None:
+            raise WorkloadError("the model is not built yet: call build(device, draw) first")
+        return self._model
+
+    def build(self, device: torch.device, draw: KeyedRandom, pretrained: bool = True) -> AlbefModel:
+        """Create student, teacher and queue.
+
+        Args:
+            device: where they live.
+            draw: randomness of untrained weights.
+            pretrained: whether student and teacher start from the recipe's weights.
+
+        Raises:
+            WorkloadError: when pretrained weights cannot be found or do not fit.
+        """
+        from workloads.interop.initialise import load_initial_weights
+
+        model = AlbefModel(self.config, draw)
+        if pretrained:
+            load_initial_weights(model.student, self.config.model)
+            model.start_teacher()
+        self._model = model.to(device)
+        return self._model
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Return the student's parameters: 1-d ones and biases without weight decay, all others with."""
+        named = list(self.model.student.named_parameters())
+        spared = {name for name, parameter in named if parameter.ndim == 1 or name.endswith(".bias")}
+        return (
+            ParameterGroup("no_decay", [parameter for name, parameter in named if name in spared], weight_decay=False),
+            ParameterGroup("decay", [parameter for name, parameter in named if name not in spared], weight_decay=True),
+        )
+
+    def begin_step(self, clock: Clock) -> None:
+        """Move the teacher towards the student that the last step left."""
+        self.model.student.train()
+        self.model.teacher.train(self.config.distillation.teacher_dropout)
+        move_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
+
+    def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
+        """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
+        return MicroStep(self.model, self.config, clock, self._draws(clock)).run(batch, backward)
+
+    def empty_result(self, clock: Clock) -> MicroResult:
+        """Return zero metrics and momentum features without rows."""
+        zero, features = self.model.queue.image_queue.new_zeros(()), self.model.queue.image_queue.T[:0]
+        shared = {"image_features": features, "text_features": features} if self.config.contrastive.enabled else {}
+        return MicroResult(dict.fromkeys(metric_names(self.config, clock.progress), zero), shared)
+
+    def end_step(self, clock: Clock, shared: Mapping[str, Tensor]) -> None:
+        """Put the step's momentum features into the queue, in order."""
+        if self.config.contrastive.enabled:
+            self.model.queue.enqueue(shared["image_features"], shared["text_features"])
+
+    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
+        """Measure image-text retrieval on held-out samples."""
+        from workloads.downstream.retrieval import evaluate_retrieval
+        from workloads.transforms.pairs import EvaluationTransform
+
+        transform = EvaluationTransform(self.config.model.image_size, self.config.text)
+        with AlbefInference.of(self.model.student, self.config.model) as inference:
+            return evaluate_retrieval(inference, transform, samples, options)
+
+    def export(self, folder: Path) -> None:
+        """Write `model.safetensors` (the student), `config.json` and `tokenizer.json` into an empty folder."""
+        from workloads.interop.exported import save_exported
+
+        save_exported(folder, self.model.student, self.config)
+
+    def _keyed_draws(self, clock: Clock) -> Draws:
+        config = self.config
+        return KeyedDraws(
+            clock.draw, config.model.text.vocabulary, config.masking.probability, config.matching.hard_negatives
+        )

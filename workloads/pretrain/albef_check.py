@@ -1,0 +1,80 @@
+"""What makes an ALBEF recipe impossible although each of its values is fine by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from workloads.contract import BatchShape, Problem, WorkloadError
+from workloads.nn.vocabulary import CLS, MASK, PAD
+from workloads.pretrain.albef_config import AdversarialConfig, AlbefConfig, ModelConfig
+from workloads.transforms.text import load_tokenizer
+
+
+def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
+    """Yield every contradiction, with the recipe key to change."""
+    yield from _sizes(config.model)
+    yield from _objectives(config, batch)
+    yield from _adversarial(config)
+    yield from _tokens(config)
+
+
+def _sizes(model: ModelConfig) -> Iterator[Problem]:
+    vision, text = model.vision, model.text
+    if model.image_size % vision.patch:
+        yield Problem("model.image_size", f"{model.image_size} is no multiple of model.vision.patch ({vision.patch})")
+    if vision.width % vision.heads:
+        yield Problem("model.vision.heads", f"{vision.heads} does not divide model.vision.width ({vision.width})")
+    if text.width % text.heads:
+        yield Problem("model.text.heads", f"{text.heads} does not divide model.text.width ({text.width})")
+
+
+def _tokens(config: AlbefConfig) -> Iterator[Problem]:
+    text = config.model.text
+    if config.text.max_tokens > text.positions:
+        yield Problem("text.max_tokens", f"must be at most model.text.positions ({text.positions})")
+    if config.text.tokenizer != "minilm" and not Path(config.text.tokenizer).expanduser().exists():
+        return  # a name on the hub: looked up when training starts
+    try:
+        tokenizer = load_tokenizer(config.text)
+    except WorkloadError as error:
+        yield Problem("text.tokenizer", str(error))
+        return
+    if tokenizer.get_vocab_size() > text.vocabulary:
+        yield Problem("model.text.vocabulary", f"must be at least the tokenizer's {tokenizer.get_vocab_size()}")
+    for token, expected in {"[PAD]": PAD, "[CLS]": CLS, "[MASK]": MASK}.items():
+        if tokenizer.token_to_id(token) != expected:
+            yield Problem("text.tokenizer", f"{token} must have the id {expected}; choose a BERT vocabulary")
+
+
+def _objectives(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
+    contrastive, matching = config.contrastive, config.matching
+    if not (contrastive.enabled or matching.enabled or config.masking.enabled):
+        yield Problem("contrastive.enabled", "no objective is left; enable contrastive, matching or masking")
+    if matching.enabled and batch.micro_batch_size < 2:
+        yield Problem("batch.micro_batch_size", "matching draws negatives inside a micro-batch; it needs at least 2")
+    if matching.enabled and matching.hard_negatives and not contrastive.enabled:
+        yield Problem("matching.hard_negatives", "needs contrastive.enabled, whose similarities weigh the negatives")
+    samples = batch.micro_batches * batch.micro_batch_size
+    if contrastive.enabled and contrastive.queue_size < samples:
+        yield Problem("contrastive.queue_size", f"{contrastive.queue_size} is less than one step's {samples} samples")
+
+
+def _adversarial(config: AlbefConfig) -> Iterator[Problem]:
+    options = config.adversarial
+    if not options.steps:
+        return
+    if not options.perturb:
+        yield Problem("adversarial.perturb", "names no modality; set [text], [image] or both, or adversarial.steps=0")
+    if len(set(options.perturb)) < len(options.perturb):
+        yield Problem("adversarial.perturb", "names a modality twice")
+    if not (config.matching.enabled or config.masking.enabled):
+        yield Problem("adversarial.steps", "perturbs matching and masking, but both are off; enable one or set 0")
+    yield from _start(options)
+
+
+def _start(options: AdversarialConfig) -> Iterator[Problem]:
+    if options.steps == 1 and options.init == "zero":
+        yield Problem(
+            "adversarial.steps", "a single pass from a zero perturbation perturbs nothing; set 2 or init: uniform"
+        )

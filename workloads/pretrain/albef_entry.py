@@ -1,0 +1,38 @@
+"""What the entry point `albef` names. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from workloads.contract import BatchShape, Problem, Transform, Workload
+from workloads.pretrain.albef_check import problems
+from workloads.pretrain.albef_config import AlbefConfig
+
+
+class AlbefEntry:
+    """Finds, checks and creates the `albef` workload."""
+
+    @property
+    def config_type(self) -> type[AlbefConfig]:
+        """The recipe keys of ALBEF."""
+        return AlbefConfig
+
+    def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
+        """Yield what makes a recipe impossible, before anything starts."""
+        return problems(config, batch)
+
+    def transform(self, config: AlbefConfig) -> Transform:
+        """Return the training transform: image and caption to pixels and token ids."""
+        from workloads.transforms.pairs import PairTransform
+
+        return PairTransform(config.model.image_size, config.augment, config.text)
+
+    def create(self, config: AlbefConfig) -> Workload:
+        """Return the workload; imports torch."""
+        from workloads.pretrain.albef import AlbefWorkload
+
+        return AlbefWorkload(config)
+
+
+ENTRY = AlbefEntry()
+"""The entry object."""

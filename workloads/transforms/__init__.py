@@ -1,0 +1,1 @@
+"""Stored samples in, tensors out: caption cleaning, tokenisation, decoding and augmentation."""

@@ -1,0 +1,135 @@
+"""Image-text pairs: the transform of training and that of evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from workloads.contract import BadSample, Features, KeyedRandom, Sample
+from workloads.transforms.images import channels_first, decode, random_crop_box, random_flip, resize
+from workloads.transforms.randaugment import rand_augment
+from workloads.transforms.text import cached_tokenizer, clean_caption, encode
+
+if TYPE_CHECKING:
+    from workloads.pretrain.albef_config import AugmentConfig, TextConfig
+
+
+class Tokens(NamedTuple):
+    """One encoded caption.
+
+    Args:
+        input_ids: int32 [max_tokens], zero padded.
+        length: int32, 0-d: ids before the padding.
+    """
+
+    input_ids: np.ndarray
+    length: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairTransform:
+    """Augments an image and encodes one of its captions; the training transform of image-text models.
+
+    The tokenizer is loaded by the process that first uses it, so the transform pickles as its settings.
+
+    Args:
+        image_size: side of the square result, in pixels.
+        augment: crop, flip and RandAugment settings.
+        text: tokenizer and caption limits.
+    """
+
+    image_size: int
+    augment: AugmentConfig
+    text: TextConfig
+
+    def __call__(self, sample: Sample, draw: KeyedRandom) -> Features:
+        """Return `image` uint8 [3, H, W], `input_ids` int32 [max_tokens] and `length` int32 0-d.
+
+        Raises:
+            BadSample: when the image cannot be decoded or every caption is empty after cleaning.
+            WorkloadError: when the tokenizer cannot be found.
+        """
+        tokens = encode_padded(self._pick_caption(sample, draw.child("caption")), self.text)
+        image_HWC = self._augmented(decode(sample.image), draw)
+        return {"image": channels_first(image_HWC), "input_ids": tokens.input_ids, "length": tokens.length}
+
+    def _pick_caption(self, sample: Sample, draw: KeyedRandom) -> str:
+        usable = usable_captions(sample, self.text)
+        return usable[draw.numpy().integers(len(usable))] if len(usable) > 1 else usable[0]
+
+    def _augmented(self, image_HWC: np.ndarray, draw: KeyedRandom) -> np.ndarray:
+        height, width = image_HWC.shape[:2]
+        box = random_crop_box(width, height, self.augment.crop_scale, draw.child("crop"))
+        image_HWC = resize(image_HWC, self.image_size, box)
+        image_HWC = random_flip(image_HWC, self.augment.flip, draw.child("flip"))
+        return rand_augment(image_HWC, self.augment.rand_augment, draw.child("rand_augment"))
+
+
+@dataclass(frozen=True)
+class EvaluationTransform:
+    """Resizes whole images and encodes captions, with no randomness.
+
+    Args:
+        image_size: side of the square result, in pixels.
+        text: tokenizer and caption limits.
+    """
+
+    image_size: int
+    text: TextConfig
+
+    def image(self, sample: Sample) -> np.ndarray:
+        """Return the whole image resized to uint8 [3, image_size, image_size], its shape not kept.
+
+        Raises:
+            BadSample: when the image cannot be decoded.
+        """
+        return channels_first(resize(decode(sample.image), self.image_size))
+
+    def captions(self, sample: Sample) -> tuple[str, ...]:
+        """Return the sample's cleaned captions, those left empty dropped.
+
+        Raises:
+            BadSample: when none is left.
+        """
+        return tuple(clean_caption(caption, self.text.max_words) for caption in usable_captions(sample, self.text))
+
+    def tokens(self, caption: str) -> Tokens:
+        """Clean and encode a caption.
+
+        Raises:
+            BadSample: when cleaning leaves nothing.
+            WorkloadError: when the tokenizer cannot be found.
+        """
+        return encode_padded(caption, self.text)
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        """Return the word pieces of encoded tokens, special tokens included, padding not."""
+        tokenizer = cached_tokenizer(self.text)
+        return [tokenizer.id_to_token(int(number)) or "[UNK]" for number in tokens.input_ids[: int(tokens.length)]]
+
+
+def encode_padded(caption: str, config: TextConfig) -> Tokens:
+    """Clean and encode a caption, padded with zeros to `config.max_tokens`.
+
+    Raises:
+        BadSample: when cleaning leaves nothing.
+        WorkloadError: when the tokenizer cannot be found.
+    """
+    ids = encode(cached_tokenizer(config), caption, config)
+    input_ids = np.zeros(config.max_tokens, dtype=np.int32)
+    input_ids[: len(ids)] = ids
+    return Tokens(input_ids, np.asarray(len(ids), dtype=np.int32))
+
+
+def usable_captions(sample: Sample, config: TextConfig) -> list[str]:
+    """Return the captions that cleaning does not empty.
+
+    Raises:
+        BadSample: when there is none.
+    """
+    usable = [caption for caption in sample.captions if clean_caption(caption, config.max_words).strip()]
+    if not usable:
+        raise BadSample("caption is empty", f"none of {len(sample.captions)} captions has a word")
+    return usable

@@ -59,8 +59,8 @@ $(INSTALLED): requirements.lock pyproject.toml $(VENV)/.made
 	@touch $@
 
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
-	  echo "$(PYTHON) is not there, or is not Python 3.11 or 3.12 (it says: $$($(PYTHON) --version 2>&1))." >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) is not there, or is not Python 3.11 or 3.12 ($$($(PYTHON) --version 2>&1 | tail -1))." >&2; \
 	  echo "Install one of them and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make environments: its modules venv and ensurepip are missing." >&2; \

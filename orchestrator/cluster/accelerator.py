@@ -107,10 +107,28 @@ def _check_devices(cuda: Cuda, driver: str | None) -> Finding:
     return passed("gpu", found)
 
 
+def has_code(compiled: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Return whether code for some architectures runs on a GPU.
+
+    Args:
+        compiled: as torch lists them: "sm_80" runs on its own generation from that GPU on, "compute_80" is
+            translated for any newer GPU.
+        capability: the GPU's compute capability, (major, minor).
+    """
+    for architecture in compiled:
+        kind, _, digits = architecture.partition("_")
+        number = re.match(r"\d+", digits)
+        if number is None:
+            continue
+        target = divmod(int(number.group()), 10)
+        if target <= capability and (kind == "compute" or target[0] == capability[0]):
+            return True
+    return False
+
+
 def _device(index: int) -> Device:
     import torch
 
     major, minor = torch.cuda.get_device_capability(index)
-    compiled = [tuple(map(int, re.findall(r"\d+", arch))) for arch in torch.cuda.get_arch_list()]
-    runs = any(number[0] // 10 == major and number[0] % 10 <= minor for number in compiled if number)
-    return Device(torch.cuda.get_device_name(index), f"sm_{major}{minor}", runs, bfloat16=major >= 8)
+    supported = has_code(torch.cuda.get_arch_list(), (major, minor))
+    return Device(torch.cuda.get_device_name(index), f"sm_{major}{minor}", supported, bfloat16=major >= 8)

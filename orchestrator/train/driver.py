@@ -64,22 +64,26 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
         TrackingError: MLflow cannot be reached; nothing was started.
         SpecError: the cluster is too small; nothing was started.
     """
-    log = log_folder(plan) / "ray.log"
-    books = _open_books(plan, start, display)
-    status = "FAILED"
-    try:
-        with _stop_on_interrupt() as interrupted, ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
-            if plan.recipe.scale.address != "local":
-                resources = ray.cluster_resources()
-                check_machine(plan.recipe, resources.get("CPU", 0), resources.get("GPU", 0))
-            channel = ray.remote(num_cpus=0)(Channel).remote()
-            _train(plan, books, channel, interrupted)
-        status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
-    except Exception as error:
-        raise explain(error, log) from error
-    finally:
-        books.close(status)
+    with _stop_on_interrupt() as interrupted:
+        books = _open_books(plan, start, display)
+        status = "FAILED"
+        log = log_folder(plan) / "ray.log"
+        try:
+            with ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
+                _check_cluster(plan.recipe)
+                _train(plan, books, ray.remote(num_cpus=0)(Channel).remote(), interrupted)
+            status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
+        except Exception as error:
+            raise explain(error, log) from error
+        finally:
+            books.close(status)
     return Outcome(status, books.steps_done)
+
+
+def _check_cluster(recipe: Recipe) -> None:
+    if recipe.scale.address != "local":
+        resources = ray.cluster_resources()
+        check_machine(recipe, resources.get("CPU", 0), resources.get("GPU", 0))
 
 
 def log_folder(plan: Plan) -> Path:

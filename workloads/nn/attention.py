@@ -49,7 +49,7 @@ class Projections(nn.Module):
         return KeysValues(self._split(self.key(context_RMC)), self._split(self.value(context_RMC)))
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
+        return states.view(*states.shape[:2], self.heads, states.shape[2] // self.heads).transpose(1, 2)
 
 
 class ResidualOutput(nn.Module):

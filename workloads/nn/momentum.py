@@ -13,7 +13,8 @@ def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
         teacher: its parameter names are a subset of the student's.
         student: where the weights come from.
     """
-    teacher.load_state_dict({name: student.state_dict()[name] for name in teacher.state_dict()})
+    source = student.state_dict()
+    teacher.load_state_dict({name: source[name] for name in teacher.state_dict()})
     teacher.requires_grad_(False)
 
 

@@ -66,20 +66,35 @@ class AlbefInference:
         return self._match(text, image, None)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
-        """Return where each token of text i looks in image i, [B, L, h, w], non-negative.
+        """Return where each token of text i looks in image i, [B, L, h, w], non-negative, 0 at padding.
 
-        Grad-CAM on the attention of the middle fusion layer (ALBEF section 6.5: the third of six): probabilities
-        times the positive part of the matching logit's gradient in them, averaged over heads.
+        Grad-CAM on the attention of the middle fusion layer (ALBEF, visual grounding: the third of six):
+        probabilities times the positive part of the matching logit's gradient in them, averaged over heads. With a
+        single fusion layer only [CLS] has such a gradient, so the words' plain attention is returned.
         """
         text, image = self.encode_texts(input_ids_BL, length_B), self.encode_images(image_B3HW)
-        record: list[Tensor] = []
-        with torch.enable_grad():
-            match = self._match(text, image, record)[:, 1].sum()
-            attention_BHLN = record[(len(record) - 1) // 2]
-            (gradient_BHLN,) = torch.autograd.grad(match, attention_BHLN)
-        maps_BLN = (attention_BHLN.detach() * gradient_BHLN.relu()).mean(1)[..., 1:]
+        single = self.config.text.fusion_layers == 1
+        maps_BLN = self._plain_attention(text, image) if single else self._grad_cam(text, image)
         side = self.config.image_size // self.config.vision.patch
-        return maps_BLN.view(*maps_BLN.shape[:2], side, side)
+        masked_BLN = maps_BLN[..., 1:] * text.mask_BL[..., None]
+        return masked_BLN.view(*masked_BLN.shape[:2], side, side)
+
+    @torch.enable_grad()
+    def _grad_cam(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
+        record: list[Tensor] = []
+        match = self._match(text, image, record)[:, 1].sum()
+        attention_BHLN = record[(len(record) - 1) // 2]
+        (gradient_BHLN,) = torch.autograd.grad(match, attention_BHLN)
+        return (attention_BHLN.detach() * gradient_BHLN.relu()).mean(1)
+
+    @torch.no_grad()
+    def _plain_attention(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
+        rows, length = text.mask_BL.shape
+        every = Wanted(*torch.ones_like(text.mask_BL).nonzero(as_tuple=True))
+        record: list[Tensor] = []
+        meetings = Meetings.one_to_one(rows, self.device)
+        self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, every, record)
+        return record[-1].mean(1).view(rows, length, -1)
 
     def _match(self, text: TextFeatures, image: ImageFeatures, record: list[Tensor] | None) -> Tensor:
         rows = len(text.states_BLD)

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.accelerator import Cuda, Device, check_bfloat16, check_gpu, driver_version, read_cuda
+from orchestrator.cluster.accelerator import (
+    Cuda,
+    Device,
+    check_bfloat16,
+    check_gpu,
+    driver_version,
+    has_code,
+    read_cuda,
+)
 from orchestrator.cluster.finding import Level
 
 NEW = Device("H100", "sm_90", supported=True, bfloat16=True)
@@ -30,6 +38,26 @@ def test_gpu(cuda: Cuda, driver: str | None, visible: str | None, level: Level, 
     assert finding.level == level
     assert part in finding.found
     assert bool(finding.fix) == (level != "pass")
+
+
+@pytest.mark.parametrize(
+    ("compiled", "capability", "runs"),
+    [
+        (["sm_75", "sm_80"], (8, 6), True),
+        (["sm_75", "sm_86"], (8, 0), False),
+        (["sm_75", "sm_90"], (10, 0), False),
+        (["sm_75", "compute_90"], (10, 0), True),
+        (["sm_75", "compute_90"], (7, 0), False),
+        (["sm_90a"], (9, 0), True),
+        (["sm_120"], (12, 0), True),
+        (["gfx90a"], (9, 0), False),
+        ([], (9, 0), False),
+    ],
+)
+def test_code_runs_on_its_generation_or_is_translated(
+    compiled: list[str], capability: tuple[int, int], runs: bool
+) -> None:
+    assert has_code(compiled, capability) == runs
 
 
 def test_bfloat16() -> None:

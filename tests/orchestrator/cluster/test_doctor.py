@@ -21,11 +21,11 @@ def _run(monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: s
     return result.exit_code, result.stdout
 
 
-def test_this_machine_as_json(tmp_path: Path) -> None:
+def test_this_machine_as_json_with_ray_started(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     wishes = ["--storage", "shards", "--storage", "nowhere://x", "--tracking", "sqlite:///none.db"]
     ran = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", *wishes],
+        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", "--start-ray", *wishes],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -34,6 +34,7 @@ def test_this_machine_as_json(tmp_path: Path) -> None:
     findings = {finding["name"]: finding for finding in report["findings"] if finding["name"] != "storage"}
     assert findings["python"]["level"] == "pass"
     assert findings["workloads"]["level"] == "pass"
+    assert findings["ray starts"]["level"] == "pass", findings["ray starts"]
     assert findings["mlflow"]["level"] == "warning"
     assert {"packages", "torch", "torchvision", "timm", "gpu", "ray", "shared memory", "disk"} <= findings.keys()
     assert [item["level"] for item in report["findings"] if item["name"] == "storage"] == ["pass", "error"]
@@ -77,12 +78,6 @@ def test_table_keeps_brackets_and_names_every_fix(monkeypatch: pytest.MonkeyPatc
     assert "[red] gone" in shown
     assert "Buy more." in shown
     assert "\x1b[" in shown
-
-
-def test_ray_that_starts(tmp_path: Path) -> None:
-    code = "from orchestrator.cli.doctor import _start_ray; print(_start_ray())"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert "level='pass'" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_missing_and_wrong_versions_are_each_named() -> None:
 
 
 def test_project_that_is_not_installed() -> None:
-    (finding,) = check_project(None, {}.get)
+    (finding,) = check_project(None, installed_version)
     assert finding.level == "error"
     assert "fuseray is not installed" in finding.found
 

@@ -1,29 +1,30 @@
 import pytest
 import torch
+from torch import Tensor
 
 from workloads.nn.bert import Bert, Meetings, Wanted
+
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
 def bert() -> Bert:
     torch.manual_seed(0)
-    made = Bert(
-        vocabulary=200, positions=16, width=24, layers=2, fusion_layers=3, heads=2, dropout=0.1, image_width=10
-    )
+    made = Bert(vocabulary=200, positions=16, width=24, layers=2, fusion_layers=3, heads=2, dropout=0.1, image_width=10)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made.double().eval()
 
 
 @pytest.fixture(scope="module")
-def batch():
+def batch() -> Batch:
     torch.manual_seed(1)
     ids = torch.randint(104, 200, (3, 6))
     mask = torch.arange(6) < torch.tensor([6, 4, 5])[:, None]
     return ids, mask, torch.randn(2, 7, 10, dtype=torch.float64)
 
 
-def every_token(bert, states, mask, image):
+def every_token(bert: Bert, states: Tensor, mask: Tensor, image: Tensor) -> Tensor:
     """All fusion layers on one text and one image, for every token."""
     for layer in bert.encoder.layer[2:]:
         states = layer.attend_text(states, mask[:, None, None])
@@ -32,7 +33,7 @@ def every_token(bert, states, mask, image):
     return states[0]
 
 
-def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert, batch):
+def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     states = bert.encode(bert.words(ids), mask)
     meetings = Meetings(torch.tensor([0, 2, 0, 1]), torch.tensor([0, 0, 1, 1]))
@@ -44,7 +45,7 @@ def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert, batc
         torch.testing.assert_close(fused[row], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_recording_attention_changes_nothing(bert, batch):
+def test_recording_attention_changes_nothing(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     states = bert.encode(bert.words(ids[:2]), mask[:2])
     meetings, wanted = Meetings.one_to_one(2, ids.device), Wanted.first(2, ids.device)
@@ -55,14 +56,14 @@ def test_recording_attention_changes_nothing(bert, batch):
     torch.testing.assert_close(record[0].sum(-1), torch.ones(2, 2, 6, dtype=torch.float64))
 
 
-def test_padding_changes_nothing(bert, batch):
+def test_padding_changes_nothing(bert: Bert, batch: Batch) -> None:
     ids, mask, _ = batch
     padded = bert.encode(bert.words(ids), mask)[1, :4]
     alone = bert.encode(bert.words(ids[1:2, :4]), mask[1:2, :4])[0]
     torch.testing.assert_close(padded, alone, rtol=1e-10, atol=1e-12)
 
 
-def test_nothing_wanted_gives_no_rows(bert, batch):
+def test_nothing_wanted_gives_no_rows(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     none = torch.zeros(0, dtype=torch.long)
     fused = bert.fuse(bert.encode(bert.words(ids), mask), mask, image, Meetings(none, none), Wanted(none, none))

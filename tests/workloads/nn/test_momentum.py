@@ -12,14 +12,14 @@ class Pair(nn.Module):
             self.head = nn.Linear(2, 1)
 
 
-def test_teacher_starts_equal_and_untrained():
+def test_teacher_starts_equal_and_untrained() -> None:
     teacher, student = Pair(extra=False), Pair(extra=True)
     start_teacher(teacher, student)
     assert torch.equal(teacher.shared.weight, student.shared.weight)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_teacher_moves_by_the_momentum():
+def test_teacher_moves_by_the_momentum() -> None:
     teacher, student = Pair(extra=False).double(), Pair(extra=True).double()
     before = teacher.shared.weight.clone()
     move_teacher(teacher, student, 0.9)

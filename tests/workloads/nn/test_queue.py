@@ -25,19 +25,19 @@ def filled(*counts: int) -> FeatureQueue:
         ((1, 12), [10, 11, 12, 8, 9], 3),
     ],
 )
-def test_rows_enter_in_order_and_wrap_around(counts, columns, pointer):
+def test_rows_enter_in_order_and_wrap_around(counts: tuple[int, ...], columns: list[int], pointer: int) -> None:
     queue = filled(*counts)
     assert queue.image_queue[0].tolist() == columns
     assert torch.equal(queue.text_queue, -queue.image_queue)
     assert queue.queue_ptr.tolist() == [pointer]
 
 
-def test_no_rows_change_nothing():
+def test_no_rows_change_nothing() -> None:
     queue = filled(5, 0)
     assert queue.image_queue[0].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_starts_with_unit_columns_of_the_generator():
+def test_starts_with_unit_columns_of_the_generator() -> None:
     one, two = (FeatureQueue(8, 4, torch.Generator().manual_seed(1)) for _ in range(2))
     torch.testing.assert_close(one.image_queue.norm(dim=0), torch.ones(4))
     assert torch.equal(one.text_queue, two.text_queue)

@@ -3,7 +3,7 @@ import torch
 from workloads.nn.vision import CLIP_MEAN, CLIP_STD, PixelNormalizer, build_vision_transformer, image_tokens
 
 
-def test_bytes_are_normalised_as_clip_does():
+def test_bytes_are_normalised_as_clip_does() -> None:
     image = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
     expected = (image.double() / 255 - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
     normalised = PixelNormalizer()(image)
@@ -11,16 +11,16 @@ def test_bytes_are_normalised_as_clip_does():
     torch.testing.assert_close(normalised.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_floats_pass_as_normalised():
+def test_floats_pass_as_normalised() -> None:
     image = torch.randn(1, 3, 4, 4, dtype=torch.float64)
     assert PixelNormalizer()(image) is image
 
 
-def test_normaliser_adds_nothing_to_a_checkpoint():
+def test_normaliser_adds_nothing_to_a_checkpoint() -> None:
     assert not PixelNormalizer().state_dict()
 
 
-def test_all_tokens_come_out_normalised():
+def test_all_tokens_come_out_normalised() -> None:
     encoder = build_vision_transformer(image_size=32, patch=8, width=24, depth=1, heads=2)
     tokens = image_tokens(encoder, torch.randn(2, 3, 32, 32))
     assert tokens.shape == (2, 17, 24)

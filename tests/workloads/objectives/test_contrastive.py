@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from workloads.objectives.contrastive import Keys, contrastive_loss, contrastive_targets, similarities
@@ -12,14 +13,14 @@ def unit(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def features():
+def features() -> dict[str, Tensor]:
     torch.manual_seed(0)
     return {name: unit(3, 4) for name in ("image", "text", "taught_image", "taught_text")} | {
         name: unit(5, 4).T for name in ("image_queue", "text_queue")
     }
 
 
-def by_hand(query, taught_query, own, queue, temperature, alpha):
+def by_hand(query: Tensor, taught_query: Tensor, own: Tensor, queue: Tensor, temperature: float, alpha: float) -> float:
     """One direction of equations 1 and 6, row by row."""
     keys = [*own, *queue.T]
     total = 0.0
@@ -35,7 +36,7 @@ def by_hand(query, taught_query, own, queue, temperature, alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
-def test_loss_is_the_mean_of_both_directions(features, alpha):
+def test_loss_is_the_mean_of_both_directions(features: dict[str, Tensor], alpha: float) -> None:
     temperature = torch.tensor(0.2, dtype=torch.float64)
     image_keys = Keys(features["taught_image"], features["image_queue"])
     text_keys = Keys(features["taught_text"], features["text_queue"])
@@ -49,14 +50,14 @@ def test_loss_is_the_mean_of_both_directions(features, alpha):
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
-def test_targets_have_no_gradient(features):
+def test_targets_have_no_gradient(features: dict[str, Tensor]) -> None:
     leaf = features["taught_image"].clone().requires_grad_()
     keys = Keys(features["taught_image"], features["image_queue"])
     taught = similarities(leaf, features["taught_text"], keys, keys, torch.tensor(0.1, dtype=torch.float64))
     assert not contrastive_targets(taught, 0.4).image_to_text.requires_grad
 
 
-def test_similarities_stay_float32_under_autocast(features):
+def test_similarities_stay_float32_under_autocast(features: dict[str, Tensor]) -> None:
     image, text = features["image"].float(), features["text"].float()
     keys = Keys(features["taught_image"].float(), features["image_queue"].float())
     exact = similarities(image, text, keys, keys, torch.tensor(0.07))

@@ -5,11 +5,11 @@ from workloads.objectives.contrastive import Similarities
 from workloads.objectives.draws import KeyedDraws
 
 
-def draws(key):
+def draws(key: int) -> KeyedDraws:
     return KeyedDraws(KeyedRandom((key,)), vocabulary=500, mask_probability=0.5, hard_negatives=True)
 
 
-def test_equal_keys_draw_equally_whatever_was_drawn_before():
+def test_equal_keys_draw_equally_whatever_was_drawn_before() -> None:
     ids = torch.arange(104, 404).view(10, 30)
     logits = Similarities(torch.randn(10, 10), torch.randn(10, 10))
     first, second = draws(1), draws(1)
@@ -18,13 +18,13 @@ def test_equal_keys_draw_equally_whatever_was_drawn_before():
     torch.testing.assert_close(second.negatives(logits), negatives)
 
 
-def test_purposes_draw_independently():
+def test_purposes_draw_independently() -> None:
     even = torch.zeros(200, 200)
     drawn = draws(1).negatives(Similarities(even, even))
     assert drawn.image_for_text.eq(drawn.text_for_image).float().mean() < 0.1
 
 
-def test_images_are_drawn_by_the_text_queries():
+def test_images_are_drawn_by_the_text_queries() -> None:
     towards_next = torch.full((6, 6), -50.0)
     towards_next[torch.arange(6), (torch.arange(6) + 1) % 6] = 50.0
     drawn = draws(1).negatives(Similarities(image_to_text=towards_next.T, text_to_image=towards_next))

@@ -11,7 +11,7 @@ from workloads.objectives.matching import (
 )
 
 
-def test_weights_survive_a_temperature_that_underflows_a_softmax_with_the_match():
+def test_weights_survive_a_temperature_that_underflows_a_softmax_with_the_match() -> None:
     logits = torch.tensor([[1.0, -0.05, 0.02], [0.02, 1.0, -0.05], [-0.05, 0.02, 1.0]]) / 0.001
     assert float(logits.softmax(1).fill_diagonal_(0).sum()) == 0
     weights = negative_weights(logits, hard=True)
@@ -19,36 +19,36 @@ def test_weights_survive_a_temperature_that_underflows_a_softmax_with_the_match(
     assert weights.diagonal().eq(0).all()
 
 
-def test_hard_weights_are_the_softmax_over_the_others():
+def test_hard_weights_are_the_softmax_over_the_others() -> None:
     logits = torch.tensor([[9.0, 1.0, 2.0], [0.0, 9.0, 0.0], [1.0, 1.0, 9.0]])
     weights = negative_weights(logits, hard=True)
     torch.testing.assert_close(weights[0, 1:], torch.tensor([1.0, 2.0]).softmax(0))
 
 
-def test_even_weights_ignore_similarity():
+def test_even_weights_ignore_similarity() -> None:
     weights = negative_weights(torch.randn(4, 4), hard=False)
     torch.testing.assert_close(weights, (1 - torch.eye(4)) / 3)
 
 
-def test_one_pair_has_no_negatives():
+def test_one_pair_has_no_negatives() -> None:
     with pytest.raises(ValueError, match="at least two pairs"):
         negative_weights(torch.zeros(1, 1), hard=True)
 
 
-def test_draws_follow_the_weights():
+def test_draws_follow_the_weights() -> None:
     weights = torch.tensor([[0.0, 0.9, 0.1]]).repeat(4000, 1)
     drawn = draw_negatives(weights, KeyedRandom((1,)).torch())
     assert not drawn.eq(0).any()
     assert drawn.eq(1).float().mean() == pytest.approx(0.9, abs=0.02)
 
 
-def test_pairs_are_matches_then_wrong_images_then_wrong_texts():
+def test_pairs_are_matches_then_wrong_images_then_wrong_texts() -> None:
     pairs = matching_pairs(Negatives(image_for_text=torch.tensor([1, 0]), text_for_image=torch.tensor([1, 0])))
     assert pairs.text_R.tolist() == [0, 1, 0, 1, 1, 0]
     assert pairs.image_R.tolist() == [0, 1, 1, 0, 0, 1]
 
 
-def test_loss_wants_the_first_third_to_match():
+def test_loss_wants_the_first_third_to_match() -> None:
     right = torch.tensor([[-9.0, 9.0], [9.0, -9.0], [9.0, -9.0]])
     assert float(matching_loss(right)) == pytest.approx(0, abs=1e-6)
     assert float(matching_loss(-right)) == pytest.approx(18, abs=1e-6)

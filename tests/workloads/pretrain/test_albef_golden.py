@@ -20,6 +20,8 @@ from workloads.objectives.matching import Negatives
 from workloads.pretrain.albef import AlbefWorkload
 from workloads.pretrain.albef_config import AlbefConfig
 
+Trained = tuple[AlbefWorkload, list[dict[str, float]], dict[str, Tensor]]
+
 DATA = Path(__file__).parents[1] / "data"
 RECORD = json.loads((DATA / "albef_tiny.json").read_text())
 TENSORS = load_file(DATA / "albef_tiny.safetensors")
@@ -102,7 +104,7 @@ def trained() -> tuple[AlbefWorkload, list[dict[str, float]], dict[str, Tensor]]
 
 
 @pytest.mark.parametrize("step", range(3))
-def test_losses_agree(trained, step):
+def test_losses_agree(trained: Trained, step: int) -> None:
     _, history, _ = trained
     ours, official = history[step], RECORD["steps"][step]
     for name, recorded in {"loss_mlm": "loss_mlm", "loss_itc": "loss_ita", "loss_itm": "loss_itm"}.items():
@@ -112,7 +114,7 @@ def test_losses_agree(trained, step):
     assert ours["queue_ptr"] == official["queue_ptr"]
 
 
-def test_first_gradients_agree(trained):
+def test_first_gradients_agree(trained: Trained) -> None:
     recorded = {name.removeprefix("grad0/"): t for name, t in TENSORS.items() if name.startswith("grad0/")}
     _, _, ours = trained
     assert set(recorded) == set(ours)
@@ -121,13 +123,13 @@ def test_first_gradients_agree(trained):
         assert float((ours[name] - gradient).abs().max() / scale) <= 1e-7, name
 
 
-def test_last_state_agrees(trained):
+def test_last_state_agrees(trained: Trained) -> None:
     state = trained[0].model.state_dict()
     for name, norm in RECORD["final_norms"].items():
         assert float(state[our_name(name)].norm()) == pytest.approx(norm, rel=1e-9, abs=0), name
 
 
-def test_state_has_every_official_tensor():
+def test_state_has_every_official_tensor() -> None:
     workload = AlbefWorkload(CONFIG)
     ours = workload.build(torch.device("cpu"), KEY).state_dict()
     assert {name: tensor.shape for name, tensor in ours.items()} == {

@@ -1,0 +1,184 @@
+"""Whole runs on Ray: real shards, real workers, a real MLflow store."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.storage.location import locate
+from orchestrator.storage.run_folder import RunFolder
+from orchestrator.track.tracker import Tracker
+
+STEPS = 12
+RECIPE = f"""\
+workload: albef
+data: {{train: emoji/train, held_out: emoji/held-out}}
+batch: {{micro_batches: 2, micro_batch_size: 8}}
+length: {{steps: {STEPS}}}
+scale: {{workers: 2, cpus_per_worker: 0.5, object_store_mb: 300}}
+stream: {{chunk: 16, window: 64, segment_steps: 7, max_bad_share: 0.1}}
+precision: float64
+model:
+  preset: tiny
+  image_size: 32
+  vision: {{width: 64, depth: 2, heads: 2}}
+text: {{max_tokens: 12}}
+contrastive: {{queue_size: 64}}
+adversarial: {{steps: 1, init: uniform, active: [0.5, 1.0]}}
+optimizer: {{learning_rate: 1e-3, clip_norm: 1.0}}
+checkpoint: {{every_steps: 5}}
+evaluation: {{every_steps: {STEPS}, samples: 12, rerank: 4}}
+"""
+
+
+def fuseray(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+def curves(folder: Path, name: str) -> dict[str, tuple[list[int], list[float]]]:
+    file = RunFolder(locate(str(folder / "runs" / name))).read()
+    return Tracker(f"sqlite:///{folder}/runs/mlflow.db", file.mlflow_run_id).curves()
+
+
+def status(folder: Path, name: str) -> str:
+    return RunFolder(locate(str(folder / "runs" / name))).read().status
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with shards of real drawings, one of them damaged, and a recipe."""
+    folder = tmp_path_factory.mktemp("user")
+    built = fuseray("data", "emoji", "emoji", "--limit", "150", "--samples-per-shard", "40", folder=folder)
+    assert built.returncode == 0, built.stderr
+    shard = folder / "emoji" / "train" / "shard-000001.tar"
+    content = bytearray(shard.read_bytes())
+    content[512:900] = bytes(388)
+    shard.write_bytes(content)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Path:
+    """The folder after an undisturbed run of two workers, named `whole`."""
+    done = fuseray("train", "recipe.yaml", "name=whole", folder=folder)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder
+
+
+@pytest.mark.timeout(300)
+def test_a_run_finishes_and_tells_the_truth(undisturbed: Path) -> None:
+    found = curves(undisturbed, "whole")
+    assert status(undisturbed, "whole") == "FINISHED"
+    for name in ("loss", "loss_itc", "loss_itm", "loss_mlm", "alpha", "temperature", "learning_rate", "gradient_norm"):
+        assert found[name][0] == list(range(STEPS)), name
+    assert found["loss_adversarial"][0] == list(range(STEPS // 2, STEPS))
+    assert sum(found["samples"][1]) + found["skipped_samples"][1][-1] == STEPS * 16
+    assert "held_out/text_to_image/recall@10" in found
+
+
+@pytest.mark.timeout(300)
+def test_a_damaged_image_is_skipped_once_an_epoch_and_listed(undisturbed: Path) -> None:
+    lines = (undisturbed / "runs" / "whole" / "quarantine.jsonl").read_text().splitlines()
+    skipped = [json.loads(line) for line in lines]
+    assert {skip["shard"] for skip in skipped} == {"shard-000001.tar"}
+    assert len({skip["key"] for skip in skipped}) == 1
+    assert all(skip["reason"].startswith("image is") for skip in skipped)
+
+
+@pytest.mark.timeout(300)
+def test_the_final_model_loads_without_ray(undisturbed: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from workloads.interop.exported import load_exported;"
+        "model = load_exported(Path('runs/whole/model')); print(type(model).__name__);"
+        "assert 'ray' not in sys.modules and 'orchestrator' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=undisturbed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_evaluate_and_report_work_on_a_finished_run(undisturbed: Path) -> None:
+    first = fuseray("evaluate", "whole", "--json", folder=undisturbed)
+    assert first.returncode == 0, first.stderr
+    metrics = json.loads(first.stdout)["metrics"]
+    assert 0 <= metrics["text_to_image/recall@10"] <= 1
+    assert "reranked/image_to_text/recall@1" in metrics
+    assert json.loads(fuseray("evaluate", "whole", "--json", folder=undisturbed).stdout)["metrics"] == metrics
+    report = fuseray("report", "whole", "--json", folder=undisturbed)
+    assert report.returncode == 0, report.stderr
+    assert Path(json.loads(report.stdout)["report"]).read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.timeout(300)
+def test_a_second_run_of_the_name_is_refused_and_a_finished_one_needs_nothing(undisturbed: Path) -> None:
+    again = fuseray("train", "recipe.yaml", "name=whole", folder=undisturbed)
+    assert again.returncode == 1
+    assert "--resume whole" in again.stderr
+    done = fuseray("train", "recipe.yaml", "--resume", "whole", folder=undisturbed)
+    assert done.returncode == 0
+    assert "already finished" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_interrupted_and_resumed_with_another_number_of_workers_gives_the_same_run(undisturbed: Path) -> None:
+    """Stopped by Ctrl-C with a checkpoint, taken up by one worker instead of two: the same losses, in one MLflow run."""
+    first = _train_until_interrupted(undisturbed, "halves")
+    assert first == 130
+    assert status(undisturbed, "halves") == "KILLED"
+    stopped_at = max(curves(undisturbed, "halves")["loss"][0]) + 1
+    assert stopped_at < STEPS
+    checkpoints = sorted(path.name for path in (undisturbed / "runs" / "halves" / "checkpoints").iterdir())
+    assert checkpoints[-1] == f"step-{stopped_at:08d}"
+
+    done = fuseray("train", "recipe.yaml", "--resume", "halves", "scale.workers=1", folder=undisturbed)
+    assert done.returncode == 0, done.stderr
+    assert status(undisturbed, "halves") == "FINISHED"
+    whole, halves = curves(undisturbed, "whole"), curves(undisturbed, "halves")
+    for name in ("loss", "loss_itc", "loss_itm", "loss_mlm", "gradient_norm", "temperature"):
+        assert halves[name][0] == list(range(STEPS)), name
+        assert halves[name][1] == pytest.approx(whole[name][1], rel=1e-5), name
+
+
+@pytest.mark.timeout(300)
+def test_a_run_stops_with_a_clear_error_when_too_much_is_bad(undisturbed: Path) -> None:
+    damaged = undisturbed / "damaged"
+    shutil.copytree(undisturbed / "emoji", damaged)
+    for shard in (damaged / "train").glob("shard-*.tar"):
+        shard.write_bytes(shard.read_bytes()[:20_000])
+    done = fuseray("train", "recipe.yaml", "name=bad", "data.train=damaged/train", folder=undisturbed)
+    assert done.returncode == 1
+    assert "is shorter than when it was indexed" in done.stdout
+    assert "samples are bad, more than stream.max_bad_share (0.1) allows" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert status(undisturbed, "bad") == "FAILED"
+
+
+def _train_until_interrupted(folder: Path, name: str) -> int:
+    """Start a run, press Ctrl-C (a signal to the whole group) once it has begun, and return its exit code."""
+    command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", f"name={name}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet)
+    try:
+        for _ in _until(lambda: (folder / "runs" / name / "run.json").exists()):
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(timeout=120)
+    finally:
+        process.kill()
+
+
+def _until(condition) -> Iterator[None]:  # noqa: ANN001
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline, "the run never began"
+        time.sleep(0.05)
+        yield

@@ -1,0 +1,62 @@
+"""A small ALBEF, in float64 and without dropout unless said otherwise, and a micro-batch for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from workloads.contract import Clock, KeyedRandom
+from workloads.pretrain.albef import AlbefWorkload
+from workloads.pretrain.albef_config import AlbefConfig
+from workloads.pretrain.albef_presets import merged
+
+SMALL = {
+    "model": {
+        "image_size": 32,
+        "vision": {"patch": 16, "width": 16, "depth": 1, "heads": 2},
+        "text": {"width": 24, "layers": 1, "fusion_layers": 2, "heads": 2, "vocabulary": 200, "positions": 16},
+        "embed_dim": 8,
+        "dropout": 0.0,
+        "vision_weights": None,
+        "text_weights": None,
+    },
+    "text": {"tokenizer": "minilm"},
+    "contrastive": {"queue_size": 12},
+    "distillation": {"ramp_epochs": 0.0},
+}
+
+
+def build_small(**values: Any) -> AlbefWorkload:
+    workload = AlbefWorkload(AlbefConfig.model_validate(merged(SMALL, values)))
+    model = workload.build(torch.device("cpu"), KeyedRandom((7,))).double()
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            if parameter.ndim:
+                parameter.normal_(std=0.2, generator=KeyedRandom((parameter.numel(),)).torch())
+    return workload
+
+
+@pytest.fixture
+def small() -> Callable[..., AlbefWorkload]:
+    return build_small
+
+
+@pytest.fixture
+def micro_batch() -> dict[str, Tensor]:
+    generator = KeyedRandom((1,)).torch()
+    length = torch.tensor([9, 6, 3, 7], dtype=torch.int32)
+    ids = torch.randint(104, 200, (4, 12), generator=generator, dtype=torch.int32)
+    ids[:, 0] = 101
+    ids[torch.arange(12) >= length[:, None]] = 0
+    image = torch.randint(256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return {"image": image, "input_ids": ids, "length": length}
+
+
+@pytest.fixture
+def clock() -> Callable[[int], Clock]:
+    def at(step: int = 0) -> Clock:
+        return Clock(step, steps=10, samples=4 * step, epoch_samples=20, draw=KeyedRandom((3, step)))
+
+    return at

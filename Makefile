@@ -54,7 +54,7 @@ clean-demo: ## Remove the demo's shards and run; other runs and the MLflow store
 $(INSTALLED): requirements.lock pyproject.toml $(VENV)/.made
 	@echo "installing the pinned requirements into $(VENV) (a few GB, once)"
 	@$(PY) -m pip install --quiet "uv==$(UV_VERSION)"
-	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""The science: models, objectives, corpora and tasks. Knows no cluster."""

@@ -81,5 +81,6 @@ def _quiet(log: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("default")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,7 +130,7 @@ def test_a_second_run_of_the_name_is_refused_and_a_finished_one_needs_nothing(un
 
 @pytest.mark.timeout(300)
 def test_interrupted_and_resumed_with_another_number_of_workers_gives_the_same_run(undisturbed: Path) -> None:
-    """Stopped by Ctrl-C with a checkpoint, taken up by one worker instead of two: the same losses, in one MLflow run."""
+    """Stopped by Ctrl-C, taken up by one worker instead of two: the same losses, in one MLflow run."""
     first = _train_until_interrupted(undisturbed, "halves")
     assert first == 130
     assert status(undisturbed, "halves") == "KILLED"
@@ -168,7 +168,7 @@ def _train_until_interrupted(folder: Path, name: str) -> int:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet)
     try:
-        for _ in _until(lambda: (folder / "runs" / name / "run.json").exists()):
+        for _ in _until((folder / "runs" / name / "run.json").exists):
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         return process.wait(timeout=120)
@@ -176,7 +176,7 @@ def _train_until_interrupted(folder: Path, name: str) -> int:
         process.kill()
 
 
-def _until(condition) -> Iterator[None]:  # noqa: ANN001
+def _until(condition: Callable[[], bool]) -> Iterator[None]:
     deadline = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < deadline, "the run never began"

@@ -39,9 +39,7 @@ def test_one_epoch_reads_every_key_once(tmp_path: Path, shard_format: ShardForma
 
 
 def test_formats_give_the_same_micro_batches(tmp_path: Path) -> None:
-    readers = [
-        make_reader(write_shards(str(tmp_path / kind), COUNT, kind)) for kind in ("webdataset", "parquet")
-    ]
+    readers = [make_reader(write_shards(str(tmp_path / kind), COUNT, kind)) for kind in ("webdataset", "parquet")]
     for one, other in zip(readers[0].read([3, 4]), readers[1].read([3, 4]), strict=True):
         assert one.keys == other.keys
         np.testing.assert_array_equal(one.features["image"], other.features["image"])

@@ -62,7 +62,7 @@ def test_parameters_are_flat_and_may_be_logged_again(uri: str) -> None:
 def test_many_metrics_are_sent_in_batches(uri: str) -> None:
     tracker = start(uri)
     for step in range(300):
-        tracker.metrics(step, {name: 1.0 for name in ("loss", "a", "b", "c", "d")})
+        tracker.metrics(step, dict.fromkeys(("loss", "a", "b", "c", "d"), 1.0))
     tracker.flush()
     assert len(tracker.curves()["d"][0]) == 300
 

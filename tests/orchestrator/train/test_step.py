@@ -16,7 +16,7 @@ from orchestrator.stream.order import Order
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.sharing import Sharing
 from orchestrator.train.collective import current_collective
-from orchestrator.train.step import Stepper, StepOutcome
+from orchestrator.train.step import StepOutcome, Stepper
 from workloads.contract import KeyedRandom
 
 STEPS = 4

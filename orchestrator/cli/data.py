@@ -134,7 +134,11 @@ def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> 
 
 def _show(uri: str, built: Built, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"destination": uri, "samples": dict(built.samples), "up_to_date": built.up_to_date}))
+        found = {"destination": uri, "source": dict(built.source), "samples": dict(built.samples)}
+        click.echo(json.dumps(found | {"up_to_date": built.up_to_date}))
         return
+    for name, value in built.source.items():
+        if not name.startswith("option "):
+            click.echo(f"{name}: {value}")
     counts = ", ".join(f"{count} {split}" for split, count in sorted(built.samples.items()))
     click.echo(f"{uri}: {counts} samples{' (already up to date)' if built.up_to_date else ''}")

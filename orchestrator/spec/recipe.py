@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from workloads.contract import BatchShape, Section
 
@@ -113,8 +115,22 @@ class StorageSection(Section):
 class TrackingSection(Section):
     """MLflow."""
 
-    uri: str = Field("sqlite:///runs/mlflow.db", description="MLflow tracking URI.")
+    uri: str = Field(
+        "sqlite:///runs/mlflow.db",
+        description="MLflow tracking URI; 'environment' reads it from the variable MLFLOW_TRACKING_URI.",
+    )
     experiment: str = Field("fuseray", description="MLflow experiment.")
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if urlsplit(uri).password:
+            raise PydanticCustomError(
+                "password",
+                "holds a password, which every log would show; put it into MLFLOW_TRACKING_URI and write "
+                "'environment' here",
+            )
+        return uri
 
 
 class Recipe(Section):

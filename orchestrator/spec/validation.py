@@ -45,7 +45,8 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
         message = f"{dotted}: this key is required."
     else:
         said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-        got = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+        secret = isinstance(detail["input"], dict) or detail["type"] == "password"
+        got = "" if secret else f" (got {detail['input']!r})"
         message = f"{dotted}: {said}{got}" if dotted else said
     return Finding(document.place(key_path), message)
 

@@ -127,6 +127,11 @@ def locate(uri: str, endpoint: str | None = None) -> Location:
     """
     uri = uri.rstrip("/")
     scheme = urlsplit(uri).scheme
+    if urlsplit(uri).password or urlsplit(uri).username:
+        raise StorageError(
+            f"{scheme}://{urlsplit(uri).hostname}: credentials do not belong in a URI, where logs would show them; "
+            "use the standard chain of your cloud (environment, profile or role)."
+        )
     if scheme in ("", "file"):
         path = Path(uri.removeprefix("file://")).expanduser().absolute()
         return Location(fs.LocalFileSystem(), str(path), str(path))

@@ -18,8 +18,9 @@ RECEIPT_NAME = "build.json"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build made: samples per split, and whether it was there already."""
+    """What a build made: from which source, samples per split, and whether it was there already."""
 
+    source: Mapping[str, str]
     samples: Mapping[str, int]
     up_to_date: bool
 
@@ -49,7 +50,7 @@ def build(
     if receipt.size() is not None:
         done = json.loads(receipt.read())
         if done["source"] == made_of:
-            return Built(done["samples"], up_to_date=True)
+            return Built(source, done["samples"], up_to_date=True)
         receipt.delete()
     writers: dict[str, _SplitWriter] = {}
     for number, example in enumerate(examples(), start=1):
@@ -60,7 +61,7 @@ def build(
         progress(number)
     samples = {split: writer.finish() for split, writer in writers.items()}
     receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
-    return Built(samples, up_to_date=False)
+    return Built(source, samples, up_to_date=False)
 
 
 class _SplitWriter:

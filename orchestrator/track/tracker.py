@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -150,14 +152,28 @@ def plain_name(name: str) -> str:
 def _client(uri: str) -> MlflowClient:
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    uri = _address(uri)
     try:
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        raise TrackingError(f"{uri}: MLflow cannot be reached: {error}. Check tracking.uri.") from error
+        raise TrackingError(f"{_shown(uri)}: MLflow cannot be reached: {error}. Check tracking.uri.") from error
     return client
+
+
+def _address(uri: str) -> str:
+    if uri != "environment":
+        return uri
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise TrackingError("tracking.uri is 'environment', but the variable MLFLOW_TRACKING_URI is not set.")
+    return os.environ["MLFLOW_TRACKING_URI"]
+
+
+def _shown(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
 
 
 def _artifacts(uri: str) -> str | None:

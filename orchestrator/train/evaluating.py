@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -60,4 +60,6 @@ def measure(
     model = workload.build(device, KeyedRandom((resolved.recipe.seed, "build")), pretrained=False)
     model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
     samples = list(evenly_spaced(folder, index))
-    return Measured(workload.evaluate(samples, options), samples, checkpoint.state.next_step)
+    evaluation = workload.evaluate(samples, options)
+    metrics = {**evaluation.metrics, "unreadable": float(index.total - len(samples))}
+    return Measured(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)

@@ -16,6 +16,12 @@ import ray
 
 from orchestrator.spec.recipe import ScaleSection
 
+LARGE_ALLOCATIONS = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 1024**3),
+    "MALLOC_TRIM_THRESHOLD_": str(8 * 1024**3),
+}
+"""Keeps large CPU tensors on the heap between steps; returning them to the system costs a fifth of a CPU step."""
+
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -35,7 +41,9 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path) -> Iterator[None]:
         cpus: CPUs that a local Ray may hand out.
         log: file for Ray's messages.
     """
-    os.environ.update(QUIET)
+    os.environ.update(QUIET | LARGE_ALLOCATIONS)
+    if scale.address == "local":
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     _quiet(log)
     with _token(scale.address) as options:
         if scale.address == "local":

@@ -145,3 +145,9 @@ def test_the_digest_ignores_places_and_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(Path("workloads/recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(recipe: Path) -> None:
     assert load_recipe(recipe).recipe.workload
+
+
+def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    (found,) = findings(tmp_path, GOOD, "tracking.uri=postgresql://me:hunter2@host/db")
+    assert "tracking.uri: holds a password" in found
+    assert "hunter2" not in found

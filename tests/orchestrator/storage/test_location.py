@@ -55,3 +55,9 @@ def test_locations_travel(tmp_path: Path) -> None:
     place = locate(str(tmp_path))
     assert pickle.loads(pickle.dumps(place)) == place  # noqa: S301
     assert hash(place) == hash(locate(f"file://{tmp_path}"))
+
+
+def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
+    with pytest.raises(StorageError, match="credentials do not belong in a URI") as caught:
+        locate("s3://AKIA:hunter2@bucket/x")
+    assert "hunter2" not in str(caught.value)

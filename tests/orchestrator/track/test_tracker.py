@@ -84,3 +84,10 @@ def test_an_unreachable_store_is_explained(tmp_path: Path) -> None:
 def test_an_unknown_run_is_explained(uri: str) -> None:
     with pytest.raises(TrackingError, match="has no run"):
         Tracker(uri, "0" * 32)
+
+
+def test_the_address_may_come_from_the_environment(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI is not set"):
+        start("environment")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert start("environment").curves() == {}

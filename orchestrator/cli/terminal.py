@@ -22,11 +22,10 @@ class Terminal:
     Args:
         steps: steps in the run.
         first_step: where it starts.
-        step_samples: samples per step.
         quiet: show nothing on standard output.
     """
 
-    def __init__(self, steps: int, first_step: int, step_samples: int, quiet: bool = False) -> None:
+    def __init__(self, steps: int, first_step: int, quiet: bool = False) -> None:
         self._console = Console(stderr=quiet, highlight=False)
         self._live = self._console.is_terminal
         self._steps = steps
@@ -71,30 +70,17 @@ class Terminal:
         if not self._live and (record.step % PLAIN_EVERY_STEPS == 0 or last):
             self.message(f"step {record.step + 1}/{self._steps} {text}")
 
-    @staticmethod
-    def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
-        """Show a plan as a table."""
-        console = Console(highlight=False)
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in plan.items():
-            table.add_row(name.replace("_", " "), str(value))
-        console.print("# plan")
-        console.print(table, soft_wrap=True)
-        for warning in warnings:
-            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
-    @staticmethod
-    def summary(values: Mapping[str, object]) -> str:
-        """Return the closing lines of a run."""
-        ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"
-        return "\n".join(
-            [
-                f"The run {ending} after {values['steps_done']} steps.",
-                f"  run folder   {values['run_folder']}",
-                f"  checkpoints  {values['checkpoints']}",
-                f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
-            ]
-        )
+def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
+    """Show a plan as a table."""
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in plan.items():
+        table.add_row(name.replace("_", " "), str(value))
+    console.print("# plan")
+    console.print(table, soft_wrap=True)
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
 def describe_step(record: Record, skipped: int) -> str:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.spec.loading import load_recipe
+
+if TYPE_CHECKING:
+    from orchestrator.train.plan import Plan
+    from orchestrator.train.start import Start
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it."""
 
 
 @click.command()
@@ -27,50 +35,79 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
 
     Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 130 stopped by Ctrl-C with a checkpoint.
     """
-    if resume and resume != "auto":
-        overrides = (*overrides, f"name={Path(resume.rstrip('/')).name}")
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(recipe, (*overrides, *_resume_overrides(resume)))
 
-    from orchestrator.cli.terminal import Terminal
     from orchestrator.train.plan import make_plan
-    from orchestrator.train.recipe_file import recipe_yaml
-    from orchestrator.train.start import continued_run, new_run
 
     try:
         plan = make_plan(resolved)
     except FuserayError as error:
         raise SpecError(str(error)) from error
     if dry_run:
-        click.echo(
-            json.dumps({"recipe": resolved.values(), "plan": plan.describe()}, indent=2)
-            if as_json
-            else recipe_yaml(resolved)
-        )
-        if not as_json:
-            Terminal.print_plan(plan.describe(), plan.warnings)
+        _show_plan(plan, as_json)
         return
-    continues = resume is not None and (resume != "auto" or plan.run.exists())
-    start = continued_run(plan) if continues else new_run(plan)
+    start = _start(plan, resume)
     if start.done:
-        click.echo(
-            json.dumps({"status": "FINISHED", "run_folder": plan.run.root.uri})
-            if as_json
-            else f"{plan.run.root.uri}: already finished at step {start.first_step}."
-        )
+        outcome = {"status": "FINISHED", "steps_done": start.first_step, **_places(plan)}
+        click.echo(json.dumps(outcome) if as_json else f"{plan.run.root.uri}: already finished.")
         return
+    outcome = _train(plan, start, as_json) | _places(plan)
+    click.echo(json.dumps(outcome) if as_json else _summary(outcome))
+    if outcome["status"] == "KILLED":
+        sys.exit(INTERRUPTED)
 
+
+def _resume_overrides(resume: str | None) -> list[str]:
+    """Return what names the run to resume: by name, or by the path or URI of its folder."""
+    if resume is None or resume == "auto":
+        return []
+    storage, slash, name = resume.rstrip("/").rpartition("/")
+    return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
+
+
+def _start(plan: Plan, resume: str | None) -> Start:
+    from orchestrator.train.start import continued_run, new_run
+
+    continues = plan.run.exists() if resume == "auto" else resume is not None
+    return continued_run(plan) if continues else new_run(plan)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    from orchestrator.cli.terminal import print_plan
+    from orchestrator.train.recipe_file import recipe_yaml
+
+    if as_json:
+        click.echo(json.dumps({"recipe": plan.resolved.values(), "plan": plan.describe()}, indent=2))
+        return
+    click.echo(recipe_yaml(plan.resolved))
+    print_plan(plan.describe(), plan.warnings)
+
+
+def _train(plan: Plan, start: Start, quiet: bool) -> dict[str, object]:
+    from orchestrator.cli.terminal import Terminal
     from orchestrator.train.driver import run
 
-    with Terminal(plan.steps, start.first_step, plan.recipe.batch.samples, quiet=as_json) as terminal:
+    with Terminal(plan.steps, start.first_step, quiet) as terminal:
         terminal.begin(plan.describe(), plan.warnings, start.first_step)
         outcome = run(plan, start, terminal)
-    summary = {
-        "status": outcome.status,
-        "steps_done": outcome.steps_done,
+    return {"status": outcome.status, "steps_done": outcome.steps_done}
+
+
+def _places(plan: Plan) -> dict[str, object]:
+    return {
         "run_folder": plan.run.root.uri,
         "checkpoints": plan.run.checkpoints.uri,
         "mlflow": plan.recipe.tracking.uri,
     }
-    click.echo(json.dumps(summary) if as_json else Terminal.summary(summary))
-    if outcome.status == "KILLED":
-        sys.exit(130)
+
+
+def _summary(values: dict[str, object]) -> str:
+    ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"
+    return "\n".join(
+        [
+            f"The run {ending} after {values['steps_done']} steps.",
+            f"  run folder   {values['run_folder']}",
+            f"  checkpoints  {values['checkpoints']}",
+            f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
+        ]
+    )

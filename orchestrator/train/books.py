@@ -7,17 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.channel import Record
+from orchestrator.train.display import Display
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import recipe_yaml
-
-if TYPE_CHECKING:
-    from orchestrator.train.driver import Display
 
 FLUSH_S = 2.0
 

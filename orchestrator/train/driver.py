@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.train import RunConfig, ScalingConfig
@@ -21,7 +21,8 @@ from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
-from orchestrator.train.channel import Channel, Record
+from orchestrator.train.channel import Channel
+from orchestrator.train.display import Display
 from orchestrator.train.failure import explain
 from orchestrator.train.plan import Plan, check_machine
 from orchestrator.train.ray_session import ray_session
@@ -29,18 +30,6 @@ from orchestrator.train.start import Start
 from orchestrator.train.worker import Assignment, train
 
 POLL_S = 0.2
-
-
-class Display(Protocol):
-    """Shows a run to whoever is watching."""
-
-    def message(self, text: str) -> None:
-        """Show a line."""
-        ...
-
-    def step(self, record: Record, skipped: int) -> None:
-        """Show that a step is done; `skipped` counts the bad samples so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

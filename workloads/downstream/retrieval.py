@@ -8,7 +8,6 @@ Shapes: T distinct texts, I images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,27 +17,11 @@ from workloads.downstream.encoding import EncodedImages, ModelUnderTest, read
 from workloads.downstream.matching import candidate_pairs, match_matrix
 from workloads.downstream.model import RetrievalModel
 from workloads.downstream.ranking import chance_recall, mean_rank, median_rank, ranks, recall
+from workloads.downstream.scores import Scores
 from workloads.downstream.showcase import gallery, heat_maps
 from workloads.transforms.pairs import EvaluationTransform
 
 RECALL_AT = (1, 5, 10)
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What the model says about every text with every image.
-
-    Args:
-        similarity_TI: cosine similarity of the embeddings.
-        relevant_TI: bool.
-        match_TI: match logits of the re-ranked pairs, -inf elsewhere; None without re-ranking.
-        top: items per query that were re-ranked.
-    """
-
-    similarity_TI: Tensor
-    relevant_TI: Tensor
-    match_TI: Tensor | None
-    top: int
 
 
 def evaluate_retrieval(

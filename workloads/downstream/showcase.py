@@ -6,16 +6,13 @@ Shapes: I images, L word pieces, W words, h and w the grid of image patches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workloads.contract import HeatMap, Match, Ranking, Sample
 from workloads.downstream.encoding import ModelUnderTest, batched
 from workloads.downstream.ranking import order, rerank
-
-if TYPE_CHECKING:
-    from workloads.downstream.retrieval import Scores
+from workloads.downstream.scores import Scores
 
 MATCHES = 5
 """Images shown per query."""

@@ -15,7 +15,7 @@ class FeatureQueue(nn.Module):
 
     Args:
         width: E.
-        size: Q.
+        size: Q; 0 for no queue.
         generator: draws the unit vectors that the queue starts with.
     """
 
@@ -33,6 +33,8 @@ class FeatureQueue(nn.Module):
     def enqueue(self, image_RE: Tensor, text_RE: Tensor) -> None:
         """Overwrite the oldest features with any number of new ones, in order, wrapping around."""
         size, rows = self.image_queue.shape[1], len(image_RE)
+        if size == 0:
+            return
         kept = min(rows, size)
         columns = (self.queue_ptr + torch.arange(rows - kept, rows, device=self.queue_ptr.device)) % size
         self.image_queue[:, columns] = image_RE[rows - kept :].T.to(self.image_queue.dtype)

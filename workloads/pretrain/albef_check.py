@@ -56,7 +56,7 @@ def _objectives(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
     if matching.enabled and matching.hard_negatives and not contrastive.enabled:
         yield Problem("matching.hard_negatives", "needs contrastive.enabled, whose similarities weigh the negatives")
     samples = batch.micro_batches * batch.micro_batch_size
-    if contrastive.enabled and contrastive.queue_size < samples:
+    if contrastive.enabled and 0 < contrastive.queue_size < samples:
         yield Problem("contrastive.queue_size", f"{contrastive.queue_size} is less than one step's {samples} samples")
 
 

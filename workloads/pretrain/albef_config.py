@@ -103,7 +103,9 @@ class ContrastiveConfig(Section):
     """Image-text contrastive learning (ITC) against queues of momentum features."""
 
     enabled: bool = Field(True, description="Whether ITC is trained.")
-    queue_size: int = Field(65536, ge=1, description="Features kept per modality.")
+    queue_size: int = Field(
+        65536, ge=0, description="Features kept per modality; 0 compares inside the micro-batch alone."
+    )
     temperature: float = Field(0.07, gt=0, description="Start of the learned temperature.")
     temperature_range: tuple[float, float] = Field(
         (0.001, 0.5), strict=False, description="Bounds that the temperature is clamped to before every micro-batch."

@@ -42,3 +42,10 @@ def test_starts_with_unit_columns_of_the_generator() -> None:
     torch.testing.assert_close(one.image_queue.norm(dim=0), torch.ones(4))
     assert torch.equal(one.text_queue, two.text_queue)
     assert not torch.equal(one.text_queue, one.image_queue)
+
+
+def test_a_queue_of_size_zero_stays_empty() -> None:
+    queue = FeatureQueue(width=3, size=0)
+    queue.enqueue(torch.ones(5, 3), torch.ones(5, 3))
+    assert queue.image_queue.shape == (3, 0)
+    assert queue.queue_ptr.item() == 0

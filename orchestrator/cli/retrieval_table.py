@@ -14,7 +14,9 @@ RANKINGS = {"": "contrastive", "reranked/": "re-ranked by matching"}
 
 def print_table(metrics: Mapping[str, float], title: str) -> None:
     """Print recalls beside their chance level."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    console = Console(highlight=False)
+    console.print(title, soft_wrap=True, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("direction", "ranking", *(f"R@{cut}" for cut in CUTS)):
         table.add_column(column, justify="right" if column.startswith("R@") else "left")
     for direction, name in DIRECTIONS.items():
@@ -25,4 +27,4 @@ def print_table(metrics: Mapping[str, float], title: str) -> None:
         table.add_row(
             name, "chance", *(f"{metrics.get(f'{direction}/chance@{cut}', 0.0):.1%}" for cut in CUTS), style="dim"
         )
-    Console(highlight=False).print(table)
+    console.print(table)

@@ -1,5 +1,7 @@
 """Images: safe decoding, random crops, flips and resizing, on uint8 arrays.
 
+torch is imported by its first use alone, so that a process that only passes a transform on stays light.
+
 Shape suffixes: H height, W width, C the three colour channels.
 """
 
@@ -11,8 +13,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from workloads.contract import BadSample, KeyedRandom
@@ -100,6 +100,9 @@ def resize(image_HWC: np.ndarray, size: int, box: Box | None = None) -> np.ndarr
         box: the part to take; by default the whole image, whatever its shape.
     """
     left, top, width, height = box or Box(0, 0, image_HWC.shape[1], image_HWC.shape[0])
+    import torch
+    from torch.nn import functional as F
+
     part_HWC = torch.from_numpy(image_HWC)[top : top + height, left : left + width]
     part_1CHW = part_HWC.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
     resized_1CHW = F.interpolate(part_1CHW, size=(size, size), mode="bicubic", antialias=True)

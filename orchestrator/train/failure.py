@@ -27,12 +27,12 @@ def explain(error: BaseException, log: Path) -> TrainingError:
     for cause in causes:
         if isinstance(cause, FuserayError | WorkloadError):
             return TrainingError(f"{cause}\nThe log is {log}.")
-    last = causes[-1] if causes else error
-    return TrainingError(f"{type(last).__name__}: {_first_line(last)}\nThe traceback is in {log}.")
+    first = next((cause for cause in causes if "by peer" not in str(cause)), error)
+    return TrainingError(f"{type(first).__name__}: {_first_line(first)}\nThe traceback is in {log}.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the errors that Ray wrapped, outermost first, over all workers."""
+    """Yield the innermost error of every worker, worker 0's first, or of the controller."""
     if error is None:
         return
     failures = getattr(error, "worker_failures", None)

@@ -84,14 +84,13 @@ class _Training:
 
     def run(self) -> None:
         """Run the remaining steps."""
-        stopped_at = None
+        next_step = self._first_step
         for step in range(self._first_step, self._plan.steps):
             laps = Laps()
             micro_batches = self._feed.step(step)
             laps.end("data_wait")
             outcome = self._stepper.run(step, micro_batches, stop=self._line.stop_requested)
             laps.end("step")
-            self._count(outcome)
             metrics = dict(outcome.metrics)
             if self._due(step, self._recipe.evaluation.every_steps):
                 metrics |= self._evaluate()
@@ -100,10 +99,11 @@ class _Training:
                 self._save(step + 1)
                 laps.end("checkpoint")
             self._line.publish(step, metrics, _merged(laps, outcome), outcome.samples, micro_batches)
+            self._count(outcome)
+            next_step = step + 1
             if outcome.stop:
-                stopped_at = step + 1
                 break
-        if stopped_at is None and self._rank == 0:
+        if next_step >= self._plan.steps and self._rank == 0:
             self._export()
         self._line.close()
 

@@ -22,7 +22,7 @@ from orchestrator.report.model import (
     WordMaps,
 )
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import RunFile, RunFolder
+from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
 from orchestrator.track.tracker import Curves, Tracker
 
 TIME_PARTS = {
@@ -76,9 +76,7 @@ def _run(run: RunFolder, file: RunFile, tracker: Tracker) -> Run:
         finished=_time(ended) if ended else "",
         recipe=run.recipe.uri,
         checkpoints=tuple(
-            Checkpoint(
-                step=int(place.name.removeprefix("step-")), location=place.uri, size_bytes=sum(place.sizes().values())
-            )
+            Checkpoint(step=checkpoint_step(place), location=place.uri, size_bytes=sum(place.sizes().values()))
             for place in oldest_first
         ),
         mlflow_run_id=file.mlflow_run_id,

@@ -89,7 +89,7 @@ class RunFolder:
     def newest_step(self) -> int:
         """Return how many steps the newest committed checkpoint holds, 0 when there is none."""
         committed = self.committed_checkpoints()
-        return int(committed[0].name.removeprefix("step-")) if committed else 0
+        return checkpoint_step(committed[0]) if committed else 0
 
     def exists(self) -> bool:
         """Return whether a run was started here."""
@@ -114,7 +114,7 @@ class RunFolder:
 
     def write(self, run: RunFile) -> None:
         """Remember."""
-        (self.root / RUN_FILE).write(_json(asdict(run)))
+        (self.root / RUN_FILE).write(json_bytes(asdict(run)))
 
 
 def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) -> RunFolder:
@@ -135,9 +135,15 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     )
 
 
+def checkpoint_step(checkpoint: Location) -> int:
+    """Return how many steps a checkpoint holds, from its folder's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def _parent(location: Location) -> str:
     return location.uri.rpartition("/")[0]
 
 
-def _json(values: Mapping[str, Any]) -> bytes:
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """Return values as JSON that is the same for the same values, whatever their order."""
     return json.dumps(values, indent=2, sort_keys=True).encode()

@@ -101,11 +101,19 @@ def read_index(folder: Location) -> Index:
     return index
 
 
-def check_shards(folder: Location, index: Index) -> None:
+def sidecar(shard: Location) -> Location:
+    """Return where the extents of a tar shard's samples are kept."""
+    return Location(shard.filesystem, shard.path + SIDECAR_SUFFIX, shard.uri + SIDECAR_SUFFIX)
+
+
+def check_shards(folder: Location, index: Index) -> list[str]:
     """Compare the shard files with the index.
 
+    Returns:
+        The shards that are shorter than when they were indexed; their lost samples will be skipped.
+
     Raises:
-        DataSetError: shards are missing or have another size than when they were indexed.
+        DataSetError: shards are missing or have grown since they were indexed.
     """
     sizes = folder.sizes()
     missing = [name for name in index.shards if name not in sizes]
@@ -114,15 +122,10 @@ def check_shards(folder: Location, index: Index) -> None:
             f"{folder.uri}: {len(missing)} of {len(index.shards)} shards are missing, for example {missing[0]}; "
             f"put them back, or {_remake(folder)}"
         )
-    changed = [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] > size]
-    if changed:
-        raise DataSetError(f"{folder.uri}: {changed[0]} has grown since it was indexed; {_remake(folder)}")
-
-
-def truncated_shards(folder: Location, index: Index) -> list[str]:
-    """Return the shards that are shorter than when they were indexed; their lost samples will be skipped."""
-    sizes = folder.sizes()
-    return [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes.get(name, size) < size]
+    grown = [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] > size]
+    if grown:
+        raise DataSetError(f"{folder.uri}: {grown[0]} has grown since it was indexed; {_remake(folder)}")
+    return [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] < size]
 
 
 def _format(metadata: dict[str, str]) -> ShardFormat:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.storage.location import Location
-from orchestrator.stream.index import INDEX_NAME, SIDECAR_SUFFIX, DataSetError, Index, ShardFormat, write_index
+from orchestrator.stream.index import INDEX_NAME, SIDECAR_SUFFIX, DataSetError, Index, ShardFormat, sidecar, write_index
 from orchestrator.stream.tar import Extent, scan
 
 REQUIRED_COLUMNS = {"key", "image", "captions", "fields"}
@@ -61,12 +61,11 @@ def _index_tar(shard: Location) -> int:
         raise DataSetError(
             f"{shard.uri}: is not a readable tar shard ({error}); remove it or copy it again."
         ) from error
-    sidecar = Location(shard.filesystem, shard.path + SIDECAR_SUFFIX, shard.uri + SIDECAR_SUFFIX)
-    sidecar.write(_sidecar(extents))
+    sidecar(shard).write(_encoded(extents))
     return len(extents)
 
 
-def _sidecar(extents: Sequence[Extent]) -> bytes:
+def _encoded(extents: Sequence[Extent]) -> bytes:
     sink = pa.BufferOutputStream()
     columns = {name: [getattr(extent, name) for extent in extents] for name in ("key", "offset", "size")}
     schema = pa.schema([("key", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.storage.location import Location, StorageError
 from orchestrator.stream import tar
-from orchestrator.stream.index import SIDECAR_SUFFIX, ShardFormat
+from orchestrator.stream.index import ShardFormat, sidecar
 from workloads.contract import BadSample, Sample
 
 MERGE_GAP_BYTES = 64 * 1024
@@ -52,8 +52,7 @@ class TarReader:
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        sidecar = Location(location.filesystem, location.path + SIDECAR_SUFFIX, location.uri + SIDECAR_SUFFIX)
-        table = pq.read_table(pa.BufferReader(sidecar.read()))
+        table = pq.read_table(pa.BufferReader(sidecar(location).read()))
         columns = (table.column(name).to_pylist() for name in ("key", "offset", "size"))
         self._extents = [tar.Extent(*row) for row in zip(*columns, strict=True)]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import Location, StorageError
-from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
+from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder, json_bytes
 
 FORMAT_VERSION = 1
 
@@ -72,7 +72,7 @@ def save_checkpoint(
     files = {
         "model.safetensors": save(_portable(model)),
         "optimizer.safetensors": save(_portable(optimizer_tensors(optimizer))),
-        "state.json": _json(asdict(state)),
+        "state.json": json_bytes(asdict(state)),
     }
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -81,7 +81,7 @@ def save_checkpoint(
     try:
         for name, content in files.items():
             (target / name).write(content)
-        (target / MANIFEST_FILE).write(_json(manifest))
+        (target / MANIFEST_FILE).write(json_bytes(manifest))
     except StorageError as error:
         target.delete()
         size = sum(len(content) for content in files.values()) / 1e6
@@ -166,7 +166,3 @@ def _parsed(location: Location, content: bytes) -> dict[str, Any]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, indent=2, sort_keys=True).encode()

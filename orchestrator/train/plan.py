@@ -11,7 +11,7 @@ from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.stream.index import Index, check_shards, read_index, truncated_shards
+from orchestrator.stream.index import Index, check_shards, read_index
 from orchestrator.stream.order import Order
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.sharing import Sharing
@@ -141,8 +141,7 @@ def check_machine(recipe: Recipe, cpus: float, gpus: float) -> None:
 def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:
     folder = locate(uri, endpoint)
     index = read_index(folder)
-    check_shards(folder, index)
-    cut = truncated_shards(folder, index)
+    cut = check_shards(folder, index)
     return (
         folder,
         index,

@@ -35,7 +35,11 @@ Batch = Mapping[str, "Tensor"]
 """A micro-batch: the features of its samples stacked along a new first dimension, on the worker's device."""
 
 Backward = Callable[..., None]
-"""`backward(loss, retain_graph=False)`: accumulates the gradient of a scalar loss; may be called several times."""
+"""`backward(loss, retain_graph=False, final=False)`: accumulates the gradient of a scalar loss; may be called often.
+
+`final=True` promises that no gradient changes in this micro-batch after this call, so that gradients may be sent to
+the other workers while the call is still computing the rest. The promise costs nothing to make and may be left out.
+"""
 
 
 class Section(BaseModel):
@@ -241,6 +245,15 @@ class Workload(Protocol):
         """Return the trained parameters in a stable order."""
         ...
 
+    def shard_units(self) -> Sequence[nn.Module]:
+        """Return the modules of student and teacher whose parameters are gathered together when workers hold shards.
+
+        Repeated blocks of similar size, none inside another; what they leave out is gathered as one more unit. After
+        sharding `parameter_groups` and `begin_step` see the same shards of student and teacher (DTensors), as do the
+        optimiser and `state_dict`; `micro_step` and `evaluate` see whole parameters.
+        """
+        ...
+
     def begin_step(self, clock: Clock) -> None:
         """Prepare a step, before its micro-batches: for example move the teacher."""
         ...
@@ -307,6 +320,11 @@ class WorkloadEntry(Protocol):
         """The recipe keys that belong to the workload; they stand beside the orchestrator's own."""
         ...
 
+    @property
+    def architecture_keys(self) -> Sequence[str]:
+        """The dotted recipe keys that decide which tensors the model has and what they mean."""
+        ...
+
     def check(self, config: Any, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         ...
@@ -362,5 +380,90 @@ class CorpusEntry(Protocol):
 
         Raises:
             WorkloadError: when a source is missing or malformed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of the tensors of another project's checkpoint, by their names in the file.
+
+    Every tensor of the file is in exactly one of `used`, `tied`, `aside` and `left_over`.
+
+    Args:
+        used: the model has them.
+        resized: those among them that changed their shape.
+        tied: equal to another tensor, or computed from one; they are made anew when written.
+        aside: parts of the layout that the model has no place for; kept beside it.
+        left_over: not known to the layout; kept beside the model as well.
+        copied: tensors of the model that the file lacks and that were copied from others of the model.
+        missing: tensors of the model that the file lacks and that are as in a new model.
+        notes: what else the user should know, one sentence each.
+    """
+
+    used: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignCheckpoint:
+    """A checkpoint on its way between another project's layout and ours.
+
+    Args:
+        workload: name of the workload whose model it is.
+        config: the workload's part of a recipe.
+        state: the state_dict of the module that `Workload.build` makes, complete.
+        moments: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
+        aside: tensors that the model has no place for, by their foreign names.
+        epochs: epochs that were trained; None when unknown.
+        metadata: what else is needed to write the same file again, as plain JSON values; empty for a model that
+            never was in the foreign layout.
+        report: what became of the file's tensors.
+        hyperparameters: the recipe's `optimizer` section; empty for an imported checkpoint.
+    """
+
+    workload: str
+    config: Section
+    state: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    aside: Mapping[str, Tensor] = field(default_factory=dict)
+    epochs: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    report: ImportReport = ImportReport()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class CheckpointFormat(Protocol):
+    """What the entry-point group `fuseray.checkpoint_formats` finds. Importing it must not import torch."""
+
+    def read(self, file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+        """Read a checkpoint of the format without running code that it may hold.
+
+        Args:
+            file: the file.
+            overrides: values of the workload's part of a recipe, nested, that win over those found in the file.
+
+        Raises:
+            WorkloadError: when the file is of another kind, damaged, or does not fit the overrides.
+        """
+        ...
+
+    def write(self, checkpoint: ForeignCheckpoint, file: Path, flat: bool = False) -> None:
+        """Write a checkpoint of the format.
+
+        Args:
+            checkpoint: what to write.
+            file: a new file.
+            flat: write the model's tensors alone, even if the checkpoint has more.
+
+        Raises:
+            WorkloadError: when the checkpoint is of a workload that the format does not know.
         """
         ...

@@ -9,8 +9,12 @@ import click
 
 if TYPE_CHECKING:
     from orchestrator.spec.loading import ResolvedRecipe
+    from orchestrator.storage.location import Location
     from orchestrator.storage.run_folder import RunFolder
     from workloads.contract import EvaluationOptions
+
+RERANK = 16
+"""Candidates that are ranked again for a model without a recipe."""
 
 
 @click.command()
@@ -36,7 +40,8 @@ if TYPE_CHECKING:
 def command(as_json: bool, **arguments: Any) -> None:
     """Measure image-text retrieval of RUN's newest checkpoint on its held-out samples.
 
-    RUN is a run's name below --storage, or the path or URI of its folder.
+    RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
+    which needs --held-out; its figures are printed alone.
     """
     metrics, about, folder = _evaluate(**arguments)
     if as_json:
@@ -61,10 +66,16 @@ def _evaluate(
     """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
     from orchestrator.report.evaluation_file import load_evaluation, subject
     from orchestrator.spec.errors import SpecError
+    from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.evaluating import run_recipe
+    from orchestrator.train.importing import is_import
     from workloads.contract import EvaluationOptions
 
+    place = locate(name, endpoint)
+    if is_import(place):
+        options = EvaluationOptions(rerank=RERANK if rerank is None else rerank)
+        return *_measure_import(place, options, held_out, endpoint), place.uri
     run = find_run(name, storage, endpoint)
     resolved = run_recipe(run)
     section = resolved.recipe.evaluation
@@ -76,6 +87,23 @@ def _evaluate(
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
         return dict(saved.evaluation.metrics), saved.subject, run.root.uri
     return *_measure(run, resolved, options, data), run.root.uri
+
+
+def _measure_import(
+    place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    from orchestrator.report.evaluation_file import subject
+    from orchestrator.spec.errors import SpecError
+    from orchestrator.storage.location import locate
+    from orchestrator.train.checkpoint import load_checkpoint
+    from orchestrator.train.evaluating import measure_checkpoint
+
+    if held_out is None:
+        raise SpecError(
+            f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
+        )
+    measured = measure_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
+    return dict(measured.evaluation.metrics), subject(measured.step, options, held_out)
 
 
 def _measure(

@@ -12,9 +12,11 @@ from orchestrator.spec.errors import FuserayError, SpecError
 VERBS = {
     "data": "Build image-text shards from a corpus.",
     "shards": "Work on shards that exist.",
+    "import-checkpoint": "Turn another project's checkpoint into one to train from.",
     "train": "Train a recipe.",
     "evaluate": "Measure a run's model on the held-out samples.",
     "report": "Write a run's report page.",
+    "export": "Write a model for use elsewhere.",
     "doctor": "Check this machine and say how to mend what is wrong.",
 }
 
@@ -30,7 +32,7 @@ class Verbs(click.Group):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+        command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from orchestrator.spec.errors import Finding, RecipeError, SpecError
 
 KeyPath = tuple[str | int, ...]
+
+COMMAND_LINE = "command line"
+"""The place of a value that an override set."""
 
 
 class Document:
@@ -19,13 +24,14 @@ class Document:
 
     Args:
         origin: the file, for messages.
-        tree: the mapping as ruamel.yaml read it, positions included.
+        values: the mapping as plain dictionaries, lists and scalars.
+        places: where each part of the mapping stands, by key path.
     """
 
-    def __init__(self, origin: str, tree: Any) -> None:
+    def __init__(self, origin: str, values: dict[str, Any], places: Mapping[KeyPath, str]) -> None:
         self.origin = origin
-        self.tree = tree
-        self._overridden: set[str] = set()
+        self._values = values
+        self._places = dict(places)
 
     @classmethod
     def read(cls, path: Path) -> Document:
@@ -57,7 +63,7 @@ class Document:
             raise SpecError(f"{origin}: is not valid YAML: {error}") from error
         if not isinstance(tree, Mapping):
             raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return cls(origin, tree)
+        return cls(origin, _plain(tree), _places_of(tree, origin))
 
     def override(self, assignment: str) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
@@ -71,36 +77,71 @@ class Document:
                 f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
             )
         *parents, last = dotted.split(".")
-        node = self.tree
-        for parent in parents:
-            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-            if node is None:
-                raise SpecError(f"override {assignment!r}: {parent!r} is not a section of the recipe.")
-        if not isinstance(node, dict):
-            raise SpecError(f"override {assignment!r}: {'.'.join(parents)!r} is not a section of the recipe.")
+        node: dict[str, Any] = self._values
+        for depth, parent in enumerate(parents, start=1):
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
+            if not isinstance(node, dict):
+                section = ".".join(parents[:depth])
+                raise SpecError(f"override {assignment!r}: {section!r} is not a section of the recipe.")
         node[last] = YAML(typ="safe").load(text)
-        self._overridden.add(dotted)
+        self._forget_places((*parents, last))
+        self._places[(*parents, last)] = COMMAND_LINE
+
+    def pop(self, key: str) -> Any:
+        """Remove a top-level key and return its value, None when it is absent."""
+        self._forget_places((key,))
+        return self._values.pop(key, None)
+
+    def on_top_of(self, base: Document) -> Document:
+        """Return a document with this one's values over those of a base, section by section.
+
+        A list, a scalar or null replaces whatever the base has under the same key.
+        """
+        inherited = {path: place for path, place in base._places.items() if not _hides(self._values, path)}
+        return Document(self.origin, _over(base._values, self._values), inherited | self._places)
 
     def place(self, key_path: KeyPath) -> str:
-        """Return `file:line` of the deepest part of a key path that the file has."""
-        dotted = ".".join(str(part) for part in key_path)
-        if any(dotted == name or dotted.startswith(f"{name}.") for name in self._overridden):
-            return "command line"
-        node, line = self.tree, 0
-        for part in key_path:
-            positions: Any = getattr(node, "lc", None)
-            try:
-                find = positions.key if isinstance(node, Mapping) else positions.item
-                line = find(part)[0]
-                node = node[part]
-            except (AttributeError, KeyError, IndexError, TypeError):
-                break
-        return f"{self.origin}:{line + 1}"
+        """Return `file:line` of the deepest part of a key path that a file has."""
+        for length in range(len(key_path), 0, -1):
+            if key_path[:length] in self._places:
+                return self._places[key_path[:length]]
+        return f"{self.origin}:1"
 
     def plain(self) -> dict[str, Any]:
-        """Return the mapping as plain dictionaries, lists and scalars."""
-        plain: dict[str, Any] = _plain(self.tree)
-        return plain
+        """Return a copy of the mapping as plain dictionaries, lists and scalars."""
+        return deepcopy(self._values)
+
+    def _forget_places(self, key_path: KeyPath) -> None:
+        depth = len(key_path)
+        self._places = {path: place for path, place in self._places.items() if path[:depth] != key_path}
+
+
+def _over(base: Any, values: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(values, dict)):
+        return deepcopy(values)
+    return deepcopy(base) | {key: _over(base.get(key), value) for key, value in values.items()}
+
+
+def _hides(values: Any, key_path: KeyPath) -> bool:
+    for part in key_path:
+        if not isinstance(values, dict):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return False
+
+
+def _places_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
+    places: dict[KeyPath, str] = {}
+    positions = node.lc.data if isinstance(node, CommentedMap | CommentedSeq) else None
+    for part, (line, *_) in (positions or {}).items():
+        key_path = (*prefix, part if isinstance(node, CommentedSeq) else str(part))
+        places[key_path] = f"{origin}:{line + 1}"
+        places |= _places_of(node[part], origin, key_path)
+    return places
 
 
 def _plain(node: Any) -> Any:

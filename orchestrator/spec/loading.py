@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.spec.document import Document
 from orchestrator.spec.errors import Finding, RecipeError
+from orchestrator.spec.inheritance import read_extended
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.registry import find_workload
 from orchestrator.spec.validation import unknown_key, validate
@@ -50,7 +51,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
         SpecError: the file is unreadable or names an unknown workload.
         RecipeError: keys or values are wrong; all faults are listed with file and line.
     """
-    document = Document.read(path)
+    document = read_extended(path)
     for assignment in overrides:
         document.override(assignment)
     return resolve(document, {"name": path.stem} | document.plain())

@@ -66,6 +66,11 @@ class ScaleSection(Section):
     workers: int = Field(1, ge=1, description="Training workers.")
     use_gpu: bool = Field(False, description="One GPU per worker, with NCCL; otherwise CPU, with gloo.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved per worker.")
+    parallel: Literal["replicated", "sharded"] = Field(
+        "replicated",
+        description="replicated: every worker holds the whole model; sharded: parameters, teacher, gradients and the "
+        "optimiser's state are divided among the workers between the passes of a step (FSDP2).",
+    )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
     object_store_mb: int = Field(512, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
 
@@ -81,12 +86,29 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    """Learning rate over the run, per step."""
+    """Learning rate over the run."""
 
-    kind: Literal["cosine", "constant"] = Field("cosine", description="Shape after the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    kind: Literal["cosine", "linear", "constant"] = Field("cosine", description="Shape of the decay after the warm-up.")
+    by: Literal["step", "epoch"] = Field(
+        "step",
+        description="Decay at every step, or, as the official ALBEF pre-training, once per epoch: the warm-up and the "
+        "peak in the first epoch, then the decay over the epochs of the run.",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up; by epoch it ends with the first epoch.")
     warmup_from: float = Field(1e-5, ge=0, description="Learning rate at step 0 when there is a warm-up.")
-    final: float = Field(1e-5, ge=0, description="Learning rate that the cosine ends at.")
+    warmup_plateau: int = Field(1, ge=1, description="Steps for which the warm-up holds a rate; official ALBEF: 100.")
+    final: float = Field(1e-5, ge=0, description="Learning rate that the decay ends at.")
+
+
+class StartSection(Section):
+    """A checkpoint that a new run starts from."""
+
+    checkpoint: str = Field(
+        description="Folder or URI of the checkpoint: made by `fuseray import-checkpoint`, or one of another run."
+    )
+    take: Literal["weights", "everything"] = Field(
+        "weights", description="The model alone, or also the optimiser's moments and the place in the run."
+    )
 
 
 class CheckpointSection(Section):
@@ -149,6 +171,7 @@ class Recipe(Section):
     scale: ScaleSection = ScaleSection()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
+    start: StartSection | None = Field(None, description="The checkpoint to start from; none: the workload's weights.")
     checkpoint: CheckpointSection = CheckpointSection()
     evaluation: EvaluationSection = EvaluationSection()
     storage: StorageSection = StorageSection()

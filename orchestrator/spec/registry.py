@@ -1,4 +1,4 @@
-"""Workloads and corpora, found by name through entry points."""
+"""Workloads, corpora and checkpoint formats, found by name through entry points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.spec.errors import SpecError
 from orchestrator.spec.validation import unknown_key
-from workloads.contract import CorpusEntry, WorkloadEntry
+from workloads.contract import CheckpointFormat, CorpusEntry, WorkloadEntry
 
 
 def find_workload(name: str) -> WorkloadEntry:
@@ -27,6 +27,16 @@ def find_corpus(name: str) -> CorpusEntry:
         SpecError: no such corpus, or it does not keep the contract.
     """
     entry: CorpusEntry = _find("fuseray.corpora", "corpus", name, CorpusEntry)
+    return entry
+
+
+def find_checkpoint_format(name: str) -> CheckpointFormat:
+    """Return the checkpoint format registered under a name in the group `fuseray.checkpoint_formats`.
+
+    Raises:
+        SpecError: no such format, or it does not keep the contract.
+    """
+    entry: CheckpointFormat = _find("fuseray.checkpoint_formats", "checkpoint format", name, CheckpointFormat)
     return entry
 
 

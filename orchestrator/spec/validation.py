@@ -42,7 +42,8 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
     if detail["type"] == "extra_forbidden":
         message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, key_path[:-1]))}"
     elif detail["type"] == "missing":
-        message = f"{dotted}: this key is required."
+        needed = " and ".join(_required_keys(section, key_path))
+        message = f"{dotted}: this key is required{f'; set {needed}' if needed else ''}."
     else:
         said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
         secret = isinstance(detail["input"], dict) or detail["type"] == "password"
@@ -51,11 +52,22 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
     return Finding(document.place(key_path), message)
 
 
+def _required_keys(section: type[BaseModel], key_path: KeyPath) -> list[str]:
+    missing = _section_at(section, key_path)
+    fields = missing.model_fields if missing else {}
+    return [".".join([*map(str, key_path), name]) for name, field in fields.items() if field.is_required()]
+
+
 def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:
+    found = _section_at(section, key_path)
+    return found.model_fields if found else []
+
+
+def _section_at(section: type[BaseModel], key_path: KeyPath) -> type[BaseModel] | None:
     for part in key_path:
         field = section.model_fields.get(str(part))
         nested = field.annotation if field else None
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return []
+            return None
         section = nested
-    return section.model_fields
+    return section

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class Pending(Protocol):
+    """A message on its way."""
+
+    def wait(self) -> object:
+        """Return once the result is there for whatever this worker computes next."""
+        ...
 
 
 class Collective(Protocol):
@@ -26,6 +34,17 @@ class Collective(Protocol):
         """Replace a tensor by its sum over all workers, in place."""
         ...
 
+    def start_sum(self, tensor: Tensor) -> Pending:
+        """Begin to replace a tensor on this worker's device by its sum over all workers, in place."""
+        ...
+
+
+class Arrived:
+    """A message that took no time."""
+
+    def wait(self) -> None:
+        """Return at once."""
+
 
 class SingleWorker:
     """A run with one worker has nobody to talk to."""
@@ -35,6 +54,10 @@ class SingleWorker:
 
     def sum(self, tensor: Tensor) -> None:
         """Leave the tensor as it is."""
+
+    def start_sum(self, tensor: Tensor) -> Pending:
+        """Leave the tensor as it is."""
+        return Arrived()
 
 
 class TorchCollective:
@@ -51,6 +74,10 @@ class TorchCollective:
         dist.all_reduce(message)
         if message is not tensor:
             tensor.copy_(message)
+
+    def start_sum(self, tensor: Tensor) -> Pending:
+        """Begin to replace a tensor on this worker's device by its sum over all workers, in place."""
+        return cast(Pending, dist.all_reduce(tensor, async_op=True))
 
 
 def current_collective(device: torch.device) -> Collective:

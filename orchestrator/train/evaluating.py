@@ -1,7 +1,8 @@
-"""Measuring a run's newest checkpoint on all held-out samples, in this process."""
+"""Measuring a checkpoint on all held-out samples, in this process."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,12 +10,13 @@ import torch
 
 from orchestrator.spec.document import Document
 from orchestrator.spec.loading import ResolvedRecipe, resolve
-from orchestrator.storage.location import locate
+from orchestrator.spec.registry import find_workload
+from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.held_out import evenly_spaced
 from orchestrator.stream.index import read_index
-from orchestrator.train.checkpoint import load_newest
-from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample
+from orchestrator.train.checkpoint import Checkpoint, load_newest
+from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ def run_recipe(run: RunFolder) -> ResolvedRecipe:
     """Return the recipe that a run was started with."""
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
     return resolve(document, document.plain())
+
+
+def model_config(checkpoint: Checkpoint) -> Section:
+    """Return the workload's part of the recipe that a checkpoint was trained with."""
+    kind = find_workload(checkpoint.state.workload).config_type
+    return kind.model_validate_json(json.dumps(checkpoint.state.config))
 
 
 def measure(
@@ -48,16 +56,24 @@ def measure(
         RunError: the run has no usable checkpoint.
         DataSetError: the held-out samples are missing.
     """
-    folder = locate(held_out, resolved.recipe.storage.endpoint)
-    index = read_index(folder)
     checkpoint = load_newest(run, note)
     if checkpoint is None:
         raise RunError(
             f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."
         )
+    return measure_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
+
+
+def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> Measured:
+    """Evaluate a checkpoint on the held-out samples in a folder.
+
+    Raises:
+        DataSetError: the held-out samples are missing.
+    """
+    index = read_index(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    workload = resolved.entry.create(resolved.workload)
-    model = workload.build(device, KeyedRandom((resolved.recipe.seed, "build")), pretrained=False)
+    workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
+    model = workload.build(device, KeyedRandom(("evaluation",)), pretrained=False)
     model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
     samples = list(evenly_spaced(folder, index))
     evaluation = workload.evaluate(samples, options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from orchestrator.spec.errors import SpecError
 from orchestrator.spec.loading import ResolvedRecipe
@@ -15,6 +16,9 @@ from orchestrator.stream.index import Index, check_shards, read_index
 from orchestrator.stream.order import Order
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.sharing import Sharing
+
+if TYPE_CHECKING:
+    from orchestrator.train.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Plan:
         held_out_index: their index.
         run: where the run will be written.
         warnings: what the user should know.
+        origin: the checkpoint that a new run starts from.
     """
 
     resolved: ResolvedRecipe
@@ -38,6 +43,7 @@ class Plan:
     held_out_index: Index | None
     run: RunFolder
     warnings: tuple[str, ...]
+    origin: Origin | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -56,6 +62,11 @@ class Plan:
     def steps(self) -> int:
         """Steps of the whole run; the last one may have fewer samples."""
         return math.ceil(self.total_samples / self.recipe.batch.samples)
+
+    @property
+    def first_step(self) -> int:
+        """The first step of a new run; not 0 when it goes on where another one ended."""
+        return self.origin.first_step if self.origin else 0
 
     def sharing(self, first_step: int, workers: int) -> Sharing:
         """Return how micro-batches are shared out from a step on."""
@@ -91,6 +102,7 @@ class Plan:
             "device": "gpu" if recipe.scale.use_gpu else "cpu",
             "micro_batches_per_worker": _range([len(sharing.share(0, rank)) for rank in range(sharing.workers)]),
             "shards": len(self.index.shards),
+            "starts_from": self.origin.describe() if self.origin else "the recipe's weights",
             "run_folder": self.run.root.uri,
             "checkpoints": self.run.checkpoints.uri,
             "mlflow": recipe.tracking.uri,
@@ -103,7 +115,7 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        SpecError: the recipe asks for more than the machine has.
+        SpecError: the recipe asks for more than the machine has, or starts from an unfit checkpoint.
     """
     recipe = resolved.recipe
     if recipe.scale.address == "local":
@@ -114,7 +126,13 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
     run = RunFolder(locate(f"{recipe.storage.uri}/{recipe.name}", recipe.storage.endpoint))
-    return Plan(resolved, train, index, held_out, held_out_index, run, tuple(warnings))
+    plan = Plan(resolved, train, index, held_out, held_out_index, run, tuple(warnings))
+    if recipe.start is None:
+        return plan
+
+    from orchestrator.train.origin import find_origin
+
+    return replace(plan, origin=find_origin(resolved, index.total, plan.steps))
 
 
 def check_machine(recipe: Recipe, cpus: float, gpus: float) -> None:

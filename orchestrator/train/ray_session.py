@@ -15,12 +15,7 @@ from typing import Any
 import ray
 
 from orchestrator.spec.recipe import ScaleSection
-
-LARGE_ALLOCATIONS = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 * 1024**3),
-    "MALLOC_TRIM_THRESHOLD_": str(8 * 1024**3),
-}
-"""Keeps large CPU tensors on the heap between steps; returning them to the system costs a fifth of a CPU step."""
+from orchestrator.train.allocations import LARGE_ALLOCATIONS
 
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

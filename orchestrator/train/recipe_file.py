@@ -23,7 +23,7 @@ def recipe_yaml(resolved: ResolvedRecipe) -> str:
 
 def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     """Return the keys whose values differ, as `key: before -> now`."""
-    old, new = _flat(YAML(typ="safe").load(before)), _flat(now)
+    old, new = flat(YAML(typ="safe").load(before)), flat(now)
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -31,10 +31,11 @@ def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
     if not isinstance(value, Mapping):
         return {prefix: list(value) if isinstance(value, tuple) else value}
-    flat: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        values |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return values

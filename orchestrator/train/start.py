@@ -38,7 +38,7 @@ def new_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: a run of this name exists. "
             f"Continue it with --resume {plan.recipe.name}, or start another with name=OTHER."
         )
-    return Start(None)
+    return Start(None, plan.first_step)
 
 
 def continued_run(plan: Plan) -> Start:
@@ -60,5 +60,5 @@ def continued_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: the training data in {plan.train.uri} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
-    first_step = plan.run.newest_step()
+    first_step = plan.run.newest_step() or plan.first_step
     return Start(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")

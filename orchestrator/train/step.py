@@ -17,8 +17,8 @@ from torch import Tensor
 from orchestrator.spec.recipe import OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.train.collective import Collective
-from orchestrator.train.gradients import GradientBuffer
-from orchestrator.train.schedule import learning_rate
+from orchestrator.train.parallel.protocol import Parallel
+from orchestrator.train.schedule import Progress, learning_rate
 from orchestrator.train.totals import add_up, in_global_order
 from workloads.contract import Clock, KeyedRandom, MicroResult, ParameterGroup, Workload
 
@@ -48,6 +48,7 @@ class Stepper:
     Args:
         recipe: the recipe.
         workload: built already.
+        parallel: how the workers share its model.
         collective: the other workers.
         steps: steps in the run.
         epoch_samples: samples in one epoch.
@@ -58,6 +59,7 @@ class Stepper:
         self,
         recipe: Recipe,
         workload: Workload,
+        parallel: Parallel,
         collective: Collective,
         steps: int,
         epoch_samples: int,
@@ -65,13 +67,12 @@ class Stepper:
     ) -> None:
         self._recipe = recipe
         self._workload = workload
+        self._parallel = parallel
         self._collective = collective
         self._steps = steps
         self._epoch_samples = epoch_samples
         self._device = device
-        groups = workload.parameter_groups()
-        self._gradients = GradientBuffer([parameter for group in groups for parameter in group.parameters])
-        self.optimizer = build_optimizer(recipe.optimizer, groups)
+        self.optimizer = build_optimizer(recipe.optimizer, workload.parameter_groups())
 
     def run(self, step: int, micro_batches: Sequence[MicroBatch], stop: bool = False) -> StepOutcome:
         """Run one step; all workers call it together.
@@ -82,15 +83,18 @@ class Stepper:
             stop: this worker's wish to stop after the step.
         """
         clock, laps = self._clock(step), Laps()
-        self._gradients.clear()
         self._workload.begin_step(clock)
         laps.end("teacher")
-        results = [(batch, self._micro_step(batch, clock)) for batch in micro_batches if batch.samples]
+        self._parallel.begin()
+        laps.end("gradient_sync")
+        usable = [batch for batch in micro_batches if batch.samples]
+        results = [(batch, self._micro_step(batch, clock, batch is usable[-1])) for batch in usable]
         laps.end("forward_backward")
+        self._parallel.finish()
         template = self._workload.empty_result(clock)
         skipped = sum(len(batch.skipped) for batch in micro_batches)
         totals = add_up(results, template, self._recipe.batch.micro_batches, skipped, stop, self._collective)
-        self._gradients.sum(self._collective, max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
+        self._parallel.average(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
         laps.end("gradient_sync")
         metrics = {**totals.metrics, **self._update(step)} if totals.samples else {}
         laps.end("optimizer")
@@ -103,14 +107,14 @@ class Stepper:
         draw = KeyedRandom((self._recipe.seed, "step", step))
         return Clock(step, self._steps, step * self._recipe.batch.samples, self._epoch_samples, draw)
 
-    def _micro_step(self, micro_batch: MicroBatch, clock: Clock) -> MicroResult:
+    def _micro_step(self, micro_batch: MicroBatch, clock: Clock, last: bool) -> MicroResult:
         clock = replace(clock, draw=clock.draw.child(micro_batch.number % self._recipe.batch.micro_batches))
         torch.manual_seed(clock.draw.child("dropout").seed())
         batch = {name: torch.from_numpy(array).to(self._device) for name, array in micro_batch.features.items()}
         weight = micro_batch.samples / self._recipe.batch.micro_batch_size
 
-        def backward(loss: Tensor, retain_graph: bool = False) -> None:
-            (loss * weight).backward(retain_graph=retain_graph)
+        def backward(loss: Tensor, retain_graph: bool = False, final: bool = False) -> None:
+            self._parallel.backward(loss * weight, retain_graph, last=last and final)
 
         with self._precision():
             return self._workload.micro_step(batch, clock, backward)
@@ -122,12 +126,13 @@ class Stepper:
 
     def _update(self, step: int) -> dict[str, float]:
         options = self._recipe.optimizer
-        rate = learning_rate(self._recipe.schedule, options.learning_rate, step, self._steps)
+        progress = Progress.of(self._recipe, step, self._steps, self._epoch_samples)
+        rate = learning_rate(self._recipe.schedule, options.learning_rate, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["learning_rate_scale"]
-        norm = self._gradients.norm()
+        norm = self._parallel.norm()
         if options.clip_norm is not None:
-            self._gradients.clip(norm, options.clip_norm)
+            self._parallel.clip(norm, options.clip_norm)
         self.optimizer.step()
         return {"learning_rate": rate, "gradient_norm": float(norm)}
 

@@ -20,8 +20,10 @@ from orchestrator.stream.feed import Feed
 from orchestrator.stream.held_out import evenly_spaced
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.train.channel import Record
-from orchestrator.train.checkpoint import RunState, load_newest, prune, restore_optimizer, save_checkpoint
+from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
+from orchestrator.train.initial import find_beginning
+from orchestrator.train.parallel.choice import share_model
 from orchestrator.train.plan import Plan
 from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
@@ -69,17 +71,16 @@ class _Training:
         self._mlflow_run_id = assignment.mlflow_run_id
         self._line = _Line(assignment.channel, rank)
         self._rank = rank
-        checkpoint = load_newest(self._plan.run, self._line.note)
-        self._first_step = checkpoint.state.next_step if checkpoint else 0
+        beginning = find_beginning(self._plan, self._line.note)
+        self._first_step = beginning.first_step
         sharing = self._plan.sharing(self._first_step, workers)
         self._feed = Feed(self._plan.reader(), sharing, rank, self._recipe.stream.queue_blocks, _broadcast)
-        self._workload, self._model = self._build(device, pretrained=checkpoint is None)
+        self._workload, self._model = self._build(device, pretrained=beginning.pretrained)
+        self._parallel = share_model(self._recipe, self._workload, self._model, collective, device)
         self._stepper = Stepper(
-            self._recipe, self._workload, collective, self._plan.steps, self._plan.index.total, device
+            self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.index.total, device
         )
-        if checkpoint:
-            self._model.load_state_dict(dict(checkpoint.model))
-            restore_optimizer(self._stepper.optimizer, checkpoint.optimizer)
+        beginning.restore(self._model, self._stepper.optimizer, self._parallel)
         self._seen, self._bad = 0, 0
 
     def run(self) -> None:
@@ -103,7 +104,7 @@ class _Training:
             next_step = step + 1
             if outcome.stop:
                 break
-        if next_step >= self._plan.steps and self._rank == 0:
+        if next_step >= self._plan.steps:
             self._export()
         self._line.close()
 
@@ -129,25 +130,43 @@ class _Training:
             )
 
     def _evaluate(self) -> dict[str, float]:
-        if self._rank != 0 or self._plan.held_out is None or self._plan.held_out_index is None:
+        if self._plan.held_out is None or self._plan.held_out_index is None:
             return {}
-        samples = list(evenly_spaced(self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples))
-        options = EvaluationOptions(batch_size=self._recipe.evaluation.batch_size)
-        found = self._workload.evaluate(samples, options)
+        with self._parallel.whole():
+            if self._rank != 0:
+                return {}
+            samples = evenly_spaced(self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples)
+            options = EvaluationOptions(batch_size=self._recipe.evaluation.batch_size)
+            found = self._workload.evaluate(list(samples), options)
         return {f"held_out/{name}": value for name, value in found.metrics.items()}
 
     def _save(self, next_step: int) -> None:
+        model = self._parallel.gathered(self._model.state_dict())
+        moments = self._parallel.gathered(optimizer_tensors(self._stepper.optimizer, self._model))
         if self._rank != 0:
             return
+        resolved = self._plan.resolved
         state = RunState(
-            next_step, self._recipe.seed, self._plan.resolved.digest(), self._plan.index.digest, self._mlflow_run_id
+            next_step=next_step,
+            seed=self._recipe.seed,
+            recipe_digest=resolved.digest(),
+            index_digest=self._plan.index.digest,
+            mlflow_run_id=self._mlflow_run_id,
+            workload=self._recipe.workload,
+            config=resolved.workload.model_dump(mode="json"),
+            epochs=next_step * self._recipe.batch.samples / self._plan.index.total,
         )
-        save_checkpoint(self._plan.run.checkpoints, state, self._model.state_dict(), self._stepper.optimizer)
+        save_checkpoint(self._plan.run.checkpoints, state, model, moments)
         prune(self._plan.run, self._recipe.checkpoint.keep)
 
     def _export(self) -> None:
+        state = self._parallel.gathered(self._model.state_dict())
+        if self._rank != 0:
+            return
+        workload, model = self._build(torch.device("cpu"), pretrained=False)
+        model.load_state_dict(state)
         with TemporaryDirectory() as folder:
-            self._workload.export(Path(folder))
+            workload.export(Path(folder))
             for file in sorted(Path(folder).iterdir()):
                 (self._plan.run.model / file.name).write(file.read_bytes())
 

@@ -70,6 +70,9 @@ class ToyWorkload:
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup("all", list(self.model.parameters()), weight_decay=True)]
 
+    def shard_units(self) -> list[Any]:
+        return [self.model["image"]]
+
     def begin_step(self, clock: Clock) -> None:
         pass
 
@@ -82,7 +85,7 @@ class ToyWorkload:
         words = self.model["words"](batch["words"].to(dtype))
         keys = torch.cat([words, self.model.queue.to(dtype)])
         loss = functional.cross_entropy(image @ keys.T, torch.arange(len(image)))
-        backward(loss)
+        backward(loss, final=True)
         return MicroResult({"loss": loss.detach()}, {"words": words.detach()})
 
     def empty_result(self, clock: Clock) -> MicroResult:
@@ -107,6 +110,7 @@ class ToyEntry:
     """Registers the toy."""
 
     config_type = ToyConfig
+    architecture_keys = ("width",)
 
     def check(self, config: ToyConfig, batch: BatchShape) -> Iterator[Problem]:
         if config.width > 64:

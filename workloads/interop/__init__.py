@@ -1,5 +1,20 @@
 """Weights in from other projects' formats, trained models out."""
 
-from workloads.interop.exported import load_exported
+from __future__ import annotations
 
-__all__ = ["load_exported"]
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workloads.pretrain.albef_inference import AlbefInference
+
+
+def load_exported(folder: str | Path) -> AlbefInference:
+    """Return the model in an exported folder, on the CPU and in evaluation mode.
+
+    Raises:
+        WorkloadError: when a file is missing or does not fit the others.
+    """
+    from workloads.interop.exported import load_exported as load
+
+    return load(folder)

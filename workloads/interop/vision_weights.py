@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import timm
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
+from workloads.interop.positions import resize_positions
 from workloads.interop.weights import WeightReport, fit, local_path, read_tensors
 
 KEY = "model.vision_weights"
@@ -26,11 +26,18 @@ def load_vision_weights(encoder: nn.Module, source: str, grid: int) -> WeightRep
     path = local_path(source, KEY)
     tensors = read_tensors(path) if path else _from_timm(source)
     if "pos_embed" in tensors:
-        tensors["pos_embed"] = resample_abs_pos_embed(tensors["pos_embed"], [grid, grid], num_prefix_tokens=1)
+        tensors["pos_embed"] = _resized(tensors["pos_embed"], grid, source)
     report = fit(encoder, tensors, source, KEY)
     if report.missing:
         raise WorkloadError(f"{KEY}: {source} lacks {', '.join(report.missing[:3])}; choose a plain ViT of this depth")
     return report
+
+
+def _resized(positions_1ND: Tensor, grid: int, source: str) -> Tensor:
+    try:
+        return resize_positions(positions_1ND, grid)
+    except ValueError as error:
+        raise WorkloadError(f"{KEY}: {source} is no plain ViT: {error}") from error
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
+from workloads.interop.torch_file import load_torch_file
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError, EOFError) as error:
+    except (OSError, SafetensorError) as error:
         raise WorkloadError(f"cannot read the weights in {path}: {error}") from error
+    content = load_torch_file(path)
+    if not isinstance(content, Mapping):
+        raise WorkloadError(f"cannot read the weights in {path}: it holds a {type(content).__name__}, no named tensors")
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
             content = content[key]

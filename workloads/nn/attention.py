@@ -1,6 +1,7 @@
 """Post-norm multi-head attention with BERT's parameter names.
 
-Shapes: R rows, L query tokens, M key tokens, D width, C width of the context, H heads, K width of a head.
+Shapes: R rows, L query tokens, M key tokens, S query tokens of all rows without padding, D width, C width of the
+context, H heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workloads.nn.dropout import dropout
+from workloads.nn.packing import Layout
+
 
 class KeysValues(NamedTuple):
     """Keys and values of a context, [R, H, M, K] each."""
@@ -21,7 +25,7 @@ class KeysValues(NamedTuple):
 
     def rows(self, index_R: Tensor) -> KeysValues:
         """Return the keys and values of the given rows."""
-        return KeysValues(self.key[index_R], self.value[index_R])
+        return KeysValues(self.key.index_select(0, index_R), self.value.index_select(0, index_R))
 
 
 class Projections(nn.Module):
@@ -40,16 +44,18 @@ class Projections(nn.Module):
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
 
-    def queries(self, states_RLD: Tensor) -> Tensor:
+    def queries(self, states_SD: Tensor, layout: Layout) -> Tensor:
         """Return queries [R, H, L, K]."""
-        return self._split(self.query(states_RLD))
+        return self._heads(layout.unpack(self.query(states_SD)))
 
-    def keys_values(self, context_RMC: Tensor) -> KeysValues:
-        """Return keys and values [R, H, M, K]."""
-        return KeysValues(self._split(self.key(context_RMC)), self._split(self.value(context_RMC)))
+    def keys_values(self, context_SC: Tensor, layout: Layout) -> KeysValues:
+        """Return keys and values [R, H, M, K] of a context of that layout."""
+        key_RMD, value_RMD = layout.unpack(self.key(context_SC)), layout.unpack(self.value(context_SC))
+        return KeysValues(self._heads(key_RMD), self._heads(value_RMD))
 
-    def _split(self, states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], self.heads, states.shape[2] // self.heads).transpose(1, 2)
+    def _heads(self, states_RLD: Tensor) -> Tensor:
+        rows, length, width = states_RLD.shape
+        return states_RLD.view(rows, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class ResidualOutput(nn.Module):
@@ -61,10 +67,10 @@ class ResidualOutput(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = dropout
 
-    def forward(self, states_RLF: Tensor, residual_RLD: Tensor) -> Tensor:
-        """Return [R, L, D]."""
-        hidden_RLD = F.dropout(self.dense(states_RLF), self.dropout, self.training)
-        normed: Tensor = self.LayerNorm(hidden_RLD + residual_RLD)
+    def forward(self, states_SF: Tensor, residual_SD: Tensor) -> Tensor:
+        """Return [S, D]."""
+        hidden_SD = dropout(self.dense(states_SF), self.dropout, self.training)
+        normed: Tensor = self.LayerNorm(hidden_SD + residual_SD)
         return normed
 
 
@@ -78,30 +84,41 @@ class Attention(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self, states_RLD: Tensor, context: KeysValues, mask_R11M: Tensor | None, record: list[Tensor] | None = None
+        self,
+        states_SD: Tensor,
+        layout: Layout,
+        context: KeysValues,
+        mask_RM: Tensor | None,
+        record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return [R, L, D].
+        """Return [S, D].
 
         Args:
-            states_RLD: what asks.
-            context: what answers.
-            mask_R11M: True where the context may be attended to; None for everywhere.
+            states_SD: what asks.
+            layout: where it stands.
+            context: what answers, to each row its own.
+            mask_RM: True where the context may be attended to; None for everywhere.
             record: when given, receives the attention probabilities [R, H, L, M], part of the graph.
         """
-        query_RHLK = self.self.queries(states_RLD)
-        dropout = self.dropout if self.training else 0.0
-        if record is None:
-            mixed_RHLK = F.scaled_dot_product_attention(query_RHLK, *context, attn_mask=mask_R11M, dropout_p=dropout)
-        else:
-            record.append(attention_probabilities(query_RHLK, context.key, mask_R11M))
-            mixed_RHLK = F.dropout(record[-1], dropout, self.training) @ context.value
-        merged: Tensor = self.output(mixed_RHLK.transpose(1, 2).flatten(2), states_RLD)
+        query_RHLK = self.self.queries(states_SD, layout)
+        mask_R11M = None if mask_RM is None else mask_RM[:, None, None]
+        chance = self.dropout if self.training else 0.0
+        if record is None and not (chance and query_RHLK.device.type == "cpu"):
+            mixed_RHLK = F.scaled_dot_product_attention(query_RHLK, *context, attn_mask=mask_R11M, dropout_p=chance)
+        else:  # torch's fused attention on a CPU knows no dropout
+            probabilities_RHLM = attention_probabilities(query_RHLK, context.key, mask_R11M)
+            mixed_RHLK = dropout(probabilities_RHLM, chance, self.training) @ context.value
+            if record is not None:
+                record.append(probabilities_RHLM)
+        merged: Tensor = self.output(layout.pack(mixed_RHLK.transpose(1, 2).flatten(2)), states_SD)
         return merged
 
 
 def attention_probabilities(query_RHLK: Tensor, key_RHMK: Tensor, mask_R11M: Tensor | None) -> Tensor:
     """Return softmax(query key^T / sqrt(K)), [R, H, L, M] (Vaswani et al. 2017, equation 1)."""
-    scores_RHLM = query_RHLK @ key_RHMK.transpose(-1, -2) / math.sqrt(query_RHLK.shape[-1])
+    scores_RHLM = (query_RHLK / math.sqrt(query_RHLK.shape[-1])) @ key_RHMK.transpose(-1, -2)
     if mask_R11M is not None:
-        scores_RHLM = scores_RHLM.masked_fill(~mask_R11M, -torch.inf)
+        scores_RHLM = scores_RHLM + torch.zeros_like(mask_R11M, dtype=scores_RHLM.dtype).masked_fill(
+            ~mask_R11M, -torch.inf
+        )
     return scores_RHLM.softmax(-1)

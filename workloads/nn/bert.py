@@ -2,12 +2,13 @@
 
 Parameters are named as in transformers and in the official ALBEF checkpoints, so those map by name.
 
-Shapes: B images, T texts, R meetings of a text and an image, L text tokens, P wanted tokens of all meetings,
-N image tokens, D text width, C image width.
+Shapes: B images, T texts, R meetings of a text and an image, L text tokens, S tokens of all texts or meetings, without
+padding, P wanted tokens of all meetings, N image tokens, D text width, C image width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workloads.nn.attention import Attention, ResidualOutput
+from workloads.nn.dropout import dropout
+from workloads.nn.packing import Layout
+from workloads.nn.recomputation import run_layer
 from workloads.nn.vocabulary import PAD
 
 
@@ -54,11 +58,11 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = dropout
 
-    def forward(self, words_TLD: Tensor) -> Tensor:
-        """Return the input of the first layer, [T, L, D], from word embeddings."""
+    def forward(self, words_TLD: Tensor, layout: Layout) -> Tensor:
+        """Return the input of the first layer, [S, D], from word embeddings."""
         positions_LD = self.position_embeddings.weight[: words_TLD.shape[1]]
-        summed_TLD = words_TLD + positions_LD + self.token_type_embeddings.weight[0]
-        return F.dropout(self.LayerNorm(summed_TLD), self.dropout, self.training)
+        summed_SD = layout.pack(words_TLD + positions_LD + self.token_type_embeddings.weight[0])
+        return dropout(self.LayerNorm(summed_SD), self.dropout, self.training)
 
 
 class Intermediate(nn.Module):
@@ -68,9 +72,9 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, 4 * width)
 
-    def forward(self, states_RLD: Tensor) -> Tensor:
-        """Return [R, L, 4 D]."""
-        return F.gelu(self.dense(states_RLD))
+    def forward(self, states_SD: Tensor) -> Tensor:
+        """Return [S, 4 D]."""
+        return F.gelu(self.dense(states_SD))
 
 
 class Layer(nn.Module):
@@ -91,22 +95,35 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(width)
         self.output = ResidualOutput(4 * width, width, dropout)
 
-    def attend_text(self, states_RLD: Tensor, mask_R11L: Tensor) -> Tensor:
-        """Return [R, L, D] after self-attention."""
-        attended: Tensor = self.attention(states_RLD, self.attention.self.keys_values(states_RLD), mask_R11L)
+    def attend_text(self, states_SD: Tensor, layout: Layout) -> Tensor:
+        """Return [S, D] after self-attention."""
+        context = self.attention.self.keys_values(states_SD, layout)
+        attended: Tensor = self.attention(states_SD, layout, context, layout.keys_RL)
         return attended
 
-    def attend_image(
-        self, states_RLD: Tensor, image_BNC: Tensor, image_R: Tensor, record: list[Tensor] | None
+    def attend_text_once(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: Layout) -> Tensor:
+        """Return [P, D] after the attention of single tokens to the texts they stand in, rows of the layout."""
+        context = self.attention.self.keys_values(states_SD, layout).rows(row_P)
+        mask_PL = None if layout.keys_RL is None else layout.keys_RL.index_select(0, row_P)
+        attended: Tensor = self.attention(states_PD, Layout.whole(len(row_P), 1, row_P.device), context, mask_PL)
+        return attended
+
+    def meet_image(
+        self,
+        states_SD: Tensor,
+        layout: Layout,
+        image_BNC: Tensor,
+        image_R: Tensor,
+        record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return [R, L, D] after attention to the image of each row; keys are computed once per image."""
-        context = self.crossattention.self.keys_values(image_BNC).rows(image_R)
-        attended: Tensor = self.crossattention(states_RLD, context, None, record)
-        return attended
+        """Return [S, D] after attention to the image of each row, whose keys are computed once, and feed-forward."""
+        images = Layout.whole(*image_BNC.shape[:2], image_BNC.device)
+        context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).rows(image_R)
+        return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
 
-    def feed_forward(self, states_RLD: Tensor) -> Tensor:
-        """Return [R, L, D]."""
-        transformed: Tensor = self.output(self.intermediate(states_RLD), states_RLD)
+    def feed_forward(self, states_SD: Tensor) -> Tensor:
+        """Return [S, D]."""
+        transformed: Tensor = self.output(self.intermediate(states_SD), states_SD)
         return transformed
 
 
@@ -130,6 +147,10 @@ class Bert(nn.Module):
         heads: attention heads.
         dropout: of attention probabilities and hidden states.
         image_width: C.
+
+    Attributes:
+        packed: whether layers leave out padding, which changes their shapes with every batch but not the result.
+        recompute: whether the backward pass computes activations again instead of keeping them.
     """
 
     def __init__(
@@ -146,6 +167,7 @@ class Bert(nn.Module):
     ) -> None:
         super().__init__()
         self.text_layers = layers
+        self.packed, self.recompute = True, False
         self.embeddings = Embeddings(vocabulary, positions, width, dropout)
         image_widths = [None] * layers + [image_width] * fusion_layers
         self.encoder = LayerStack([Layer(width, heads, dropout, context) for context in image_widths])
@@ -163,10 +185,12 @@ class Bert(nn.Module):
             words_TLD: word embeddings.
             mask_TL: True at tokens, False at padding.
         """
-        states_TLD: Tensor = self.embeddings(words_TLD)
+        layout = self._layout(mask_TL)
+        states_SD: Tensor = self.embeddings(words_TLD, layout)
         for layer in self._layers(0, self.text_layers):
-            states_TLD = layer.feed_forward(layer.attend_text(states_TLD, mask_TL[:, None, None]))
-        return states_TLD
+            states_SD = self._run(layer.attend_text, states_SD, layout)
+            states_SD = self._run(layer.feed_forward, states_SD)
+        return layout.unpack(states_SD)
 
     def fuse(
         self,
@@ -179,8 +203,8 @@ class Bert(nn.Module):
     ) -> Tensor:
         """Return the states of the wanted tokens after the fusion layers, [P, D].
 
-        A text that meets several images attends to itself once in the first layer, and the last layer attends to
-        images for the wanted tokens alone; dropout aside, the result is that of all layers on all pairs and tokens.
+        A text that meets several images attends to itself once in the first layer, and the last layer runs for the
+        wanted tokens alone; dropout aside, the result is that of all layers on all pairs and tokens.
 
         Args:
             states_TLD: of the text layers.
@@ -191,17 +215,26 @@ class Bert(nn.Module):
             record: when given, receives each layer's attention to the image, part of the graph: [R, heads, L, N], of
                 the last layer [P, heads, 1, N].
         """
-        layers = self._layers(self.text_layers, None)
-        states_RLD, mask_RL, image_R = states_TLD, mask_TL, meetings.image_R
-        for layer in layers:
-            states_RLD = layer.attend_text(states_RLD, mask_RL[:, None, None])
-            if layer is layers[0]:
-                states_RLD, mask_RL = states_RLD[meetings.text_R], mask_RL[meetings.text_R]
-            if layer is layers[-1]:
-                states_RLD, image_R = states_RLD[wanted.meeting_P, wanted.token_P, None], image_R[wanted.meeting_P]
-            states_RLD = layer.attend_image(states_RLD, image_BNC, image_R, record)
-            states_RLD = layer.feed_forward(states_RLD)
-        return states_RLD[:, 0]
+        *lower, last = self._layers(self.text_layers, None)
+        layout, row_R = self._layout(mask_TL), meetings.text_R
+        states_SD = layout.pack(states_TLD)
+        for layer in lower:
+            states_SD = self._run(layer.attend_text, states_SD, layout)
+            if layer is lower[0]:
+                layout, token_S = layout.repeated(row_R)
+                states_SD, row_R = states_SD.index_select(0, token_S), torch.arange(len(row_R), device=row_R.device)
+            states_SD = self._run(layer.meet_image, states_SD, layout, image_BNC, meetings.image_R, record)
+        row_P, image_P = row_R.index_select(0, wanted.meeting_P), meetings.image_R.index_select(0, wanted.meeting_P)
+        states_PD = states_SD.index_select(0, layout.place(row_P, wanted.token_P))
+        states_PD = self._run(last.attend_text_once, states_PD, row_P, states_SD, layout)
+        single = Layout.whole(len(row_P), 1, row_P.device)
+        return self._run(last.meet_image, states_PD, single, image_BNC, image_P, record)
+
+    def _layout(self, mask_TL: Tensor) -> Layout:
+        return Layout.packed(mask_TL) if self.packed else Layout.padded(mask_TL)
+
+    def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
+        return run_layer(layer, *inputs, recompute=self.recompute)
 
     def _layers(self, start: int, stop: int | None) -> list[Layer]:
         return [layer for layer in self.encoder.layer[start:stop] if isinstance(layer, Layer)]

@@ -1,6 +1,6 @@
 """The image encoder: timm's Vision Transformer on pixels normalised on the device.
 
-Shapes: B images, H and W pixels, N tokens with the class token first, D width.
+Shapes: B images, H and W pixels, N tokens with the class token first, P = N - 1 patches, D width.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import cast
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from workloads.nn.recomputation import run_layer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of RGB in [0, 1] over CLIP's training images (Radford et al. 2021)."""
@@ -58,4 +60,19 @@ def build_vision_transformer(image_size: int, patch: int, width: int, depth: int
 
 def image_tokens(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
     """Return all tokens after the final LayerNorm, [B, N, D]."""
-    return cast(Tensor, encoder(pixels_B3HW))
+    return tokens_of_patches(encoder, patch_embeddings(encoder, pixels_B3HW))
+
+
+def patch_embeddings(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
+    """Return the patches' embeddings before class token and positions, [B, P, D]."""
+    return cast(Tensor, cast(VisionTransformer, encoder).patch_embed(pixels_B3HW))
+
+
+def tokens_of_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
+    """Return what `image_tokens` makes of images with these patch embeddings, [B, N, D]."""
+    vit = cast(VisionTransformer, encoder)
+    classes_B1D = cast(Tensor, vit.cls_token).expand(len(patches_BPD), -1, -1)
+    states_BND = torch.cat([classes_B1D, patches_BPD], 1) + cast(Tensor, vit.pos_embed)
+    for block in vit.blocks:
+        states_BND = run_layer(block, states_BND, recompute=vit.grad_checkpointing)
+    return cast(Tensor, vit.norm(states_BND))

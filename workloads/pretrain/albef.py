@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workloads.contract import (
     Backward,
@@ -22,6 +22,7 @@ from workloads.contract import (
 )
 from workloads.nn.momentum import move_teacher
 from workloads.objectives.draws import Draws, KeyedDraws
+from workloads.pretrain.albef_compute import apply_compute
 from workloads.pretrain.albef_config import AlbefConfig
 from workloads.pretrain.albef_inference import AlbefInference
 from workloads.pretrain.albef_model import AlbefModel
@@ -70,16 +71,30 @@ class AlbefWorkload:
             load_initial_weights(model.student, self.config.model)
             model.start_teacher()
         self._model = model.to(device)
+        apply_compute(self._model, self.config.compute)
         return self._model
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Return the student's parameters: 1-d ones and biases without weight decay, all others with."""
+        """Return the student's parameters: 1-d ones and biases without weight decay, all others with.
+
+        So position embeddings and the class token decay, as in the official code; the temperature does on request.
+        """
         named = list(self.model.student.named_parameters())
         spared = {name for name, parameter in named if parameter.ndim == 1 or name.endswith(".bias")}
+        if not self.config.contrastive.decay_temperature:
+            spared.add("temp")
         return (
             ParameterGroup("no_decay", [parameter for name, parameter in named if name in spared], weight_decay=False),
             ParameterGroup("decay", [parameter for name, parameter in named if name not in spared], weight_decay=True),
         )
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        """Return the image encoder's blocks and BERT's layers, of student and teacher."""
+        encoders = (self.model.student, self.model.teacher)
+        stacks = [
+            stack for own in encoders for stack in (own.visual_encoder.get_submodule("blocks"), own.bert.encoder.layer)
+        ]
+        return [block for stack in stacks for block in stack.children()]
 
     def begin_step(self, clock: Clock) -> None:
         """Move the teacher towards the student that the last step left."""

@@ -64,12 +64,9 @@ def _adversarial(config: AlbefConfig) -> Iterator[Problem]:
     options = config.adversarial
     if not options.steps:
         return
-    if not options.perturb:
-        yield Problem("adversarial.perturb", "names no modality; set [text], [image] or both, or adversarial.steps=0")
-    if len(set(options.perturb)) < len(options.perturb):
-        yield Problem("adversarial.perturb", "names a modality twice")
     if not (config.matching.enabled or config.masking.enabled):
         yield Problem("adversarial.steps", "perturbs matching and masking, but both are off; enable one or set 0")
+    yield from _modalities(options)
     yield from _start(options)
 
 
@@ -78,3 +75,18 @@ def _start(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem(
             "adversarial.steps", "a single pass from a zero perturbation perturbs nothing; set 2 or init: uniform"
         )
+    if options.init == "uniform" and options.max_norm is not None and options.init_radius > options.max_norm:
+        yield Problem(
+            "adversarial.init_radius", f"starts outside the ball; set at most adversarial.max_norm ({options.max_norm})"
+        )
+
+
+def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
+    if not options.perturb:
+        yield Problem("adversarial.perturb", "names no modality; set [text], [image] or both, or adversarial.steps=0")
+    if len(set(options.perturb)) < len(options.perturb):
+        yield Problem("adversarial.perturb", "names a modality twice")
+    if options.form != "separate" and len(set(options.perturb)) == 1:
+        yield Problem("adversarial.form", f"{options.form} needs perturb: [text, image]; for one modality set separate")
+    if options.image_at == "patches" and options.perturb and "image" not in options.perturb:
+        yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")

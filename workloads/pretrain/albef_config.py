@@ -110,6 +110,9 @@ class ContrastiveConfig(Section):
     temperature_range: tuple[float, float] = Field(
         (0.001, 0.5), strict=False, description="Bounds that the temperature is clamped to before every micro-batch."
     )
+    decay_temperature: bool = Field(
+        False, description="Apply weight decay to the temperature, as the official code does."
+    )
 
     @field_validator("temperature_range")
     @classmethod
@@ -145,18 +148,41 @@ class DistillationConfig(Section):
 
 
 class AdversarialConfig(Section):
-    """VILLA adversarial steps on word embeddings and image tokens."""
+    """VILLA adversarial steps on matching and masked language."""
 
-    steps: int = Field(0, ge=0, description="Perturbed passes K per modality and micro-batch; 0 switches them off.")
+    steps: int = Field(
+        0, ge=0, description="Perturbed passes K per micro-batch, for each modality apart or for both; 0 for none."
+    )
     step_size: float = Field(1e-3, gt=0, description="Length of an ascent step of the perturbation.")
-    perturb: tuple[Literal["text", "image"], ...] = Field(
-        ("text",), strict=False, description="Modalities to perturb, one at a time."
+    perturb: tuple[Literal["text", "image"], ...] = Field(("text",), strict=False, description="Modalities to perturb.")
+    form: Literal["separate", "together", "alternating"] = Field(
+        "separate",
+        description="How two modalities combine: separate perturbs one per pass and adds their terms (the paper), "
+        "together perturbs both in every pass (released code), alternating is separate at half the weight (released "
+        'code with "alter").',
+    )
+    image_at: Literal["tokens", "patches"] = Field(
+        "tokens",
+        description="Where an image is perturbed: tokens are the image encoder's output, so that a pass re-runs the "
+        "fusion layers alone; patches are the patch embeddings, which re-runs the image encoder too.",
     )
     init: Literal["zero", "uniform"] = Field("zero", description="Where the perturbation starts.")
-    init_radius: float = Field(1e-2, gt=0, description="Bound of the uniform start, before division by sqrt(elements).")
+    init_radius: float = Field(
+        1e-2, gt=0, description="Bound of the uniform start, before division by sqrt(elements of a pair)."
+    )
     norm: Literal["l2", "linf"] = Field("l2", description="Norm of an ascent step and of the bound.")
     max_norm: float | None = Field(None, gt=0, description="Largest norm of a perturbation; none when left out.")
+    clean_loss: bool = Field(
+        True,
+        description="Whether the clean fusion losses count beside the perturbed ones (the paper); in the released code "
+        "the first pass from a zero start stands for them.",
+    )
     kl_weight: float = Field(1.5, ge=0, description="Weight of the symmetric divergence from the clean predictions.")
+    kl_reduction: Literal["rows", "elements"] = Field(
+        "rows",
+        description="rows is the mean over predictions of the sum over classes (released VQA, entailment and NLVR2); "
+        "elements also divides by the classes (released VCR), which over a vocabulary leaves next to nothing.",
+    )
     active: tuple[float, float] = Field(
         (0.0, 1.0), strict=False, description="Part of the run with adversarial steps, as shares from and to."
     )
@@ -167,6 +193,22 @@ class AdversarialConfig(Section):
         if not 0 <= value[0] < value[1] <= 1:
             raise ValueError("must be two shares of the run in [0, 1], smaller first")
         return value
+
+
+class ComputeConfig(Section):
+    """How the mathematics is carried out; random numbers of dropout and perturbations aside, not what it gives."""
+
+    packed: bool = Field(True, description="Leave padding out of the text and fusion layers; false keeps shapes fixed.")
+    length_multiple: int = Field(
+        1, ge=1, description="Round the longest caption of a micro-batch up to this many tokens, for fewer shapes."
+    )
+    masked_multiple: int = Field(
+        1, ge=1, description="Round the masked tokens of a micro-batch up to this many, for fewer shapes."
+    )
+    compile: bool = Field(False, description="Compile the layers with torch.compile.")
+    gradient_checkpointing: bool = Field(
+        False, description="Keep the inputs of layers alone and compute the rest again in the backward pass."
+    )
 
 
 class AlbefConfig(Section):
@@ -180,6 +222,7 @@ class AlbefConfig(Section):
     masking: MaskingConfig = MaskingConfig()
     distillation: DistillationConfig = DistillationConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
+    compute: ComputeConfig = ComputeConfig()
 
     @model_validator(mode="before")
     @classmethod

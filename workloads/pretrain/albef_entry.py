@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from workloads.contract import BatchShape, Problem, Transform, Workload
 from workloads.pretrain.albef_check import problems
@@ -16,6 +16,14 @@ class AlbefEntry:
     def config_type(self) -> type[AlbefConfig]:
         """The recipe keys of ALBEF."""
         return AlbefConfig
+
+    @property
+    def architecture_keys(self) -> Sequence[str]:
+        """The sizes of encoders, heads and queue."""
+        vision = [f"model.vision.{key}" for key in ("patch", "width", "depth", "heads")]
+        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
+        others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
+        return [*vision, *(f"model.text.{key}" for key in text), *others]
 
     def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""

@@ -1,7 +1,7 @@
 """The objectives of the fusion layers, matching and masked language, as one function of encoded texts and images.
 
 Shapes: B captions and images, T texts (captions, then masked captions), R texts that meet an image, L text tokens,
-N image tokens, M masked tokens, D text width, C image width, V vocabulary.
+N image tokens, M masked tokens, P masked tokens and filling, D text width, C image width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -57,15 +57,16 @@ class FusionTask:
         matches = 0 if self.pairs is None else len(self.pairs.text_R)
         return self._losses(fused_PD[:matches], fused_PD[matches:])
 
-    def _losses(self, matched_RD: Tensor, masked_MD: Tensor) -> FusionLosses:
+    def _losses(self, matched_RD: Tensor, masked_PD: Tensor) -> FusionLosses:
         matching = masked_language = matched_RD.new_zeros(())
         logits = []
         if self.pairs is not None:
             logits.append(self.student.match_logits(matched_RD))
             matching = matching_loss(logits[-1])
         if self.texts.masked is not None:
-            logits.append(self.student.text_encoder.word_logits(masked_MD))
-            masked_language = masked_language_loss(logits[-1], self.texts.masked.label, self.teacher_MV, self.alpha)
+            label_M = self.texts.masked.label
+            logits.append(self.student.text_encoder.word_logits(masked_PD)[: len(label_M)])
+            masked_language = masked_language_loss(logits[-1], label_M, self.teacher_MV, self.alpha)
         return FusionLosses(matching, masked_language, tuple(logits))
 
     def _meetings(self, device: torch.device) -> tuple[Meetings, Wanted]:

@@ -89,12 +89,14 @@ class AlbefInference:
 
     @torch.no_grad()
     def _plain_attention(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        rows, length = text.mask_BL.shape
-        every = Wanted(*torch.ones_like(text.mask_BL).nonzero(as_tuple=True))
+        every = Wanted(*text.mask_BL.nonzero(as_tuple=True))
         record: list[Tensor] = []
-        meetings = Meetings.one_to_one(rows, self.device)
+        meetings = Meetings.one_to_one(len(text.mask_BL), self.device)
         self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, every, record)
-        return record[-1].mean(1).view(rows, length, -1)
+        maps_P1N = record[-1].mean(1)
+        maps_BLN = maps_P1N.new_zeros(*text.mask_BL.shape, maps_P1N.shape[-1])
+        maps_BLN[text.mask_BL] = maps_P1N[:, 0]
+        return maps_BLN
 
     def _match(self, text: TextFeatures, image: ImageFeatures, record: list[Tensor] | None) -> Tensor:
         rows = len(text.states_BLD)

@@ -41,12 +41,12 @@ class MicroStep:
         """Call `backward` on the losses of a micro-batch and return its metrics and momentum features."""
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
-        texts = read_texts(batch, self.draws if config.masking.enabled else None)
+        texts = read_texts(batch, self.draws if config.masking.enabled else None, config.compute)
         teacher = ask_teacher(self.model.teacher, config, batch["image"], texts, self.alpha)
         encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
         compared = self._contrast(encoded, teacher)
         task = FusionTask(student, texts, self._pairs(compared), teacher.words_MV, self.alpha)
-        metrics = self._train(task, encoded, compared, backward)
+        metrics = self._train(task, batch["image"], encoded, compared, backward)
         return MicroResult(metrics, self._shared(teacher.features))
 
     @property
@@ -67,7 +67,7 @@ class MicroStep:
         return matching_pairs(self.draws.negatives(compared.own))
 
     def _train(
-        self, task: FusionTask, encoded: Encoded, compared: Contrast, backward: Backward
+        self, task: FusionTask, image_B3HW: Tensor, encoded: Encoded, compared: Contrast, backward: Backward
     ) -> Mapping[str, Tensor]:
         clean = task(encoded.states_TLD, encoded.image_BNC)
         loss = compared.loss + clean.total
@@ -82,11 +82,13 @@ class MicroStep:
         }
         options = self.config.adversarial
         if adversarial_is_active(options, self.clock.progress):
-            remainder, adversarial = train_adversarially(task, encoded, clean, options, self.clock.draw, backward)
-            loss = loss + remainder
+            fusion, adversarial = train_adversarially(
+                task, image_B3HW, encoded, clean, options, self.clock.draw, backward
+            )
+            loss = compared.loss + fusion
             metrics |= {"loss_adversarial": adversarial.task, "adversarial_divergence": adversarial.divergence}
         if loss.requires_grad:
-            backward(loss)
+            backward(loss, final=True)
         return {name: metrics[name].detach().clone() for name in metric_names(self.config, self.clock.progress)}
 
     def _shared(self, features: MomentumFeatures | None) -> Mapping[str, Tensor]:

@@ -1,6 +1,6 @@
 """What the momentum teacher says about a micro-batch, without gradients.
 
-Shapes: B captions and images, T texts, M masked tokens, E embedding width, V vocabulary.
+Shapes: B captions and images, T texts, M masked tokens, P masked tokens and filling, E embedding width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, tex
     below = slice(texts.captions, None)
     meetings = Meetings.one_to_one(texts.captions, tokens_BNC.device)
     wanted = Wanted(texts.masked.caption, texts.masked.position)
-    fused_MD = teacher.bert.fuse(states_TLD[below], texts.mask_TL[below], tokens_BNC, meetings, wanted)
-    logits_MV = teacher.text_encoder.word_logits(fused_MD)
+    fused_PD = teacher.bert.fuse(states_TLD[below], texts.mask_TL[below], tokens_BNC, meetings, wanted)
+    logits_MV = teacher.text_encoder.word_logits(fused_PD)[: len(texts.masked.label)]
     return at_least_float32(logits_MV).softmax(1)

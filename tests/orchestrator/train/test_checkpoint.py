@@ -14,6 +14,8 @@ from orchestrator.train.checkpoint import (
     RunState,
     load_checkpoint,
     load_newest,
+    load_state,
+    optimizer_tensors,
     prune,
     restore_optimizer,
     save_checkpoint,
@@ -31,10 +33,14 @@ def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
+def state_of(step: int) -> RunState:
+    return RunState(step, 42, "recipe", "index", "run-id", "toy", {"width": 3}, step / 10)
+
+
 def save(run: RunFolder, step: int) -> Path:
     model, optimizer = trained(step)
-    state = RunState(step, 42, "recipe", "index", "run-id")
-    return Path(save_checkpoint(run.checkpoints, state, model.state_dict(), optimizer).path)
+    moments = optimizer_tensors(optimizer, model)
+    return Path(save_checkpoint(run.checkpoints, state_of(step), model.state_dict(), moments).path)
 
 
 @pytest.fixture
@@ -46,10 +52,11 @@ def test_training_goes_on_exactly_from_a_checkpoint(run: RunFolder) -> None:
     save(run, 3)
     loaded = load_newest(run)
     assert loaded is not None
-    assert loaded.state == RunState(3, 42, "recipe", "index", "run-id")
+    assert loaded.state == state_of(3)
+    assert load_state(run.committed_checkpoints()[0]) == state_of(3)
     model, optimizer = trained(0)
     model.load_state_dict(dict(loaded.model))
-    restore_optimizer(optimizer, loaded.optimizer)
+    restore_optimizer(optimizer, model, loaded.optimizer)
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.ones(2, 5)).square().sum().backward()
@@ -94,10 +101,25 @@ def test_a_damaged_manifest_is_passed_over(run: RunFolder) -> None:
 
 def test_an_unknown_format_version_is_refused(run: RunFolder) -> None:
     place = save(run, 1)
-    manifest = (place / "manifest.json").read_text().replace('"format_version": 1', '"format_version": 99')
+    manifest = (place / "manifest.json").read_text().replace('"format_version": 2', '"format_version": 99')
     (place / "manifest.json").write_text(manifest)
     with pytest.raises(CheckpointError, match="format version 99 is unknown"):
         load_checkpoint(run.committed_checkpoints()[0])
+
+
+def test_moments_follow_their_parameters_into_other_groups() -> None:
+    model, optimizer = trained(2)
+    other = torch.optim.AdamW([{"params": [model.bias]}, {"params": [model.weight]}], lr=0.1)
+    restore_optimizer(other, model, optimizer_tensors(optimizer, model))
+    for parameter in model.parameters():
+        for entry in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(other.state[parameter][entry], optimizer.state[parameter][entry])
+
+
+def test_moments_of_an_unknown_parameter_are_refused() -> None:
+    model, optimizer = trained(1)
+    with pytest.raises(CheckpointError, match="optimiser state of gone, which this run does not train"):
+        restore_optimizer(optimizer, model, {"exp_avg/gone": torch.zeros(3)})
 
 
 def test_no_checkpoint_is_none(run: RunFolder) -> None:
@@ -126,9 +148,9 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(tmp_path: Path
         with pytest.raises(CheckpointError, match=r"step 2 .*No space left on device.*Free some space"):
             save_checkpoint(
                 run.checkpoints,
-                RunState(2, 42, "recipe", "index", "run-id"),
+                state_of(2),
                 model.state_dict(),
-                torch.optim.AdamW(model.parameters()),
+                {},
             )
         assert [place.name for place in run.checkpoints.list()] == ["step-00000001"]
         assert load_newest(run) is not None

@@ -39,9 +39,9 @@ def remember(plan: Plan, status: str = "KILLED") -> None:
 
 
 def save(plan: Plan, step: int) -> None:
-    model = torch.nn.Linear(1, 1)
-    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id")
-    save_checkpoint(plan.run.checkpoints, state, model.state_dict(), torch.optim.AdamW(model.parameters()))
+    config = plan.resolved.workload.model_dump(mode="json")
+    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id", "albef", config, None)
+    save_checkpoint(plan.run.checkpoints, state, torch.nn.Linear(1, 1).state_dict(), {})
 
 
 def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from orchestrator.stream.order import Order
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.sharing import Sharing
 from orchestrator.train.collective import current_collective
+from orchestrator.train.parallel.replicated import Replicated
 from orchestrator.train.step import StepOutcome, Stepper
 from workloads.contract import KeyedRandom
 
@@ -51,7 +52,9 @@ def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict
     workload = ToyWorkload(ToyConfig())
     device = torch.device("cpu")
     model = workload.build(device, KeyedRandom((1,))).double()
-    stepper = Stepper(recipe, workload, current_collective(device), STEPS, index.total, device)
+    collective = current_collective(device)
+    parallel = Replicated(list(model.parameters()), collective, bucket_bytes=64)
+    stepper = Stepper(recipe, workload, parallel, collective, STEPS, index.total, device)
     sharing = Sharing(MICRO_BATCHES, workers, segment_steps=3, first_step=0, steps=STEPS)
     outcomes = [stepper.run(step, reader.read(sharing.share(step, rank))) for step in range(STEPS)]
     return outcomes, model.state_dict()

@@ -38,6 +38,46 @@ def test_position_embeddings_follow_the_grid(tmp_path: Path) -> None:
     torch.testing.assert_close(positions[:, 1:].mean(1), state["pos_embed"][:, 1:].mean(1), rtol=0, atol=0.02)
 
 
+def test_positions_are_resized_without_antialiasing(tmp_path: Path) -> None:
+    """Bicubic weights of the half-way point between samples (a = -0.75), by hand, at the centre of a row."""
+    state, path = saved(tmp_path)
+    smaller = encoder(size=16)
+    load_vision_weights(smaller, path, grid=2)
+    weights = torch.tensor([-0.09375, 0.59375, 0.59375, -0.09375])
+    rows = torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]])
+    grid = state["pos_embed"][0, 1:].view(4, 4, 16)
+    taps = torch.zeros(2, 4)
+    for out in range(2):
+        for tap in range(4):
+            taps[out, rows[out, tap]] += weights[tap]
+    expected = torch.einsum("ai,bj,ijd->abd", taps, taps, grid)
+    found = smaller.state_dict()["pos_embed"][0, 1:].view(2, 2, 16)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_official_deit_file_gives_timms_own_outputs(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(4)
+    theirs = timm.create_model("deit_tiny_patch16_224", pretrained=False, num_classes=7).eval()
+    torch.save({"model": theirs.state_dict()}, tmp_path / "deit_tiny_patch16_224.pth")
+    ours = build_vision_transformer(image_size=224, patch=16, width=192, depth=12, heads=3).eval()
+    report = load_vision_weights(ours, str(tmp_path / "deit_tiny_patch16_224.pth"), grid=14)
+    assert report.left_over == ("head.weight", "head.bias")
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), theirs.forward_features(image), rtol=1e-5, atol=1e-5)
+
+
+def test_a_distilled_deit_is_refused(tmp_path: Path) -> None:
+    import timm
+
+    theirs = timm.create_model("deit_tiny_distilled_patch16_224", pretrained=False)
+    torch.save({"model": theirs.state_dict()}, tmp_path / "distilled.pth")
+    with pytest.raises(WorkloadError, match="is no plain ViT: 198 tokens"):
+        load_vision_weights(encoder(), str(tmp_path / "distilled.pth"), grid=4)
+
+
 def test_a_shallower_file_is_refused(tmp_path: Path) -> None:
     _, path = saved(tmp_path)
     with pytest.raises(WorkloadError, match=r"model.vision_weights: .* lacks blocks.1.*choose a plain ViT"):

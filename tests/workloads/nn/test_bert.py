@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from workloads.nn.bert import Bert, Meetings, Wanted
+from workloads.nn.packing import Layout
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -26,11 +27,12 @@ def batch() -> Batch:
 
 def every_token(bert: Bert, states: Tensor, mask: Tensor, image: Tensor) -> Tensor:
     """All fusion layers on one text and one image, for every token."""
+    layout = Layout.padded(mask)
+    states = layout.pack(states)
     for layer in bert.encoder.layer[2:]:
-        states = layer.attend_text(states, mask[:, None, None])
-        states = layer.attend_image(states, image, torch.zeros(1, dtype=torch.long), None)
-        states = layer.feed_forward(states)
-    return states[0]
+        states = layer.attend_text(states, layout)
+        states = layer.meet_image(states, layout, image, torch.zeros(1, dtype=torch.long))
+    return states
 
 
 def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert: Bert, batch: Batch) -> None:

@@ -1,6 +1,14 @@
 import torch
 
-from workloads.nn.vision import CLIP_MEAN, CLIP_STD, PixelNormalizer, build_vision_transformer, image_tokens
+from workloads.nn.vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    PixelNormalizer,
+    build_vision_transformer,
+    image_tokens,
+    patch_embeddings,
+    tokens_of_patches,
+)
 
 
 def test_bytes_are_normalised_as_clip_does() -> None:
@@ -25,3 +33,11 @@ def test_all_tokens_come_out_normalised() -> None:
     tokens = image_tokens(encoder, torch.randn(2, 3, 32, 32))
     assert tokens.shape == (2, 17, 24)
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 17), rtol=0, atol=1e-5)
+
+
+def test_patch_embeddings_lead_to_the_same_tokens() -> None:
+    encoder = build_vision_transformer(image_size=32, patch=8, width=24, depth=2, heads=2)
+    pixels = torch.randn(2, 3, 32, 32)
+    patches = patch_embeddings(encoder, pixels)
+    assert patches.shape == (2, 16, 24)
+    torch.testing.assert_close(tokens_of_patches(encoder, patches), image_tokens(encoder, pixels))

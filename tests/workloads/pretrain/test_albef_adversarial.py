@@ -1,17 +1,18 @@
-"""Adversarial ALBEF steps against one plain graph with fixed perturbations."""
+"""Adversarial ALBEF steps against plain autograd on one kept graph."""
 
 from collections.abc import Callable
+from itertools import starmap
 
 import pytest
 import torch
 from torch import Tensor
 
 from workloads.contract import Clock
-from workloads.objectives.adversarial import start_perturbation, symmetric_divergence
 from workloads.objectives.matching import matching_pairs
+from workloads.objectives.perturbation import start_perturbation
 from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_adversarial import adversarial_is_active, options_of
-from workloads.pretrain.albef_config import AdversarialConfig
+from workloads.pretrain.albef_adversarial import adversarial_is_active
+from workloads.pretrain.albef_config import AdversarialConfig, ComputeConfig
 from workloads.pretrain.albef_contrast import contrast
 from workloads.pretrain.albef_fusion import FusionLosses, FusionTask
 from workloads.pretrain.albef_teacher import ask_teacher
@@ -19,59 +20,125 @@ from workloads.pretrain.albef_texts import read_texts
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]
+Passes = list[dict[str, Tensor]]
 
 SETTINGS = {"init": "uniform", "init_radius": 0.5, "step_size": 0.3, "kl_weight": 0.7}
 
 
-def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Student gradients of L_std + 1/K sum_k (L + w KLsym) per modality, with words or image tokens shifted."""
+def kl_both_ways(left: Tensor, right: Tensor) -> Tensor:
+    p, q = left.softmax(1), right.softmax(1)
+    return (p * (p.log() - q.log()) + q * (q.log() - p.log())).sum(1).mean()
+
+
+def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[dict[str, Tensor], float]:
+    """Gradients of the student by VILLA's loop, every pass from pixels and words up; and the adversarial loss."""
     student, config = workload.model.student, workload.config
     draws, options = workload._keyed_draws(clock), config.adversarial
-    texts = read_texts(batch, draws)
+    texts = read_texts(batch, draws, ComputeConfig())
     teacher = ask_teacher(workload.model.teacher, config, batch["image"], texts, 0.4)
-    words, states, image = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
-    compared = contrast(workload.model, student.encode(batch["image"], *texts[:2]), teacher.features, 0.4)
+    encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
+    compared = contrast(workload.model, encoded, teacher.features, 0.4)
     task = FusionTask(student, texts, matching_pairs(draws.negatives(compared.own)), teacher.words_MV, 0.4)
-    clean = task(states, image)
 
-    def perturbed(modality: str, shift: Tensor) -> FusionLosses:
-        if modality == "image":
-            return task(states, image + shift)
-        return task(student.bert.encode(words + torch.cat([shift, shift]), texts.mask_TL), image)
+    def perturbed(shifts: dict[str, Tensor]) -> FusionLosses:
+        added = shifts.get("image", torch.zeros(()))
+        at_patches = options.image_at == "patches"
+        hook = student.visual_encoder.patch_embed.register_forward_hook(
+            lambda module, inputs, output: output + added if at_patches else output
+        )
+        image = student.image_tokens(batch["image"]) + (0 if at_patches else added)
+        hook.remove()
+        words = student.bert.words(texts.input_ids_TL)
+        words = words + torch.cat([shifts["text"], shifts["text"]]) if "text" in shifts else words
+        return task(student.bert.encode(words, texts.mask_TL), image)
 
-    total, adversarial = compared.loss + clean.total, 0.0
-    for modality in options.perturb:
-        like = image if modality == "image" else words[:4]
-        shift = start_perturbation(like.detach(), options_of(options), clock.draw.child("perturb", modality))
+    clean = perturbed({})
+    real = texts.mask_TL[:4]
+    like = {
+        "text": encoded.words_TLD[:4],
+        "image": encoded.image_BNC if options.image_at == "tokens" else encoded.image_BNC[:, 1:],
+    }
+    passes = [list(options.perturb)] if options.form == "together" else [[name] for name in options.perturb]
+    divisor = options.steps * (len(passes) if options.form == "alternating" else 1)
+    (compared.loss + (clean.total if options.clean_loss else 0)).backward(retain_graph=True)
+    adversarial = 0.0
+    for names in passes:
+        shifts = {
+            name: start_perturbation(
+                like[name].detach(), 0.5, clock.draw.child("perturb", name), real if name == "text" else None
+            )
+            for name in names
+        }
         for _ in range(options.steps):
-            probe = shift.clone().requires_grad_()
-            losses = perturbed(modality, probe)
-            divergence = sum(symmetric_divergence(*pair) for pair in zip(losses.logits, clean.logits, strict=True))
-            term = losses.total + options.kl_weight * divergence
-            total, adversarial = total + term / options.steps, adversarial + losses.total.detach() / options.steps
-            (gradient,) = torch.autograd.grad(term, probe, retain_graph=True)
-            shift = shift + options.step_size * gradient / gradient.flatten(1).norm(dim=1)[:, None, None]
-    return torch.autograd.grad(total, list(student.parameters())), adversarial
+            shifts = {name: shift.detach().requires_grad_() for name, shift in shifts.items()}
+            losses = perturbed(shifts)
+            divergence = sum(starmap(kl_both_ways, zip(losses.logits, clean.logits, strict=True)))
+            ((losses.total + options.kl_weight * divergence) / divisor).backward(retain_graph=True)
+            adversarial += float(losses.total.detach()) / divisor
+            shifts = {
+                name: shift + options.step_size * shift.grad / shift.grad.flatten(1).norm(dim=1)[:, None, None]
+                for name, shift in shifts.items()
+            }
+    return {name: parameter.grad.clone() for name, parameter in student.named_parameters()}, adversarial
 
 
-@pytest.mark.parametrize("perturb", [("text",), ("image",), ("text", "image")])
+FORMS = [
+    {"perturb": ("text",)},
+    {"perturb": ("image",)},
+    {"perturb": ("text", "image")},
+    {"perturb": ("image",), "image_at": "patches"},
+    {"perturb": ("text", "image"), "form": "together"},
+    {"perturb": ("text", "image"), "form": "together", "image_at": "patches", "clean_loss": False},
+    {"perturb": ("text", "image"), "form": "alternating", "clean_loss": False},
+    {"perturb": ("text", "image"), "form": "alternating", "image_at": "patches"},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_gradients_equal_the_restatement(
-    small: Small, micro_batch: dict[str, Tensor], clock: At, perturb: tuple[str, ...], steps: int
+    small: Small, micro_batch: dict[str, Tensor], clock: At, form: dict[str, object], steps: int
 ) -> None:
-    workload = small(adversarial={"steps": steps, "perturb": perturb, **SETTINGS})
+    workload = small(adversarial={"steps": steps, **form, **SETTINGS})
     expected, adversarial = restated(workload, micro_batch, clock(1))
+    workload.model.student.zero_grad()
     constant = 0.25
-    result = workload.micro_step(micro_batch, clock(1), lambda loss, retain_graph=False: (loss * constant).backward())
-    torch.testing.assert_close(result.metrics["loss_adversarial"], adversarial, rtol=1e-10, atol=0)
-    for (name, parameter), wanted in zip(workload.model.student.named_parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad / constant, wanted, rtol=1e-7, atol=1e-11, msg=name)
+    result = workload.micro_step(
+        micro_batch, clock(1), lambda loss, retain_graph=False, final=False: (loss * constant).backward()
+    )
+    assert float(result.metrics["loss_adversarial"]) == pytest.approx(adversarial, rel=1e-10)
+    for name, parameter in workload.model.student.named_parameters():
+        torch.testing.assert_close(parameter.grad / constant, expected[name], rtol=1e-7, atol=1e-11, msg=name)
+
+
+def test_a_single_pair_without_masking_leaves_nothing_to_perturb(
+    small: Small, micro_batch: dict[str, Tensor], clock: At
+) -> None:
+    workload = small(adversarial={"steps": 2}, masking={"enabled": False})
+    single = {name: rows[:1] for name, rows in micro_batch.items()}
+    result = workload.micro_step(single, clock(1), lambda loss, retain_graph=False, final=False: loss.backward())
+    assert result.metrics["loss_adversarial"] == 0
+    assert workload.model.student.temp.grad is not None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_gradients_are_close_to_those_of_float32(
+    small: Small, micro_batch: dict[str, Tensor], clock: At, form: dict[str, object]
+) -> None:
+    def gradient(autocast: bool) -> Tensor:
+        workload = small(adversarial={"steps": 3, **form, **SETTINGS})
+        workload.model.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            workload.micro_step(micro_batch, clock(1), lambda loss, retain_graph=False, final=False: loss.backward())
+        return torch.cat([parameter.grad.flatten() for parameter in workload.model.student.parameters()])
+
+    assert torch.nn.functional.cosine_similarity(gradient(True), gradient(False), dim=0) > 0.98
 
 
 def test_inactive_steps_change_nothing(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
-    off = small().micro_step(micro_batch, clock(1), lambda loss, retain_graph=False: loss.backward())
+    off = small().micro_step(micro_batch, clock(1), lambda loss, retain_graph=False, final=False: loss.backward())
     later = small(adversarial={"steps": 2, "active": (0.5, 1.0)})
-    result = later.micro_step(micro_batch, clock(1), lambda loss, retain_graph=False: loss.backward())
+    result = later.micro_step(micro_batch, clock(1), lambda loss, retain_graph=False, final=False: loss.backward())
     torch.testing.assert_close(dict(result.metrics), dict(off.metrics), rtol=0, atol=0)
 
 

@@ -62,6 +62,10 @@ def test_presets_are_sound(preset: str) -> None:
         (config(adversarial={"steps": 2, "perturb": ()}), "adversarial.perturb"),
         (config(adversarial={"steps": 2, "perturb": ("text", "text")}), "adversarial.perturb"),
         (config(adversarial={"steps": 1}), "adversarial.steps"),
+        (config(adversarial={"steps": 2, "form": "together"}), "adversarial.form"),
+        (config(adversarial={"steps": 2, "form": "alternating", "perturb": ("image",)}), "adversarial.form"),
+        (config(adversarial={"steps": 2, "image_at": "patches"}), "adversarial.image_at"),
+        (config(adversarial={"steps": 2, "init": "uniform", "max_norm": 0.005}), "adversarial.init_radius"),
         (
             config(adversarial={"steps": 2}, matching={"enabled": False}, masking={"enabled": False}),
             "adversarial.steps",

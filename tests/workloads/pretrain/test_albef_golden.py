@@ -38,7 +38,7 @@ CONFIG = AlbefConfig.model_validate(
             "vision_weights": None,
             "text_weights": None,
         },
-        "contrastive": {"queue_size": 16},
+        "contrastive": {"queue_size": 16, "decay_temperature": True},
         "distillation": {"ramp_epochs": 0.0},
     }
 )
@@ -92,7 +92,7 @@ def trained() -> tuple[AlbefWorkload, list[dict[str, float]], dict[str, Tensor]]
     for step in range(3):
         optimizer.zero_grad()
         workload.begin_step(clock(step))
-        result = workload.micro_step(batch, clock(step), lambda loss, retain_graph=False: loss.backward())
+        result = workload.micro_step(batch, clock(step), lambda loss, retain_graph=False, final=False: loss.backward())
         gradients = {name: p.grad.clone() for name, p in workload.model.student.named_parameters()}
         first_gradients = first_gradients or gradients
         norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients.values()))

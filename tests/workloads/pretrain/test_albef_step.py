@@ -14,7 +14,7 @@ At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]
 
 
-def plain(loss: Tensor, retain_graph: bool = False) -> None:
+def plain(loss: Tensor, retain_graph: bool = False, final: bool = False) -> None:
     loss.backward(retain_graph=retain_graph)
 
 
@@ -171,14 +171,35 @@ def test_teacher_dropout_follows_the_recipe(small: Small, clock: At, on: bool) -
     assert workload.model.student.training
 
 
-def test_vectors_biases_and_nothing_else_escape_weight_decay(small: Small) -> None:
+def test_vectors_biases_and_the_temperature_escape_weight_decay(small: Small) -> None:
     workload = small()
     spared, decayed = workload.parameter_groups()
     assert (spared.weight_decay, decayed.weight_decay) == (False, True)
-    assert all(parameter.ndim == 1 for parameter in spared.parameters)
-    assert all(parameter.ndim != 1 for parameter in decayed.parameters)
-    assert any(parameter is workload.model.student.temp for parameter in decayed.parameters)
+    assert all(parameter.ndim <= 1 for parameter in spared.parameters)
+    assert all(parameter.ndim > 1 for parameter in decayed.parameters)
     assert len(spared.parameters) + len(decayed.parameters) == len(list(workload.model.student.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("decay_temperature", "name", "decays"),
+    [
+        (False, "temp", False),
+        (True, "temp", True),
+        (False, "visual_encoder.pos_embed", True),
+        (False, "visual_encoder.cls_token", True),
+        (False, "text_encoder.bert.embeddings.word_embeddings.weight", True),
+        (False, "text_encoder.bert.embeddings.LayerNorm.weight", False),
+        (False, "text_encoder.cls.predictions.bias", False),
+    ],
+)
+def test_weight_decay_is_the_official_one_but_for_the_temperature(
+    small: Small, decay_temperature: bool, name: str, decays: bool
+) -> None:
+    workload = small(contrastive={"decay_temperature": decay_temperature})
+    parameter = workload.model.student.get_parameter(name)
+    spared, decayed = workload.parameter_groups()
+    assert any(parameter is other for other in decayed.parameters) is decays
+    assert any(parameter is other for other in spared.parameters) is not decays
 
 
 @pytest.mark.parametrize("steps", [0, 2])

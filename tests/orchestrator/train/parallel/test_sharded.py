@@ -1,0 +1,227 @@
+"""Workers that hold shards train the same model as one worker alone. Real processes, real gloo, a tiny ALBEF."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe, ScaleSection
+from orchestrator.storage.location import locate
+from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.train.checkpoint import RunState, load_checkpoint, optimizer_tensors, save_checkpoint
+from orchestrator.train.collective import current_collective
+from orchestrator.train.initial import Beginning
+from orchestrator.train.parallel.choice import share_model
+from orchestrator.train.parallel.sharded import Sharded
+from orchestrator.train.step import Stepper
+from workloads.contract import KeyedRandom
+from workloads.pretrain.albef import AlbefWorkload
+from workloads.pretrain.albef_config import AlbefConfig
+
+CPU = torch.device("cpu")
+Precision = Literal["float32", "float64"]
+STEPS, SIZE, WORKERS = 3, 4, 2
+FULL = (SIZE,) * 12
+UNEVEN = (SIZE, 1, SIZE, 0, SIZE, SIZE, 0, 0, 1)  # three per step: for two workers, two and one
+CASES: dict[str, tuple[int, tuple[int, ...], int, Precision]] = {
+    "two": (2, FULL[:6], 0, "float64"),
+    "four": (4, FULL, 0, "float64"),
+    "uneven": (3, UNEVEN, 0, "float64"),
+    "adversarial": (2, FULL[:6], 2, "float64"),
+    "single": (2, FULL[:6], 0, "float32"),
+}
+"""Micro-batches per step, samples of each, adversarial passes, precision."""
+
+STATE = RunState(
+    next_step=2,
+    seed=1,
+    recipe_digest="",
+    index_digest="",
+    mlflow_run_id="",
+    workload="albef",
+    config={},
+    epochs=1.0,
+)
+
+MODEL = {
+    "image_size": 32,
+    "vision": {"patch": 16, "width": 48, "depth": 2, "heads": 3},
+    "text": {"width": 48, "layers": 2, "fusion_layers": 2, "heads": 3, "vocabulary": 300, "positions": 16},
+    "embed_dim": 32,
+    "dropout": 0.1,
+    "vision_weights": None,
+    "text_weights": None,
+}
+
+Outcome = tuple[list[dict[str, float]], dict[str, Tensor]]
+
+
+class Trainer:
+    """One worker of a run."""
+
+    def __init__(self, case: str, rank: int, workers: int) -> None:
+        self.per_step, self.samples, passes, precision = CASES[case]
+        self.rank, self.workers = rank, workers
+        values = {
+            "model": MODEL,
+            "contrastive": {"queue_size": 16},
+            "distillation": {"ramp_epochs": 0.0, "momentum": 0.9},
+            "adversarial": {"steps": passes, "perturb": ["text", "image"]},
+        }
+        recipe = Recipe(
+            name="tiny",
+            workload="albef",
+            precision=precision,
+            data=DataSection(train="unused"),
+            batch=BatchSection(micro_batches=self.per_step, micro_batch_size=SIZE),
+            length=LengthSection(steps=STEPS),
+            optimizer=OptimizerSection(learning_rate=1e-3, clip_norm=0.5),
+            scale=ScaleSection(workers=workers, parallel="sharded"),
+        )
+        self.workload = AlbefWorkload(AlbefConfig.model_validate(values))
+        self.model = self.workload.build(CPU, KeyedRandom((1,))).to(getattr(torch, precision))
+        collective = current_collective(CPU)
+        self.parallel = share_model(recipe, self.workload, self.model, collective, CPU)
+        self.stepper = Stepper(recipe, self.workload, self.parallel, collective, STEPS, 64, CPU)
+
+    def train(self, steps: Sequence[int]) -> list[dict[str, float]]:
+        return [dict(self.stepper.run(step, self._share(step)).metrics) for step in steps]
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.parallel.gathered(self.model.state_dict()).items()}
+
+    def save(self, folder: str) -> None:
+        model = self.parallel.gathered(self.model.state_dict())
+        moments = self.parallel.gathered(optimizer_tensors(self.stepper.optimizer, self.model))
+        if self.rank == 0:
+            save_checkpoint(locate(folder), STATE, model, moments)
+
+    def load(self, folder: str) -> None:
+        checkpoint = load_checkpoint(locate(folder) / "step-00000002")
+        Beginning(2, checkpoint, moments=True).restore(self.model, self.stepper.optimizer, self.parallel)
+
+    def _share(self, step: int) -> list[MicroBatch]:
+        numbers = range(self.per_step * step, self.per_step * (step + 1))
+        return [micro_batch(number, self.samples[number]) for number in numbers[self.rank :: self.workers]]
+
+
+def micro_batch(number: int, samples: int) -> MicroBatch:
+    draw = KeyedRandom(("batch", number)).numpy()
+    features = {
+        "image": draw.integers(0, 256, (samples, 3, 32, 32), dtype=np.uint8),
+        "input_ids": draw.integers(110, 300, (samples, 12)),
+        "length": draw.integers(6, 13, samples),
+    }
+    return MicroBatch(number, tuple(map(str, range(samples))), features if samples else {}, ())
+
+
+def train_case(case: str, rank: int, workers: int) -> Outcome:
+    trainer = Trainer(case, rank, workers)
+    assert isinstance(trainer.parallel, Sharded) == (workers > 1)
+    return trainer.train(range(STEPS)), trainer.state()
+
+
+def resume(folder: str, rank: int, workers: int) -> Outcome:
+    trainer = Trainer("two", rank, workers)
+    trainer.load(folder)
+    return trainer.train([2]), trainer.state()
+
+
+def start_and_save(folder: str, rank: int, workers: int) -> None:
+    trainer = Trainer("two", rank, workers)
+    trainer.train([0, 1])
+    trainer.save(folder)
+
+
+def shard_bytes(rank: int) -> list[int]:
+    """Bytes of parameters and moments that a worker holds between steps, and those of the whole."""
+    trainer = Trainer("two", rank, WORKERS)
+    trainer.train([0])
+    tensors = [*trainer.model.parameters(), *optimizer_tensors(trainer.stepper.optimizer, trainer.model).values()]
+    own = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    return [sum(tensor.numel() * tensor.element_size() for tensor in held) for held in (own, tensors)]
+
+
+def evaluate_on_rank_zero(rank: int) -> Tensor:
+    trainer = Trainer("two", rank, WORKERS)
+    with trainer.parallel.whole(), torch.no_grad():
+        if rank:
+            return torch.zeros(())
+        tokens: Tensor = trainer.workload.model.student.image_tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    return tokens
+
+
+def run_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
+    results = {
+        **{case: train_case(case, rank, WORKERS) for case in CASES},
+        "resumed": resume(f"{folder}/alone", rank, WORKERS),
+        "bytes": shard_bytes(rank),
+        "tokens": evaluate_on_rank_zero(rank),
+    }
+    start_and_save(f"{folder}/sharded", rank, WORKERS)
+    if rank == 0:
+        torch.save(results, f"{folder}/results.pt")
+    dist.barrier()
+    os._exit(0)  # the interpreter's own exit now and then aborts in a library's threads, which is not under test
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    start_and_save(str(folder / "alone"), 0, 1)
+    mp.spawn(run_worker, (str(folder),), nprocs=WORKERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Outcome]:
+    loaded: dict[str, Outcome] = torch.load(folder / "results.pt", weights_only=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def alone() -> Outcome:
+    return train_case("two", 0, 1)
+
+
+def assert_same(found: Outcome, expected: Outcome, tolerance: float = 1e-9) -> None:
+    for ours, wanted in zip(found[0], expected[0], strict=True):
+        assert ours == pytest.approx(wanted, rel=tolerance)
+    assert set(found[1]) == set(expected[1])
+    for name, tensor in expected[1].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shards_do_not_change_the_mathematics(results: dict[str, Outcome], case: str) -> None:
+    tolerance = 1e-9 if CASES[case][-1] == "float64" else 1e-3
+    assert_same(results[case], train_case(case, 0, 1), tolerance)
+
+
+def test_shards_go_on_from_a_checkpoint_of_one_worker(results: dict[str, Outcome], alone: Outcome) -> None:
+    assert_same(results["resumed"], (alone[0][2:], alone[1]))
+
+
+def test_one_worker_goes_on_from_a_checkpoint_of_shards(folder: Path, results: object, alone: Outcome) -> None:
+    assert_same(resume(str(folder / "sharded"), 0, 1), (alone[0][2:], alone[1]))
+
+
+def test_each_worker_holds_its_part_between_steps(results: dict[str, list[int]]) -> None:
+    own, whole = results["bytes"]
+    assert own / whole == pytest.approx(1 / WORKERS, rel=0.05)
+
+
+def test_one_worker_can_use_the_whole_model_between_steps(results: dict[str, Tensor]) -> None:
+    student = Trainer("two", 0, 1).workload.model.student
+    with torch.no_grad():
+        expected = student.image_tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    torch.testing.assert_close(results["tokens"], expected)

@@ -1,0 +1,174 @@
+"""Runs that start from another checkpoint: an imported one, or one of another run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from official_albef import HEADS, nested, tensors
+from pyarrow import fs
+from shards import write_shards
+
+from orchestrator.spec.errors import SpecError
+from orchestrator.spec.loading import load_recipe
+from orchestrator.storage.location import Location, locate
+from orchestrator.train.checkpoint import RunState, load_checkpoint, optimizer_tensors, save_checkpoint
+from orchestrator.train.collective import SingleWorker
+from orchestrator.train.importing import write_import
+from orchestrator.train.initial import find_beginning
+from orchestrator.train.parallel.choice import share_model
+from orchestrator.train.plan import Plan, make_plan
+from orchestrator.train.start import continued_run, new_run
+from orchestrator.train.step import build_optimizer
+from workloads.contract import KeyedRandom
+from workloads.interop.albef_format import FORMAT
+
+EPOCHS, SAMPLES, BATCH = 5, 50, 8
+RECIPE = """\
+workload: albef
+batch: {micro_batches: 2, micro_batch_size: 4}
+length: {epochs: 9}
+scale: {cpus_per_worker: 0.5}
+stream: {reader_cpus: 0.5}
+model:
+  image_size: 8
+  embed_dim: 8
+  vision: {patch: 4, width: 16, depth: 2, heads: 2}
+  text: {width: 16, layers: 6, fusion_layers: 6, heads: 2, vocabulary: 120, positions: 20}
+text: {max_tokens: 9}
+contrastive: {queue_size: 12}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, a recipe and two imported checkpoints: `whole` with optimiser, `bare` with the weights alone."""
+    folder = tmp_path_factory.mktemp("user")
+    write_shards(str(folder / "data"), SAMPLES)
+    (folder / "run.yaml").write_text(RECIPE)
+    for name, content in {"whole": nested("pretrain"), "bare": tensors("pretrain")}.items():
+        torch.save(content, folder / f"{name}.pth")
+        checkpoint = FORMAT.read(folder / f"{name}.pth", HEADS)
+        write_import(checkpoint, locate(str(folder / name)), "albef", f"{name}.pth")
+    return folder
+
+
+def plan_of(folder: Path, storage: Path, *overrides: str) -> Plan:
+    places = [f"data.train={folder / 'data' / 'train'}", f"storage.uri={storage}"]
+    return make_plan(load_recipe(folder / "run.yaml", [*places, *overrides]))
+
+
+def begun(plan: Plan) -> tuple[torch.nn.Module, torch.optim.Optimizer, int]:
+    """Build model and optimiser and restore them as a worker does."""
+    beginning = find_beginning(plan, lambda _: None)
+    workload = plan.resolved.entry.create(plan.resolved.workload)
+    device = torch.device("cpu")
+    model = workload.build(device, KeyedRandom((1,)), pretrained=beginning.pretrained)
+    optimizer = build_optimizer(plan.recipe.optimizer, workload.parameter_groups())
+    parallel = share_model(plan.recipe, workload, model, SingleWorker(), device)
+    beginning.restore(model, optimizer, parallel)
+    return model, optimizer, beginning.first_step
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_weights_are_taken_and_the_optimiser_is_new(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}")
+    model, optimizer, first_step = begun(plan)
+    imported = load_checkpoint(locate(str(folder / "whole")))
+    assert_equal(model.state_dict(), dict(imported.model))
+    assert (first_step, new_run(plan).first_step, len(optimizer.state)) == (0, 0, 0)
+    assert plan.describe()["starts_from"] == f"{folder / 'whole'} (weights)"
+
+
+def test_everything_continues_an_official_run_at_its_step(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    model, optimizer, first_step = begun(plan)
+    imported = load_checkpoint(locate(str(folder / "whole")))
+    assert_equal(model.state_dict(), dict(imported.model))
+    assert_equal(optimizer_tensors(optimizer, model), dict(imported.optimizer))
+    assert first_step == new_run(plan).first_step == round(EPOCHS * SAMPLES / BATCH)
+
+
+def test_a_checkpoint_of_another_run_continues_at_its_own_step(folder: Path, tmp_path: Path) -> None:
+    first = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    model, optimizer, _ = begun(first)
+    place = save(first, 40, model, optimizer)
+    second = plan_of(folder, tmp_path, "name=second", f"start.checkpoint={place}", "start.take=everything")
+    again, other, first_step = begun(second)
+    assert first_step == 40
+    assert_equal(again.state_dict(), model.state_dict())
+    assert_equal(optimizer_tensors(other, again), optimizer_tensors(optimizer, model))
+
+
+def test_a_resumed_run_prefers_its_own_checkpoint(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    model, optimizer, _ = begun(plan)
+    with torch.no_grad():
+        model.student.temp.fill_(0.3)
+    save(plan, 35, model, optimizer)
+    again, _, first_step = begun(plan)
+    assert first_step == 35
+    assert float(again.state_dict()["student.temp"]) == pytest.approx(0.3)
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_resumes_at_the_origin(folder: Path, tmp_path: Path) -> None:
+    from orchestrator.storage.run_folder import RunFile
+    from orchestrator.train.recipe_file import recipe_yaml
+
+    plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    digest, index = plan.resolved.digest(), plan.index.digest
+    plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
+    plan.run.write(RunFile("run", digest, index, "sqlite:///x", "id", plan.steps, "2026-01-01", "KILLED"))
+    assert continued_run(plan).first_step == round(EPOCHS * SAMPLES / BATCH)
+
+
+def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    config = plan.resolved.workload.model_dump(mode="json")
+    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id", "albef", config, step / 7)
+    moments = optimizer_tensors(optimizer, model)
+    return save_checkpoint(plan.run.checkpoints, state, model.state_dict(), moments).path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["start.checkpoint={0}/nowhere"], r"nowhere is no checkpoint \(no manifest.json\); name a folder made by"),
+        (["start.checkpoint={0}/bare", "start.take=everything"], "holds no optimiser state; write take: weights"),
+        (
+            ["start.checkpoint={0}/whole", "start.take=everything", "length.epochs=2"],
+            "has done 31 steps and the recipe has 13; raise length",
+        ),
+        (
+            ["start.checkpoint={0}/whole", "model.image_size=16", "contrastive.queue_size=30"],
+            r"model.image_size is 8 there and 16 here; .*Set model.image_size=8 contrastive.queue_size=12",
+        ),
+        (["start.checkpoint={0}/whole", "model.text.heads=4"], "model.text.heads is 2 there and 4 here"),
+    ],
+)
+def test_an_unfit_checkpoint_is_refused_before_anything_starts(
+    folder: Path, tmp_path: Path, overrides: list[str], reason: str
+) -> None:
+    with pytest.raises(SpecError, match=reason):
+        plan_of(folder, tmp_path, *(override.format(folder) for override in overrides))
+
+
+def test_a_runs_folder_is_refused_with_the_checkpoint_to_name(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder, tmp_path)
+    save(plan, 3, torch.nn.Linear(1, 1), torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]))
+    with pytest.raises(SpecError, match=r"it is a run's folder; name a checkpoint in it, .*step-00000003"):
+        plan_of(folder, tmp_path, f"start.checkpoint={plan.run.root.path}")
+
+
+def test_an_import_reaches_storage_that_is_not_local(folder: Path, tmp_path: Path) -> None:
+    elsewhere = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    (tmp_path / "imported").mkdir()  # object stores need no folders
+    place = Location(elsewhere, "imported", "elsewhere://imported")
+    write_import(FORMAT.read(folder / "whole.pth", HEADS), place, "albef", "whole.pth")
+    found, expected = load_checkpoint(place), load_checkpoint(locate(str(folder / "whole")))
+    assert found.state == expected.state
+    assert_equal(dict(found.model), dict(expected.model))
+    assert_equal(dict(found.optimizer), dict(expected.optimizer))

@@ -1,0 +1,249 @@
+"""Official checkpoints in and out again, all layouts at small sizes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from official_albef import HEADS, LAYOUTS, nested, optimizer_order, rows, shape_of, tensors
+from torch import Tensor
+
+from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom
+from workloads.interop.albef_format import FORMAT
+from workloads.interop.albef_layout import canonical_names, is_spared, trained_names
+from workloads.interop.albef_state import empty_state
+from workloads.pretrain.albef import AlbefWorkload
+from workloads.pretrain.albef_config import AlbefConfig
+
+
+def read(content: Any, folder: Path, overrides: Mapping[str, Any] = HEADS) -> ForeignCheckpoint:
+    torch.save(content, folder / "in.pth")
+    return FORMAT.read(folder / "in.pth", overrides)
+
+
+def written(checkpoint: ForeignCheckpoint, folder: Path, flat: bool = False) -> Any:
+    FORMAT.write(checkpoint, folder / "out.pth", flat)
+    return torch.load(folder / "out.pth", weights_only=True)
+
+
+def assert_same(found: Any, expected: Any, place: str = "file") -> None:
+    assert type(found) is type(expected), place
+    if isinstance(expected, Tensor):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), place
+        assert torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), place
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{place}/{key}")
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_flat_file_returns_bit_for_bit(layout: str, bare: bool, tmp_path: Path) -> None:
+    official = tensors(layout, bare)
+    checkpoint = read(official, tmp_path)
+    assert checkpoint.metadata["layout"] == layout
+    assert_same(written(checkpoint, tmp_path), official)
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_nested_file_returns_bit_for_bit(layout: str, bare: bool, tmp_path: Path) -> None:
+    official = nested(layout, bare)
+    checkpoint = read(official, tmp_path)
+    assert checkpoint.epochs == 5
+    assert checkpoint.report.notes == ()
+    assert_same(written(checkpoint, tmp_path), official)
+    assert_same(written(checkpoint, tmp_path, flat=True), official["model"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_tensor_is_accounted_for_and_the_state_is_whole(layout: str, tmp_path: Path) -> None:
+    official = tensors(layout)
+    checkpoint = read(official, tmp_path)
+    report = checkpoint.report
+    accounted = [*report.used, *report.tied, *report.aside, *report.left_over]
+    assert sorted(accounted) == sorted(official)
+    assert report.left_over == ()
+    model = AlbefWorkload(checkpoint.config).build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
+    model.load_state_dict(dict(checkpoint.state))
+    ours = {name for name in checkpoint.state if name not in {*report.missing, *report.copied}}
+    assert len(ours) == len(report.used)
+
+
+def test_the_pretraining_layout_leaves_nothing_open(tmp_path: Path) -> None:
+    report = read(tensors("pretrain"), tmp_path).report
+    assert (len(report.used), len(report.tied)) == (598, 6)
+    assert (report.aside, report.missing, report.copied, report.resized, report.left_over) == ((), (), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("layout", "aside"),
+    [
+        ("retrieval", {"idx_queue"}),
+        ("vqa", {"text_decoder", "text_decoder_m"}),
+        ("ve", {"cls_head", "cls_head_m"}),
+        ("nlvr", {"cls_head", "cls_head_m", "text_encoder", "text_encoder_m"}),
+        ("nlvr_pretrain", {"ta_head", "text_encoder"}),
+    ],
+)
+def test_what_the_model_has_no_place_for_is_kept_beside_it(layout: str, aside: set[str], tmp_path: Path) -> None:
+    report = read(tensors(layout), tmp_path).report
+    assert {name.partition(".")[0] for name in report.aside} == aside
+
+
+def test_the_first_layer_of_an_nlvr_pair_is_ours(tmp_path: Path) -> None:
+    official = tensors("nlvr")
+    checkpoint = read(official, tmp_path)
+    for ours, theirs in ((5, 5), (6, 6), (7, 8), (11, 16)):
+        name = "encoder.layer.{}.output.dense.weight"
+        expected = official[f"text_encoder.{name.format(theirs)}"]
+        assert torch.equal(checkpoint.state[f"student.text_encoder.bert.{name.format(ours)}"], expected)
+    assert "text_encoder.encoder.layer.17.output.dense.weight" in checkpoint.report.aside
+    assert checkpoint.config.model.text.fusion_layers == 6
+
+
+def test_sizes_are_those_of_the_file(tmp_path: Path) -> None:
+    config = read(tensors("retrieval"), tmp_path).config
+    assert isinstance(config, AlbefConfig)
+    assert (config.model.image_size, config.model.vision.patch, config.model.vision.depth) == (12, 4, 2)
+    assert (config.model.text.layers, config.model.text.vocabulary, config.model.text.positions) == (6, 120, 20)
+    assert (config.model.embed_dim, config.contrastive.queue_size) == (8, 12)
+
+
+def test_another_image_size_resizes_positions_of_student_and_teacher(tmp_path: Path) -> None:
+    checkpoint = read(nested("pretrain"), tmp_path, {"model": {**HEADS["model"], "image_size": 16}})
+    assert checkpoint.report.resized == ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed")
+    assert checkpoint.state["student.visual_encoder.pos_embed"].shape == (1, 17, 16)
+    assert checkpoint.state["teacher.visual_encoder.pos_embed"].shape == (1, 17, 16)
+    assert "exp_avg/student.visual_encoder.pos_embed" not in checkpoint.moments
+    assert "exp_avg/student.visual_encoder.cls_token" in checkpoint.moments
+    assert any("visual_encoder.pos_embed is left out" in note for note in checkpoint.report.notes)
+    written_model = written(checkpoint, tmp_path)["model"]
+    assert written_model["visual_encoder.pos_embed"].shape == (1, 17, 16)
+
+
+def test_a_missing_teacher_is_a_copy_and_a_missing_queue_is_new(tmp_path: Path) -> None:
+    checkpoint = read(tensors("pretrain", bare=True), tmp_path, {**HEADS, "contrastive": {"queue_size": 30}})
+    assert checkpoint.report.missing == ("queue.image_queue", "queue.text_queue", "queue.queue_ptr")
+    assert all(name.startswith("teacher.") for name in checkpoint.report.copied)
+    for name in checkpoint.report.copied:
+        assert torch.equal(checkpoint.state[name], checkpoint.state[name.replace("teacher.", "student.", 1)])
+    assert checkpoint.state["queue.image_queue"].shape == (8, 30)
+    assert torch.allclose(checkpoint.state["queue.image_queue"].norm(dim=0), torch.ones(30))
+    again = read(tensors("pretrain", bare=True), tmp_path, {**HEADS, "contrastive": {"queue_size": 30}})
+    assert_same(dict(again.state), dict(checkpoint.state))
+
+
+def test_a_queue_of_another_size_starts_anew_and_is_kept(tmp_path: Path) -> None:
+    official = tensors("pretrain")
+    checkpoint = read(official, tmp_path, {**HEADS, "contrastive": {"queue_size": 30}})
+    assert checkpoint.state["queue.image_queue"].shape == (8, 30)
+    assert int(checkpoint.state["queue.queue_ptr"]) == 0
+    assert "queue" in checkpoint.report.notes[0]
+    assert_same(written(checkpoint, tmp_path), official)
+
+
+def test_an_unequal_copy_is_said_and_kept(tmp_path: Path) -> None:
+    official = tensors("pretrain")
+    official["text_encoder.cls.predictions.decoder.bias"] = torch.ones(120)
+    checkpoint = read(official, tmp_path)
+    assert "decoder.bias differs from what it is tied to" in checkpoint.report.notes[0]
+    assert_same(written(checkpoint, tmp_path), official)
+
+
+def test_unknown_tensors_are_left_over_and_kept(tmp_path: Path) -> None:
+    official = {**tensors("retrieval"), "my_head.weight": torch.ones(2, 3)}
+    checkpoint = read(official, tmp_path)
+    assert checkpoint.report.left_over == ("my_head.weight",)
+    assert_same(written(checkpoint, tmp_path), official)
+
+
+def test_state_of_other_parameters_is_said_and_left_out(tmp_path: Path) -> None:
+    official = nested("pretrain")
+    official["optimizer"]["param_groups"][1]["params"].pop()
+    checkpoint = read(official, tmp_path)
+    assert not checkpoint.moments
+    assert "of 298 parameters and the model has 299" in checkpoint.report.notes[0]
+    assert "optimizer" not in written(checkpoint, tmp_path)
+
+
+def test_names_and_order_of_the_base_model_are_the_official_ones() -> None:
+    names = canonical_names(list(empty_state(AlbefConfig())))
+    official = rows("pretrain")
+    assert names == [row["key"] for row in official]
+    tied = [row["key"] for row in official if row["shares"]]
+    shapes = {row["key"]: torch.Size(shape_of(row, narrow=False)) for row in official}
+    trained = trained_names(names, shapes, tied)
+    assert trained == optimizer_order()
+    assert sum(is_spared(name, shapes[name]) for name in trained) == 264
+
+
+def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
+    sizes = {"vision": {"patch": 4, "width": 16, "depth": 1, "heads": 2}, "image_size": 8, "embed_dim": 8}
+    text = {"width": 16, "layers": 1, "fusion_layers": 1, "heads": 2, "vocabulary": 120, "positions": 20}
+    config = {"model": {**sizes, "text": text}, "contrastive": {"queue_size": 12}}
+    workload = AlbefWorkload(AlbefConfig.model_validate(config))
+    return workload, workload.build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
+
+
+def moments_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    entries = ("step", "exp_avg", "exp_avg_sq")
+    student = {f"student.{name}": parameter for name, parameter in model.student.named_parameters()}
+    return {
+        f"{entry}/{name}": torch.tensor(7.0) if entry == "step" else torch.rand_like(parameter)
+        for name, parameter in student.items()
+        for entry in entries
+    }
+
+
+def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_path: Path) -> None:
+    workload, model = small_model()
+    options = {"learning_rate": 1e-4, "betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.02}
+    checkpoint = ForeignCheckpoint(
+        "albef", workload.config, model.state_dict(), moments_of(model), epochs=3.2, hyperparameters=options
+    )
+    content = written(checkpoint, tmp_path)
+    assert list(content) == ["model", "optimizer", "lr_scheduler", "config", "epoch"]
+    assert content["epoch"] == 2
+    decoder = content["model"]["text_encoder.cls.predictions.decoder.weight"]
+    assert decoder.data_ptr() == content["model"]["text_encoder.bert.embeddings.word_embeddings.weight"].data_ptr()
+    _assert_torch_takes(content)
+    again = read(content, tmp_path)
+    assert_same(dict(again.state), {name: again.state[name] for name in again.state})
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state[name], tensor), name
+    assert_same({name: again.moments[name] for name in sorted(again.moments)}, dict(sorted(checkpoint.moments.items())))
+    assert again.report.aside == again.report.missing == again.report.copied == ()
+
+
+def _assert_torch_takes(content: dict[str, Any]) -> None:
+    """The optimiser of the official recipe loads the state: parameters in two groups, in their order."""
+    tied = [name for name in content["model"] if name.endswith(("decoder.weight", "decoder.bias", "position_ids"))]
+    shapes = {name: tensor.shape for name, tensor in content["model"].items()}
+    trained = [torch.nn.Parameter(torch.zeros(shapes[name])) for name in trained_names(list(shapes), shapes, tied)]
+    spared = len(content["optimizer"]["param_groups"][0]["params"])
+    optimizer = torch.optim.AdamW([{"params": trained[:spared], "weight_decay": 0}, {"params": trained[spared:]}])
+    optimizer.load_state_dict(content["optimizer"])
+    assert all(optimizer.state[parameter]["exp_avg"].shape == parameter.shape for parameter in trained)
+
+
+def test_a_flat_file_of_a_model_trained_here_holds_tensors_alone(tmp_path: Path) -> None:
+    workload, model = small_model()
+    content = written(ForeignCheckpoint("albef", workload.config, model.state_dict()), tmp_path, flat=True)
+    assert all(isinstance(value, Tensor) for value in content.values())
+
+
+def test_the_format_keeps_the_contract() -> None:
+    assert isinstance(FORMAT, CheckpointFormat)
+
+
+def test_another_workload_is_refused(tmp_path: Path) -> None:
+    workload, model = small_model()
+    checkpoint = replace(ForeignCheckpoint("albef", workload.config, model.state_dict()), workload="other")
+    with pytest.raises(Exception, match="only models of the workload albef"):
+        written(checkpoint, tmp_path)

@@ -1,0 +1,81 @@
+"""Every way to compute gives the same losses and gradients."""
+
+from collections.abc import Callable
+from shutil import which
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from workloads.contract import Clock, MicroResult
+from workloads.pretrain.albef import AlbefWorkload
+
+At = Callable[[int], Clock]
+Small = Callable[..., AlbefWorkload]
+Outcome = tuple[MicroResult, dict[str, Tensor]]
+
+ADVERSARIAL = {"steps": 2, "perturb": ["text", "image"]}
+
+
+def run(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> Outcome:
+    workload.begin_step(clock)
+    torch.manual_seed(5)
+    result = workload.micro_step(batch, clock, lambda loss, retain_graph=False, final=False: loss.backward())
+    return result, {name: p.grad for name, p in workload.model.student.named_parameters() if p.grad is not None}
+
+
+def assert_same(one: Outcome, two: Outcome, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(one[0].metrics, two[0].metrics, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one[0].shared, two[0].shared, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one[1], two[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        {"packed": False},
+        {"packed": False, "length_multiple": 4},
+        {"length_multiple": 5},
+        {"masked_multiple": 8},
+        {"gradient_checkpointing": True},
+        {"packed": False, "length_multiple": 12, "masked_multiple": 16, "gradient_checkpointing": True},
+    ],
+)
+@pytest.mark.parametrize("adversarial", [{}, ADVERSARIAL])
+def test_results_agree(
+    small: Small, micro_batch: dict[str, Tensor], clock: At, compute: dict[str, Any], adversarial: dict[str, Any]
+) -> None:
+    usual = run(small(adversarial=adversarial), micro_batch, clock(1))
+    assert_same(usual, run(small(adversarial=adversarial, compute=compute), micro_batch, clock(1)))
+
+
+def test_recomputation_repeats_dropout_and_keeps_less(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
+    kept = {}
+
+    def outcome(checkpointing: bool) -> Outcome:
+        size = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal size
+            size += tensor.nbytes
+            return tensor
+
+        workload = small(model={"dropout": 0.2}, compute={"gradient_checkpointing": checkpointing})
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = run(workload, micro_batch, clock(1))
+        kept[checkpointing] = size
+        return result
+
+    assert_same(outcome(False), outcome(True))
+    assert kept[True] < 0.7 * kept[False]
+
+
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_agree(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
+    usual = run(small(compute={"packed": False}), micro_batch, clock(1))
+    workload = small(compute={"packed": False, "compile": True, "masked_multiple": 16})
+    assert_same(usual, run(workload, micro_batch, clock(1)), tolerance=1e-8)
+    names = {name for name, _ in small().model.named_parameters()}
+    assert {name for name, _ in workload.model.named_parameters()} == names

@@ -18,6 +18,7 @@ A step is forward, backward, AdamW, the teacher's update and the queue's, exactl
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -220,8 +221,12 @@ def _flops(step: Callable[[], object]) -> int:
     ) -> int:
         return sdpa_backward_flop_count(grad, query, key, value)
 
+    def linear(states: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * math.prod(states) * int(weight[0])
+
     aten = torch.ops.aten
     on_cpu = {
+        torch.ops.mkldnn._linear_pointwise: linear,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }

@@ -117,7 +117,7 @@ class Layer(nn.Module):
         record: list[Tensor] | None = None,
     ) -> Tensor:
         """Return [S, D] after attention to the image of each row, whose keys are computed once, and feed-forward."""
-        images = Layout.whole(*image_BNC.shape[:2], image_BNC.device)
+        images = Layout.whole(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
         context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).rows(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
 

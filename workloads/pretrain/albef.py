@@ -20,6 +20,7 @@ from workloads.contract import (
     Sample,
     WorkloadError,
 )
+from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import move_teacher
 from workloads.objectives.draws import Draws, KeyedDraws
 from workloads.pretrain.albef_compute import apply_compute
@@ -104,7 +105,8 @@ class AlbefWorkload:
 
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
         """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
-        return MicroStep(self.model, self.config, clock, self._draws(clock)).run(batch, backward)
+        with cpu_linear(batch["image"].device):
+            return MicroStep(self.model, self.config, clock, self._draws(clock)).run(batch, backward)
 
     def empty_result(self, clock: Clock) -> MicroResult:
         """Return zero metrics and momentum features without rows."""

@@ -2,7 +2,8 @@
 
     python benchmarks/train_step.py --config reference --adversarial-steps 0 --adversarial-steps 3
 
-A step is forward, backward, AdamW, the teacher's update and the queue's, exactly as a run's worker does it. Keys:
+A step is forward, backward, AdamW, the teacher's update and the queue's, exactly as a run's worker does it. The peer
+(see plain.py) takes turns with it in the same process, so that `speedup` holds on a noisy machine. Keys:
 
     config, adversarial_steps   what was measured
     pairs_per_s                 samples per second, from the median step
@@ -10,6 +11,8 @@ A step is forward, backward, AdamW, the teacher's update and the queue's, exactl
     gemm_gflops                 best rate of a 2048-square float32 product, measured between the steps
     pairs_per_gemm_gflops       pairs_per_s / gemm_gflops: comparable between machines
     gemm_share                  gflop_per_pair * pairs_per_gemm_gflops: share of the GEMM rate that the step reaches
+    peer_pairs_per_s, peer_gflop_per_pair  the same of the plain step without adversarial passes; null with --no-peer
+    speedup                     median over the turns of the peer's time over the step's
     mfu                         on a GPU, share of its rated bfloat16 peak
     peak_bytes                  largest memory: of the process on a CPU, of the allocator on a GPU
     parts                       shares of the step's time (see parts.py)
@@ -26,6 +29,8 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import count
+from operator import truediv
 from time import perf_counter
 from typing import Any
 
@@ -58,6 +63,7 @@ class Settings:
     threads: int
     device: str
     precision: str
+    peer: bool
     packed: bool
     masked_multiple: int
     caption_tokens: str
@@ -76,6 +82,7 @@ class Settings:
 @click.option("--threads", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--peer/--no-peer", default=True, show_default=True, help="Measure the plain step beside it.")
 @click.option("--packed/--padded", default=True, show_default=True, help="Leave padding out, or keep shapes fixed.")
 @click.option("--masked-multiple", type=click.IntRange(min=1), default=1, show_default=True, help="See the recipe key.")
 @click.option(
@@ -101,26 +108,24 @@ def main(configs: tuple[str, ...], steps: tuple[int, ...], perturb: str, **optio
 def measure(settings: Settings) -> dict[str, Any]:
     """Return the line of one configuration."""
     import torch
-    from machine import gemm_gflops, peak_gflops, synchronize
+    from machine import gemm_gflops, peak_gflops
     from parts import time_shares
 
     torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)
     step = _step(settings)
-    flops = None if settings.compile else _flops(step)
-    for _ in range(2):
-        step()
-    seconds, rates = [], []
+    gflop_per_pair = None if settings.compile else _flops(step) / settings.batch_size / 1e9
+    _seconds(step, device)
+    peak_bytes, parts = _peak_bytes(device), time_shares(step, device)
+    peer = _peer(settings) if settings.peer else None
+    peer_flops = _flops(peer) if peer else None
+    rates, seconds, peer_seconds = [], [], []
     for _ in range(settings.repeats):
         rates.append(gemm_gflops(device))
-        start = perf_counter()
-        step()
-        synchronize(device)
-        seconds.append(perf_counter() - start)
-    peak_bytes = _peak_bytes(device)
-    pairs_per_s = settings.batch_size / statistics.median(seconds)
-    gflop_per_pair = None if flops is None else flops / settings.batch_size / 1e9
-    peak = peak_gflops(device)
+        seconds.append(_seconds(step, device))
+        peer_seconds += [_seconds(peer, device)] if peer else []
+    pairs_per_s, peak = settings.batch_size / statistics.median(seconds), peak_gflops(device)
+    gflops = None if gflop_per_pair is None else gflop_per_pair * pairs_per_s
     return {
         **asdict(settings),
         "pairs_per_s": _rounded(pairs_per_s),
@@ -129,12 +134,25 @@ def measure(settings: Settings) -> dict[str, Any]:
         "gemm_gflops": _rounded(max(rates)),
         "gemm_gflops_median": _rounded(statistics.median(rates)),
         "pairs_per_gemm_gflops": _rounded(pairs_per_s / max(rates)),
-        "gemm_share": _rounded(gflop_per_pair and gflop_per_pair * pairs_per_s / max(rates)),
-        "mfu": _rounded(gflop_per_pair and peak and gflop_per_pair * pairs_per_s / peak),
+        "gemm_share": _rounded(gflops and gflops / max(rates)),
+        "peer_pairs_per_s": _rounded(settings.batch_size / statistics.median(peer_seconds) if peer else None),
+        "peer_gflop_per_pair": _rounded(peer_flops and peer_flops / settings.batch_size / 1e9),
+        "speedup": _rounded(statistics.median(map(truediv, peer_seconds, seconds)) if peer else None),
+        "mfu": _rounded(gflops and peak and gflops / peak),
         "peak_bytes": peak_bytes,
-        "parts": time_shares(step, device),
+        "parts": parts,
         "torch": torch.__version__,
     }
+
+
+def _seconds(step: Callable[[], object], device: Any) -> float:
+    from machine import synchronize
+
+    synchronize(device)
+    start = perf_counter()
+    step()
+    synchronize(device)
+    return perf_counter() - start
 
 
 def _step(settings: Settings) -> Callable[[], object]:
@@ -146,8 +164,6 @@ def _step(settings: Settings) -> Callable[[], object]:
     from orchestrator.train.parallel.choice import share_model
     from orchestrator.train.step import Stepper
     from workloads.contract import KeyedRandom
-    from workloads.pretrain.albef import AlbefWorkload
-    from workloads.pretrain.albef_config import AlbefConfig
 
     recipe = Recipe(
         name="benchmark",
@@ -157,14 +173,39 @@ def _step(settings: Settings) -> Callable[[], object]:
         batch=BatchSection(micro_batches=1, micro_batch_size=settings.batch_size),
         length=LengthSection(steps=1_000_000),
     )
-    device, collective = torch.device(settings.device), SingleWorker()
-    workload = AlbefWorkload(AlbefConfig.model_validate(_albef(settings)))
+    device, collective, workload = torch.device(settings.device), SingleWorker(), _workload(settings)
     model = workload.build(device, KeyedRandom((0, "build")), pretrained=False)
     parallel = share_model(recipe, workload, model, collective, device)
     stepper = Stepper(recipe, workload, parallel, collective, 1_000_000, 1_000_000, device)
-    batch = _micro_batch(settings, workload.config.model.image_size, workload.config.model.text.vocabulary)
-    numbers = iter(range(1_000_000))
+    batch, numbers = _micro_batch(settings, workload), count()
     return lambda: stepper.run(next(numbers), [batch])
+
+
+def _peer(settings: Settings) -> Callable[[], object]:
+    """Return what runs the next plain step on the same micro-batch, without adversarial passes."""
+    import torch
+    from plain import PlainStep
+
+    from workloads.contract import KeyedRandom
+
+    device, workload = torch.device(settings.device), _workload(settings)
+    workload.build(device, KeyedRandom((0, "build")), pretrained=False)
+    features = _micro_batch(settings, workload).features
+    batch = {name: torch.from_numpy(array).to(device) for name, array in features.items()}
+    plain, numbers, half = PlainStep(workload), count(), settings.precision == "bfloat16"
+
+    def step() -> object:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return plain.run(next(numbers), batch)
+
+    return step
+
+
+def _workload(settings: Settings) -> Any:
+    from workloads.pretrain.albef import AlbefWorkload
+    from workloads.pretrain.albef_config import AlbefConfig
+
+    return AlbefWorkload(AlbefConfig.model_validate(_albef(settings)))
 
 
 def _albef(settings: Settings) -> dict[str, Any]:
@@ -188,21 +229,21 @@ def _albef(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _micro_batch(settings: Settings, image_size: int, vocabulary: int) -> Any:
+def _micro_batch(settings: Settings, workload: Any) -> Any:
     import numpy as np
 
     from orchestrator.stream.micro_batch import MicroBatch
     from workloads.nn.vocabulary import CLS, PAD
 
-    random, rows = np.random.default_rng(0), settings.batch_size
-    input_ids = random.integers(1000, vocabulary, (rows, MAX_TOKENS), dtype=np.int32)
+    model, random, rows = workload.config.model, np.random.default_rng(0), settings.batch_size
+    input_ids = random.integers(1000, model.text.vocabulary, (rows, MAX_TOKENS), dtype=np.int32)
     input_ids[:, 0] = CLS
     lengths = np.full(rows, MAX_TOKENS)
     if settings.caption_tokens == "web":
         lengths = np.minimum(3 + random.geometric(1 / 9, rows), MAX_TOKENS)
         input_ids[np.arange(MAX_TOKENS) >= lengths[:, None]] = PAD
     features = {
-        "image": random.integers(0, 256, (rows, 3, image_size, image_size), dtype=np.uint8),
+        "image": random.integers(0, 256, (rows, 3, model.image_size, model.image_size), dtype=np.uint8),
         "input_ids": input_ids,
         "length": lengths.astype(np.int32),
     }

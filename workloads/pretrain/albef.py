@@ -40,7 +40,7 @@ class AlbefWorkload:
 
     def __init__(self, config: AlbefConfig, draws: Callable[[Clock], Draws] | None = None) -> None:
         self.config = config
-        self._draws = draws or self._keyed_draws
+        self.draws = draws or self._keyed_draws
         self._model: AlbefModel | None = None
 
     @property
@@ -106,7 +106,7 @@ class AlbefWorkload:
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
         """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
         with cpu_linear(batch["image"].device):
-            return MicroStep(self.model, self.config, clock, self._draws(clock)).run(batch, backward)
+            return MicroStep(self.model, self.config, clock, self.draws(clock)).run(batch, backward)
 
     def empty_result(self, clock: Clock) -> MicroResult:
         """Return zero metrics and momentum features without rows."""

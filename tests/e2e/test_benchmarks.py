@@ -1,0 +1,39 @@
+"""The benchmark scripts run and print what they promise; how fast is for people to read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_step.py"
+
+KEYS = [
+    "config",
+    "adversarial_steps",
+    "pairs_per_s",
+    "gflop_per_pair",
+    "gemm_gflops",
+    "pairs_per_gemm_gflops",
+    "mfu",
+    "peak_bytes",
+    "parts",
+    "peer_pairs_per_s",
+    "peer_gflop_per_pair",
+    "speedup",
+]
+
+
+def test_the_training_step_prints_a_line_per_configuration() -> None:
+    options = ["--config", "tiny", "--repeats", "1", "--batch-size", "4", "--adversarial-steps", "2"]
+    done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert set(KEYS) <= set(line)
+    assert line["adversarial_steps"] == 2
+    assert line["mfu"] is None
+    assert sum(line["parts"].values()) == pytest.approx(1, abs=1e-3)
+    assert min(line[key] for key in ("pairs_per_s", "gemm_gflops", "peak_bytes", "peer_pairs_per_s")) > 0
+    parts = {"image_encoder", "text", "fusion", "mlm_head", "teacher", "optimizer", "ema"}
+    assert all(line["parts"][part] > 0 for part in parts)

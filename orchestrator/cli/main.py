@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -48,23 +49,37 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 0 when done, 1 when something failed, 2 when what was asked for is wrong."""
+    """Run the command line: exit code 0 when done, 1 when something failed, 2 when what was asked for is wrong.
+
+    Everything that was opened is closed by then, so the process leaves at once: threads of the libraries now and then
+    abort the interpreter's own way out, which would hide the exit code.
+    """
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run() -> int:
     try:
         cli(standalone_mode=False)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except SpecError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        return 130
     except Exception as error:
         if not _explains_itself(error):
             raise
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _explains_itself(error: Exception) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workloads.contract import Batch
+from workloads.nn.vocabulary import PAD
 from workloads.objectives.draws import Draws
 from workloads.objectives.masked_language import UNMASKED
 from workloads.pretrain.albef_config import ComputeConfig
@@ -52,14 +53,14 @@ def read_texts(batch: Batch, draws: Draws | None, compute: ComputeConfig) -> Tex
     """Return the texts of a micro-batch.
 
     Args:
-        batch: `input_ids` [B, max_tokens], padded with zeros, and `length` [B].
+        batch: `input_ids` [B, max_tokens], of which row i counts the first `length[i]`, and `length` [B].
         draws: chooses the tokens to predict; None when masking is not trained.
         compute: which shapes may occur.
     """
-    length_B = batch["length"]
-    input_ids_BL = batch["input_ids"][:, : int(length_B.max())].long()
-    shape = _rounded_up(input_ids_BL.shape[1], compute.length_multiple)
+    length_B, longest = batch["length"], int(batch["length"].max())
+    shape = _rounded_up(longest, compute.length_multiple)
     mask_BL = torch.arange(shape, device=length_B.device) < length_B[:, None]
+    input_ids_BL = batch["input_ids"][:, :longest].long().masked_fill(~mask_BL[:, :longest], PAD)
     if draws is None:
         return Texts(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
     masked = draws.masked(input_ids_BL)

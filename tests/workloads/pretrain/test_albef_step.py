@@ -56,9 +56,12 @@ def test_equal_keys_give_equal_results(small: Small, micro_batch: dict[str, Tens
 
 def test_padding_columns_do_not_matter(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
     trimmed = {**micro_batch, "input_ids": micro_batch["input_ids"][:, :9]}
-    one, two = (run(small(), batch, clock(1)) for batch in (micro_batch, trimmed))
-    torch.testing.assert_close(one[0].metrics, two[0].metrics, rtol=0, atol=0)
-    torch.testing.assert_close(one[1], two[1], rtol=0, atol=0)
+    ids = micro_batch["input_ids"]
+    filled = {**micro_batch, "input_ids": ids.masked_fill(ids == 0, 150)}
+    one, *others = (run(small(), batch, clock(1)) for batch in (micro_batch, trimmed, filled))
+    for other in others:
+        torch.testing.assert_close(one[0].metrics, other[0].metrics, rtol=0, atol=0)
+        torch.testing.assert_close(one[1], other[1], rtol=0, atol=0)
 
 
 def test_one_pair_skips_matching(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:

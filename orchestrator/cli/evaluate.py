@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from orchestrator.storage.run_folder import RunFolder
     from workloads.contract import EvaluationOptions
 
-RERANK = 16
-"""Candidates that are ranked again for a model without a recipe."""
-
 
 @click.command()
 @click.argument("name", metavar="RUN")
@@ -66,6 +63,7 @@ def _evaluate(
     """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
     from orchestrator.report.evaluation_file import load_evaluation, subject
     from orchestrator.spec.errors import SpecError
+    from orchestrator.spec.recipe import EvaluationSection
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.evaluating import run_recipe
@@ -74,7 +72,7 @@ def _evaluate(
 
     place = locate(name, endpoint)
     if is_import(place):
-        options = EvaluationOptions(rerank=RERANK if rerank is None else rerank)
+        options = EvaluationOptions(rerank=EvaluationSection().rerank if rerank is None else rerank)
         return *_measure_import(place, options, held_out, endpoint), place.uri
     run = find_run(name, storage, endpoint)
     resolved = run_recipe(run)

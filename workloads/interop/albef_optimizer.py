@@ -102,14 +102,11 @@ def write_moments(
         layout: their layout.
         numbers: entries to write as whole numbers.
     """
+    kept = {key.removeprefix(ASIDE): tensor for key, tensor in aside.items() if key.startswith(ASIDE)}
     by_name: dict[str, dict[str, Any]] = {}
-    for key, tensor in moments.items():
+    for key, tensor in (*moments.items(), *kept.items()):
         entry, _, name = key.partition("/")
         by_name.setdefault(name, {})[entry] = int(tensor) if entry in numbers else tensor
-    for key, tensor in aside.items():
-        if key.startswith(ASIDE):
-            entry, _, name = key.removeprefix(ASIDE).partition("/")
-            by_name.setdefault(name, {})[entry] = int(tensor) if entry in numbers else tensor
     state: dict[int, dict[str, Any]] = {}
     for index, official in enumerate(trained):
         entries = by_name.get(official) or by_name.get(layout.our_name(official) or "")

@@ -148,11 +148,10 @@ def _heads(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(facts: Mapping[str, Any], config: AlbefConfig, source: str) -> None:
-    values = config.model_dump(mode="json")
+    chosen = dict(_flat(config.model_dump(mode="json")))
     for key, fact in _flat(facts):
-        chosen = _at(values, key)
-        if key not in FREE and chosen != fact:
-            raise WorkloadError(f"{key}={chosen}: the model in {source} has {fact}; leave that out")
+        if key not in FREE and chosen[key] != fact:
+            raise WorkloadError(f"{key}={chosen[key]}: the model in {source} has {fact}; leave that out")
     for part in ("vision", "text"):
         width, given = facts["model"][part]["width"], "heads" in getattr(config.model, part).model_fields_set
         heads = getattr(config.model, part).heads
@@ -171,12 +170,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}.{key}" if prefix else key
         pairs += _flat(value, name) if isinstance(value, Mapping) else [(name, value)]
     return [pair for pair in pairs if not pair[0].endswith("_weights")]
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
 
 
 def _looks_like(tensors: Tensors) -> str:

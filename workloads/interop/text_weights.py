@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from workloads.contract import WorkloadError
+from workloads.interop.torch_file import first_line
 from workloads.interop.weights import WeightReport, fit, local_path, read_tensors
 from workloads.nn.heads import BertWithHead
 
@@ -84,9 +85,8 @@ def _from_hub(name: str) -> Path:
 
 
 def _unreachable(name: str, error: Exception) -> WorkloadError:
-    said = str(error).strip().splitlines() or [type(error).__name__]
     return WorkloadError(
-        f"{KEY}: {name!r} is no local folder and the Hugging Face hub did not provide it ({said[0]}). Put "
+        f"{KEY}: {name!r} is no local folder and the Hugging Face hub did not provide it ({first_line(error)}). Put "
         f"{FILES[0]} of that model into a folder and set {KEY} to the folder, or set it to null to start at random."
     )
 

@@ -30,7 +30,7 @@ def load_torch_file(path: Path) -> Any:
     except UnpicklingError as error:
         raise WorkloadError(_code(path, head)) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WorkloadError(f"cannot read the weights in {path}, which may be damaged: {_first_line(error)}") from error
+        raise WorkloadError(f"cannot read the weights in {path}, which may be damaged: {first_line(error)}") from error
 
 
 def _head(path: Path) -> bytes:
@@ -62,5 +62,6 @@ def _code(path: Path, head: bytes) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its type's name when it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
 from workloads.interop.positions import resize_positions
+from workloads.interop.torch_file import first_line
 from workloads.interop.weights import WeightReport, fit, local_path, read_tensors
 
 KEY = "model.vision_weights"
@@ -46,8 +47,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise WorkloadError(
-            f"{KEY}: timm could not download {name!r} ({said[0]}). Put its model.safetensors on this machine and set "
-            f"{KEY} to the file, or set it to null to start at random."
+            f"{KEY}: timm could not download {name!r} ({first_line(error)}). Put its model.safetensors on this machine "
+            f"and set {KEY} to the file, or set it to null to start at random."
         ) from error

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
 import click
 
+from orchestrator.cli.verbs import Verbs
 from orchestrator.spec.errors import FuserayError, SpecError
 
 VERBS = {
     "data": "Build image-text shards from a corpus.",
-    "shards": "Work on shards that exist.",
+    "shards": "Build, index and check shards of your own.",
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
     "train": "Train a recipe.",
     "evaluate": "Measure a run's model on the held-out samples.",
+    "audit": "Check that a run used every sample exactly once.",
     "report": "Write a run's report page.",
     "export": "Write a model for use elsewhere.",
     "doctor": "Check this machine and say how to mend what is wrong.",
 }
 
 
-class Verbs(click.Group):
-    """A group that imports a verb's module only when the verb is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order in which one meets them."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb."""
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.command(cls=Verbs)
+@click.command(cls=Verbs, modules="orchestrator.cli.", about=VERBS)
 @click.version_option(package_name="fuseray")
 def cli() -> None:
     """Vision-language pre-training on Ray: one recipe, one cluster, exact resume."""

@@ -19,19 +19,20 @@ _NICE = (1, 2, 5, 10)
 _TEXT: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 12}
 
 
-def canvas(unit: str, right: int = 10) -> tuple[Figure, Axes]:
-    """Return an empty chart over training steps.
+def canvas(unit: str, right: int = 10, along: str = "step") -> tuple[Figure, Axes]:
+    """Return an empty chart.
 
     Args:
         unit: what the vertical axis shows, with its unit; written above the axis.
         right: margin kept free for labels at the ends of lines.
+        along: what the horizontal axis shows, with its unit.
     """
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
     box = (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - right) / WIDTH, (HEIGHT - _TOP - _BOTTOM) / HEIGHT)
     axes = figure.add_axes(box)
     _quiet(axes)
     figure.text(0, (HEIGHT - 12) / HEIGHT, unit, **_TEXT)
-    axes.set_xlabel("step", loc="right", labelpad=5, **_TEXT)
+    axes.set_xlabel(along, loc="right", labelpad=5, **_TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_NICE))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short_count(step)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_NICE))

@@ -7,14 +7,12 @@ import hashlib
 import math
 import shlex
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.report import formats, palette
+from orchestrator.report import palette
 from orchestrator.report.charts import time_bar
 from orchestrator.report.headline import tiles
 from orchestrator.report.heatmaps import overlay, scale_stops
@@ -22,6 +20,7 @@ from orchestrator.report.model import GalleryQuery, Report, WordMaps
 from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, draw, draw_recalls
 from orchestrator.report.pictures import data_uri, thumbnail
 from orchestrator.report.retrieval import tables
+from orchestrator.report.templating import environment
 
 SECTIONS = {
     "losses": "Losses",
@@ -76,7 +75,7 @@ def render(report: Report) -> str:
     Raises:
         ValueError: when an image of the gallery or under a heat map cannot be read.
     """
-    return _environment().get_template("page.html.j2").render(_context(report))
+    return environment().get_template("page.html.j2").render(_context(report))
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -144,25 +143,3 @@ def _heat_row(maps: WordMaps) -> Row:
         for word, map_HW in zip(maps.words, maps.maps_WHW, strict=True)
     )
     return Row(caption, (original, *overlays))
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("orchestrator.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "percent": formats.percent,
-        "number": formats.count,
-        "figure": formats.figure,
-        "times": formats.times,
-        "duration": formats.duration,
-        "size": formats.size,
-        "svg": Markup,
-    }
-    return environment

@@ -17,6 +17,17 @@ from orchestrator.spec.registry import find_workload
 from orchestrator.spec.validation import unknown_key, validate
 from workloads.contract import Section, WorkloadEntry
 
+FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "evaluation")
+FREE_STREAM_KEYS = (
+    "decode_on",
+    "decode_threads",
+    "prefetch",
+    "reader_cpus",
+    "max_bad_share",
+    "audit",
+)
+"""What does not change the result of a run, and may change when it is continued."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRecipe:
@@ -38,9 +49,8 @@ class ResolvedRecipe:
 
     def digest(self) -> str:
         """Return a digest of what determines the result; names, places and worker counts do not count."""
-        values = self.values()
-        for key in ("name", "scale", "storage", "tracking", "checkpoint", "evaluation"):
-            values.pop(key)
+        values = {section: value for section, value in self.values().items() if section not in FREE_SECTIONS}
+        values["stream"] = {key: value for key, value in values["stream"].items() if key not in FREE_STREAM_KEYS}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

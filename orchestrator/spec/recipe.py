@@ -12,22 +12,62 @@ from pydantic_core import PydanticCustomError
 from workloads.contract import BatchShape, Section
 
 
-class DataSection(Section):
-    """Where the image-text shards are."""
+class MixedDataSection(Section):
+    """One data set of a mixture."""
 
-    train: str = Field(description="URI of the training shards and their index.")
+    uri: str = Field(description="URI of its shards and their index.")
+    weight: float | None = Field(
+        None, gt=0, description="Its share of the samples, relative to the other weights; none: its number of samples."
+    )
+
+
+class DataSection(Section):
+    """Where the image-text shards are: one data set, or a mixture of several."""
+
+    train: str | None = Field(None, description="URI of the training shards and their index.")
+    mix: tuple[MixedDataSection, ...] | None = Field(
+        None, min_length=1, strict=False, description="Data sets to draw from in turn, each running its own epochs."
+    )
     held_out: str | None = Field(None, description="URI of the held-out shards; without it nothing is evaluated.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> DataSection:
+        if (self.train is None) == (self.mix is None):
+            raise ValueError("give exactly one of data.train and data.mix")
+        if self.mix and len({one.weight is None for one in self.mix}) > 1:
+            raise ValueError("data.mix: give a weight to every data set, or to none")
+        if self.mix and len({one.uri for one in self.mix}) < len(self.mix):
+            raise ValueError("data.mix: names a data set twice; give it one entry with a larger weight")
+        return self
+
+    @property
+    def sets(self) -> tuple[MixedDataSection, ...]:
+        """The data sets, be it one or several."""
+        return self.mix or (MixedDataSection(uri=self.train or "", weight=None),)
 
 
 class StreamSection(Section):
-    """How samples are ordered and read."""
+    """How samples are ordered, read and decoded. Only `chunk` and `window` have a say in what is trained on when."""
 
-    chunk: int = Field(256, ge=1, description="Neighbouring samples that are read together.")
-    window: int = Field(4096, ge=1, description="Samples within which the order is shuffled one by one.")
-    segment_steps: int = Field(500, ge=1, description="Steps per Ray Data execution; the next one starts early.")
-    queue_blocks: int = Field(4, ge=1, description="Blocks a worker holds ready before training asks for them.")
-    reader_cpus: float = Field(1.0, gt=0, description="CPUs kept free for reading and decoding.")
+    chunk: int = Field(16, ge=1, description="Neighbouring samples that are read together; their order is shuffled.")
+    window: int = Field(
+        512,
+        ge=1,
+        description="Samples of several chunks that are shuffled one by one and feed one micro-batch of every step for "
+        "as many steps as they last; a worker holds two or three windows for each of its micro-batches.",
+    )
+    decode_on: Literal["auto", "workers", "readers"] = Field(
+        "auto",
+        description="workers: in the training workers' threads; readers: in Ray Data's tasks, on any machine; "
+        "auto: in both, shared out by CPUs.",
+    )
+    decode_threads: int | None = Field(
+        None, ge=1, description="Decoding threads per worker; none: its CPUs, and at least 2."
+    )
+    prefetch: int = Field(8, ge=1, description="Micro-batches that a worker holds ready before training asks.")
+    reader_cpus: float = Field(1.0, ge=1, description="CPUs kept free for reading and decoding.")
     max_bad_share: float = Field(0.01, ge=0, le=1, description="The run stops when more samples than this are bad.")
+    audit: bool = Field(False, description="Write down the keys of every micro-batch; `fuseray audit` checks them.")
 
 
 class BatchSection(Section):

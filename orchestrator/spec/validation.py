@@ -42,7 +42,7 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
     if detail["type"] == "extra_forbidden":
         message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, key_path[:-1]))}"
     elif detail["type"] == "missing":
-        needed = " and ".join(_required_keys(section, key_path))
+        needed = " and ".join(_keys_to_set(section, key_path))
         message = f"{dotted}: this key is required{f'; set {needed}' if needed else ''}."
     else:
         said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
@@ -52,10 +52,11 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
     return Finding(document.place(key_path), message)
 
 
-def _required_keys(section: type[BaseModel], key_path: KeyPath) -> list[str]:
+def _keys_to_set(section: type[BaseModel], key_path: KeyPath) -> list[str]:
     missing = _section_at(section, key_path)
     fields = missing.model_fields if missing else {}
-    return [".".join([*map(str, key_path), name]) for name, field in fields.items() if field.is_required()]
+    names = [name for name, field in fields.items() if field.is_required()] or list(fields)[:1]
+    return [".".join([*map(str, key_path), name]) for name in names]
 
 
 def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.deletion import delete_objects
+from orchestrator.storage.exact import read_exactly
+from orchestrator.storage.faults import StorageError
+from orchestrator.storage.filesystems import Address, address_of, open_filesystem, single_attempt
+from orchestrator.storage.retry import retrying
+
+__all__ = ["Location", "StorageError", "locate"]
 
 
-class StorageError(FuserayError):
-    """Storage could not be reached, read or written."""
+PART_BYTES = 64 * 1024 * 1024
+"""Larger files are read in parts, so that a broken transfer costs one part."""
+
+MULTIPART_BYTES = 8 * 1024 * 1024
+"""From this size on a file may be written in many requests, which only the client can repeat one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,9 @@ class Location:
     path: str
     uri: str
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _travelled, (address_of(self.filesystem) or self.filesystem, self.path, self.uri)
+
     def __truediv__(self, name: str) -> Location:
         return Location(self.filesystem, f"{self.path}/{name}", f"{self.uri}/{name}")
 
@@ -47,9 +56,14 @@ class Location:
         """Whether this is a path of this machine."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
+    @property
+    def requests(self) -> fs.FileSystem:
+        """The file system for code that tries again itself (`retrying`): its client tries every request once."""
+        return single_attempt(self.filesystem)
+
     def exists(self) -> bool:
         """Return whether there is a file or folder here."""
-        return self.size() is not None or self._info().type == fs.FileType.Directory
+        return bool(self._info().type != fs.FileType.NotFound)
 
     def size(self) -> int | None:
         """Return the file's size in bytes, or None when there is no file."""
@@ -62,8 +76,13 @@ class Location:
         Raises:
             StorageError: it cannot be read.
         """
-        with _explained(self.uri, "read"), self.filesystem.open_input_stream(self.path) as stream:
-            return bytes(stream.read())
+        parts: list[bytes] = []
+        done, size = 0, 1
+        while done < size:
+            part, size = retrying(lambda start=done: self._part(start), self.uri, "read")  # type: ignore[misc]
+            parts.append(part)
+            done += max(len(part), 1)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, content: bytes) -> None:
         """Write the whole file at once: readers see the old content or the new, never a part.
@@ -71,48 +90,48 @@ class Location:
         Raises:
             StorageError: it cannot be written; what was there before is untouched.
         """
-        with _explained(self.uri, "written"):
-            if not self.is_local:
-                with self.filesystem.open_output_stream(self.path) as stream:
-                    stream.write(content)
-                return
-            target = Path(self.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            try:
-                _write_durably(draft, content)
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
+        retrying(lambda: (_write_local if self.is_local else _write_remote)(self, content), self.uri, "written")
 
     def list(self) -> list[Location]:
         """Return the files and folders directly in this folder, by name; none when there is no folder."""
-        with _explained(self.uri, "listed"):
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-            return [self / info.base_name for info in sorted(found, key=lambda info: str(info.base_name))]
+        return sorted((self / info.base_name for info in _entries(self)), key=lambda place: place.name)
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file directly in this folder."""
-        with _explained(self.uri, "listed"):
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-            return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
+        return {info.base_name: info.size for info in _entries(self) if info.type == fs.FileType.File}
 
     def delete(self) -> None:
         """Remove this file, or this folder and everything in it, if it is there.
 
         Raises:
-            StorageError: it cannot be removed.
+            StorageError: it cannot be removed, or is a whole bucket.
         """
-        with _explained(self.uri, "deleted"):
-            kind = self._info().type
-            if kind == fs.FileType.Directory:
-                self.filesystem.delete_dir(self.path)
-            elif kind == fs.FileType.File:
-                self.filesystem.delete_file(self.path)
+        if not self.is_local and "/" not in self.path:
+            raise StorageError(
+                f"{self.uri}: is a whole bucket; name a folder in it, or empty it with your cloud's tools."
+            )
+        retrying(self._delete, self.uri, "deleted")
+
+    def _delete(self) -> None:
+        kind = self.requests.get_file_info(self.path).type
+        address = address_of(self.filesystem)
+        if kind == fs.FileType.NotFound:
+            return
+        if address is not None and address.scheme == "s3":
+            bucket, _, key = self.path.partition("/")
+            delete_objects(address, bucket, key)
+        elif kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+        else:
+            self.filesystem.delete_file(self.path)
 
     def _info(self) -> fs.FileInfo:
-        with _explained(self.uri, "reached"):
-            return self.filesystem.get_file_info(self.path)
+        return retrying(lambda: self.requests.get_file_info(self.path), self.uri, "reached")
+
+    def _part(self, start: int) -> tuple[bytes, int]:
+        with self.requests.open_input_file(self.path) as file:
+            size = file.size()
+            return bytes(read_exactly(file, start, min(start + PART_BYTES, size))), size
 
 
 def locate(uri: str, endpoint: str | None = None) -> Location:
@@ -133,23 +152,45 @@ def locate(uri: str, endpoint: str | None = None) -> Location:
             "use the standard chain of your cloud (environment, profile or role)."
         )
     if scheme in ("", "file"):
-        path = Path(uri.removeprefix("file://")).expanduser().absolute()
-        return Location(fs.LocalFileSystem(), str(path), str(path))
-    bucket_path = uri.partition("://")[2]
-    with _explained(uri, "reached"):
-        if scheme == "s3":
-            return Location(_s3(endpoint), bucket_path, uri)
-        if scheme in ("gs", "gcs"):
-            return Location(fs.GcsFileSystem(), bucket_path, uri)
+        path = str(Path(uri.removeprefix("file://")).expanduser().absolute())
+        return Location(open_filesystem(Address("file")), path, path)
+    address = _remote_address(uri, scheme, endpoint)
+    filesystem = retrying(lambda: open_filesystem(address), uri, "reached")
+    return Location(filesystem, uri.partition("://")[2], uri)
+
+
+def _remote_address(uri: str, scheme: str, endpoint: str | None) -> Address:
+    if scheme == "s3":
+        return Address("s3", endpoint)
+    if scheme in ("gs", "gcs"):
+        return Address("gs")
     raise StorageError(f"{uri}: unknown kind of storage {scheme!r}; use a local path, file://, s3:// or gs://.")
 
 
-def _s3(endpoint: str | None) -> fs.S3FileSystem:
-    if endpoint is None:
-        return fs.S3FileSystem()
-    for variable in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"):
-        os.environ.setdefault(variable, "WHEN_REQUIRED")
-    return fs.S3FileSystem(endpoint_override=endpoint, request_timeout=30, connect_timeout=5)
+def _entries(folder: Location) -> list[fs.FileInfo]:
+    selector = fs.FileSelector(folder.path, allow_not_found=True)
+    return list(retrying(lambda: folder.requests.get_file_info(selector), folder.uri, "listed"))
+
+
+def _travelled(filesystem: fs.FileSystem | Address, path: str, uri: str) -> Location:
+    return Location(open_filesystem(filesystem) if isinstance(filesystem, Address) else filesystem, path, uri)
+
+
+def _write_remote(target: Location, content: bytes) -> None:
+    filesystem = target.requests if len(content) < MULTIPART_BYTES else target.filesystem
+    with filesystem.open_output_stream(target.path) as stream:
+        stream.write(content)
+
+
+def _write_local(target: Location, content: bytes) -> None:
+    path = Path(target.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        _write_durably(draft, content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -157,22 +198,3 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _explained(uri: str, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise StorageError(f"{uri}: cannot be {verb}: it does not exist.") from error
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{uri}: cannot be {verb}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    if "ACCESS_DENIED" in said or "403" in said:
-        return f"{said}. Check the credentials and the bucket's permissions (`fuseray doctor`)."
-    if "No space left" in said:
-        return f"{said}. Free some space or choose another storage.uri."
-    return f"{said}."

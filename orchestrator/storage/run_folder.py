@@ -76,6 +76,11 @@ class RunFolder:
         return self.root / "quarantine.jsonl"
 
     @property
+    def ledger(self) -> Location:
+        """Holds the files of the ledger, when the run keeps one."""
+        return self.root / "ledger"
+
+    @property
     def recipe(self) -> Location:
         """The resolved recipe."""
         return self.root / RECIPE_FILE

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
-from orchestrator.stream import tar
 from orchestrator.stream.index import ShardFormat
-from orchestrator.stream.indexing import index_shards
-from orchestrator.stream.shards import write_parquet
+from orchestrator.stream.index_file import write_index
+from orchestrator.stream.shard_facts import ShardFacts, index_of
+from orchestrator.stream.shard_writer import shard_name, write_shard, written_columns
 from workloads.contract import Example, Sample
 
 RECEIPT_NAME = "build.json"
@@ -72,7 +72,7 @@ class _SplitWriter:
         self._format = shard_format
         self._samples_per_shard = samples_per_shard
         self._pending: list[Sample] = []
-        self._shards: list[str] = []
+        self._shards: list[ShardFacts] = []
 
     def add(self, sample: Sample) -> None:
         self._pending.append(sample)
@@ -83,11 +83,11 @@ class _SplitWriter:
         """Write what is pending and the index; return the number of samples."""
         if self._pending:
             self._flush()
-        return index_shards(self._folder, self._shards, self._format).total
+        index = index_of(self._shards, self._format, written_columns(self._format))
+        write_index(self._folder, index)
+        return index.total
 
     def _flush(self) -> None:
-        suffix, encode = ("tar", tar.write) if self._format == "webdataset" else ("parquet", write_parquet)
-        name = f"shard-{len(self._shards):06d}.{suffix}"
-        (self._folder / name).write(encode(self._pending))
-        self._shards.append(name)
+        name = shard_name(len(self._shards), self._format)
+        self._shards.append(write_shard(self._folder / name, self._pending, self._format))
         self._pending = []

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from ray.data import DataIterator
 
 from orchestrator.spec.errors import FuserayError
+from orchestrator.stream.decode_ahead import DecodeAhead, Waits
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.reader import Reader
-from orchestrator.stream.segment import deal, receive
-from orchestrator.stream.sharing import Sharing
+from orchestrator.stream.segment import Delivery, deal, receive
+from orchestrator.stream.sharing import Segment, Sharing
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""
-
-Item = TypeVar("Item")
 
 
 class StreamError(FuserayError):
@@ -26,26 +21,30 @@ class StreamError(FuserayError):
 
 
 class Feed:
-    """Delivers a worker's micro-batches, reading ahead in the background.
+    """Delivers a worker's micro-batches, read and decoded ahead in the background.
 
-    The next segment is started when the current one is half used, so there is no gap between segments.
+    Reading starts at once, and the next segment is started when the current one is half used, so there is no gap
+    between segments.
 
     Args:
-        reader: makes micro-batches.
+        delivery: what is read, and where it is decoded.
         sharing: who runs which.
         worker: this worker's rank.
-        ahead: blocks held ready.
+        threads: decoding threads of this worker.
+        ahead: micro-batches held ready.
         broadcast: hands worker 0's iterators to all.
     """
 
-    def __init__(self, reader: Reader, sharing: Sharing, worker: int, ahead: int, broadcast: Broadcast) -> None:
-        self._reader = reader
+    def __init__(
+        self, delivery: Delivery, sharing: Sharing, worker: int, threads: int, ahead: int, broadcast: Broadcast
+    ) -> None:
+        self._delivery = delivery
         self._sharing = sharing
         self._worker = worker
-        self._ahead = ahead
         self._broadcast = broadcast
+        self._decode = DecodeAhead(delivery.decoder, threads, ahead)
         self._unstarted = sharing.segments()
-        self._started: list[tuple[range, Iterator[MicroBatch]]] = []
+        self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
         self._start_next()
 
     def step(self, step: int) -> list[MicroBatch]:
@@ -54,19 +53,24 @@ class Feed:
         Raises:
             StreamError: another micro-batch arrived than the order says.
         """
-        if self._started and step not in self._started[0][0]:
+        if self._started and step not in self._started[0][0].steps:
             self._started.pop(0)
-        steps, micro_batches = self._started[0]
-        if step == (steps.start + steps.stop) // 2:
+        segment, micro_batches = self._started[0]
+        if step == (segment.steps.start + segment.steps.stop) // 2:
             self._start_next()
         return [self._expect(next(micro_batches, None), number) for number in self._sharing.share(step, self._worker)]
 
+    @property
+    def waits(self) -> Waits:
+        """How long training has waited for micro-batches so far, and for what."""
+        return self._decode.waits
+
     def _start_next(self) -> None:
-        if not self._unstarted:
+        segment = next(self._unstarted, None)
+        if segment is None:
             return
-        steps = self._unstarted.pop(0)
-        parts = self._broadcast(deal(self._reader, self._sharing, steps) if self._worker == 0 else None)
-        self._started.append((steps, read_ahead(receive(parts[self._worker], self._ahead), self._ahead)))
+        parts = self._broadcast(deal(self._delivery, self._sharing, segment) if self._worker == 0 else None)
+        self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
         if micro_batch is None or micro_batch.number != number:
@@ -76,29 +80,3 @@ class Feed:
                 "has changed; install the Ray version that requirements.lock names."
             )
         return micro_batch
-
-
-def read_ahead(items: Iterator[Item], size: int) -> Iterator[Item]:
-    """Iterate in a background thread that stays up to `size` items ahead; errors surface in the caller."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=size)
-
-    def fill() -> None:
-        try:
-            for item in items:
-                ready.put((item, None))
-            ready.put((None, None))
-        except BaseException as error:
-            ready.put((None, error))
-
-    threading.Thread(target=fill, daemon=True, name="stream-read-ahead").start()
-    return _drain(ready)
-
-
-def _drain(ready: queue.Queue[tuple[Item | None, BaseException | None]]) -> Iterator[Item]:
-    while True:
-        item, error = ready.get()
-        if error is not None:
-            raise error
-        if item is None:
-            return
-        yield item

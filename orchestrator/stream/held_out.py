@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from orchestrator.storage.location import Location
+from orchestrator.stream.content import Unreadable
 from orchestrator.stream.index import Index
-from orchestrator.stream.shards import Unreadable, open_shard
+from orchestrator.stream.shards import Rows, read_samples
 from workloads.contract import Sample
 
 
@@ -24,7 +25,7 @@ def evenly_spaced(folder: Location, index: Index, limit: int | None = None) -> I
     numbers = np.unique(np.linspace(0, index.total - 1, count).astype(np.int64))
     shards, rows = index.find(numbers)
     for shard in np.unique(shards):
-        reader = open_shard(folder / index.shards[shard], index.format)
-        for content in reader.read(rows[shards == shard].tolist()):
+        wanted = Rows(folder / index.shards[shard], rows[shards == shard].tolist())
+        for content in read_samples(folder, index, [wanted])[0]:
             if not isinstance(content, Unreadable):
                 yield content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -33,12 +34,14 @@ class MicroBatch:
         keys: keys of the samples, in order.
         features: the samples' features stacked along a new first dimension; empty without samples.
         skipped: samples of this micro-batch that could not be used.
+        fingerprint: of the keys of all its samples, used and skipped.
     """
 
     number: int
     keys: tuple[str, ...]
     features: dict[str, NDArray[np.generic]]
     skipped: tuple[Skipped, ...]
+    fingerprint: int
 
     @property
     def samples(self) -> int:
@@ -47,7 +50,12 @@ class MicroBatch:
 
     def encode(self) -> bytes:
         """Return the micro-batch as safetensors bytes, the rest as their metadata."""
-        about = {"number": self.number, "keys": self.keys, "skipped": [asdict(skip) for skip in self.skipped]}
+        about = {
+            "number": self.number,
+            "keys": self.keys,
+            "skipped": [asdict(skip) for skip in self.skipped],
+            "fingerprint": self.fingerprint,
+        }
         arrays = self.features or {"": np.zeros(0, dtype=np.uint8)}
         return bytes(save(arrays, metadata={"about": json.dumps(about)}))
 
@@ -58,7 +66,12 @@ class MicroBatch:
         about = json.loads(header["__metadata__"]["about"])
         features = {name: array for name, array in load(content).items() if name}
         skipped = tuple(Skipped(**skip) for skip in about["skipped"])
-        return cls(about["number"], tuple(about["keys"]), features, skipped)
+        return cls(about["number"], tuple(about["keys"]), features, skipped, about["fingerprint"])
+
+
+def fingerprint(keys: Iterable[str]) -> int:
+    """Return 48 bits that stand for keys in their order; a float64 holds them exactly."""
+    return int.from_bytes(hashlib.blake2b("\n".join(keys).encode(), digest_size=6).digest(), "little")
 
 
 def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:

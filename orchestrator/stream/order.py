@@ -25,12 +25,14 @@ class Order:
         seed: the run's seed.
         chunk: neighbouring samples that stay together until the windows are shuffled.
         window: positions that are shuffled among themselves.
+        align: windows begin at global positions that are multiples of this, and at the start of an epoch.
     """
 
     samples: int
     seed: int
     chunk: int
     window: int
+    align: int = 1
 
     def sample_at(self, positions: Ids) -> Ids:
         """Return the sample numbers at global positions, int64[n] -> int64[n]."""
@@ -42,32 +44,57 @@ class Order:
             result[here] = self._in_epoch(int(epoch), positions[here] % self.samples)
         return result
 
-    def _in_epoch(self, epoch: int, positions: Ids) -> Ids:
-        return _chunk_order(self, epoch, self._unshuffle_windows(epoch, positions))
+    def position_of(self, numbers: Ids, epoch: int) -> Ids:
+        """Return the global positions at which an epoch has some sample numbers, int64[n] -> int64[n]."""
+        places = _chunk_places(self, epoch, np.asarray(numbers, dtype=np.int64))
+        return epoch * self.samples + self._in_windows(epoch, places, inverse=True)
 
-    def _unshuffle_windows(self, epoch: int, positions: Ids) -> Ids:
-        result = np.empty_like(positions)
-        windows = positions // self.window
+    def _in_epoch(self, epoch: int, positions: Ids) -> Ids:
+        return _chunk_order(self, epoch, self._in_windows(epoch, positions, inverse=False))
+
+    def _in_windows(self, epoch: int, places: Ids, inverse: bool) -> Ids:
+        result = np.empty_like(places)
+        first = -epoch * self.samples % self.align
+        windows = (places - first) // self.window
         for window in np.unique(windows):
-            start = int(window) * self.window
-            size = min(self.window, self.samples - start)
+            start = max(0, first + int(window) * self.window)
+            stop = min(self.samples, first + (int(window) + 1) * self.window)
             here = windows == window
-            result[here] = start + _window_order(self.seed, epoch, int(window), size)[positions[here] - start]
+            order = _window_order(self.seed, epoch, int(window), stop - start)
+            result[here] = start + (_inverse(order) if inverse else order)[places[here] - start]
         return result
 
 
 def _chunk_order(order: Order, epoch: int, places: Ids) -> Ids:
     """Return the sample at each place of the permuted chunks; the last chunk may be short, wherever it lands."""
-    chunks = -(-order.samples // order.chunk)
-    permutation = Permutation(chunks, KeyedRandom((order.seed, "order", epoch)))
-    missing = chunks * order.chunk - order.samples
-    short_slot = int(permutation.inverse(np.array([chunks - 1]))[0])
+    permutation, short_slot, missing = _chunks(order, epoch)
     after_short = places >= (short_slot + 1) * order.chunk - missing
-    places = np.where(after_short, places + missing, places)
-    slots, inside = np.divmod(places, order.chunk)
+    slots, inside = np.divmod(np.where(after_short, places + missing, places), order.chunk)
     return permutation(slots) * order.chunk + inside
 
 
-@lru_cache(maxsize=8)
+def _chunk_places(order: Order, epoch: int, numbers: Ids) -> Ids:
+    """Return the place of each sample among the permuted chunks: the inverse of `_chunk_order`."""
+    permutation, short_slot, missing = _chunks(order, epoch)
+    chunks, inside = np.divmod(numbers, order.chunk)
+    slots = permutation.inverse(chunks)
+    return slots * order.chunk + inside - np.where(slots > short_slot, missing, 0)
+
+
+def _chunks(order: Order, epoch: int) -> tuple[Permutation, int, int]:
+    """Return the permutation of an epoch's chunks, the slot of the last chunk, and how many samples that one lacks."""
+    chunks = -(-order.samples // order.chunk)
+    permutation = Permutation(chunks, KeyedRandom((order.seed, "order", epoch)))
+    short_slot = int(permutation.inverse(np.array([chunks - 1]))[0])
+    return permutation, short_slot, chunks * order.chunk - order.samples
+
+
+def _inverse(permutation: Ids) -> Ids:
+    result = np.empty_like(permutation)
+    result[permutation] = np.arange(permutation.size)
+    return result
+
+
+@lru_cache(maxsize=256)
 def _window_order(seed: int, epoch: int, window: int, size: int) -> Ids:
     return shuffled(size, KeyedRandom((seed, "window", epoch, window)))

@@ -1,4 +1,4 @@
-"""From micro-batch numbers to micro-batches: order, read, transform. Runs on any CPU worker."""
+"""From micro-batch numbers to samples as stored. Runs on any machine that reaches the storage."""
 
 from __future__ import annotations
 
@@ -9,96 +9,128 @@ from functools import lru_cache
 import numpy as np
 
 from orchestrator.storage.location import Location
-from orchestrator.stream.index import DataSetError, Index, read_index
-from orchestrator.stream.micro_batch import MicroBatch, Skipped, stack
+from orchestrator.stream.content import Content
+from orchestrator.stream.index import DataSetError, Index
+from orchestrator.stream.index_file import read_index
+from orchestrator.stream.lanes import Lanes
+from orchestrator.stream.mixture import Mixture
 from orchestrator.stream.order import Order
 from orchestrator.stream.permutation import Ids
-from orchestrator.stream.shards import Unreadable, open_shard
-from workloads.contract import BadSample, Features, KeyedRandom, Sample, Transform
+from orchestrator.stream.raw_batch import RawBatch, RawSample
+from orchestrator.stream.shards import Rows, cached_sidecar, read_samples
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Makes any micro-batch of a run from nothing but its number.
+class Source:
+    """One data set of a run.
 
     Args:
-        folder: the data set.
+        folder: where it is.
         index_digest: digest of the index that the run was planned with.
-        order: the run's order.
-        micro_batch_size: samples per micro-batch.
-        total_samples: samples in the whole run; the last micro-batches may be short or empty.
-        transform: the workload's transform.
+        order: in which its samples are used, epoch after epoch.
     """
 
     folder: Location
     index_digest: str
     order: Order
-    micro_batch_size: int
-    total_samples: int
-    transform: Transform
 
-    def read(self, numbers: Sequence[int]) -> list[MicroBatch]:
-        """Read, decode and transform some micro-batches; their samples are read together.
+    def index(self) -> Index:
+        """Return the index.
 
         Raises:
-            StorageError: the store is failing.
-            DataSetError: the data set is no longer the one the run was planned with.
+            DataSetError: the data set is no longer the one that the run was planned with.
         """
-        ranges = [self._positions(number) for number in numbers]
-        positions = np.concatenate(ranges)
-        found = iter(self._read_samples(positions))
-        return [
-            self._micro_batch(number, places, [next(found) for _ in places])
-            for number, places in zip(numbers, ranges, strict=True)
-        ]
-
-    def _positions(self, number: int) -> Ids:
-        start = number * self.micro_batch_size
-        stop = min(start + self.micro_batch_size, self.total_samples)
-        return np.arange(start, max(start, stop), dtype=np.int64)
-
-    def _read_samples(self, positions: Ids) -> list[_Found]:
-        numbers = self.order.sample_at(positions)
-        index = _index(self.folder, self.index_digest)
-        shards, rows = index.find(numbers)
-        found: dict[int, _Found] = {}
-        for shard in np.unique(shards):
-            here = np.flatnonzero(shards == shard)
-            name = index.shards[shard]
-            contents = open_shard(self.folder / name, index.format).read(rows[here].tolist())
-            for place, content in zip(here.tolist(), contents, strict=True):
-                found[place] = _Found(int(numbers[place]), name, content)
-        return [found[place] for place in range(len(positions))]
-
-    def _micro_batch(self, number: int, positions: Ids, found: Sequence[_Found]) -> MicroBatch:
-        keys: list[str] = []
-        features: list[Features] = []
-        skipped: list[Skipped] = []
-        for position, one in zip(positions.tolist(), found, strict=True):
-            try:
-                features.append(self._features(position, one))
-                keys.append(one.content.key)
-            except BadSample as fault:
-                skipped.append(Skipped(position, one.shard, one.content.key, fault.reason, fault.detail))
-        return MicroBatch(number, tuple(keys), stack(features), tuple(skipped))
-
-    def _features(self, position: int, found: _Found) -> Features:
-        if isinstance(found.content, Unreadable):
-            raise found.content.fault
-        epoch = position // self.order.samples
-        return self.transform(found.content, KeyedRandom((self.order.seed, "transform", epoch, found.number)))
+        return _index(self.folder, self.index_digest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What lies at one position: the sample's number, its shard, and its content."""
+class Reader:
+    """Reads any micro-batch of a run from nothing but its number.
 
-    number: int
-    shard: str
-    content: Sample | Unreadable
+    Args:
+        sources: the data sets.
+        mixture: whose turn it is at every position.
+        lanes: which places of the order the micro-batches of a step take.
+        total_samples: samples in the whole run; the last micro-batches may be short or empty.
+    """
+
+    sources: tuple[Source, ...]
+    mixture: Mixture
+    lanes: Lanes
+    total_samples: int
+
+    def read(self, numbers: Sequence[int]) -> list[RawBatch]:
+        """Read some micro-batches; their samples are read together.
+
+        Raises:
+            StorageError: the store is failing.
+            DataSetError: a data set is no longer the one the run was planned with.
+        """
+        ranges = [self._positions(number) for number in numbers]
+        found: dict[int, RawSample] = {}
+        for number, source in enumerate(self.sources):
+            for sample in _read_places(number, source, *self._places(np.concatenate(ranges), number)):
+                found[sample.position] = sample
+        return [
+            RawBatch(number, tuple(found[position] for position in positions.tolist()))
+            for number, positions in zip(numbers, ranges, strict=True)
+        ]
+
+    def keys(self, number: int) -> list[str]:
+        """Return the keys of a micro-batch's samples in order, without reading the samples."""
+        keys = []
+        for source_number, _, sample in self.identities(number):
+            source = self.sources[source_number]
+            shard, row = (int(found[0]) for found in source.index().find(np.array([sample])))
+            keys.append(cached_sidecar(source.folder / source.index().shards[shard]).key(row))
+        return keys
+
+    def identities(self, number: int) -> list[tuple[int, int, int]]:
+        """Return the data set, its epoch, and the sample's number in it, for a micro-batch's samples in order."""
+        positions = self._positions(number)
+        found: dict[int, tuple[int, int, int]] = {}
+        for source_number, source in enumerate(self.sources):
+            here, places = self._places(positions, source_number)
+            epochs, samples = places // source.order.samples, source.order.sample_at(places)
+            rows = zip(here.tolist(), epochs.tolist(), samples.tolist(), strict=True)
+            found |= {position: (source_number, epoch, sample) for position, epoch, sample in rows}
+        return [found[position] for position in positions.tolist()]
+
+    def _positions(self, number: int) -> Ids:
+        size = self.lanes.micro_batch_size
+        start, stop = number * size, min((number + 1) * size, self.total_samples)
+        return np.arange(start, max(start, stop), dtype=np.int64)
+
+    def _places(self, positions: Ids, source: int) -> tuple[Ids, Ids]:
+        """Return which of the positions belong to a source, and their places in that source's own order."""
+        sources, places = self.mixture.locate(self.lanes.place_at(positions))
+        return positions[sources == source], places[sources == source]
 
 
-@lru_cache(maxsize=4)
+def _read_places(source_number: int, source: Source, positions: Ids, places: Ids) -> list[RawSample]:
+    index = source.index()
+    numbers = source.order.sample_at(places)
+    shards, rows = index.find(numbers)
+    present = np.unique(shards).tolist()
+    wanted = [Rows(source.folder / index.shards[shard], rows[shards == shard].tolist()) for shard in present]
+    contents: dict[int, Content] = {}
+    for shard, found in zip(present, read_samples(source.folder, index, wanted), strict=True):
+        contents |= zip(np.flatnonzero(shards == shard).tolist(), found, strict=True)
+    names = {shard: one.shard.uri for shard, one in zip(present, wanted, strict=True)}
+    return [
+        RawSample(
+            position=int(positions[i]),
+            source=source_number,
+            epoch=int(places[i]) // source.order.samples,
+            number=int(numbers[i]),
+            shard=names[int(shards[i])],
+            content=contents[i],
+        )
+        for i in range(len(positions))
+    ]
+
+
+@lru_cache(maxsize=32)
 def _index(folder: Location, digest: str) -> Index:
     index = read_index(folder)
     if index.digest != digest:

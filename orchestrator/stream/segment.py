@@ -1,9 +1,10 @@
-"""One Ray Data execution: the micro-batches of a range of steps, dealt out to the workers in a fixed order."""
+"""One Ray Data execution: the micro-batches of some steps, dealt out to the workers in a fixed order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray.data
@@ -11,76 +12,114 @@ from ray.data import DataIterator
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.reader import Reader
-from orchestrator.stream.sharing import Sharing
+from orchestrator.stream.sharing import Segment, Sharing
 
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
 
+BLOCKS_FETCHED = 2
+"""Blocks that a worker has on its way, of which it works on the first."""
 
-def deal(reader: Reader, sharing: Sharing, steps: range) -> list[DataIterator]:
-    """Start nothing yet; return one iterator per worker over its share of some steps.
 
-    Every block holds the same number of rows (micro-batches) and order is preserved, so Ray Data's splitter
-    hands block b to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What is read, and how much of it is decoded before it reaches the workers.
+
+    Args:
+        reader: reads micro-batches.
+        decoder: transforms them.
+        decoded_share: share of the rounds that the readers decode; the workers decode the rest.
     """
-    numbers = sharing.micro_batches_of(steps)
-    blocks = [numbers[start : start + sharing.block] for start in range(0, len(numbers), sharing.block)]
+
+    reader: Reader
+    decoder: Decoder
+    decoded_share: float
+
+    def decodes(self, round_number: int) -> bool:
+        """Return whether the readers decode a round; those that they do are spread evenly."""
+        return int((round_number + 1) * self.decoded_share) > int(round_number * self.decoded_share)
+
+
+class Parcel(NamedTuple):
+    """A micro-batch as it arrives: an encoded `MicroBatch`, or an encoded `RawBatch`."""
+
+    decoded: bool
+    content: pa.Buffer
+
+
+def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIterator]:
+    """Start nothing yet; return one iterator per worker over its share of a segment.
+
+    All blocks of a round hold the same number of rows and order is preserved, so Ray Data's splitter hands block b
+    to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
+    """
+    blocks = [
+        _ReadBlock(
+            delivery.reader,
+            delivery.decoder if delivery.decodes(number) else None,
+            tuple(sharing.block(steps, worker)),
+            sharing.rows(steps),
+        )
+        for number, steps in enumerate(segment.rounds)
+        for worker in range(sharing.workers)
+    ]
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
     context.enable_progress_bars = False
-    dataset = ray.data.read_datasource(_MicroBatches(reader, blocks), override_num_blocks=len(blocks))
+    dataset = ray.data.read_datasource(_MicroBatches(blocks), override_num_blocks=len(blocks))
     parts: list[DataIterator] = dataset.streaming_split(sharing.workers, equal=False)
     return parts
 
 
-def receive(iterator: DataIterator, ahead: int) -> Iterator[MicroBatch]:
-    """Yield the micro-batches of one worker.
-
-    Args:
-        iterator: the worker's part of a deal.
-        ahead: blocks fetched before they are asked for.
-    """
+def receive(iterator: DataIterator) -> Iterator[Parcel]:
+    """Yield the micro-batches of one worker."""
     blocks: Iterable[Any] = iterator.iter_batches(
         batch_size=None,  # type: ignore[arg-type]
         batch_format="pyarrow",
-        prefetch_batches=ahead,
+        prefetch_batches=0,
     )
     for block in blocks:
-        for content in block.column("micro_batch"):
-            yield MicroBatch.decode(content.as_buffer().to_pybytes())
+        for decoded, content in zip(block.column("decoded"), block.column("content"), strict=True):
+            if content.is_valid:
+                yield Parcel(decoded.as_py(), content.as_buffer())
 
 
 class _MicroBatches(Datasource):
     """One read task per block of micro-batches."""
 
-    def __init__(self, reader: Reader, blocks: list[range]) -> None:
+    def __init__(self, blocks: list[_ReadBlock]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._reader = reader
         self._blocks = blocks
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
         """Return the tasks in the order of their blocks; a task carries numbers, never samples."""
-        return [ReadTask(_Read(self._reader, block), _metadata(block)) for block in self._blocks]
+        return [ReadTask(block, _metadata(block.rows)) for block in self._blocks]
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Return None: it is not known before reading."""
         return None
 
 
-class _Read:
+@dataclass(frozen=True, slots=True)
+class _ReadBlock:
     """Reads one block; a class, so that it pickles small."""
 
-    def __init__(self, reader: Reader, numbers: range) -> None:
-        self._reader = reader
-        self._numbers = numbers
+    reader: Reader
+    decoder: Decoder | None
+    numbers: tuple[int, ...]
+    rows: int
 
     def __call__(self) -> Iterable[Block]:
-        contents = [batch.encode() for batch in self._reader.read(self._numbers)]
-        yield pa.table({"micro_batch": pa.array(contents, pa.large_binary())})
+        raw = self.reader.read(self.numbers)
+        batches = raw if self.decoder is None else [self.decoder(batch) for batch in raw]
+        filling = [None] * (self.rows - len(batches))
+        contents = [*(batch.encode() for batch in batches), *filling]
+        decoded = pa.array([self.decoder is not None] * self.rows, pa.bool_())
+        yield pa.table({"decoded": decoded, "content": pa.array(contents, pa.large_binary())})
 
 
-def _metadata(block: range) -> BlockMetadata:
-    return BlockMetadata(num_rows=len(block), size_bytes=None, input_files=None, exec_stats=None)
+def _metadata(rows: int) -> BlockMetadata:
+    return BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)

@@ -15,6 +15,7 @@ from orchestrator.train.channel import Record
 from orchestrator.train.display import Display
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.stream_watch import StreamWatch
 
 FLUSH_S = 2.0
 
@@ -39,6 +40,7 @@ class Books:
         self._began = perf_counter()
         self._starting = True
         self._flushed = perf_counter()
+        self._stream_watch = StreamWatch()
         self.steps_done = first_step
         recipe = recipe_yaml(plan.resolved)
         plan.run.recipe.write(recipe.encode())
@@ -65,10 +67,6 @@ class Books:
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; a finished run's model goes to MLflow."""
         self._plan.run.write(replace(self._file, status=status))
-        reasons = {
-            f"skipped/{reason.replace(' ', '_')}": float(count) for reason, count in self.skipped_reasons().items()
-        }
-        self._tracker.metrics(self.steps_done, reasons)
         if status == "FINISHED":
             self._tracker.copy(self._plan.run.model, "model")
         self._tracker.finish(status)
@@ -76,6 +74,17 @@ class Books:
     def skipped_reasons(self) -> Counter[str]:
         """Return how many samples were skipped for each reason."""
         return Counter(skip.reason for skip in self._skipped.values())
+
+    def _skipped_metrics(self) -> dict[str, float]:
+        return {f"skipped/{reason.replace(' ', '_')}": float(n) for reason, n in self.skipped_reasons().items()}
+
+    def _epochs(self, step: int) -> dict[str, float]:
+        """Return the epochs of each data set of a mixture, numbered as in the recipe."""
+        if len(self._plan.data.sets) == 1:
+            return {}
+        recipe = self._plan.recipe
+        epochs = self._plan.data.epochs_of_sets((step + 1) * recipe.batch.samples, recipe.seed)
+        return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs.values())}
 
     def _enter_step(self, record: Record) -> None:
         self.steps_done = record.step + 1
@@ -91,9 +100,13 @@ class Books:
             "data_wait_share": seconds.get("data_wait", 0.0) / max(busy, 1e-9),
             "skipped_samples": float(len(self._skipped)),
             "samples": float(record.samples),
+            **self._skipped_metrics(),
+            **self._epochs(record.step),
         }
         self._tracker.metrics(record.step, {**record.metrics, **rates, **times})
         self._display.step(replace(record, metrics={**record.metrics, **rates}), len(self._skipped))
+        if found := self._stream_watch.step(record.metrics, busy):
+            self._display.message(found)
 
     def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
         new = [skip for skip in skipped if skip.position not in self._skipped]

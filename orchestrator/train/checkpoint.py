@@ -50,6 +50,7 @@ class RunState:
         workload: what was trained.
         config: the workload's part of the recipe, as plain JSON values.
         epochs: passes over the training data so far; None when unknown.
+        stream: what `StreamState.plain` returned; None when the checkpoint is from elsewhere.
     """
 
     next_step: int
@@ -60,6 +61,7 @@ class RunState:
     workload: str
     config: Mapping[str, Any]
     epochs: float | None
+    stream: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.run_folder import RunFile
+from orchestrator.stream.placement import Node, decoded_share
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
 from orchestrator.train.channel import Channel
 from orchestrator.train.display import Display
 from orchestrator.train.failure import explain
-from orchestrator.train.plan import Plan, check_machine
+from orchestrator.train.plan import Plan, check_machines
 from orchestrator.train.ray_session import ray_session
 from orchestrator.train.start import Start
 from orchestrator.train.worker import Assignment, train
@@ -59,7 +60,7 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
         log = log_folder(plan) / "ray.log"
         try:
             with ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
-                _check_cluster(plan.recipe)
+                check_machines(plan.recipe, _nodes())
                 _train(plan, books, ray.remote(num_cpus=0)(Channel).remote(), interrupted)
             status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
         except Exception as error:
@@ -69,10 +70,9 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
     return Outcome(status, books.steps_done)
 
 
-def _check_cluster(recipe: Recipe) -> None:
-    if recipe.scale.address != "local":
-        resources = ray.cluster_resources()
-        check_machine(recipe, resources.get("CPU", 0), resources.get("GPU", 0))
+def _nodes() -> list[Node]:
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources]
 
 
 def log_folder(plan: Plan) -> Path:
@@ -91,7 +91,7 @@ def _open_books(plan: Plan, start: Start, display: Display) -> Books:
         file = RunFile(
             name=recipe.name,
             recipe_digest=plan.resolved.digest(),
-            index_digest=plan.index.digest,
+            index_digest=plan.data.digest,
             tracking_uri=recipe.tracking.uri,
             mlflow_run_id=tracker.run_id,
             steps=plan.steps,
@@ -112,7 +112,7 @@ def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event)
 
     def fit() -> None:
         try:
-            _trainer(plan, Assignment(plan, books.mlflow_run_id, channel)).fit()
+            _trainer(plan, Assignment(plan, books.mlflow_run_id, channel, _decoded_share(plan))).fit()
         except BaseException as error:
             failure.append(error)
 
@@ -128,6 +128,13 @@ def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event)
     books.enter(ray.get(channel.drain.remote()))
     if failure:
         raise failure[0]
+
+
+def _decoded_share(plan: Plan) -> float:
+    scale = plan.recipe.scale
+    return decoded_share(
+        plan.recipe.stream.decode_on, _nodes(), scale.workers, scale.cpus_per_worker, plan.decode_threads
+    )
 
 
 def _trainer(plan: Plan, assignment: Assignment) -> TorchTrainer:

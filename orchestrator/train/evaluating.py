@@ -14,7 +14,7 @@ from orchestrator.spec.registry import find_workload
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.held_out import evenly_spaced
-from orchestrator.stream.index import read_index
+from orchestrator.stream.index_file import read_index
 from orchestrator.train.checkpoint import Checkpoint, load_newest
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.spec.errors import SpecError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.stream.index import Index, check_shards, read_index
-from orchestrator.stream.order import Order
+from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.index import Index
+from orchestrator.stream.index_file import check_shards, read_index
+from orchestrator.stream.placement import Node, can_read
 from orchestrator.stream.reader import Reader
+from orchestrator.stream.segment import Delivery
 from orchestrator.stream.sharing import Sharing
+from orchestrator.stream.stream_state import stream_settings
+from orchestrator.stream.training_data import DataSet, TrainingData
 
 if TYPE_CHECKING:
     from orchestrator.train.origin import Origin
@@ -27,8 +33,7 @@ class Plan:
 
     Args:
         resolved: the recipe.
-        train: folder of the training shards.
-        index: their index.
+        data: the training data.
         held_out: folder of the held-out shards.
         held_out_index: their index.
         run: where the run will be written.
@@ -37,8 +42,7 @@ class Plan:
     """
 
     resolved: ResolvedRecipe
-    train: Location
-    index: Index
+    data: TrainingData
     held_out: Location | None
     held_out_index: Index | None
     run: RunFolder
@@ -56,7 +60,7 @@ class Plan:
         length, batch = self.recipe.length, self.recipe.batch.samples
         if length.steps is not None:
             return length.steps * batch
-        return math.ceil((length.epochs or 0) * self.index.total)
+        return math.ceil((length.epochs or 0) * self.data.total)
 
     @property
     def steps(self) -> int:
@@ -71,20 +75,35 @@ class Plan:
     def sharing(self, first_step: int, workers: int) -> Sharing:
         """Return how micro-batches are shared out from a step on."""
         return Sharing(
-            self.recipe.batch.micro_batches, workers, self.recipe.stream.segment_steps, first_step, self.steps
+            self.recipe.batch.micro_batches, workers, first_step, self.steps, self.reader.lanes.stretch_steps
         )
 
+    @property
     def reader(self) -> Reader:
-        """Return what makes the run's micro-batches."""
-        recipe = self.recipe
-        return Reader(
-            folder=self.train,
-            index_digest=self.index.digest,
-            order=Order(self.index.total, recipe.seed, recipe.stream.chunk, recipe.stream.window),
-            micro_batch_size=recipe.batch.micro_batch_size,
-            total_samples=self.total_samples,
-            transform=self.resolved.entry.transform(self.resolved.workload),
+        """What reads the run's micro-batches."""
+        stream, batch = self.recipe.stream, self.recipe.batch
+        return self.data.reader(
+            self.recipe.seed,
+            stream.chunk,
+            stream.window,
+            batch.micro_batches,
+            batch.micro_batch_size,
+            self.total_samples,
         )
+
+    def delivery(self, decoded_share: float) -> Delivery:
+        """Return what delivers the run's micro-batches, of which the readers decode a share."""
+        transform = self.resolved.entry.transform(self.resolved.workload)
+        return Delivery(self.reader, Decoder(transform, self.recipe.seed), decoded_share)
+
+    def stream_settings(self) -> dict[str, Any]:
+        """Return what determines the samples of every step, for checkpoints."""
+        return stream_settings(self.reader, self.recipe.seed)
+
+    @property
+    def decode_threads(self) -> int:
+        """Decoding threads of a worker."""
+        return self.recipe.stream.decode_threads or max(2, int(self.recipe.scale.cpus_per_worker))
 
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""
@@ -95,13 +114,13 @@ class Plan:
             "steps": self.steps,
             "samples": self.total_samples,
             "samples_per_step": recipe.batch.samples,
-            "training_samples": self.index.total,
-            "epochs": round(self.total_samples / self.index.total, 3),
+            "training_samples": self.data.total,
+            "epochs": round(self.total_samples / self.data.total, 3),
             "held_out_samples": self.held_out_index.total if self.held_out_index else 0,
             "workers": recipe.scale.workers,
             "device": "gpu" if recipe.scale.use_gpu else "cpu",
             "micro_batches_per_worker": _range([len(sharing.share(0, rank)) for rank in range(sharing.workers)]),
-            "shards": len(self.index.shards),
+            "shards": self.data.shards,
             "starts_from": self.origin.describe() if self.origin else "the recipe's weights",
             "run_folder": self.run.root.uri,
             "checkpoints": self.run.checkpoints.uri,
@@ -119,29 +138,29 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     """
     recipe = resolved.recipe
     if recipe.scale.address == "local":
-        check_machine(recipe, os.cpu_count() or 1, _gpus() if recipe.scale.use_gpu else 0)
-    train, index, warnings = _open(recipe.data.train, recipe.storage.endpoint)
+        check_machines(recipe, [Node(os.cpu_count() or 1, _gpus() if recipe.scale.use_gpu else 0)])
+    data, warnings = training_data(recipe)
     held_out, held_out_index = None, None
     if recipe.data.held_out is not None:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
     run = RunFolder(locate(f"{recipe.storage.uri}/{recipe.name}", recipe.storage.endpoint))
-    plan = Plan(resolved, train, index, held_out, held_out_index, run, tuple(warnings))
+    plan = Plan(resolved, data, held_out, held_out_index, run, tuple(warnings))
     if recipe.start is None:
         return plan
 
     from orchestrator.train.origin import find_origin
 
-    return replace(plan, origin=find_origin(resolved, index.total, plan.steps))
+    return replace(plan, origin=find_origin(resolved, data.total, plan.steps))
 
 
-def check_machine(recipe: Recipe, cpus: float, gpus: float) -> None:
+def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
     """Refuse a recipe that would wait for ever for CPUs or GPUs.
 
     Raises:
         SpecError: what is asked for, what there is, and which key to change.
     """
-    scale = recipe.scale
+    scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     needed = scale.workers * scale.cpus_per_worker + recipe.stream.reader_cpus
     if needed > cpus:
         raise SpecError(
@@ -154,20 +173,36 @@ def check_machine(recipe: Recipe, cpus: float, gpus: float) -> None:
             f"scale.use_gpu: {scale.workers} workers need {scale.workers} GPUs; there are {gpus:g}. "
             "Lower scale.workers, or set scale.use_gpu to false."
         )
+    if not can_read(nodes, scale.workers, scale.cpus_per_worker):
+        raise SpecError(
+            f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {scale.workers} workers no "
+            "machine has a whole CPU left to read samples with, and the run would wait for ever. Lower it."
+        )
+
+
+def training_data(recipe: Recipe) -> tuple[TrainingData, list[str]]:
+    """Open the data sets that a recipe trains on; return them with what the user should know about them.
+
+    Raises:
+        StorageError: storage cannot be reached.
+        DataSetError: data is missing, not indexed, or does not match its index.
+    """
+    sets, warnings = [], []
+    for one in recipe.data.sets:
+        folder, index, more = _open(one.uri, recipe.storage.endpoint)
+        sets.append(DataSet(folder, index, one.weight or float(index.total)))
+        warnings += more
+    return TrainingData(tuple(sets)), warnings
 
 
 def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:
     folder = locate(uri, endpoint)
     index = read_index(folder)
-    cut = check_shards(folder, index)
-    return (
-        folder,
-        index,
-        [
-            f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped."
-            for name in cut
-        ],
-    )
+    warnings = [
+        f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped."
+        for name in check_shards(folder, index)
+    ]
+    return folder, index, warnings
 
 
 def _gpus() -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.spec.loading import FREE_SECTIONS, FREE_STREAM_KEYS
 from orchestrator.storage.run_folder import RunError, RunFile
+from orchestrator.stream.stream_state import StreamState, stream_changes
+from orchestrator.train.checkpoint import load_state
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import differences
 
-FREE_TO_CHANGE = ("name", "scale.", "storage.", "tracking.", "checkpoint.", "evaluation.")
-"""Keys that do not change the result; the rest must stay as they were for a run to continue exactly."""
+FREE_TO_CHANGE = (
+    *(section if section == "name" else f"{section}." for section in FREE_SECTIONS),
+    *(f"stream.{key}" for key in FREE_STREAM_KEYS),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,25 @@ def continued_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: the recipe changed since the run started, so it cannot continue exactly: "
             f"{'; '.join(fixed)}. Undo that, or start another run with name=OTHER."
         )
-    if previous.index_digest != plan.index.digest:
+    if previous.index_digest != plan.data.digest:
         raise RunError(
-            f"{plan.run.root.uri}: the training data in {plan.train.uri} changed since the run started, "
+            f"{plan.run.root.uri}: the training data in {plan.data.places} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
+    _check_stream(plan)
     first_step = plan.run.newest_step() or plan.first_step
     return Start(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
+
+
+def _check_stream(plan: Plan) -> None:
+    """Refuse to go on when the stream would not go on where the newest checkpoint says that it stopped."""
+    for place in plan.run.committed_checkpoints()[:1]:
+        state = load_state(place)
+        if state.stream is None:
+            continue
+        before = StreamState.of(state.stream)
+        if changes := stream_changes(before, plan.stream_settings(), plan.reader, state.next_step):
+            raise RunError(
+                f"{place.uri}: the stream would not go on where it stopped: {'; '.join(changes[:3])}. "
+                "Undo that, or start another run with name=OTHER."
+            )

@@ -31,6 +31,7 @@ class StepOutcome:
         metrics: means over the step's samples, with learning rate and gradient norm.
         samples: usable samples of the step.
         skipped: bad samples of the step.
+        fingerprints: of the keys of each of the step's micro-batches.
         stop: whether any worker asked to stop after this step.
         seconds: time this worker spent per part.
     """
@@ -38,6 +39,7 @@ class StepOutcome:
     metrics: Mapping[str, float]
     samples: int
     skipped: int
+    fingerprints: tuple[int, ...]
     stop: bool
     seconds: Mapping[str, float]
 
@@ -92,8 +94,8 @@ class Stepper:
         laps.end("forward_backward")
         self._parallel.finish()
         template = self._workload.empty_result(clock)
-        skipped = sum(len(batch.skipped) for batch in micro_batches)
-        totals = add_up(results, template, self._recipe.batch.micro_batches, skipped, stop, self._collective)
+        per_step = self._recipe.batch.micro_batches
+        totals = add_up(results, template, micro_batches, per_step, stop, self._collective)
         self._parallel.average(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
         laps.end("gradient_sync")
         metrics = {**totals.metrics, **self._update(step)} if totals.samples else {}
@@ -101,7 +103,7 @@ class Stepper:
         if totals.samples:
             self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
         laps.end("teacher")
-        return StepOutcome(metrics, totals.samples, totals.skipped, totals.stop, laps.seconds)
+        return StepOutcome(metrics, totals.samples, totals.skipped, totals.fingerprints, totals.stop, laps.seconds)
 
     def _clock(self, step: int) -> Clock:
         draw = KeyedRandom((self._recipe.seed, "step", step))

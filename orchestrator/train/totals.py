@@ -21,12 +21,14 @@ class Totals:
 
     Args:
         counts: usable samples of each of the step's micro-batches.
+        fingerprints: of the keys that each of the step's micro-batches was made of.
         skipped: bad samples.
         stop: whether any worker asked to stop.
         metrics: means over samples; empty on a worker that has never seen a sample.
     """
 
     counts: tuple[int, ...]
+    fingerprints: tuple[int, ...]
     skipped: int
     stop: bool
     metrics: Mapping[str, float]
@@ -38,34 +40,42 @@ class Totals:
 
 
 def add_up(
-    results: Results, template: MicroResult, micro_batches: int, skipped: int, stop: bool, collective: Collective
+    results: Results,
+    template: MicroResult,
+    share: Sequence[MicroBatch],
+    micro_batches: int,
+    stop: bool,
+    collective: Collective,
 ) -> Totals:
     """Return the totals of a step; all workers call it together and send one message.
 
     Args:
-        results: this worker's micro-batches and their results.
+        results: this worker's micro-batches with usable samples, and their results.
         template: names the metrics, as every result of this step does.
+        share: all of this worker's micro-batches.
         micro_batches: micro-batches per step.
-        skipped: this worker's bad samples.
         stop: this worker's wish to stop.
         collective: the other workers.
     """
     names = sorted(template.metrics)
-    counts = torch.zeros(micro_batches, dtype=torch.float64)
+    counts, fingerprints = torch.zeros(2, micro_batches, dtype=torch.float64)
     sums = torch.zeros(len(names), dtype=torch.float64)
-    for batch, result in results:
+    for batch in share:
         counts[batch.number % micro_batches] = batch.samples
+        fingerprints[batch.number % micro_batches] = batch.fingerprint
+    for batch, result in results:
         sums += batch.samples * torch.tensor([float(result.metrics[name]) for name in names], dtype=torch.float64)
-    message = torch.cat([counts, torch.tensor([skipped, stop], dtype=torch.float64), sums])
+    skipped = sum(len(batch.skipped) for batch in share)
+    message = torch.cat([counts, fingerprints, torch.tensor([skipped, stop], dtype=torch.float64), sums])
     collective.sum(message)
-    values = message.tolist()
-    samples = sum(values[:micro_batches])
-    means = [value / max(samples, 1) for value in values[micro_batches + 2 :]]
+    counts, fingerprints, totals, sums = message.split([micro_batches, micro_batches, 2, len(names)])
+    samples = float(counts.sum())
     return Totals(
-        counts=tuple(int(count) for count in values[:micro_batches]),
-        skipped=int(values[micro_batches]),
-        stop=values[micro_batches + 1] > 0,
-        metrics=dict(zip(names, means, strict=True)),
+        counts=tuple(int(count) for count in counts.tolist()),
+        fingerprints=tuple(int(one) for one in fingerprints.tolist()),
+        skipped=int(totals[0]),
+        stop=bool(totals[1] > 0),
+        metrics=dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True)),
     )
 
 

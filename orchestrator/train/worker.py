@@ -18,7 +18,9 @@ from torch import nn
 from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.feed import Feed
 from orchestrator.stream.held_out import evenly_spaced
+from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.stream_state import StreamState
 from orchestrator.train.channel import Record
 from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
@@ -41,11 +43,13 @@ class Assignment:
         plan: the plan.
         mlflow_run_id: where the run is tracked.
         channel: the line to the driver.
+        decoded_share: share of the micro-batches that reach the workers decoded.
     """
 
     plan: Plan
     mlflow_run_id: str
     channel: Any
+    decoded_share: float
 
 
 def train(config: dict[str, Assignment]) -> None:
@@ -74,13 +78,17 @@ class _Training:
         beginning = find_beginning(self._plan, self._line.note)
         self._first_step = beginning.first_step
         sharing = self._plan.sharing(self._first_step, workers)
-        self._feed = Feed(self._plan.reader(), sharing, rank, self._recipe.stream.queue_blocks, _broadcast)
+        delivery = self._plan.delivery(assignment.decoded_share)
+        threads, ahead = self._plan.decode_threads, self._recipe.stream.prefetch
+        self._feed = Feed(delivery, sharing, rank, threads, ahead, _broadcast)
         self._workload, self._model = self._build(device, pretrained=beginning.pretrained)
         self._parallel = share_model(self._recipe, self._workload, self._model, collective, device)
         self._stepper = Stepper(
-            self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.index.total, device
+            self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
         beginning.restore(self._model, self._stepper.optimizer, self._parallel)
+        self._collective = collective
+        self._ledger = Ledger(self._plan.run.ledger, rank) if self._recipe.stream.audit else None
         self._seen, self._bad = 0, 0
 
     def run(self) -> None:
@@ -90,6 +98,8 @@ class _Training:
             laps = Laps()
             micro_batches = self._feed.step(step)
             laps.end("data_wait")
+            if self._ledger is not None:
+                self._ledger.add(step, micro_batches)
             outcome = self._stepper.run(step, micro_batches, stop=self._line.stop_requested)
             laps.end("step")
             metrics = dict(outcome.metrics)
@@ -97,9 +107,9 @@ class _Training:
                 metrics |= self._evaluate()
                 laps.end("evaluation")
             if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
-                self._save(step + 1)
+                self._save(step + 1, outcome.fingerprints)
                 laps.end("checkpoint")
-            self._line.publish(step, metrics, _merged(laps, outcome), outcome.samples, micro_batches)
+            self._line.publish(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, micro_batches)
             self._count(outcome)
             next_step = step + 1
             if outcome.stop:
@@ -140,7 +150,15 @@ class _Training:
             found = self._workload.evaluate(list(samples), options)
         return {f"held_out/{name}": value for name, value in found.metrics.items()}
 
-    def _save(self, next_step: int) -> None:
+    def _waits(self) -> dict[str, float]:
+        """Return for how long this worker has waited for what, in all."""
+        waits = self._feed.waits
+        return {"stream/waited_for_reading_s": waits.reading_s, "stream/waited_for_decoding_s": waits.decoding_s}
+
+    def _save(self, next_step: int, fingerprints: tuple[int, ...]) -> None:
+        if self._ledger is not None:
+            self._ledger.flush()
+            self._collective.sum(torch.zeros(1))
         model = self._parallel.gathered(self._model.state_dict())
         moments = self._parallel.gathered(optimizer_tensors(self._stepper.optimizer, self._model))
         if self._rank != 0:
@@ -150,11 +168,12 @@ class _Training:
             next_step=next_step,
             seed=self._recipe.seed,
             recipe_digest=resolved.digest(),
-            index_digest=self._plan.index.digest,
+            index_digest=self._plan.data.digest,
             mlflow_run_id=self._mlflow_run_id,
             workload=self._recipe.workload,
             config=resolved.workload.model_dump(mode="json"),
-            epochs=next_step * self._recipe.batch.samples / self._plan.index.total,
+            epochs=next_step * self._recipe.batch.samples / self._plan.data.total,
+            stream=StreamState(self._plan.stream_settings(), fingerprints).plain(),
         )
         save_checkpoint(self._plan.run.checkpoints, state, model, moments)
         prune(self._plan.run, self._recipe.checkpoint.keep)

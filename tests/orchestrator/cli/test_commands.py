@@ -14,7 +14,6 @@ workload: albef
 batch: {micro_batches: 2, micro_batch_size: 8}
 length: {epochs: 3}
 scale: {workers: 2, cpus_per_worker: 0.25}
-stream: {reader_cpus: 0.5}
 model: {preset: tiny}
 """
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.stream.order import Order
@@ -18,17 +18,33 @@ orders = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(orders, st.integers(0, 3))
 def test_every_epoch_holds_every_sample_once(order: Order, epoch: int) -> None:
     positions = np.arange(order.samples) + epoch * order.samples
     assert sorted(order.sample_at(positions)) == list(range(order.samples))
 
 
+@settings(deadline=None)
 @given(orders, st.data())
 def test_any_position_can_be_asked_for_alone(order: Order, data: st.DataObject) -> None:
     everything = order.sample_at(np.arange(2 * order.samples))
     position = data.draw(st.integers(0, 2 * order.samples - 1))
     assert order.sample_at(np.array([position]))[0] == everything[position]
+
+
+@settings(deadline=None)
+@given(orders, st.integers(0, 3))
+def test_positions_lead_back_to_their_samples(order: Order, epoch: int) -> None:
+    positions = np.arange(order.samples) + epoch * order.samples
+    assert order.position_of(order.sample_at(positions), epoch).tolist() == positions.tolist()
+
+
+@settings(deadline=None)
+@given(orders, st.data())
+def test_the_position_of_a_sample_can_be_asked_for_alone(order: Order, data: st.DataObject) -> None:
+    numbers = np.array(data.draw(st.lists(st.integers(0, order.samples - 1), min_size=1, max_size=5)))
+    assert order.sample_at(order.position_of(numbers, 2)).tolist() == numbers.tolist()
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -68,6 +84,7 @@ def test_permutation_is_a_bijection_with_an_inverse(size: int) -> None:
     assert permutation.inverse(images).tolist() == list(range(size))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 100))
 def test_shuffled_is_a_keyed_permutation(size: int, key: int) -> None:
     assert sorted(shuffled(size, KeyedRandom((key,)))) == list(range(size))

@@ -7,66 +7,60 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shards import picture, samples, write_shards
-from toy_workload import ToyTransform
+from streams import make_reader, read_batches
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream import tar
+from orchestrator.stream.content import Unreadable
 from orchestrator.stream.held_out import evenly_spaced
-from orchestrator.stream.index import DataSetError, ShardFormat, check_shards, read_index
+from orchestrator.stream.index import DataSetError, ShardFormat
+from orchestrator.stream.index_file import check_shards, read_index
 from orchestrator.stream.indexing import index_folder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.order import Order
-from orchestrator.stream.reader import Reader
-from orchestrator.stream.shards import Unreadable, open_shard
+from orchestrator.stream.shards import Rows, read_samples
 from workloads.contract import Sample
 
 COUNT = 120
 
 
-def make_reader(folder: str, batch: int = 8, total: int | None = None) -> Reader:
-    place = locate(folder)
-    index = read_index(place)
-    order = Order(index.total, seed=5, chunk=8, window=32)
-    return Reader(place, index.digest, order, batch, total or index.total, ToyTransform())
-
-
 @pytest.mark.parametrize("shard_format", ["webdataset", "parquet"])
 def test_one_epoch_reads_every_key_once(tmp_path: Path, shard_format: ShardFormat) -> None:
     reader = make_reader(write_shards(str(tmp_path), COUNT, shard_format))
-    keys = [key for batch in reader.read(range(COUNT // 8)) for key in batch.keys]
+    keys = [key for batch in read_batches(reader, range(COUNT // 8)) for key in batch.keys]
     assert sorted(keys) == [sample.key for sample in samples(COUNT)]
 
 
 def test_formats_give_the_same_micro_batches(tmp_path: Path) -> None:
     readers = [make_reader(write_shards(str(tmp_path / kind), COUNT, kind)) for kind in ("webdataset", "parquet")]
-    for one, other in zip(readers[0].read([3, 4]), readers[1].read([3, 4]), strict=True):
+    for one, other in zip(*(read_batches(reader, [3, 4]) for reader in readers), strict=True):
         assert one.keys == other.keys
         np.testing.assert_array_equal(one.features["image"], other.features["image"])
 
 
 def test_reading_alone_or_together_makes_no_difference(tmp_path: Path) -> None:
     reader = make_reader(write_shards(str(tmp_path), COUNT))
-    together = reader.read([2, 9, 4])
-    alone = [reader.read([number])[0] for number in (2, 9, 4)]
+    together = read_batches(reader, [2, 9, 4])
+    alone = [read_batches(reader, [number])[0] for number in (2, 9, 4)]
     assert [batch.encode() for batch in together] == [batch.encode() for batch in alone]
 
 
 def test_the_last_micro_batch_may_be_short_or_empty(tmp_path: Path) -> None:
-    reader = make_reader(write_shards(str(tmp_path), COUNT), batch=8, total=20)
-    assert [batch.samples for batch in reader.read([0, 1, 2, 3])] == [8, 8, 4, 0]
+    reader = make_reader(write_shards(str(tmp_path), COUNT), total=20)
+    assert [batch.samples for batch in read_batches(reader, [0, 1, 2, 3])] == [8, 8, 4, 0]
 
 
 def test_micro_batches_survive_the_journey(tmp_path: Path) -> None:
-    batch = make_reader(write_shards(str(tmp_path), COUNT)).read([1])[0]
+    (batch,) = read_batches(make_reader(write_shards(str(tmp_path), COUNT)), [1])
     arrived = MicroBatch.decode(batch.encode())
     assert (arrived.number, arrived.keys, arrived.skipped) == (batch.number, batch.keys, batch.skipped)
+    assert arrived.fingerprint == batch.fingerprint
     for name, array in batch.features.items():
         np.testing.assert_array_equal(arrived.features[name], array)
 
 
 def test_an_empty_micro_batch_survives_the_journey() -> None:
-    assert MicroBatch.decode(MicroBatch(7, (), {}, ()).encode()) == MicroBatch(7, (), {}, ())
+    assert MicroBatch.decode(MicroBatch(7, (), {}, (), 0).encode()) == MicroBatch(7, (), {}, (), 0)
 
 
 def test_a_corrupt_image_is_skipped_and_moves_no_other(tmp_path: Path) -> None:
@@ -78,11 +72,11 @@ def test_a_corrupt_image_is_skipped_and_moves_no_other(tmp_path: Path) -> None:
         for sample in samples(COUNT)
     ]
     hurt = make_reader(_written(tmp_path / "hurt", hurt_samples))
-    found = [batch for batch in hurt.read(range(COUNT // 8)) if batch.skipped]
+    found = [batch for batch in read_batches(hurt, range(COUNT // 8)) if batch.skipped]
     assert len(found) == 1
     (skipped,) = found[0].skipped
     assert (skipped.key, skipped.reason) == ("s00033", "image is corrupt")
-    before = whole.read([found[0].number])[0].keys
+    before = read_batches(whole, [found[0].number])[0].keys
     assert found[0].keys == tuple(key for key in before if key != "s00033")
 
 
@@ -92,10 +86,10 @@ def test_a_shard_that_was_cut_short_loses_only_its_tail(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     index = read_index(locate(folder))
     assert check_shards(locate(folder), index) == ["shard-000001.tar"]
-    batches = make_reader(folder).read(range(COUNT // 8))
+    batches = read_batches(make_reader(folder), range(COUNT // 8))
     skipped = [skip for batch in batches for skip in batch.skipped]
     assert 20 <= len(skipped) <= 30
-    assert {(skip.shard, skip.reason) for skip in skipped} == {("shard-000001.tar", "shard is truncated")}
+    assert {(skip.shard, skip.reason) for skip in skipped} == {(str(shard), "shard is truncated")}
     assert sum(batch.samples for batch in batches) + len(skipped) == COUNT
 
 
@@ -117,7 +111,8 @@ def test_samples_that_are_not_whole_say_why(tmp_path: Path, members: dict[str, b
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     index = index_folder(locate(str(tmp_path)))
-    (found,) = open_shard(locate(str(tmp_path)) / "a.tar", index.format).read([0])
+    folder = locate(str(tmp_path))
+    ((found,),) = read_samples(folder, index, [Rows(folder / "a.tar", [0])])
     assert isinstance(found, Unreadable)
     assert found.fault.reason == reason
 

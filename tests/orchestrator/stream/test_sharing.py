@@ -10,16 +10,16 @@ from orchestrator.stream.sharing import Sharing
 def sharings(draw: st.DrawFn) -> Sharing:
     micro_batches = draw(st.integers(1, 16))
     workers = draw(st.integers(1, min(8, micro_batches)))
-    steps = draw(st.integers(1, 40))
-    return Sharing(micro_batches, workers, draw(st.integers(1, 12)), draw(st.integers(0, steps - 1)), steps)
+    steps = draw(st.integers(1, 300))
+    return Sharing(micro_batches, workers, draw(st.integers(0, steps - 1)), steps, draw(st.integers(1, 20)))
 
 
 @given(sharings())
 def test_each_micro_batch_runs_once(sharing: Sharing) -> None:
     for step in range(sharing.first_step, sharing.steps):
         shares = [sharing.share(step, worker) for worker in range(sharing.workers)]
-        expected = list(sharing.micro_batches_of(range(step, step + 1)))
-        assert sorted(number for share in shares for number in share) == expected
+        first = step * sharing.micro_batches
+        assert [number for share in shares for number in share] == [*range(first, first + sharing.micro_batches)]
 
 
 @given(sharings())
@@ -31,16 +31,33 @@ def test_shares_differ_by_at_most_one_micro_batch_in_every_step(sharing: Sharing
 
 @given(sharings())
 def test_segments_cover_the_remaining_steps(sharing: Sharing) -> None:
-    steps = [step for segment in sharing.segments() for step in segment]
+    steps = [step for segment in sharing.segments() for step in segment.steps]
     assert steps == list(range(sharing.first_step, sharing.steps))
 
 
 @given(sharings())
-def test_dealing_blocks_round_robin_gives_each_worker_its_shares_in_order(sharing: Sharing) -> None:
+def test_the_first_round_has_one_step_so_that_training_starts_early(sharing: Sharing) -> None:
+    rounds = list(sharing.rounds())
+    assert len(rounds[0]) == 1
+    assert max(len(steps) for steps in rounds) <= sharing.block_steps
+
+
+@given(sharings())
+def test_the_splitters_rule_gives_each_worker_its_shares_in_order(sharing: Sharing) -> None:
+    """The rule: a block goes to the worker with the fewest rows so far, of several to the first."""
     for segment in sharing.segments():
-        numbers = sharing.micro_batches_of(segment)
-        blocks = [numbers[start : start + sharing.block] for start in range(0, len(numbers), sharing.block)]
+        rows = [0] * sharing.workers
+        dealt: list[list[int]] = [[] for _ in rows]
+        for steps in segment.rounds:
+            for worker in range(sharing.workers):
+                receiver = rows.index(min(rows))
+                dealt[receiver] += sharing.block(steps, worker)
+                rows[receiver] += sharing.rows(steps)
         for worker in range(sharing.workers):
-            dealt = [number for block in blocks[worker :: sharing.workers] for number in block]
-            expected = [number for step in segment for number in sharing.share(step, worker)]
-            assert dealt == expected
+            assert dealt[worker] == [number for step in segment.steps for number in sharing.share(step, worker)]
+
+
+@given(sharings())
+def test_a_block_has_room_for_its_micro_batches(sharing: Sharing) -> None:
+    for steps in sharing.rounds():
+        assert all(len(sharing.block(steps, w)) <= sharing.rows(steps) for w in range(sharing.workers))

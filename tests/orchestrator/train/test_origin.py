@@ -28,7 +28,7 @@ workload: albef
 batch: {micro_batches: 2, micro_batch_size: 4}
 length: {epochs: 9}
 scale: {cpus_per_worker: 0.5}
-stream: {reader_cpus: 0.5}
+stream: {reader_cpus: 1}
 model:
   image_size: 8
   embed_dim: 8
@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_resumes_at_the_origi
     from orchestrator.train.recipe_file import recipe_yaml
 
     plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
-    digest, index = plan.resolved.digest(), plan.index.digest
+    digest, index = plan.resolved.digest(), plan.data.digest
     plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
     plan.run.write(RunFile("run", digest, index, "sqlite:///x", "id", plan.steps, "2026-01-01", "KILLED"))
     assert continued_run(plan).first_step == round(EPOCHS * SAMPLES / BATCH)
@@ -128,7 +128,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_resumes_at_the_origi
 
 def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
     config = plan.resolved.workload.model_dump(mode="json")
-    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id", "albef", config, step / 7)
+    state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, step / 7)
     moments = optimizer_tensors(optimizer, model)
     return save_checkpoint(plan.run.checkpoints, state, model.state_dict(), moments).path
 

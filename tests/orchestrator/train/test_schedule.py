@@ -5,13 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from shards import write_shards
-from toy_workload import ToyConfig, ToyTransform, ToyWorkload
+from streams import make_reader, read_batches
+from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.spec.recipe import Recipe, ScheduleSection
-from orchestrator.storage.location import locate
-from orchestrator.stream.index import read_index
-from orchestrator.stream.order import Order
-from orchestrator.stream.reader import Reader
 from orchestrator.train.collective import current_collective
 from orchestrator.train.parallel.replicated import Replicated
 from orchestrator.train.schedule import Progress, learning_rate
@@ -109,14 +106,12 @@ def test_every_step_sets_the_rate_of_its_epoch(tmp_path: Path) -> None:
             "optimizer": {"learning_rate": 0.1},
         }
     )
-    folder = locate(write_shards(str(tmp_path), 8))
-    index = read_index(folder)
-    reader = Reader(folder, index.digest, Order(index.total, 0, 4, 8), 4, 20, ToyTransform())
+    reader = make_reader(write_shards(str(tmp_path), 8), size=4, total=20)
     workload, collective = ToyWorkload(ToyConfig()), current_collective(torch.device("cpu"))
     model = workload.build(torch.device("cpu"), KeyedRandom((1,)))
     parallel = Replicated(list(model.parameters()), collective)
-    stepper = Stepper(recipe, workload, parallel, collective, 5, index.total, torch.device("cpu"))
-    outcomes = [stepper.run(step, reader.read(range(step, step + 1))) for step in range(5)]
+    stepper = Stepper(recipe, workload, parallel, collective, 5, 8, torch.device("cpu"))
+    outcomes = [stepper.run(step, read_batches(reader, [step])) for step in range(5)]
     rates = [outcome.metrics["learning_rate"] for outcome in outcomes]
     assert rates == pytest.approx([0.1, 0.1, 0.06, 0.06, 0.02])
     assert stepper.optimizer.param_groups[0]["lr"] == pytest.approx(0.02)

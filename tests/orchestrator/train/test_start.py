@@ -6,11 +6,14 @@ import pytest
 import torch
 from shards import write_shards
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.spec.errors import RecipeError, SpecError
 from orchestrator.spec.loading import load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
+from orchestrator.stream.micro_batch import fingerprint
+from orchestrator.stream.placement import Node
+from orchestrator.stream.stream_state import StreamState
 from orchestrator.train.checkpoint import RunState, save_checkpoint
-from orchestrator.train.plan import Plan, check_machine, make_plan
+from orchestrator.train.plan import Plan, check_machines, make_plan
 from orchestrator.train.recipe_file import recipe_yaml
 from orchestrator.train.start import continued_run, new_run
 
@@ -19,7 +22,6 @@ workload: albef
 batch: {micro_batches: 2, micro_batch_size: 8}
 length: {epochs: 3}
 scale: {cpus_per_worker: 0.5, workers: 2}
-stream: {reader_cpus: 0.5}
 model: {preset: tiny}
 """
 
@@ -34,13 +36,14 @@ def plan_of(tmp_path: Path, *overrides: str, samples: int = 50) -> Plan:
 def remember(plan: Plan, status: str = "KILLED") -> None:
     plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
     plan.run.write(
-        RunFile("run", plan.resolved.digest(), plan.index.digest, "sqlite:///x", "id", plan.steps, "2026-01-01", status)
+        RunFile("run", plan.resolved.digest(), plan.data.digest, "sqlite:///x", "id", plan.steps, "2026-01-01", status)
     )
 
 
-def save(plan: Plan, step: int) -> None:
+def save(plan: Plan, step: int, stream: StreamState | None = None) -> None:
     config = plan.resolved.workload.model_dump(mode="json")
-    state = RunState(step, 42, plan.resolved.digest(), plan.index.digest, "id", "albef", config, None)
+    told = stream and stream.plain()
+    state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, None, told)
     save_checkpoint(plan.run.checkpoints, state, torch.nn.Linear(1, 1).state_dict(), {})
 
 
@@ -115,9 +118,53 @@ def test_a_damaged_run_file_is_explained(tmp_path: Path) -> None:
 
 def test_a_machine_that_is_too_small_is_refused(tmp_path: Path) -> None:
     recipe = plan_of(tmp_path).recipe
-    check_machine(recipe, cpus=1.5, gpus=0)
-    with pytest.raises(SpecError, match=r"2 workers x 0\.5 CPUs and 0\.5 for reading need 1\.5 CPUs; there are 1"):
-        check_machine(recipe, cpus=1, gpus=0)
+    check_machines(recipe, [Node(cpus=2, gpus=0)])
+    with pytest.raises(SpecError, match=r"2 workers x 0\.5 CPUs and 1 for reading need 2 CPUs; there are 1\.5"):
+        check_machines(recipe, [Node(cpus=1.5, gpus=0)])
+    with pytest.raises(SpecError, match=r"scale\.cpus_per_worker: .* no machine has a whole CPU left to read"):
+        check_machines(recipe, [Node(cpus=1.25, gpus=0), Node(cpus=0.75, gpus=0)])
     greedy = recipe.model_copy(update={"scale": recipe.scale.model_copy(update={"use_gpu": True})})
     with pytest.raises(SpecError, match=r"scale\.use_gpu: 2 workers need 2 GPUs; there are 1"):
-        check_machine(greedy, cpus=8, gpus=1)
+        check_machines(greedy, [Node(cpus=8, gpus=1)])
+
+
+def test_a_mixture_is_planned(tmp_path: Path) -> None:
+    folders = [write_shards(str(tmp_path / name), count) for name, count in (("a", 30), ("b", 20))]
+    path = tmp_path / "run.yaml"
+    path.write_text(RECIPE)
+    mix = f"data.mix=[{{uri: {folders[0]}, weight: 3}}, {{uri: {folders[1]}, weight: 1}}]"
+    plan = make_plan(load_recipe(path, [mix, f"storage.uri={tmp_path / 'runs'}"]))
+    assert (plan.data.total, plan.total_samples) == (50, 150)
+    assert plan.reader.mixture.quotas == (3072, 1024)
+    assert plan.data.places == ", ".join(folders)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{}", "exactly one of data.train and data.mix"),
+        ("{train: x, mix: [{uri: y}]}", "exactly one of data.train and data.mix"),
+        ("{mix: [{uri: y, weight: 1}, {uri: z}]}", "give a weight to every data set, or to none"),
+        ("{mix: [{uri: y}, {uri: y}]}", "names a data set twice"),
+        ("{mix: [{uri: y, weight: -1}]}", "data.mix"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(tmp_path: Path, data: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{RECIPE}data: {data}\n")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_a_resume_proves_that_the_stream_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan)
+    prints = tuple(fingerprint(plan.reader.keys(number)) for number in (6, 7))
+    save(plan, 4, StreamState(plan.stream_settings(), prints))
+    assert continued_run(plan).first_step == 4
+    save(plan, 5, StreamState(plan.stream_settings(), prints))
+    with pytest.raises(RunError, match=r"step-00000005: the stream would not go on .* the samples of micro-batch 8"):
+        continued_run(plan)
+    save(plan, 6, StreamState(plan.stream_settings() | {"stream.chunk": 3}, prints))
+    with pytest.raises(RunError, match=r"stream.chunk: 3 -> 16"):
+        continued_run(plan)

@@ -8,13 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from shards import write_shards
-from toy_workload import ToyConfig, ToyTransform, ToyWorkload
+from streams import make_reader, read_batches
+from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
-from orchestrator.storage.location import locate
-from orchestrator.stream.index import read_index
-from orchestrator.stream.order import Order
-from orchestrator.stream.reader import Reader
+from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.sharing import Sharing
 from orchestrator.train.collective import current_collective
 from orchestrator.train.parallel.replicated import Replicated
@@ -22,6 +20,7 @@ from orchestrator.train.step import StepOutcome, Stepper
 from workloads.contract import KeyedRandom
 
 STEPS = 4
+SAMPLES = 64
 MICRO_BATCHES = 5
 TOTAL_SAMPLES = 5 * 6 * 3 + 7  # the last step has a short micro-batch and empty ones
 
@@ -46,23 +45,21 @@ def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict
         length=LengthSection(steps=STEPS),
         optimizer=OptimizerSection(learning_rate=0.01, clip_norm=0.5),
     )
-    index = read_index(locate(folder))
-    order = Order(index.total, recipe.seed, chunk=8, window=16)
-    reader = Reader(locate(folder), index.digest, order, 6, TOTAL_SAMPLES, ToyTransform())
+    reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
     workload = ToyWorkload(ToyConfig())
     device = torch.device("cpu")
     model = workload.build(device, KeyedRandom((1,))).double()
     collective = current_collective(device)
     parallel = Replicated(list(model.parameters()), collective, bucket_bytes=64)
-    stepper = Stepper(recipe, workload, parallel, collective, STEPS, index.total, device)
-    sharing = Sharing(MICRO_BATCHES, workers, segment_steps=3, first_step=0, steps=STEPS)
-    outcomes = [stepper.run(step, reader.read(sharing.share(step, rank))) for step in range(STEPS)]
+    stepper = Stepper(recipe, workload, parallel, collective, STEPS, SAMPLES, device)
+    sharing = Sharing(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
+    outcomes = [stepper.run(step, read_batches(reader, sharing.share(step, rank))) for step in range(STEPS)]
     return outcomes, model.state_dict()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_shards(str(tmp_path_factory.mktemp("shards")), 64)
+    return write_shards(str(tmp_path_factory.mktemp("shards")), SAMPLES)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -81,3 +78,11 @@ def test_a_step_counts_its_samples(folder: str) -> None:
     outcomes, _ = train(folder, 0, 1)
     assert [outcome.samples for outcome in outcomes] == [30, 30, 30, 7]
     assert all(outcome.metrics["gradient_norm"] > 0 for outcome in outcomes)
+
+
+def test_a_step_knows_the_keys_of_all_its_micro_batches(folder: str) -> None:
+    outcomes, _ = train(folder, 0, 1)
+    reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
+    for step, outcome in enumerate(outcomes):
+        numbers = range(step * MICRO_BATCHES, (step + 1) * MICRO_BATCHES)
+        assert outcome.fingerprints == tuple(fingerprint(reader.keys(number)) for number in numbers)

@@ -119,7 +119,7 @@ def micro_batch(number: int, samples: int) -> MicroBatch:
         "input_ids": draw.integers(110, 300, (samples, 12)),
         "length": draw.integers(6, 13, samples),
     }
-    return MicroBatch(number, tuple(map(str, range(samples))), features if samples else {}, ())
+    return MicroBatch(number, tuple(map(str, range(samples))), features if samples else {}, (), 0)
 
 
 def train_case(case: str, rank: int, workers: int) -> Outcome:

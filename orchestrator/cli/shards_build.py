@@ -1,0 +1,133 @@
+"""`fuseray shards build SOURCE... DEST`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from orchestrator.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.storage.location import Location
+    from orchestrator.stream.annotated_build import BuildOptions, BuildResult
+    from orchestrator.stream.annotations import Source
+
+INTERRUPTED = 130
+LIST_SUFFIXES = (".json", ".jsonl")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("destination", metavar="DEST")
+@click.option(
+    "--image-root", metavar="URI", help="What relative paths in JSON lists start from; default: their folder."
+)
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option(
+    "--format",
+    "shard_format",
+    type=click.Choice(["webdataset", "parquet"]),
+    default="webdataset",
+    show_default=True,
+    help="Kind of shards.",
+)
+@click.option(
+    "--samples-per-shard",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Entries of the source that go into a shard.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=16, show_default=True, help="Files read at once.")
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Share of the samples that may be unusable; more is an error.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def command(
+    sources: tuple[str, ...],
+    destination: str,
+    image_root: str | None,
+    endpoint: str | None,
+    shard_format: Literal["webdataset", "parquet"],
+    samples_per_shard: int,
+    workers: int,
+    max_bad_share: float,
+    as_json: bool,
+) -> None:
+    """Build indexed shards in DEST from a folder of images, or from JSON lists.
+
+    In a folder every image (.jpg, .png, .webp) has its captions beside it: KEY.jpg with KEY.txt, or with "caption" or
+    "captions" in KEY.json. A JSON list has the annotation form of ALBEF: [{"image": PATH, "caption": TEXT or [TEXT,
+    ...]}, ...]. Whatever else is in the JSON is kept. SOURCE and DEST may be local or s3:// URIs.
+
+    Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. When
+    it is interrupted, run it again: it goes on with the shards that are left.
+    """
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.annotated_build import BuildOptions
+
+    source = _source(sources, image_root, endpoint)
+    place = locate(destination, endpoint)
+    _check_apart(source, place)
+    options = BuildOptions(
+        shard_format=shard_format, samples_per_shard=samples_per_shard, readers=workers, max_bad_share=max_bad_share
+    )
+    try:
+        result = _build(source, place, options, as_json)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; run the same command again to go on with {place.uri}", err=True)
+        sys.exit(INTERRUPTED)
+    _show(place.uri, result, as_json)
+
+
+def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.annotations import JsonLists
+    from orchestrator.stream.image_folder import ImageFolder
+
+    places = tuple(locate(source, endpoint) for source in sources)
+    if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
+        return JsonLists(places, locate(image_root, endpoint) if image_root else None, endpoint)
+    if len(places) > 1:
+        raise SpecError("SOURCE: name one folder, or any number of .json and .jsonl files.")
+    if image_root:
+        raise SpecError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
+    return ImageFolder(places[0])
+
+
+def _check_apart(source: Source, destination: Location) -> None:
+    from orchestrator.stream.image_folder import ImageFolder
+
+    if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
+        raise SpecError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
+
+
+def _build(source: Source, place: Location, options: BuildOptions, quiet: bool) -> BuildResult:
+    from orchestrator.cli.shard_progress import shard_progress
+    from orchestrator.stream.annotated_build import build_annotated
+
+    with shard_progress("rejected", quiet) as progress:
+        return build_annotated(source, place, options, progress)
+
+
+def _show(uri: str, result: BuildResult, as_json: bool) -> None:
+    rejected: dict[str, Any] = dict(result.rejected)
+    if as_json:
+        counts = {"samples": result.samples, "shards": result.shards, "repeated_images": result.repeated_images}
+        click.echo(json.dumps({"destination": uri, **counts, "rejected": rejected}))
+        return
+    if result.repeated_images:
+        click.echo(
+            f"{result.repeated_images} entries name an image that an earlier one names; their keys end in #2, #3 ..."
+        )
+    if rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        click.echo(f"{sum(rejected.values())} rejected ({reasons}); they are listed in {uri}/rejected.jsonl")
+    click.echo(f"{result.samples} samples in {result.shards} shards; the index is {uri}/index.parquet")

@@ -1,0 +1,136 @@
+"""`fuseray shards verify URI`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.spec.errors import FuserayError
+
+if TYPE_CHECKING:
+    from orchestrator.storage.location import Location
+    from orchestrator.stream.index import Index
+    from orchestrator.stream.verifying import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a verification came to.
+
+    Args:
+        data_set: its URI.
+        complete: whether every shard was looked at.
+        shards: in the index.
+        samples: in the index.
+        read: shards that were read this time.
+        remembered: shards that were read before and have not changed.
+        checks: how closely samples were looked at.
+        findings: how many, by kind.
+        report: where they are listed.
+    """
+
+    data_set: str
+    complete: bool
+    shards: int
+    samples: int
+    read: int
+    remembered: int
+    checks: Mapping[str, Any]
+    findings: Mapping[str, int]
+    report: str
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--decode/--no-decode", default=True, help="Decode every image, or look at its header alone.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Default: verify-FOLDER.jsonl.")
+@click.option("--max-pixels", type=click.IntRange(min=1), default=50_000_000, show_default=True, help="Per image.")
+@click.option("--max-side", type=click.IntRange(min=1), default=16_384, show_default=True, help="In pixels.")
+@click.option("--max-caption-words", type=click.IntRange(min=1), default=256, show_default=True, help="Per caption.")
+@click.option("--again", is_flag=True, help="Also read shards that were read before and have not changed.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def command(
+    uri: str, endpoint: str | None, report: Path | None, workers: int, again: bool, as_json: bool, **checks: Any
+) -> None:
+    """Find what is wrong with the shards in the folder URI and with the samples in them.
+
+    Finds shards that are missing, truncated, grown or changed since they were indexed, missing sidecars, duplicate
+    keys, images that are empty, too large or cannot be decoded, and captions that are missing, empty or too long.
+    Exit code 1 when there is anything.
+
+    The report has a JSON object a line: shard, key, kind and detail. REPORT.summary.json beside it has the counts, and
+    REPORT.state remembers the shards that are done: after an interruption, or when some shards were mended, call
+    again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
+    """
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.index_file import read_index
+    from orchestrator.stream.verification import Checks
+
+    folder = locate(uri, endpoint)
+    index = read_index(folder)
+    target = report or Path(f"verify-{_slug(folder.uri)}.jsonl")
+    summary = _verify(folder, index, Checks(**checks), target, workers, again, as_json)
+    click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
+    if summary.findings:
+        sys.exit(1)
+
+
+def _verify(
+    folder: Location, index: Index, checks: Any, report: Path, workers: int, again: bool, quiet: bool
+) -> Summary:
+    from orchestrator.cli.progress_bar import progress_bar
+    from orchestrator.stream.process_pool import InProcesses
+    from orchestrator.stream.verify_record import VerifyRecord
+    from orchestrator.stream.verifying import Verification
+
+    with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
+        verification = Verification(folder, index, checks, record)
+        before = verification.finished()
+        summary = Summary(
+            folder.uri, False, len(index.shards), index.total, 0, before, checks.as_json(), {}, str(report)
+        )
+        try:
+            with progress_bar("shards", verification.present, before, quiet) as advance:
+                verification.run(InProcesses(workers), lambda _: advance())
+            return _write(verification, summary, complete=True)
+        except (KeyboardInterrupt, FuserayError):
+            kept = _write(verification, summary, complete=False)
+            click.echo(f"{_text(kept)}\nThe same command takes it up again from here.", err=True)
+            raise
+
+
+def _write(verification: Verification, summary: Summary, complete: bool) -> Summary:
+    from orchestrator.stream.verify_record import write_report
+
+    done = {**asdict(summary), "complete": complete, "read": verification.finished() - summary.remembered}
+    keys = verification.duplicate_keys() if complete else ()
+    counts = write_report(Path(summary.report), chain(verification.findings(), keys), done)
+    return Summary(**{**done, "findings": counts})
+
+
+def _slug(uri: str) -> str:
+    """Return the last two parts of a URI as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(uri.split("/")[-2:])).strip("-")
+
+
+def _text(summary: Summary) -> str:
+    lines = [f"{summary.data_set}: {summary.samples} samples in {summary.shards} shards"]
+    if not summary.complete:
+        lines.append(f"not complete: {summary.read + summary.remembered} shards are done")
+    elif summary.remembered:
+        lines.append(f"{summary.remembered} shards were read before and have not changed; --again reads them too")
+    width = max((len(str(count)) for count in summary.findings.values()), default=1)
+    lines += [f"  {count:>{width}}  {kind}" for kind, count in summary.findings.items()]
+    fine = "Nothing is wrong." if summary.complete else "Nothing is wrong so far."
+    lines.append(f"The report is {summary.report}" if summary.findings else fine)
+    return "\n".join(lines)

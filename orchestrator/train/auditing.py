@@ -1,0 +1,29 @@
+"""Checking a run's ledger against its recipe and its data."""
+
+from __future__ import annotations
+
+from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.storage.run_folder import RunError, RunFolder
+from orchestrator.stream.audit import Audit, check_ledger
+from orchestrator.stream.ledger import read_ledger
+from orchestrator.train.plan import Plan, training_data
+
+
+def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
+    """Compare a run's ledger, up to its newest checkpoint, with the order of its samples.
+
+    Raises:
+        RunError: the run keeps no ledger, has no checkpoint yet, or its data changed.
+        StorageError: the store is failing.
+        DataSetError: the data is missing or not indexed.
+    """
+    if not resolved.recipe.stream.audit:
+        raise RunError(f"{run.root.uri}: the run keeps no ledger; train with stream.audit=true.")
+    steps = run.newest_step()
+    if steps == 0:
+        raise RunError(f"{run.root.uri}: there is no checkpoint yet, so no step counts.")
+    data, _ = training_data(resolved.recipe)
+    if data.digest != run.read().index_digest:
+        raise RunError(f"{run.root.uri}: the training data changed since the run; put it back to check the ledger.")
+    plan = Plan(resolved, data, None, None, run, ())
+    return check_ledger(read_ledger(run.ledger), plan.reader, range(steps * resolved.recipe.batch.micro_batches))

@@ -1,0 +1,146 @@
+"""A run that streams from an object store, is stopped three times, and is none the worse for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+
+from orchestrator.storage.location import locate
+from orchestrator.storage.run_folder import RunError, RunFolder
+from orchestrator.track.tracker import Tracker
+
+STEPS = 16
+RECIPE = f"""\
+workload: albef
+batch: {{micro_batches: 2, micro_batch_size: 8}}
+length: {{steps: {STEPS}}}
+scale: {{cpus_per_worker: 0.5, object_store_mb: 300}}
+stream: {{chunk: 4, window: 32, audit: true}}
+precision: float64
+model:
+  preset: tiny
+  image_size: 32
+  vision: {{width: 64, depth: 2, heads: 2}}
+text: {{max_tokens: 12}}
+contrastive: {{queue_size: 64}}
+optimizer: {{learning_rate: 1e-3, clip_norm: 1.0}}
+checkpoint: {{every_steps: 100}}
+"""
+
+
+class User:
+    """Someone with a folder, a bucket and credentials."""
+
+    def __init__(self, folder: Path, server: S3Server) -> None:
+        self.folder, self.server, self.bucket = folder, server, server.make_bucket()
+        self.environment = {**os.environ, **server.environment()}
+
+    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command line to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *arguments],
+            cwd=self.folder,
+            env={**self.environment, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    def run_until_interrupted(self, *arguments: str, begun: Callable[[], bool]) -> int:
+        """Press Ctrl-C, a signal to the whole group, once a run has begun; return its exit code."""
+        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **quiet)
+        try:
+            deadline = time.monotonic() + 300
+            while not begun():
+                assert process.poll() is None
+                assert time.monotonic() < deadline, "the run never began"
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            return process.wait(timeout=300)
+        finally:
+            process.kill()
+
+    def run_folder(self, name: str) -> RunFolder:
+        """Return the folder of a run."""
+        return RunFolder(locate(f"s3://{self.bucket}/runs/{name}", self.server.endpoint))
+
+    def losses(self, name: str) -> tuple[list[int], list[float]]:
+        """Return the steps and losses that a run has logged."""
+        run_id = self.run_folder(name).read().mlflow_run_id
+        return Tracker(f"sqlite:///{self.folder}/runs/mlflow.db", run_id).curves()["loss"]
+
+
+@pytest.fixture
+def user(
+    tmp_path: Path, seaweedfs_server: S3Server, log_in: Callable[[S3Server], None], monkeypatch: pytest.MonkeyPatch
+) -> User:
+    """A user whose drawings are two data sets in a bucket, and whose runs go there too."""
+    log_in(seaweedfs_server)
+    user = User(tmp_path, seaweedfs_server)
+    places = f"""\
+data:
+  mix:
+    - {{uri: "s3://{user.bucket}/one/train", weight: 2}}
+    - {{uri: "s3://{user.bucket}/two/train", weight: 1}}
+storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint}"}}
+"""
+    (tmp_path / "recipe.yaml").write_text(RECIPE + places)
+    for name, shard_format, limit in (("one", "webdataset", "120"), ("two", "parquet", "60")):
+        options = ["--endpoint", seaweedfs_server.endpoint, "--format", shard_format, "--samples-per-shard", "40"]
+        built = user.run("data", "emoji", f"s3://{user.bucket}/{name}", "--limit", limit, *options)
+        assert built.returncode == 0, built.stderr
+    return user
+
+
+@pytest.mark.timeout(900)
+def test_stopped_three_times_and_resumed_with_other_workers_a_run_is_the_same(user: User) -> None:
+    whole = user.run("train", "recipe.yaml", "name=whole", "scale.workers=2")
+    assert whole.returncode == 0, whole.stderr
+
+    parts = user.run_folder("parts")
+    first = user.run_until_interrupted("train", "recipe.yaml", "name=parts", "scale.workers=2", begun=parts.exists)
+    assert first == 130
+    for workers in (1, 2):
+        before = parts.newest_step()
+        resume = ["train", "recipe.yaml", "--resume", "parts", f"scale.workers={workers}"]
+        again = user.run_until_interrupted(*resume, begun=lambda: _is_running(parts))
+        assert again == 130
+        assert before < parts.newest_step() < STEPS
+    last = user.run("train", "recipe.yaml", "--resume", "parts", "scale.workers=1")
+    assert last.returncode == 0, last.stderr
+
+    for name in ("whole", "parts"):
+        audit = user.run("audit", f"s3://{user.bucket}/runs/{name}", "--endpoint", user.server.endpoint, "--json")
+        assert audit.returncode == 0, audit.stderr + audit.stdout
+        found = json.loads(audit.stdout)
+        assert (found["exact"], found["micro_batches"], found["samples"]) == (True, 2 * STEPS, 16 * STEPS)
+    steps, losses = user.losses("parts")
+    assert steps == list(range(STEPS))
+    assert losses == pytest.approx(user.losses("whole")[1], rel=1e-5)
+
+
+def _is_running(run: RunFolder) -> bool:
+    try:
+        return run.read().status == "RUNNING"
+    except RunError:  # read in the moment in which it was written
+        return False
+
+
+@pytest.mark.timeout(300)
+def test_wrong_credentials_are_refused_at_once_and_never_shown(user: User) -> None:
+    wrong = {"AWS_SECRET_ACCESS_KEY": "not-the-secret-key-that-is-right"}
+    done = user.run("train", "recipe.yaml", "--dry-run", environment=wrong)
+    assert done.returncode == 2
+    assert "credentials" in done.stderr
+    assert "Traceback" not in done.stderr
+    for secret in (*wrong.values(), user.server.access_key, user.server.secret_key):
+        assert secret not in done.stderr + done.stdout

@@ -39,6 +39,8 @@ import photos
 from stream_data import Data, Place, prepare, served
 from stream_setting import Setting
 
+from orchestrator.train.allocations import LARGE_ALLOCATIONS
+
 LOADERS = {
     "limit": "stream_peers:limit",
     "webdataset": "stream_peers:webdataset",
@@ -69,6 +71,7 @@ def main(
     loaders: tuple[str, ...], sources: tuple[str, ...], samples: int, rounds: int, folder: Path, **options: Any
 ) -> None:
     """Let the loaders take turns, and print a line for each of them and each source."""
+    os.environ.update(LARGE_ALLOCATIONS)
     _check_installed(loaders)
     data = prepare(folder, samples, with_chunks="litdata" in loaders)
     for source in sources:

@@ -6,35 +6,57 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from stream_setting import TRANSFORM_KEYS, Setting, Stream
 
+if TYPE_CHECKING:
+    from orchestrator.stream.feed import Feed
+    from orchestrator.train.plan import Plan
+
+SEED = 0
 WORKER_CPUS = 1
 """CPUs that the worker keeps from the readers, as in a run."""
 
 
 @contextmanager
 def fuseray(setting: Setting) -> Iterator[Callable[[], Stream]]:
-    """Start Ray; inside, opening the stream makes a `Feed` and asks it for step after step of one micro-batch."""
+    """Do what a run does before its worker iterates: driver, stream, model; inside, ask for step after step."""
     from orchestrator.spec.recipe import ScaleSection
     from orchestrator.train.ray_session import ray_session
 
     readers = max(1, setting.cores - WORKER_CPUS)
     with TemporaryDirectory(prefix="stream-") as folder, ray_session(ScaleSection(), readers, Path(folder) / "log"):
-        yield lambda: _micro_batches(setting)
+        plan = _plan(setting)
+        feed = _feed(plan, setting.cores)
+        _build_model(plan)
+        yield lambda: (sum(batch.samples for batch in feed.step(step)) for step in range(plan.steps))
 
 
-def _micro_batches(setting: Setting) -> Stream:
-    from orchestrator.stream.feed import Feed
+def _feed(plan: Plan, cores: int) -> Feed:
+    from orchestrator.stream.feed import Feed, Opening
     from orchestrator.stream.placement import Node, decoded_share
+    from orchestrator.stream.segment import warm_up
 
-    plan = _plan(setting)
     stream, threads = plan.recipe.stream, plan.decode_threads
-    share = decoded_share(stream.decode_on, [Node(setting.cores, 0)], 1, WORKER_CPUS, threads)
-    feed = Feed(plan.delivery(share), plan.sharing(0, 1), 0, threads, stream.prefetch, _alone)
-    for step in range(plan.steps):
-        yield sum(micro_batch.samples for micro_batch in feed.step(step))
+    share = decoded_share(stream.decode_on, [Node(cores, 0)], 1, WORKER_CPUS, threads)
+    delivery, sharing = plan.delivery(share), plan.sharing(0, 1)
+    Thread(target=warm_up, args=(delivery, 0), daemon=True).start()
+    opening = Opening.of(delivery, sharing)
+    return Feed(delivery, sharing, 0, threads, stream.prefetch, _alone, opening)
+
+
+def _build_model(plan: Plan) -> None:
+    """Build the model and the optimiser as a worker does while its stream starts."""
+    import torch
+
+    from orchestrator.train.step import build_optimizer
+    from workloads.contract import KeyedRandom
+
+    workload = plan.resolved.entry.create(plan.resolved.workload)
+    workload.build(torch.device("cpu"), KeyedRandom((SEED, "build")), pretrained=False)
+    build_optimizer(plan.recipe.optimizer, workload.parameter_groups())
 
 
 def _alone(parts: Any) -> Any:
@@ -42,7 +64,7 @@ def _alone(parts: Any) -> Any:
     return parts
 
 
-def _plan(setting: Setting) -> Any:
+def _plan(setting: Setting) -> Plan:
     from orchestrator.spec.loading import ResolvedRecipe
     from orchestrator.spec.recipe import Recipe
     from orchestrator.spec.registry import find_workload

@@ -62,7 +62,7 @@ class StreamSection(Section):
         "auto: in both, shared out by CPUs.",
     )
     decode_threads: int | None = Field(
-        None, ge=1, description="Decoding threads per worker; none: its CPUs, and at least 2."
+        None, ge=1, description="Decoding threads per worker; none: as many as it has CPUs."
     )
     prefetch: int = Field(8, ge=1, description="Micro-batches that a worker holds ready before training asks.")
     reader_cpus: float = Field(1.0, ge=1, description="CPUs kept free for reading and decoding.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from ray.data import DataIterator
 
@@ -14,6 +15,20 @@ from orchestrator.stream.sharing import Segment, Sharing
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """The first segment of a sharing, dealt out before the workers are there, so that Ray Data starts as they do."""
+
+    sharing: Sharing
+    parts: list[DataIterator]
+
+    @classmethod
+    def of(cls, delivery: Delivery, sharing: Sharing) -> Opening | None:
+        """Deal out the first segment, if there is one."""
+        first = next(sharing.segments(), None)
+        return None if first is None else cls(sharing, deal(delivery, sharing, first))
 
 
 class StreamError(FuserayError):
@@ -33,10 +48,18 @@ class Feed:
         threads: decoding threads of this worker.
         ahead: micro-batches held ready.
         broadcast: hands worker 0's iterators to all.
+        opening: the first segment, when it was dealt out for this sharing beforehand.
     """
 
     def __init__(
-        self, delivery: Delivery, sharing: Sharing, worker: int, threads: int, ahead: int, broadcast: Broadcast
+        self,
+        delivery: Delivery,
+        sharing: Sharing,
+        worker: int,
+        threads: int,
+        ahead: int,
+        broadcast: Broadcast,
+        opening: Opening | None = None,
     ) -> None:
         self._delivery = delivery
         self._sharing = sharing
@@ -45,7 +68,7 @@ class Feed:
         self._decode = DecodeAhead(delivery.decoder, threads, ahead)
         self._unstarted = sharing.segments()
         self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
-        self._start_next()
+        self._start_next(opening.parts if opening and opening.sharing == sharing else None)
 
     def step(self, step: int) -> list[MicroBatch]:
         """Return this worker's micro-batches of a step; steps must be asked for in order, by all workers.
@@ -65,11 +88,12 @@ class Feed:
         """How long training has waited for micro-batches so far, and for what."""
         return self._decode.waits
 
-    def _start_next(self) -> None:
+    def _start_next(self, parts: list[DataIterator] | None = None) -> None:
         segment = next(self._unstarted, None)
         if segment is None:
             return
-        parts = self._broadcast(deal(self._delivery, self._sharing, segment) if self._worker == 0 else None)
+        if parts is None:
+            parts = self._broadcast(deal(self._delivery, self._sharing, segment) if self._worker == 0 else None)
         self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -108,13 +107,12 @@ def read_rows(folder: Location, shard: Location, rows: Sequence[int], columns: C
     ends = _group_ends(shard)
     groups = sorted({_group_of(ends, row) for row in rows})
     with _opened(shard) as file:
-        tables = {group: file.read_row_group(group, columns=columns.names) for group in groups}
+        tables = {group: _row_group(file, group, columns) for group in groups}
     contents = []
     for row in rows:
         group = _group_of(ends, row)
         first = ends[group - 1] if group else 0
-        values = tables[group].slice(row - first, 1).to_pylist()[0]
-        contents.append(_content(values, columns, f"{shard.name}:{row}"))
+        contents.append(_content(tables[group], row - first, columns, f"{shard.name}:{row}"))
     return contents if columns.image else _fetched(folder, contents)
 
 
@@ -157,9 +155,24 @@ def _group_of(ends: Sequence[int], row: int) -> int:
     return next(group for group, end in enumerate(ends) if row < end)
 
 
-def _content(values: Mapping[str, Any], columns: Columns, default_key: str) -> Content:
-    key = str(values[columns.key]) if columns.key and values[columns.key] is not None else default_key
+def _row_group(file: pq.ParquetFile, group: int, columns: Columns) -> pa.Table | BadSample:
+    """Return the rows of a group, or why none of them can be read."""
     try:
+        return file.read_row_group(group, columns=columns.names)
+    except StorageError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        return BadSample("shard is corrupt", f"row group {group}: {error}")
+
+
+def _content(table: pa.Table | BadSample, row: int, columns: Columns, default_key: str) -> Content:
+    if isinstance(table, BadSample):
+        return Unreadable(default_key, table)
+    key = default_key
+    try:
+        values = table.slice(row, 1).to_pylist()[0]
+        if columns.key and values[columns.key] is not None:
+            key = str(values[columns.key])
         captions = captions_of(values[columns.captions])
         image = _image(values[columns.image or columns.address])
         if not captions:
@@ -167,7 +180,9 @@ def _content(values: Mapping[str, Any], columns: Columns, default_key: str) -> C
         return Sample(key, image, captions, json.loads(values.get(columns.fields) or "{}"))
     except BadSample as fault:
         return Unreadable(key, fault)
-    except json.JSONDecodeError as error:
+    except UnicodeDecodeError as error:
+        return Unreadable(key, BadSample("text is not UTF-8", str(error)))
+    except (json.JSONDecodeError, RecursionError) as error:
         return Unreadable(key, BadSample("json is malformed", str(error)))
 
 

@@ -19,10 +19,6 @@ from orchestrator.stream.sharing import Segment, Sharing
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
 
-BLOCKS_FETCHED = 2
-"""Blocks that a worker has on its way, of which it works on the first."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What is read, and how much of it is decoded before it reaches the workers.
@@ -65,13 +61,14 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
         for number, steps in enumerate(segment.rounds)
         for worker in range(sharing.workers)
     ]
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.target_max_block_size = MAX_BLOCK_BYTES
-    context.enable_progress_bars = False
-    dataset = ray.data.read_datasource(_MicroBatches(blocks), override_num_blocks=len(blocks))
-    parts: list[DataIterator] = dataset.streaming_split(sharing.workers, equal=False)
+    parts: list[DataIterator] = _dataset(blocks).streaming_split(sharing.workers, equal=False)
     return parts
+
+
+def warm_up(delivery: Delivery, number: int) -> None:
+    """Read one micro-batch for nothing: Ray Data's own actors start, and a reader imports and opens what it needs."""
+    decoder = delivery.decoder if delivery.decoded_share else None
+    _dataset([_ReadBlock(delivery.reader, decoder, (number,), rows=1)]).materialize()
 
 
 def receive(iterator: DataIterator) -> Iterator[Parcel]:
@@ -79,12 +76,21 @@ def receive(iterator: DataIterator) -> Iterator[Parcel]:
     blocks: Iterable[Any] = iterator.iter_batches(
         batch_size=None,  # type: ignore[arg-type]
         batch_format="pyarrow",
-        prefetch_batches=0,
+        prefetch_batches=0,  # would hold back the first blocks; who receives runs ahead of training anyway
     )
     for block in blocks:
         for decoded, content in zip(block.column("decoded"), block.column("content"), strict=True):
             if content.is_valid:
                 yield Parcel(decoded.as_py(), content.as_buffer())
+
+
+def _dataset(blocks: list[_ReadBlock]) -> ray.data.Dataset:
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = MAX_BLOCK_BYTES
+    context.enable_progress_bars = False
+    dataset: ray.data.Dataset = ray.data.read_datasource(_MicroBatches(blocks), override_num_blocks=len(blocks))
+    return dataset
 
 
 class _MicroBatches(Datasource):

@@ -220,7 +220,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _json(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(_text(content))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadSample("json is malformed", str(error)) from error
     if not isinstance(value, dict):
         raise BadSample("json is malformed", "expected an object")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,9 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.run_folder import RunFile
+from orchestrator.stream.feed import Opening
 from orchestrator.stream.placement import Node, decoded_share
+from orchestrator.stream.segment import Delivery, warm_up
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
 from orchestrator.train.channel import Channel
@@ -61,7 +63,7 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
         try:
             with ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
                 check_machines(plan.recipe, _nodes())
-                _train(plan, books, ray.remote(num_cpus=0)(Channel).remote(), interrupted)
+                _train(plan, books, _assignment(plan, start, books), interrupted)
             status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
         except Exception as error:
             raise explain(error, log) from error
@@ -106,13 +108,28 @@ def _open_books(plan: Plan, start: Start, display: Display) -> Books:
     return Books(plan, file, tracker, display, start.first_step)
 
 
-def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event) -> None:
+def _assignment(plan: Plan, start: Start, books: Books) -> Assignment:
+    """Return what the workers are told; reading starts up in the meantime, in the background."""
+    delivery = plan.delivery(_decoded_share(plan))
+    number = start.first_step * plan.recipe.batch.micro_batches
+    threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
+    channel = ray.remote(num_cpus=0)(Channel).remote()
+    opening = Opening.of(delivery, plan.sharing(start.first_step, plan.recipe.scale.workers))
+    return Assignment(plan, books.mlflow_run_id, channel, delivery.decoded_share, opening)
+
+
+def _warm_up(delivery: Delivery, number: int) -> None:
+    with suppress(Exception):  # what fails here fails again where it is needed, and is explained there
+        warm_up(delivery, number)
+
+
+def _train(plan: Plan, books: Books, assignment: Assignment, interrupted: threading.Event) -> None:
     """Run Ray Train in a thread, so that this one can watch; Ray's own interrupt handler would drop the checkpoint."""
     failure: list[BaseException] = []
 
     def fit() -> None:
         try:
-            _trainer(plan, Assignment(plan, books.mlflow_run_id, channel, _decoded_share(plan))).fit()
+            _trainer(plan, assignment).fit()
         except BaseException as error:
             failure.append(error)
 
@@ -123,9 +140,9 @@ def _train(plan: Plan, books: Books, channel: Any, interrupted: threading.Event)
         thread.join(POLL_S)
         if interrupted.is_set() and not asked:
             asked = True
-            channel.request_stop.remote()
-        books.enter(ray.get(channel.drain.remote()))
-    books.enter(ray.get(channel.drain.remote()))
+            assignment.channel.request_stop.remote()
+        books.enter(ray.get(assignment.channel.drain.remote()))
+    books.enter(ray.get(assignment.channel.drain.remote()))
     if failure:
         raise failure[0]
 

@@ -103,7 +103,7 @@ class Plan:
     @property
     def decode_threads(self) -> int:
         """Decoding threads of a worker."""
-        return self.recipe.stream.decode_threads or max(2, int(self.recipe.scale.cpus_per_worker))
+        return self.recipe.stream.decode_threads or max(1, int(self.recipe.scale.cpus_per_worker))
 
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""

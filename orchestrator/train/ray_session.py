@@ -8,6 +8,7 @@ import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -77,8 +78,10 @@ def _token(address: str) -> Iterator[dict[str, Any]]:
 
 
 def _quiet(log: Path) -> None:
+    import_module("ray.data")  # sets up loggers of its own, which would write to the terminal
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
+    handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("ray", "ray.data", "ray.train", "py.warnings"):
         logger = logging.getLogger(name)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from orchestrator.spec.errors import FuserayError
-from orchestrator.stream.feed import Feed
+from orchestrator.stream.feed import Feed, Opening
 from orchestrator.stream.held_out import evenly_spaced
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
@@ -44,12 +44,14 @@ class Assignment:
         mlflow_run_id: where the run is tracked.
         channel: the line to the driver.
         decoded_share: share of the micro-batches that reach the workers decoded.
+        opening: the beginning of the stream, for workers that begin where the driver expects.
     """
 
     plan: Plan
     mlflow_run_id: str
     channel: Any
     decoded_share: float
+    opening: Opening | None = None
 
 
 def train(config: dict[str, Assignment]) -> None:
@@ -80,7 +82,7 @@ class _Training:
         sharing = self._plan.sharing(self._first_step, workers)
         delivery = self._plan.delivery(assignment.decoded_share)
         threads, ahead = self._plan.decode_threads, self._recipe.stream.prefetch
-        self._feed = Feed(delivery, sharing, rank, threads, ahead, _broadcast)
+        self._feed = Feed(delivery, sharing, rank, threads, ahead, _broadcast, assignment.opening)
         self._workload, self._model = self._build(device, pretrained=beginning.pretrained)
         self._parallel = share_model(self._recipe, self._workload, self._model, collective, device)
         self._stepper = Stepper(

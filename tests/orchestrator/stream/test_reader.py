@@ -173,3 +173,27 @@ def _written(folder: Path, items: list[Sample]) -> str:
         (folder / f"shard-{number // 50:06d}.tar").write_bytes(tar.write(items[number : number + 50]))
     index_folder(locate(str(folder)))
     return str(folder)
+
+
+def test_a_damaged_row_group_is_skipped_and_no_other(tmp_path: Path) -> None:
+    folder = write_shards(str(tmp_path), COUNT, "parquet")
+    shard = Path(folder) / "shard-000001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[4:400] = bytes(396)
+    shard.write_bytes(content)
+    batches = read_batches(make_reader(folder), range(COUNT // 8))
+    skipped = [skip for batch in batches for skip in batch.skipped]
+    assert {(Path(skip.shard).name, skip.reason) for skip in skipped} == {(shard.name, "shard is corrupt")}
+    assert sum(batch.samples for batch in batches) + len(skipped) == COUNT
+
+
+def test_deeply_nested_json_is_malformed_and_no_crash(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for suffix, content in (("png", picture(0)), ("json", b"[" * 100_000)):
+            member = tarfile.TarInfo(f"one.{suffix}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    folder = locate(str(tmp_path))
+    ((found,),) = read_samples(folder, index_folder(folder), [Rows(folder / "a.tar", [0])])
+    assert isinstance(found, Unreadable)
+    assert found.fault.reason == "json is malformed"

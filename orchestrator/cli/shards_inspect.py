@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from orchestrator.report.contact_sheet import Tile
-    from orchestrator.stream.sampling import Chosen
+    from orchestrator.stream.checking.sampling import Chosen
 
 LONGEST = 500
 """Letters of a text that are printed."""
@@ -67,8 +67,8 @@ def command(
     The contact sheet is one PNG with a grid of the images and their first captions.
     """
     from orchestrator.storage.location import locate
-    from orchestrator.stream.index_file import read_index
-    from orchestrator.stream.sampling import find_keys, read_chosen, spread
+    from orchestrator.stream.checking.sampling import find_keys, read_chosen, spread
+    from orchestrator.stream.data_set.index_file import read_index
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
@@ -84,8 +84,8 @@ def command(
 
 
 def _look(chosen: Chosen) -> tuple[Look, Image.Image | None]:
-    from orchestrator.stream.content import Unreadable
-    from orchestrator.stream.pictures import decode, read_header
+    from orchestrator.stream.data_set.content import Unreadable
+    from orchestrator.stream.data_set.pictures import decode, read_header
     from workloads.contract import BadSample
 
     content = chosen.content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.stream.content import Unreadable
+from orchestrator.stream.data_set.content import Unreadable
 from orchestrator.stream.micro_batch import MicroBatch, Skipped, fingerprint, stack
 from orchestrator.stream.raw_batch import RawBatch, RawSample
 from workloads.contract import BadSample, Features, KeyedRandom, Transform

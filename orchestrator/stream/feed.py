@@ -10,8 +10,8 @@ from ray.data import DataIterator
 from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.decode_ahead import DecodeAhead, Waits
 from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.stream.order.sharing import Segment, Sharing
 from orchestrator.stream.segment import Delivery, deal, receive
-from orchestrator.stream.sharing import Segment, Sharing
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.stream.content import Content, Unreadable
+from orchestrator.stream.data_set.content import Content, Unreadable
 from workloads.contract import BadSample, Sample
 
 SCHEMA = pa.schema(

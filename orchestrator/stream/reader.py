@@ -9,15 +9,15 @@ from functools import lru_cache
 import numpy as np
 
 from orchestrator.storage.location import Location
-from orchestrator.stream.content import Content
-from orchestrator.stream.index import DataSetError, Index
-from orchestrator.stream.index_file import read_index
-from orchestrator.stream.lanes import Lanes
-from orchestrator.stream.mixture import Mixture
-from orchestrator.stream.order import Order
-from orchestrator.stream.permutation import Ids
+from orchestrator.stream.data_set.content import Content
+from orchestrator.stream.data_set.index import DataSetError, Index
+from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.data_set.samples import Rows, cached_sidecar, read_samples
+from orchestrator.stream.order.lanes import Lanes
+from orchestrator.stream.order.mixture import Mixture
+from orchestrator.stream.order.order import Order
+from orchestrator.stream.order.permutation import Ids
 from orchestrator.stream.raw_batch import RawBatch, RawSample
-from orchestrator.stream.shards import Rows, cached_sidecar, read_samples
 
 
 @dataclass(frozen=True, slots=True)

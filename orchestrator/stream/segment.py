@@ -13,11 +13,12 @@ from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.order.sharing import Segment, Sharing
 from orchestrator.stream.reader import Reader
-from orchestrator.stream.sharing import Segment, Sharing
 
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

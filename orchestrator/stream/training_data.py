@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
-from orchestrator.stream.index import Index
-from orchestrator.stream.lanes import Lanes
-from orchestrator.stream.mixture import Mixture
-from orchestrator.stream.order import Order
+from orchestrator.stream.data_set.index import Index
+from orchestrator.stream.order.lanes import Lanes
+from orchestrator.stream.order.mixture import Mixture
+from orchestrator.stream.order.order import Order
 from orchestrator.stream.reader import Reader, Source
 from workloads.contract import KeyedRandom
 

@@ -13,13 +13,13 @@ from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
+from orchestrator.stream.data_set.index import Index
+from orchestrator.stream.data_set.index_file import check_shards, read_index
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.index import Index
-from orchestrator.stream.index_file import check_shards, read_index
+from orchestrator.stream.order.sharing import Sharing
 from orchestrator.stream.placement import Node, can_read
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.segment import Delivery
-from orchestrator.stream.sharing import Sharing
 from orchestrator.stream.stream_state import stream_settings
 from orchestrator.stream.training_data import DataSet, TrainingData
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from orchestrator.spec.errors import FuserayError
+from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.feed import Feed, Opening
-from orchestrator.stream.held_out import evenly_spaced
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.stream_state import StreamState

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from orchestrator.storage.location import locate
-from orchestrator.stream import tar
-from orchestrator.stream.index import ShardFormat
-from orchestrator.stream.indexing import index_folder
-from orchestrator.stream.parquet import write_parquet
+from orchestrator.stream.data_set import tar
+from orchestrator.stream.data_set.index import ShardFormat
+from orchestrator.stream.data_set.parquet import write_parquet
+from orchestrator.stream.indexing.index_shards import index_folder
 from workloads.contract import Sample
 
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from toy_workload import ToyTransform
 
 from orchestrator.storage.location import locate
+from orchestrator.stream.data_set.index_file import read_index
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.index_file import read_index
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.training_data import DataSet, TrainingData

@@ -10,12 +10,12 @@ from damage import huge_png, photo
 from shards import samples
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.stream.index_file import read_index
-from orchestrator.stream.parallel import Mapper
-from orchestrator.stream.process_pool import InProcesses
-from orchestrator.stream.verification import Checks, Finding
-from orchestrator.stream.verify_record import VerifyRecord
-from orchestrator.stream.verifying import Verification
+from orchestrator.stream.checking.process_pool import InProcesses
+from orchestrator.stream.checking.verification import Checks, Finding
+from orchestrator.stream.checking.verify_record import VerifyRecord
+from orchestrator.stream.checking.verifying import Verification
+from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.indexing.parallel import Mapper
 from workloads.contract import Sample
 
 HERE = InProcesses(1)

@@ -8,7 +8,7 @@ from shards import write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.audit import check_ledger
-from orchestrator.stream.index_file import read_index
+from orchestrator.stream.data_set.index_file import read_index
 from orchestrator.stream.ledger import Ledger, LedgerLine, read_ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.reader import Reader

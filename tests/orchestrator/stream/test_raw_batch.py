@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from shards import picture
 
-from orchestrator.stream.content import Unreadable
+from orchestrator.stream.data_set.content import Unreadable
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, fingerprint
 from orchestrator.stream.raw_batch import RawBatch, RawSample

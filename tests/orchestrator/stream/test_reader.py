@@ -11,14 +11,14 @@ from streams import make_reader, read_batches
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import locate
-from orchestrator.stream import tar
-from orchestrator.stream.content import Unreadable
-from orchestrator.stream.held_out import evenly_spaced
-from orchestrator.stream.index import DataSetError, ShardFormat
-from orchestrator.stream.index_file import check_shards, read_index
-from orchestrator.stream.indexing import index_folder
+from orchestrator.stream.data_set import tar
+from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.data_set.held_out import evenly_spaced
+from orchestrator.stream.data_set.index import DataSetError, ShardFormat
+from orchestrator.stream.data_set.index_file import check_shards, read_index
+from orchestrator.stream.data_set.samples import Rows, read_samples
+from orchestrator.stream.indexing.index_shards import index_folder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.shards import Rows, read_samples
 from workloads.contract import Sample
 
 COUNT = 120

@@ -13,7 +13,7 @@ from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import fingerprint
-from orchestrator.stream.sharing import Sharing
+from orchestrator.stream.order.sharing import Sharing
 from orchestrator.train.collective import current_collective
 from orchestrator.train.parallel.replicated import Replicated
 from orchestrator.train.step import StepOutcome, Stepper

@@ -1,0 +1,1 @@
+"""Building shards from images and captions."""

@@ -1,0 +1,1 @@
+"""Looking at shards: verification, statistics, samples."""

@@ -1,0 +1,1 @@
+"""Data sets as stored: index, shards, samples."""

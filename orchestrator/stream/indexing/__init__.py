@@ -1,0 +1,1 @@
+"""Making the index of shards that exist."""

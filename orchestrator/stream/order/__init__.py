@@ -1,0 +1,1 @@
+"""The order of samples, and who runs which: pure functions."""

@@ -1,0 +1,43 @@
+"""Indexing in Ray tasks, on a small local Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from shards import write_shards
+
+from orchestrator.storage.location import StorageError, locate
+from orchestrator.stream.indexing.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.indexing.ray_tasks import InRayTasks
+
+IN_RAY = IndexOptions(mapper=InRayTasks())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_ray() -> Iterator[None]:
+    ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_tasks_make_the_index_that_threads_make(tmp_path: Path) -> None:
+    folder = Path(write_shards(str(tmp_path), 60, per_shard=10))
+    in_threads = index_folder(locate(str(folder)))
+    for sidecar in folder.glob("*.samples.parquet"):
+        sidecar.unlink()
+    standings: list[Standing] = []
+    assert make_index(locate(str(folder)), IN_RAY, standings.append).index.digest == in_threads.digest
+    assert len(list(folder.glob("*.samples.parquet"))) == 6
+    assert standings[-1] == Standing(6, 6, 60, 0)
+
+
+def test_an_error_in_a_task_arrives_as_itself(tmp_path: Path) -> None:
+    folder = Path(write_shards(str(tmp_path), 20, per_shard=10))
+
+    def lose(_: Standing) -> None:
+        (folder / "shard-000000.tar").unlink(missing_ok=True)
+
+    with pytest.raises(StorageError, match=r"^.*shard-000000.tar: cannot be read") as caught:
+        make_index(locate(str(folder)), IN_RAY, lose)
+    assert "Traceback" not in str(caught.value)

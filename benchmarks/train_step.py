@@ -247,7 +247,7 @@ def _micro_batch(settings: Settings, workload: Any) -> Any:
         "input_ids": input_ids,
         "length": lengths.astype(np.int32),
     }
-    return MicroBatch(0, tuple(str(row) for row in range(rows)), features, ())
+    return MicroBatch(0, tuple(str(row) for row in range(rows)), features, (), 0)
 
 
 def _flops(step: Callable[[], object]) -> int:

@@ -112,7 +112,7 @@ class ScaleSection(Section):
         "optimiser's state are divided among the workers between the passes of a step (FSDP2).",
     )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
-    object_store_mb: int = Field(512, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
+    object_store_mb: int = Field(1024, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
 
 
 class OptimizerSection(Section):

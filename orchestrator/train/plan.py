@@ -26,6 +26,9 @@ from orchestrator.stream.training_data import DataSet, TrainingData
 if TYPE_CHECKING:
     from orchestrator.train.origin import Origin
 
+MAX_BLOCK_SAMPLES = 512
+"""Samples that travel to a worker together, if there are so many in a step's share or less: decoded, some 100 MB."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,9 +77,10 @@ class Plan:
 
     def sharing(self, first_step: int, workers: int) -> Sharing:
         """Return how micro-batches are shared out from a step on."""
-        return Sharing(
-            self.recipe.batch.micro_batches, workers, first_step, self.steps, self.reader.lanes.stretch_steps
-        )
+        batch = self.recipe.batch
+        fitting = MAX_BLOCK_SAMPLES * workers // batch.samples
+        block_steps = max(1, min(self.reader.lanes.stretch_steps, fitting))
+        return Sharing(batch.micro_batches, workers, first_step, self.steps, block_steps)
 
     @property
     def reader(self) -> Reader:

@@ -128,6 +128,17 @@ def test_a_machine_that_is_too_small_is_refused(tmp_path: Path) -> None:
         check_machines(greedy, [Node(cpus=8, gpus=1)])
 
 
+@pytest.mark.parametrize(
+    ("micro_batches", "workers", "block_steps"), [(1, 1, 8), (2, 2, 8), (2, 1, 4), (8, 1, 1), (16, 1, 1), (16, 8, 4)]
+)
+def test_a_block_holds_a_bounded_number_of_samples(
+    tmp_path: Path, micro_batches: int, workers: int, block_steps: int
+) -> None:
+    shape = (f"batch.micro_batches={micro_batches}", "batch.micro_batch_size=64")
+    plan = plan_of(tmp_path, *shape, "scale.workers=1")
+    assert plan.sharing(0, workers).block_steps == block_steps
+
+
 def test_a_mixture_is_planned(tmp_path: Path) -> None:
     folders = [write_shards(str(tmp_path / name), count) for name, count in (("a", 30), ("b", 20))]
     path = tmp_path / "run.yaml"

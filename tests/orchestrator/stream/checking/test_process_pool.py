@@ -78,7 +78,9 @@ def has_ended(process: int, within_s: float) -> bool:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:
         return True
-    return bool(select.select([descriptor], [], [], within_s)[0])
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(within_s * 1000))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs file descriptors of processes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter, sleep
 from typing import Any
@@ -30,12 +30,12 @@ class Arrival:
 
 def measure(loader: Loader, setting: Setting) -> dict[str, Any]:
     """Run a loader through all epochs and return its figures."""
-    with loader(setting) as start, _store_watched() as peak:
+    with loader(setting) as start, _watched() as watch:
         stream = _timed(start, setting.train_s)
         warm_up = _until(stream, WARM_UP_SHARE * setting.total)
-        cpu_before = tree_cpu_seconds()
+        cpu_before = watch.cpu_seconds()
         steady = list(stream)
-        cpu = tree_cpu_seconds() - cpu_before
+        cpu = watch.cpu_seconds() - cpu_before
     samples, arrivals = sum(arrival.samples for arrival in steady), warm_up + steady
     waits = [arrival.wait_s for arrival in arrivals[1:]]
     return {
@@ -45,7 +45,7 @@ def measure(loader: Loader, setting: Setting) -> dict[str, Any]:
         "wait_p50_s": float(np.percentile(waits, 50)),
         "wait_p99_s": float(np.percentile(waits, 99)),
         "epoch_gap_s": _epoch_gap(arrivals, setting.samples),
-        "object_store_peak_bytes": max(peak, default=None),
+        "object_store_peak_bytes": watch.store_peak_bytes,
         "cpu_s_per_1000": 1000 * cpu / samples,
     }
 
@@ -73,40 +73,54 @@ def _epoch_gap(arrivals: list[Arrival], epoch: int) -> float | None:
     return max((arrivals[at].wait_s for at in starts), default=None)
 
 
-def tree_cpu_seconds() -> float:
-    """Return the CPU seconds that this process, its children of any degree and those that ended have used."""
-    me = psutil.Process()
-    return sum(_cpu_seconds(process) for process in [me, *me.children(recursive=True)])
+class Watch:
+    """Looks at this process, its children of any degree and Ray's object store, time and again.
+
+    Attributes:
+        store_peak_bytes: most bytes taken in the object store; None without Ray.
+    """
+
+    def __init__(self) -> None:
+        self.store_peak_bytes: float | None = None
+        self._cpu_seconds: dict[psutil.Process, float] = {}
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of all processes so far, those that ended as they were seen last."""
+        me = psutil.Process()
+        with self._lock:
+            for process in [me, *me.children(recursive=True)]:
+                with suppress(psutil.Error):  # it ended between the listing and now
+                    times = process.cpu_times()
+                    self._cpu_seconds[process] = times.user + times.system
+            return sum(self._cpu_seconds.values())
+
+    def run(self) -> None:
+        """Look until `end` is called."""
+        ray = sys.modules.get("ray")
+        while not self._over.wait(LOOK_EVERY_S):
+            self.cpu_seconds()
+            if ray is not None and ray.is_initialized():
+                self.store_peak_bytes = max(self.store_peak_bytes or 0.0, _store_bytes(ray))
+
+    def end(self) -> None:
+        """Stop looking."""
+        self._over.set()
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:  # it ended between the listing and now
-        return 0.0
-    return float(times.user + times.system + times.children_user + times.children_system)
+def _store_bytes(ray: Any) -> float:
+    key = "object_store_memory"
+    return float(ray.cluster_resources()[key] - ray.available_resources().get(key, 0.0))
 
 
 @contextmanager
-def _store_watched() -> Iterator[list[float]]:
-    """Collect how many bytes of Ray's object store are taken, ten times a second; nothing without Ray."""
-    taken: list[float] = []
-    over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(taken, over), daemon=True)
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        watch.start()
+def _watched() -> Iterator[Watch]:
+    watch = Watch()
+    thread = threading.Thread(target=watch.run, daemon=True)
+    thread.start()
     try:
-        yield taken
+        yield watch
     finally:
-        over.set()
-        if watch.ident:
-            watch.join()
-
-
-def _watch(taken: list[float], over: threading.Event) -> None:
-    import ray
-
-    key = "object_store_memory"
-    size = ray.cluster_resources()[key]
-    while not over.wait(LOOK_EVERY_S):
-        taken.append(size - ray.available_resources().get(key, 0.0))
+        watch.end()
+        thread.join()

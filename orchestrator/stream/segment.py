@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,16 +27,16 @@ class Delivery:
     Args:
         reader: reads micro-batches.
         decoder: transforms them.
-        decoded_share: share of the rounds that the readers decode; the workers decode the rest.
+        decoded_share: share of every block that the readers decode; the workers decode the rest.
     """
 
     reader: Reader
     decoder: Decoder
     decoded_share: float
 
-    def decodes(self, round_number: int) -> bool:
-        """Return whether the readers decode a round; those that they do are spread evenly."""
-        return int((round_number + 1) * self.decoded_share) > int(round_number * self.decoded_share)
+    def decodes(self, place: int) -> bool:
+        """Return whether the readers decode the micro-batch at a place of its block; they are spread evenly."""
+        return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
 class Parcel(NamedTuple):
@@ -53,13 +53,8 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
     to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
     """
     blocks = [
-        _ReadBlock(
-            delivery.reader,
-            delivery.decoder if delivery.decodes(number) else None,
-            tuple(sharing.block(steps, worker)),
-            sharing.rows(steps),
-        )
-        for number, steps in enumerate(segment.rounds)
+        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps))
+        for steps in segment.rounds
         for worker in range(sharing.workers)
     ]
     parts: list[DataIterator] = _dataset(blocks).streaming_split(sharing.workers, equal=False)
@@ -68,8 +63,8 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
 
 def warm_up(delivery: Delivery, number: int) -> None:
     """Read one micro-batch for nothing: Ray Data's own actors start, and a reader imports and opens what it needs."""
-    decoder = delivery.decoder if delivery.decoded_share else None
-    _dataset([_ReadBlock(delivery.reader, decoder, (number,), rows=1)]).materialize()
+    everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery
+    _dataset([ReadBlock(everything, (number,), rows=1)]).materialize()
 
 
 def receive(iterator: DataIterator) -> Iterator[Parcel]:
@@ -85,7 +80,7 @@ def receive(iterator: DataIterator) -> Iterator[Parcel]:
                 yield Parcel(decoded.as_py(), content.as_buffer())
 
 
-def _dataset(blocks: list[_ReadBlock]) -> ray.data.Dataset:
+def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
@@ -97,7 +92,7 @@ def _dataset(blocks: list[_ReadBlock]) -> ray.data.Dataset:
 class _MicroBatches(Datasource):
     """One read task per block of micro-batches."""
 
-    def __init__(self, blocks: list[_ReadBlock]) -> None:
+    def __init__(self, blocks: list[ReadBlock]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._blocks = blocks
 
@@ -111,21 +106,32 @@ class _MicroBatches(Datasource):
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadBlock:
-    """Reads one block; a class, so that it pickles small."""
+class ReadBlock:
+    """Reads one block; a class, so that it pickles small.
 
-    reader: Reader
-    decoder: Decoder | None
+    Args:
+        delivery: what is read, and how much of it is decoded.
+        numbers: the micro-batches of the block.
+        rows: rows of the block, at least as many; the rest are empty.
+    """
+
+    delivery: Delivery
     numbers: tuple[int, ...]
     rows: int
 
     def __call__(self) -> Iterable[Block]:
-        raw = self.reader.read(self.numbers)
-        batches = raw if self.decoder is None else [self.decoder(batch) for batch in raw]
-        filling = [None] * (self.rows - len(batches))
-        contents = [*(batch.encode() for batch in batches), *filling]
-        decoded = pa.array([self.decoder is not None] * self.rows, pa.bool_())
-        yield pa.table({"decoded": decoded, "content": pa.array(contents, pa.large_binary())})
+        """Yield the block: a row per micro-batch, as its content and whether that is decoded.
+
+        Raises:
+            StorageError: the store is failing.
+            DataSetError: a data set is no longer the one the run was planned with.
+        """
+        raw = self.delivery.reader.read(self.numbers)
+        decoded = [self.delivery.decodes(place) for place in range(self.rows)]
+        contents: list[bytes | None] = [None] * self.rows
+        for place, batch in enumerate(raw):
+            contents[place] = (self.delivery.decoder(batch) if decoded[place] else batch).encode()
+        yield pa.table({"decoded": pa.array(decoded, pa.bool_()), "content": pa.array(contents, pa.large_binary())})
 
 
 def _metadata(rows: int) -> BlockMetadata:

@@ -1,0 +1,43 @@
+"""A block's micro-batches are the same wherever they are decoded, and every block of a round has equally many rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shards import write_shards
+from streams import SEED, make_reader, read_batches
+from toy_workload import ToyTransform
+
+from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.micro_batch import MicroBatch
+from orchestrator.stream.raw_batch import RawBatch
+from orchestrator.stream.segment import Delivery, ReadBlock
+
+ROWS = 8
+NUMBERS = (0, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(("share", "decoded"), [(0.0, 0), (0.4, 2), (0.5, 3), (1.0, 6)])
+def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path, share: float, decoded: int) -> None:
+    reader = make_reader(write_shards(str(tmp_path), 60))
+    decoder = Decoder(ToyTransform(), SEED)
+    (block,) = ReadBlock(Delivery(reader, decoder, share), NUMBERS, ROWS)()
+    assert block.num_rows == ROWS
+    rows = [
+        (is_decoded.as_py(), content.as_buffer())
+        for is_decoded, content in zip(block["decoded"], block["content"], strict=True)
+        if content.is_valid
+    ]
+    assert sum(is_decoded for is_decoded, _ in rows) == decoded
+    arrived = [
+        MicroBatch.decode(content.to_pybytes()) if is_decoded else decoder(RawBatch.decode(content))
+        for is_decoded, content in rows
+    ]
+    for batch, expected in zip(arrived, read_batches(reader, NUMBERS), strict=True):
+        assert (batch.number, batch.keys, batch.fingerprint) == (expected.number, expected.keys, expected.fingerprint)
+        np.testing.assert_array_equal(batch.features["image"], expected.features["image"])
+
+
+def test_what_the_readers_decode_is_spread_evenly() -> None:
+    delivery = Delivery(None, None, 0.4)  # type: ignore[arg-type]
+    assert [place for place in range(10) if delivery.decodes(place)] == [2, 4, 7, 9]

@@ -21,7 +21,8 @@ def test_loaders_take_turns_and_print_a_line_each(tmp_path: Path) -> None:
     for line in (limit, fuseray):
         assert line["source"] == "local"
         assert line["delivered"] == SETTING["samples"] * SETTING["epochs"]
-        assert min(line[key] for key in MEASURED | {"cpu_s_per_1000", "image_bytes"}) > 0
+        assert min(line[key] for key in MEASURED | {"image_bytes"}) > 0
+        assert line["cpu_s_per_1000"] >= 0  # none where everything was read ahead before the count began
         assert line["wait_p99_s"] >= line["wait_p50_s"]
         assert {key: line[key] for key in SETTING} == SETTING
     assert limit["share_of_limit"] == 1

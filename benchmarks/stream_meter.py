@@ -97,12 +97,14 @@ class Watch:
             return sum(self._cpu_seconds.values())
 
     def run(self) -> None:
-        """Look until `end` is called."""
+        """Look until `end` is called, and once at least."""
         ray = sys.modules.get("ray")
-        while not self._over.wait(LOOK_EVERY_S):
+        while True:
             self.cpu_seconds()
             if ray is not None and ray.is_initialized():
                 self.store_peak_bytes = max(self.store_peak_bytes or 0.0, _store_bytes(ray))
+            if self._over.wait(LOOK_EVERY_S):
+                return
 
     def end(self) -> None:
         """Stop looking."""

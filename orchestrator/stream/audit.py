@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from orchestrator.stream.ledger import LedgerLine
-from orchestrator.stream.reader import Reader
+from orchestrator.stream.reader import Identity, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +55,21 @@ def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: ran
     for line in lines:
         if line.micro_batch in micro_batches and found.setdefault(line.micro_batch, line) != line:
             contradictory.add(line.micro_batch)
-    seen: Counter[tuple[int, int, int]] = Counter()
-    for number in found:
-        seen.update(reader.identities(number))
-    wrong = [number for number, line in found.items() if not _agrees(line, reader.keys(number))]
+    seen: Counter[Identity] = Counter()
+    wrong = []
+    for number, line in sorted(found.items()):
+        identities = reader.identities(number)
+        seen.update(identities)
+        if not _agrees(line, reader.keys_of(identities)):
+            wrong.append(number)
     return Audit(
         micro_batches=len(micro_batches),
         samples=sum(len(line.keys) + len(line.skipped) for line in found.values()),
         skipped=sum(len(line.skipped) for line in found.values()),
         missing=tuple(number for number in micro_batches if number not in found),
-        wrong=tuple(sorted(wrong)),
+        wrong=tuple(wrong),
         contradictory=tuple(sorted(contradictory)),
-        repeated=int(np.sum([count - 1 for count in seen.values()], dtype=np.int64)),
+        repeated=seen.total() - len(seen),
     )
 
 

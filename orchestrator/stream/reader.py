@@ -19,6 +19,9 @@ from orchestrator.stream.order.order import Order
 from orchestrator.stream.order.permutation import Ids
 from orchestrator.stream.raw_batch import RawBatch, RawSample
 
+Identity = tuple[int, int, int]
+"""A sample of the stream: which data set it is from, in which of that data set's epochs, and its number there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -78,17 +81,24 @@ class Reader:
 
     def keys(self, number: int) -> list[str]:
         """Return the keys of a micro-batch's samples in order, without reading the samples."""
-        keys = []
-        for source_number, _, sample in self.identities(number):
+        return self.keys_of(self.identities(number))
+
+    def keys_of(self, identities: Sequence[Identity]) -> list[str]:
+        """Return the keys of samples, in the order asked for."""
+        keys = [""] * len(identities)
+        of_source = np.array([source for source, _, _ in identities], dtype=np.int64)
+        samples = np.array([sample for _, _, sample in identities], dtype=np.int64)
+        for source_number in np.unique(of_source):
             source = self.sources[source_number]
-            shard, row = (int(found[0]) for found in source.index().find(np.array([sample])))
-            keys.append(cached_sidecar(source.folder / source.index().shards[shard]).key(row))
+            index, here = source.index(), np.flatnonzero(of_source == source_number)
+            for place, shard, row in zip(here, *index.find(samples[here]), strict=True):
+                keys[place] = cached_sidecar(source.folder / index.shards[shard]).key(int(row))
         return keys
 
-    def identities(self, number: int) -> list[tuple[int, int, int]]:
+    def identities(self, number: int) -> list[Identity]:
         """Return the data set, its epoch, and the sample's number in it, for a micro-batch's samples in order."""
         positions = self._positions(number)
-        found: dict[int, tuple[int, int, int]] = {}
+        found: dict[int, Identity] = {}
         for source_number, source in enumerate(self.sources):
             here, places = self._places(positions, source_number)
             epochs, samples = places // source.order.samples, source.order.sample_at(places)

@@ -50,10 +50,10 @@ class TrainingData:
         digests = [one.index.digest for one in self.sets]
         return digests[0] if len(digests) == 1 else hashlib.blake2b(" ".join(digests).encode()).hexdigest()[:32]
 
-    def epochs_of_sets(self, position: int, seed: int) -> dict[str, float]:
-        """Return how many epochs each data set of a mixture has behind it at a global position, by its URI."""
+    def epochs_of_sets(self, position: int, seed: int) -> list[float]:
+        """Return how many epochs each data set of a mixture has behind it at a global position."""
         places = self._mixture(seed).first_places(position)
-        return {one.folder.uri: place / one.index.total for one, place in zip(self.sets, places, strict=True)}
+        return [place / one.index.total for one, place in zip(self.sets, places, strict=True)]
 
     def reader(
         self, seed: int, chunk: int, window: int, micro_batches: int, micro_batch_size: int, total_samples: int

@@ -84,7 +84,7 @@ class Books:
             return {}
         recipe = self._plan.recipe
         epochs = self._plan.data.epochs_of_sets((step + 1) * recipe.batch.samples, recipe.seed)
-        return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs.values())}
+        return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs)}
 
     def _enter_step(self, record: Record) -> None:
         self.steps_done = record.step + 1

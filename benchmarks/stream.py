@@ -15,7 +15,7 @@ in a fresh process, so that ratios hold on a noisy machine; a line has the media
     first_batch_s       from the opening of the stream, libraries loaded and Ray running, to its first micro-batch
     wait_p50_s, wait_p99_s  wait for the next micro-batch, the first one left out
     epoch_gap_s         longest wait for a micro-batch with an epoch's first sample; null with one epoch
-    object_store_peak_bytes  most bytes taken in Ray's object store, looked at ten times a second; null without Ray
+    object_store_peak_bytes  most bytes taken in Ray's object store, looked at once a second; null without Ray
     cpu_s_per_1000      CPU seconds of the loader's whole process tree per 1,000 samples, over the same time
     delivered           samples that arrived (webdataset draws shards with replacement and rounds up to whole batches)
     image_bytes         median size of an image file; `images` says where they are from

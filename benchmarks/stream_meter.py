@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 from stream_setting import Loader, Setting, Stream
 
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 1.0
+"""More often would take a tenth of a core from what is measured."""
 WARM_UP_SHARE = 0.25
 """Share of the micro-batches before rate and CPU time count: by then what was read ahead is used up."""
 

@@ -9,10 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
+from orchestrator.stream.block import Parcel
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.raw_batch import RawBatch
-from orchestrator.stream.segment import Parcel
 
 
 @dataclass(slots=True)
@@ -35,7 +34,7 @@ class DecodeAhead:
     def __init__(self, decoder: Decoder, threads: int, ahead: int) -> None:
         self._decoder = decoder
         self._ahead = ahead
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stream-decode")
+        self._pool = ThreadPoolExecutor(threads, "stream-decode", initializer=_compute_alone)
         self.waits = Waits()
 
     def run(self, parcels: Iterator[Parcel]) -> Iterator[MicroBatch]:
@@ -48,16 +47,11 @@ class DecodeAhead:
         end: Future[MicroBatch | None] = Future()
         try:
             for parcel in parcels:
-                ready.put(self._pool.submit(self._open, parcel))
+                ready.put(self._pool.submit(parcel.open, self._decoder))
             end.set_result(None)
         except BaseException as error:
             end.set_exception(error)
         ready.put(end)
-
-    def _open(self, parcel: Parcel) -> MicroBatch:
-        if parcel.decoded:
-            return MicroBatch.decode(parcel.content.to_pybytes())
-        return self._decoder(RawBatch.decode(parcel.content))
 
     def _drain(self, ready: queue.Queue[Future[MicroBatch | None]]) -> Iterator[MicroBatch]:
         while True:
@@ -70,3 +64,13 @@ class DecodeAhead:
             if micro_batch is None:
                 return
             yield micro_batch
+
+
+def _compute_alone() -> None:
+    """Keep torch from sharing out this thread's small operations: waking others costs more than it saves.
+
+    OpenMP keeps the number by thread, so training is not touched.
+    """
+    import torch
+
+    torch.set_num_threads(1)

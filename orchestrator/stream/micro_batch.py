@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from workloads.contract import Features
 
@@ -47,26 +45,6 @@ class MicroBatch:
     def samples(self) -> int:
         """Usable samples."""
         return len(self.keys)
-
-    def encode(self) -> bytes:
-        """Return the micro-batch as safetensors bytes, the rest as their metadata."""
-        about = {
-            "number": self.number,
-            "keys": self.keys,
-            "skipped": [asdict(skip) for skip in self.skipped],
-            "fingerprint": self.fingerprint,
-        }
-        arrays = self.features or {"": np.zeros(0, dtype=np.uint8)}
-        return bytes(save(arrays, metadata={"about": json.dumps(about)}))
-
-    @classmethod
-    def decode(cls, content: bytes) -> MicroBatch:
-        """Build a micro-batch from what `encode` returned."""
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = json.loads(header["__metadata__"]["about"])
-        features = {name: array for name, array in load(content).items() if name}
-        skipped = tuple(Skipped(**skip) for skip in about["skipped"])
-        return cls(about["number"], tuple(about["keys"]), features, skipped, about["fingerprint"])
 
 
 def fingerprint(keys: Iterable[str]) -> int:

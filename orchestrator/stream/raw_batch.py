@@ -57,13 +57,13 @@ class RawBatch:
     number: int
     samples: tuple[RawSample, ...]
 
-    def encode(self) -> bytes:
+    def encode(self) -> pa.Buffer:
         """Return the micro-batch as an Arrow stream."""
         table = pa.Table.from_pylist([_row(sample) for sample in self.samples], schema=SCHEMA)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema.with_metadata({"number": str(self.number)})) as writer:
             writer.write_table(table)
-        return bytes(sink.getvalue().to_pybytes())
+        return sink.getvalue()
 
     @classmethod
     def decode(cls, content: pa.Buffer) -> RawBatch:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow as pa
 import ray.data
 from ray.data import DataIterator
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from orchestrator.stream.block import Parcel, Row, pack, unpack
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.order.sharing import Segment, Sharing
 from orchestrator.stream.reader import Reader
@@ -37,13 +37,6 @@ class Delivery:
     def decodes(self, place: int) -> bool:
         """Return whether the readers decode the micro-batch at a place of its block; they are spread evenly."""
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
-
-
-class Parcel(NamedTuple):
-    """A micro-batch as it arrives: an encoded `MicroBatch`, or an encoded `RawBatch`."""
-
-    decoded: bool
-    content: pa.Buffer
 
 
 def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIterator]:
@@ -75,9 +68,7 @@ def receive(iterator: DataIterator) -> Iterator[Parcel]:
         prefetch_batches=0,  # would hold back the first blocks; who receives runs ahead of training anyway
     )
     for block in blocks:
-        for decoded, content in zip(block.column("decoded"), block.column("content"), strict=True):
-            if content.is_valid:
-                yield Parcel(decoded.as_py(), content.as_buffer())
+        yield from unpack(block)
 
 
 def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
@@ -120,18 +111,18 @@ class ReadBlock:
     rows: int
 
     def __call__(self) -> Iterable[Block]:
-        """Yield the block: a row per micro-batch, as its content and whether that is decoded.
+        """Yield the block.
 
         Raises:
             StorageError: the store is failing.
-            DataSetError: a data set is no longer the one the run was planned with.
+            DataSetError: a data set is no longer the one that the run was planned with.
         """
-        raw = self.delivery.reader.read(self.numbers)
-        decoded = [self.delivery.decodes(place) for place in range(self.rows)]
-        contents: list[bytes | None] = [None] * self.rows
-        for place, batch in enumerate(raw):
-            contents[place] = (self.delivery.decoder(batch) if decoded[place] else batch).encode()
-        yield pa.table({"decoded": pa.array(decoded, pa.bool_()), "content": pa.array(contents, pa.large_binary())})
+        delivery = self.delivery
+        rows: list[Row] = [
+            delivery.decoder(batch) if delivery.decodes(place) else batch
+            for place, batch in enumerate(delivery.reader.read(self.numbers))
+        ]
+        yield pack(rows + [None] * (self.rows - len(rows)))
 
 
 def _metadata(rows: int) -> BlockMetadata:

@@ -8,9 +8,8 @@ from shards import write_shards
 from streams import SEED, make_reader, read_batches
 from toy_workload import ToyTransform
 
+from orchestrator.stream.block import unpack
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.raw_batch import RawBatch
 from orchestrator.stream.segment import Delivery, ReadBlock
 
 ROWS = 8
@@ -23,16 +22,9 @@ def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path,
     decoder = Decoder(ToyTransform(), SEED)
     (block,) = ReadBlock(Delivery(reader, decoder, share), NUMBERS, ROWS)()
     assert block.num_rows == ROWS
-    rows = [
-        (is_decoded.as_py(), content.as_buffer())
-        for is_decoded, content in zip(block["decoded"], block["content"], strict=True)
-        if content.is_valid
-    ]
-    assert sum(is_decoded for is_decoded, _ in rows) == decoded
-    arrived = [
-        MicroBatch.decode(content.to_pybytes()) if is_decoded else decoder(RawBatch.decode(content))
-        for is_decoded, content in rows
-    ]
+    parcels = list(unpack(block))
+    assert sum(parcel.about is not None for parcel in parcels) == decoded
+    arrived = [parcel.open(decoder) for parcel in parcels]
     for batch, expected in zip(arrived, read_batches(reader, NUMBERS), strict=True):
         assert (batch.number, batch.keys, batch.fingerprint) == (expected.number, expected.keys, expected.fingerprint)
         np.testing.assert_array_equal(batch.features["image"], expected.features["image"])

@@ -1,0 +1,81 @@
+"""Micro-batches survive their way to the workers, through Ray's object store and out of it."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from orchestrator.stream.block import Row, pack, unpack
+from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.raw_batch import RawBatch, RawSample
+from workloads.contract import Features, KeyedRandom, Sample
+
+SKIPPED = Skipped(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
+PICTURES = MicroBatch(
+    5,
+    ("a", "b"),
+    {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "length": np.array([3, 1], dtype=np.int32)},
+    (SKIPPED,),
+    77,
+)
+WEIGHTS = MicroBatch(6, ("c",), {"weight": np.array([[0.5]], dtype=np.float64)}, (), 78)
+NOTHING_USABLE = MicroBatch(7, (), {}, (SKIPPED,), 79)
+AS_READ = RawBatch(8, (RawSample(9, 0, 0, 4, "s3://b/a.tar", Sample("k", b"image", ("text",), {})),))
+
+
+def _transform(sample: Sample, draw: KeyedRandom) -> Features:
+    return {"size": np.asarray(len(sample.image)), "draw": np.asarray(draw.seed())}
+
+
+DECODER = Decoder(_transform, seed=1)
+
+
+def _travelled(block: pa.Table) -> pa.Table:
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(block, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(content, buffers=[bytes(buffer) for buffer in buffers])  # noqa: S301 - made two lines above
+
+
+def _assert_equal(found: MicroBatch, expected: MicroBatch) -> None:
+    assert (found.number, found.keys, found.skipped, found.fingerprint) == (
+        expected.number,
+        expected.keys,
+        expected.skipped,
+        expected.fingerprint,
+    )
+    assert found.features.keys() == expected.features.keys()
+    for name, array in expected.features.items():
+        assert found.features[name].dtype == array.dtype
+        np.testing.assert_array_equal(found.features[name], array)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [PICTURES, WEIGHTS, NOTHING_USABLE, AS_READ, None],
+        [None, AS_READ, PICTURES],
+        [NOTHING_USABLE],
+        [AS_READ],
+        [None, None],
+    ],
+    ids=["all kinds", "as read first", "nothing usable", "as read", "empty"],
+)
+def test_a_block_gives_back_what_was_packed(rows: list[Row]) -> None:
+    block = pack(rows)
+    assert block.num_rows == len(rows)
+    opened = [parcel.open(DECODER) for parcel in unpack(_travelled(block))]
+    expected = [DECODER(row) if isinstance(row, RawBatch) else row for row in rows if row is not None]
+    for found, batch in zip(opened, expected, strict=True):
+        _assert_equal(found, batch)
+
+
+def test_packing_copies_no_features_and_what_is_opened_is_writable() -> None:
+    block = pack([PICTURES])
+    (parcel,) = unpack(block)
+    shared = np.frombuffer(parcel.cells["feature/image"], dtype=np.uint8)
+    assert np.shares_memory(shared, PICTURES.features["image"])
+    opened = parcel.open(DECODER)
+    opened.features["image"][:] = 0
+    assert PICTURES.features["image"].max() == 23

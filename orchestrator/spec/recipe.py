@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from workloads.contract import BatchShape, Section
@@ -100,10 +100,27 @@ class LengthSection(Section):
         return self
 
 
+def _worker_counts(value: object) -> object:
+    """Check what stands in `scale.workers`; a list of two becomes a tuple."""
+    counts = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in counts):
+        raise ValueError("must be a whole number of at least 1, or two of them as [fewest, most]")
+    if isinstance(value, int):
+        return value
+    if len(counts) != 2 or counts[0] > counts[1]:
+        raise ValueError("must be a whole number, or two of them as [fewest, most] with the smaller one first")
+    return tuple(counts)
+
+
 class ScaleSection(Section):
     """The machines' share of the work. It never changes the mathematics of a step."""
 
-    workers: int = Field(1, ge=1, description="Training workers.")
+    workers: Annotated[int | tuple[int, int], BeforeValidator(_worker_counts)] = Field(
+        1,
+        description="Training workers. [2, 8]: from two to eight, as many as the cluster has room for; their number "
+        "changes with the cluster, the steps stay the same.",
+    )
+    resize_every_s: float = Field(60.0, gt=0, description="Seconds between two looks for room to grow.")
     use_gpu: bool = Field(False, description="One GPU per worker, with NCCL; otherwise CPU, with gloo.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved per worker.")
     parallel: Literal["replicated", "sharded"] = Field(
@@ -113,6 +130,16 @@ class ScaleSection(Section):
     )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
     object_store_mb: int = Field(1024, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
+
+    @property
+    def fewest_workers(self) -> int:
+        """With fewer the run waits."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """More are never asked for."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class OptimizerSection(Section):
@@ -156,6 +183,39 @@ class CheckpointSection(Section):
 
     every_steps: int = Field(500, ge=1, description="Steps between checkpoints; the last step is always saved.")
     keep: int = Field(3, ge=1, description="Newest checkpoints kept.")
+
+
+class RecoverySection(Section):
+    """What a run does about machines that fail, and about steps that do."""
+
+    machine_faults: int = Field(
+        16, ge=0, description="Lost workers, lost machines, hangs and kills for want of memory that a start survives."
+    )
+    preemptions: int | None = Field(None, ge=0, description="Preemptions that a start survives; none: any number.")
+    without_progress: int = Field(
+        3, ge=1, description="The run ends when so many faults in a row happen before a single further step is done."
+    )
+    hang_s: float = Field(900.0, gt=0, description="Seconds without a finished step after which workers are replaced.")
+    notices: str = Field(
+        "none",
+        description="Where every machine looks for a notice of its preemption: auto, aws, gcp, file:PATH; none: "
+        "nowhere, or `fuseray watch-preemption` does it.",
+    )
+    not_a_number: Literal["stop", "skip", "roll_back"] = Field(
+        "stop",
+        description="When the loss or a gradient is none. stop: end the run; skip: leave the step out; roll_back: take "
+        "the newest checkpoint's weights and go on behind the step.",
+    )
+    bad_steps: int = Field(
+        10, ge=1, description="Steps in a row that may be skipped or rolled back before the run ends."
+    )
+
+    @field_validator("notices")
+    @classmethod
+    def _known_source(cls, notices: str) -> str:
+        if notices in ("none", "auto", "aws", "gcp") or (notices.startswith("file:") and notices != "file:"):
+            return notices
+        raise ValueError("must be none, auto, aws, gcp or file:PATH")
 
 
 class EvaluationSection(Section):
@@ -213,6 +273,7 @@ class Recipe(Section):
     schedule: ScheduleSection = ScheduleSection()
     start: StartSection | None = Field(None, description="The checkpoint to start from; none: the workload's weights.")
     checkpoint: CheckpointSection = CheckpointSection()
+    recovery: RecoverySection = RecoverySection()
     evaluation: EvaluationSection = EvaluationSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
@@ -226,9 +287,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _enough_micro_batches(self) -> Recipe:
-        if self.scale.workers > self.batch.micro_batches:
+        if self.scale.most_workers > self.batch.micro_batches:
             raise ValueError(
-                f"scale.workers ({self.scale.workers}) must be at most batch.micro_batches "
+                f"scale.workers ({self.scale.most_workers}) must be at most batch.micro_batches "
                 f"({self.batch.micro_batches}): a worker without a micro-batch would have nothing to do"
             )
         return self

@@ -111,7 +111,9 @@ class Plan:
 
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""
-        recipe, sharing = self.recipe, self.sharing(0, self.recipe.scale.workers)
+        recipe = self.recipe
+        fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
+        shares = [len(self.sharing(0, workers).share(0, rank)) for workers in (fewest, most) for rank in range(workers)]
         return {
             "run": recipe.name,
             "workload": recipe.workload,
@@ -121,9 +123,9 @@ class Plan:
             "training_samples": self.data.total,
             "epochs": round(self.total_samples / self.data.total, 3),
             "held_out_samples": self.held_out_index.total if self.held_out_index else 0,
-            "workers": recipe.scale.workers,
+            "workers": _range([fewest, most]),
             "device": "gpu" if recipe.scale.use_gpu else "cpu",
-            "micro_batches_per_worker": _range([len(sharing.share(0, rank)) for rank in range(sharing.workers)]),
+            "micro_batches_per_worker": _range(shares),
             "shards": self.data.shards,
             "starts_from": self.origin.describe() if self.origin else "the recipe's weights",
             "run_folder": self.run.root.uri,
@@ -165,21 +167,22 @@ def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
         SpecError: what is asked for, what there is, and which key to change.
     """
     scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    needed = scale.workers * scale.cpus_per_worker + recipe.stream.reader_cpus
+    workers = scale.fewest_workers
+    needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus
     if needed > cpus:
         raise SpecError(
-            f"scale.workers: {scale.workers} workers x {scale.cpus_per_worker:g} CPUs and "
+            f"scale.workers: {workers} workers x {scale.cpus_per_worker:g} CPUs and "
             f"{recipe.stream.reader_cpus:g} for reading need {needed:g} CPUs; there are {cpus:g}. "
             "Lower scale.workers or scale.cpus_per_worker, or name a larger cluster in scale.address."
         )
-    if scale.use_gpu and scale.workers > gpus:
+    if scale.use_gpu and workers > gpus:
         raise SpecError(
-            f"scale.use_gpu: {scale.workers} workers need {scale.workers} GPUs; there are {gpus:g}. "
+            f"scale.use_gpu: {workers} workers need {workers} GPUs; there are {gpus:g}. "
             "Lower scale.workers, or set scale.use_gpu to false."
         )
-    if not can_read(nodes, scale.workers, scale.cpus_per_worker):
+    if not can_read(nodes, workers, scale.cpus_per_worker):
         raise SpecError(
-            f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {scale.workers} workers no "
+            f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {workers} workers no "
             "machine has a whole CPU left to read samples with, and the run would wait for ever. Lower it."
         )
 

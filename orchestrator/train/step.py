@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -18,6 +19,7 @@ from orchestrator.spec.recipe import OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.train.collective import Collective
 from orchestrator.train.parallel.protocol import Parallel
+from orchestrator.train.recovery.order import Order
 from orchestrator.train.schedule import Progress, learning_rate
 from orchestrator.train.totals import add_up, in_global_order
 from workloads.contract import Clock, KeyedRandom, MicroResult, ParameterGroup, Workload
@@ -32,7 +34,8 @@ class StepOutcome:
         samples: usable samples of the step.
         skipped: bad samples of the step.
         fingerprints: of the keys of each of the step's micro-batches.
-        stop: whether any worker asked to stop after this step.
+        order: what worker 0 was asked to do after this step.
+        finite: whether loss and gradient were numbers; if not, the step has changed nothing.
         seconds: time this worker spent per part.
     """
 
@@ -40,7 +43,8 @@ class StepOutcome:
     samples: int
     skipped: int
     fingerprints: tuple[int, ...]
-    stop: bool
+    order: Order
+    finite: bool
     seconds: Mapping[str, float]
 
 
@@ -76,13 +80,13 @@ class Stepper:
         self._device = device
         self.optimizer = build_optimizer(recipe.optimizer, workload.parameter_groups())
 
-    def run(self, step: int, micro_batches: Sequence[MicroBatch], stop: bool = False) -> StepOutcome:
+    def run(self, step: int, micro_batches: Sequence[MicroBatch], order: Order = Order.GO_ON) -> StepOutcome:
         """Run one step; all workers call it together.
 
         Args:
             step: the step's number.
             micro_batches: this worker's share.
-            stop: this worker's wish to stop after the step.
+            order: what worker 0 was asked to do after the step; of the others it does not count.
         """
         clock, laps = self._clock(step), Laps()
         self._workload.begin_step(clock)
@@ -95,15 +99,19 @@ class Stepper:
         self._parallel.finish()
         template = self._workload.empty_result(clock)
         per_step = self._recipe.batch.micro_batches
-        totals = add_up(results, template, micro_batches, per_step, stop, self._collective)
+        totals = add_up(results, template, micro_batches, per_step, order, self._collective)
         self._parallel.average(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
+        norm = self._parallel.norm()
         laps.end("gradient_sync")
-        metrics = {**totals.metrics, **self._update(step)} if totals.samples else {}
+        finite = all(isfinite(value) for value in (float(norm), *totals.metrics.values()))
+        metrics = {**totals.metrics, **self._update(step, norm, finite)} if totals.samples else {}
         laps.end("optimizer")
-        if totals.samples:
+        if totals.samples and finite:
             self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
         laps.end("teacher")
-        return StepOutcome(metrics, totals.samples, totals.skipped, totals.fingerprints, totals.stop, laps.seconds)
+        return StepOutcome(
+            metrics, totals.samples, totals.skipped, totals.fingerprints, totals.order, finite, laps.seconds
+        )
 
     def _clock(self, step: int) -> Clock:
         draw = KeyedRandom((self._recipe.seed, "step", step))
@@ -126,16 +134,16 @@ class Stepper:
             return torch.autocast(self._device.type, torch.bfloat16)
         return nullcontext()
 
-    def _update(self, step: int) -> dict[str, float]:
+    def _update(self, step: int, norm: Tensor, finite: bool) -> dict[str, float]:
         options = self._recipe.optimizer
         progress = Progress.of(self._recipe, step, self._steps, self._epoch_samples)
         rate = learning_rate(self._recipe.schedule, options.learning_rate, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["learning_rate_scale"]
-        norm = self._parallel.norm()
-        if options.clip_norm is not None:
+        if finite and options.clip_norm is not None:
             self._parallel.clip(norm, options.clip_norm)
-        self.optimizer.step()
+        if finite:
+            self.optimizer.step()
         return {"learning_rate": rate, "gradient_norm": float(norm)}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.train.collective import Collective
+from orchestrator.train.recovery.order import Order
 from workloads.contract import MicroResult
 
 Results = Sequence[tuple[MicroBatch, MicroResult]]
@@ -23,14 +24,14 @@ class Totals:
         counts: usable samples of each of the step's micro-batches.
         fingerprints: of the keys that each of the step's micro-batches was made of.
         skipped: bad samples.
-        stop: whether any worker asked to stop.
+        order: what worker 0 was asked to do.
         metrics: means over samples; empty on a worker that has never seen a sample.
     """
 
     counts: tuple[int, ...]
     fingerprints: tuple[int, ...]
     skipped: int
-    stop: bool
+    order: Order
     metrics: Mapping[str, float]
 
     @property
@@ -44,7 +45,7 @@ def add_up(
     template: MicroResult,
     share: Sequence[MicroBatch],
     micro_batches: int,
-    stop: bool,
+    order: Order,
     collective: Collective,
 ) -> Totals:
     """Return the totals of a step; all workers call it together and send one message.
@@ -54,7 +55,7 @@ def add_up(
         template: names the metrics, as every result of this step does.
         share: all of this worker's micro-batches.
         micro_batches: micro-batches per step.
-        stop: this worker's wish to stop.
+        order: what worker 0 was asked to do; of the others it does not count.
         collective: the other workers.
     """
     names = sorted(template.metrics)
@@ -66,7 +67,9 @@ def add_up(
     for batch, result in results:
         sums += batch.samples * torch.tensor([float(result.metrics[name]) for name in names], dtype=torch.float64)
     skipped = sum(len(batch.skipped) for batch in share)
-    message = torch.cat([counts, fingerprints, torch.tensor([skipped, stop], dtype=torch.float64), sums])
+    message = torch.cat(
+        [counts, fingerprints, torch.tensor([skipped, order * (collective.rank == 0)], dtype=torch.float64), sums]
+    )
     collective.sum(message)
     counts, fingerprints, totals, sums = message.split([micro_batches, micro_batches, 2, len(names)])
     samples = float(counts.sum())
@@ -74,7 +77,7 @@ def add_up(
         counts=tuple(int(count) for count in counts.tolist()),
         fingerprints=tuple(int(one) for one in fingerprints.tolist()),
         skipped=int(totals[0]),
-        stop=bool(totals[1] > 0),
+        order=Order(int(totals[1])),
         metrics=dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True)),
     )
 

@@ -1,0 +1,118 @@
+"""Recovery inside Ray Train's controller: its hooks, our decisions.
+
+Ray Train restarts the workers; this says whether it should. Ray's own budgets are infinite, so that ours count. Knows
+Ray Train's internal states, which `tests/e2e` hold it to.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from orchestrator.spec.recipe import RecoverySection
+from orchestrator.train.diagnosing import diagnose_error
+from orchestrator.train.recovery.incidents import Fault
+from orchestrator.train.recovery.order import Order
+from orchestrator.train.recovery.policy import GiveUp, Spent, decide
+
+if TYPE_CHECKING:
+    from ray.train.v2._internal.execution.controller.state import TrainControllerState
+    from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
+    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+
+LEAVE_LIMIT_S = 600.0
+"""How long workers may take to save before others take their place."""
+
+LOOK_EVERY_S = 0.2
+
+
+class GaveUp(Exception):
+    """Ends the controller's attempts; the channel knows why."""
+
+
+class Recovery(ControllerCallback, WorkerGroupCallback):
+    """Decides about failed attempts, and has the workers save before they are taken away.
+
+    Args:
+        channel: the line to the driver and the workers.
+        allowed: the recipe's section.
+    """
+
+    def __init__(self, channel: Any, allowed: RecoverySection) -> None:
+        self._channel = channel
+        self._allowed = allowed
+        self._spent = Spent()
+        self._reached = 0
+        self._workers: int | None = None
+        self._asked_to_leave = False
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """Take note of new workers."""
+        self._workers = len(worker_group)
+        self._asked_to_leave = False
+        ray.get(self._channel.workers_started.remote())
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        """Have the workers save when one of their machines goes away; raise when no step is done for too long."""
+        if worker_group_status.get_preemption_info() is not None:
+            self._leave()
+        quiet_s = ray.get(self._channel.quiet_s.remote())
+        if quiet_s > self._allowed.hang_s:
+            limit = f"recovery.hang_s allows {self._allowed.hang_s:g}"
+            hung = WorkerHealthCheckTimeoutError(f"no step was done for {quiet_s:.0f} s; {limit}")
+            raise WorkerGroupError(str(hung), dict.fromkeys(range(self._workers or 1), hung))
+
+    def before_controller_execute_resize_decision(self, resize_decision: ResizeDecision) -> None:
+        """Have the present workers save, so that a change of their number loses no step."""
+        if self._workers is None:
+            return
+        self._leave()
+        until_s = time.monotonic() + LEAVE_LIMIT_S
+        while not ray.get(self._channel.has_left.remote()) and time.monotonic() < until_s:
+            time.sleep(LOOK_EVERY_S)
+
+    def after_controller_state_update(
+        self, previous_state: TrainControllerState, current_state: TrainControllerState
+    ) -> None:
+        """Decide about a failed attempt before Ray Train starts the next.
+
+        Raises:
+            GaveUp: there is to be none.
+        """
+        if not isinstance(current_state, RestartingState | ReschedulingState):
+            return
+        error = current_state.training_failed_error
+        if _lacks_machines(error):
+            ray.get(self._channel.lacks_machines.remote())
+        else:
+            self._failed(error)
+
+    def _leave(self) -> None:
+        if not self._asked_to_leave:
+            self._asked_to_leave = True
+            ray.get(self._channel.request.remote(Order.LEAVE))
+
+    def _failed(self, error: TrainingFailedError) -> None:
+        diagnosis = diagnose_error(error, self._workers)
+        self._workers = None
+        next_step = ray.get(self._channel.next_step.remote())
+        progressed = next_step is not None and next_step > self._reached
+        self._reached = max(self._reached, next_step or 0)
+        decision = decide(diagnosis, progressed, self._spent, self._allowed)
+        if isinstance(decision, GiveUp):
+            ray.get(self._channel.enter.remote(Fault(diagnosis, next_step, decision.tries)))
+            raise GaveUp(diagnosis.error)
+        self._spent = decision.spent
+        ray.get(self._channel.enter.remote(Fault(diagnosis, next_step)))
+
+
+def _lacks_machines(error: TrainingFailedError) -> bool:
+    """Return whether workers could not be placed; that costs nothing but time, and is tried again."""
+    return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)

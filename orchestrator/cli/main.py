@@ -19,6 +19,7 @@ VERBS = {
     "audit": "Check that a run used every sample exactly once.",
     "report": "Write a run's report page.",
     "export": "Write a model for use elsewhere.",
+    "watch-preemption": "Drain this machine's node in Ray when the cloud announces to take it away.",
     "doctor": "Check this machine and say how to mend what is wrong.",
 }
 

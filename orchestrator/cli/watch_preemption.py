@@ -1,0 +1,99 @@
+"""`fuseray watch-preemption`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from orchestrator.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.preemption.node import Target
+
+
+@click.command()
+@click.option(
+    "--source",
+    default="auto",
+    show_default=True,
+    metavar="auto|aws|gcp|file:PATH",
+    help="Who announces preemptions; auto asks AWS and GCP.",
+)
+@click.option("--address", metavar="HOST:PORT", help="The Ray cluster's GCS; default: RAY_ADDRESS, or this machine's.")
+@click.option("--node-id", metavar="HEX", help="The node to drain, where several run on this machine.")
+@click.option(
+    "--interval-s",
+    type=click.FloatRange(min=0.1, max=60),
+    help="Seconds between polls; default: 5 on AWS, else 1.",
+)
+@click.option(
+    "--early",
+    is_flag=True,
+    help="Also take AWS's rebalance recommendations and GCP's maintenance announcements, which have no deadline.",
+)
+def command(source: str, address: str | None, node_id: str | None, interval_s: float | None, early: bool) -> None:
+    """Watch for the cloud's notice that this machine will be taken away, and drain its node in Ray.
+
+    Run it beside Ray on every node. A run with a worker on a draining node commits a checkpoint and goes on without it.
+
+    Exit codes: 0 the node is drained, or it was asked to end (SIGTERM); 1 the node could not be found or drained; 2
+    wrong usage.
+    """
+    from orchestrator.cluster.preemption.node import Target
+    from orchestrator.cluster.preemption.sources import check_source
+
+    check_source(source)
+    _check_address(address)
+    with _ended_by_sigterm():
+        _watch(source, Target(address, node_id), interval_s, early)
+
+
+def _watch(source: str, target: Target, interval_s: float | None, early: bool) -> None:
+    from orchestrator.cluster.preemption.drain_process import drain, find
+    from orchestrator.cluster.preemption.node import short
+    from orchestrator.cluster.preemption.sources import open_source
+    from orchestrator.cluster.preemption.watcher import Watcher
+
+    found = find(target)
+    opened = open_source(source, early)
+    every_s = interval_s or opened.interval_s
+    _say(
+        f"watching {opened.name} every {every_s:g} s for node {short(found.node_id)} of the cluster at {found.address}"
+    )
+    Watcher(opened, partial(drain, target), _say, every_s).run()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the body with exit code 0."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    except SystemExit:
+        _say("asked to end; no longer watching")
+        raise
+
+
+def _check_address(address: str | None) -> None:
+    if address is None:
+        return
+    try:
+        place = urlsplit(f"//{address}")
+        sound = bool(place.hostname and place.port) and place.netloc == address
+    except ValueError:
+        sound = False
+    if not sound:
+        raise SpecError(f"--address {address}: give HOST:PORT of the cluster's GCS, as in 10.0.0.1:6379.")
+
+
+def _say(line: str) -> None:
+    """Print a line with its time, for journals and logs."""
+    click.echo(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", err=True)

@@ -1,0 +1,183 @@
+"""A Ray cluster of several nodes on this machine, in a process of its own that does what it is told.
+
+It has its own token, home and temporary folder, so that it meets no other Ray of the machine and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+STORE_BYTES = 100 * 2**20
+PATIENCE_S = 120.0
+END_S = 30.0
+
+
+class RayCluster:
+    """The cluster, as a test sees it.
+
+    Args:
+        process: the process that holds the cluster.
+        environment: variables with which other processes reach it.
+        log: what it says beside its answers.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], environment: dict[str, str], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.environment = environment
+        self.address = str(self.tell("address"))
+
+    def tell(self, command: str, argument: str = "") -> Any:
+        """Have something done (see `_Commands`) and return what came of it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([command, argument]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the cluster ended at {command!r}:\n{self._log.read_text()[-3000:]}")
+        return json.loads(answer)
+
+
+@contextmanager
+def ray_cluster() -> Iterator[RayCluster]:
+    """Run a cluster with a head and one node."""
+    with TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as name:
+        token = Path(name) / "token"
+        token.write_text(secrets.token_hex(32))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+            "HOME": name,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_TMPDIR": name,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        with (Path(name) / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+            try:
+                yield RayCluster(process, environment, Path(name) / "log")
+            finally:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Let the cluster end, and end what does not by itself."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class _Commands:
+    """What the cluster's process can be told."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster()
+        self._holders: list[Any] = []
+        self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, include_dashboard=False)
+        ray.init(address=self._cluster.address, log_to_driver=False)
+
+    def address(self, _: str) -> str:
+        """Return HOST:PORT of the GCS."""
+        return str(self._cluster.address)
+
+    def head(self, _: str) -> str:
+        """Return the id of the head."""
+        return str(self._cluster.head_node.node_id)
+
+    def add(self, _: str) -> str:
+        """Add a node, keep it busy, and return its id; Ray lets a draining node go as soon as nothing runs on it."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = str(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES).node_id)
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        holder = ray.remote(_Holder).options(num_cpus=1, scheduling_strategy=here).remote()
+        ray.get(holder.hold.remote())
+        self._holders.append(holder)
+        return node
+
+    def draining(self, _: str) -> dict[str, int]:
+        """Return the deadlines of the draining nodes by id, as Ray Train sees them."""
+        import ray
+
+        return dict(ray._private.state.state.get_draining_nodes())
+
+    def watch(self, source: str) -> list[str]:
+        """Start a watcher on every node."""
+        from orchestrator.cluster.preemption.actors import start_watchers
+
+        self._watchers = start_watchers(source, interval_s=0.2)
+        return []
+
+    def kill(self, node: str) -> list[str]:
+        """Kill the watcher of a node."""
+        import ray
+
+        ray.kill(self._watchers._running[node].actor)
+        return []
+
+    def refresh(self, lines: str) -> list[str]:
+        """Refresh the watchers until so many lines came."""
+        found: list[str] = list(self._watchers.refresh())
+        until_s = time.monotonic() + PATIENCE_S
+        while len(found) < int(lines) and time.monotonic() < until_s:
+            time.sleep(0.1)
+            found += self._watchers.refresh()
+        return found
+
+    def stop(self, _: str) -> list[str]:
+        """Stop the watchers."""
+        self._watchers.stop()
+        return []
+
+    def end(self) -> None:
+        """End the cluster."""
+        import ray
+
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+class _Holder:
+    def hold(self) -> None:
+        pass
+
+
+def main() -> None:
+    """Do what standard input says, one JSON list a line, and print one JSON value for each."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    commands = _Commands()
+    for line in sys.stdin:
+        command, argument = json.loads(line)
+        print(json.dumps(getattr(commands, command)(argument)), file=answers, flush=True)
+    commands.end()
+
+
+if __name__ == "__main__":
+    main()

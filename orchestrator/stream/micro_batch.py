@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -67,6 +67,12 @@ class MicroBatch:
         features = {name: array for name, array in load(content).items() if name}
         skipped = tuple(Skipped(**skip) for skip in about["skipped"])
         return cls(about["number"], tuple(about["keys"]), features, skipped, about["fingerprint"])
+
+
+def parse_quarantine(content: bytes) -> Iterator[Skipped]:
+    """Yield the samples that a run's list of skipped samples names, one JSON object a line."""
+    for line in content.decode().splitlines():
+        yield Skipped(**json.loads(line))
 
 
 def fingerprint(keys: Iterable[str]) -> int:

@@ -86,11 +86,12 @@ def spikes_text(spikes: Sequence[TracedSpike], run: str, metric: str) -> str:
     """Return jumps of a metric, with what to look at next."""
     if not spikes:
         return f"{metric} of {run} never jumped."
-    lines = [f"{metric} of {run} jumped {len(spikes)} times; the largest first:"]
+    lines = [f"{metric} of {run} jumped; the largest first:"]
     for found in spikes:
         spike = found.spike
         steps = f"step {spike.step}" if spike.step == spike.last_step else f"steps {spike.step} to {spike.last_step}"
-        lines.append(f"{steps}: {spike.value:.6g} after {spike.before:.6g}, score {spike.score:.1f}")
+        expected = f" where {spike.expected:.6g} was expected" if math.isfinite(spike.expected) else ""
+        lines.append(f"{steps}: {spike.value:.6g}{expected}, score {spike.score:.1f}")
         lines += [f"  {printable(batch.text())}" for batch in found.micro_batches]
     lines.append(f"The samples of a step: fuseray trace {run} --step {spikes[0].spike.step}")
     return "\n".join(lines)

@@ -1,15 +1,17 @@
 """Steps at which a metric jumped, against what it was just before. Pure.
 
-The score of a step is how far its value lies above the median of the `WINDOW` finite values before it, in robust
-standard deviations of those:
+A curve that falls lies below the median of the values before it all the time, so that distance is judged by what it
+used to be. With medians and MADs (the median of the absolute distances from the median) over the last `WINDOW` finite
+values before a step:
 
-    score = (value - median) / max(1.4826 * MAD, FLOOR * |median|, TINY)
+    distance = value - median of the values before
+    score    = (distance - median of the distances before) / max(1.4826 * MAD of the distances before, floor)
+    floor    = 0.001 * |median of the values before|
 
-MAD is the median of their absolute distances from their median, and 1.4826 makes it the standard deviation of normal
-noise (Rousseeuw and Croux 1993). Neither is moved by a few spikes in the window. The floor keeps the smallest
-twitch of a curve that stood still from counting as a jump. A value that is not finite scores infinity. Steps in a row
-that score `THRESHOLD` or more are one spike, which is named by its first step: the samples of that step, or the update
-that the step before made, are where to look.
+1.4826 makes the MAD the standard deviation of normal noise (Rousseeuw and Croux 1993). Neither it nor the median is
+moved by a few spikes in the window. The floor keeps the smallest twitch of a curve that stood still from counting as a
+jump. A value that is not finite scores infinity. Steps in a row that score `THRESHOLD` or more are one spike, which is
+named by its first step: its samples, or the update of the step before, are where to look.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 WINDOW = 64
 LEAST = 8
-"""Values that must come before a step for it to be judged."""
+"""Values, and then distances, that must come before a step for it to be judged."""
 
 THRESHOLD = 6.0
 FLOOR = 0.001
@@ -43,14 +45,14 @@ class Spike:
         step: the first step of it.
         last_step: the last step of it.
         value: the metric's largest value in it; the first one that is not finite, if one is not.
-        before: median of the values before its first step; 0 when there are none.
+        expected: what the values before its first step led to expect; not a number when there were too few.
         score: the largest of its steps' scores.
     """
 
     step: int
     last_step: int
     value: float
-    before: float
+    expected: float
     score: float
 
 
@@ -63,37 +65,41 @@ def find_spikes(steps: Sequence[int], values: Sequence[float]) -> list[Spike]:
     """
     curve = dict(zip(steps, values, strict=True))
     names, heights = list(curve), np.array(list(curve.values()), dtype=np.float64)
-    scores, medians = _scores(heights)
-    runs = _runs(scores >= THRESHOLD)
+    scores, expected = _scores(heights)
     spikes = [
         Spike(
             step=names[run.start],
             last_step=names[run.stop - 1],
             value=_worst(heights[run.start : run.stop]),
-            before=float(medians[run.start]),
+            expected=float(expected[run.start]),
             score=float(scores[run.start : run.stop].max()),
         )
-        for run in runs
+        for run in _runs(scores >= THRESHOLD)
     ]
     return sorted(spikes, key=lambda spike: (-spike.score, spike.step))
 
 
 def _scores(values: Numbers) -> tuple[Numbers, Numbers]:
-    """Return each value's score, minus infinity where too few came before it to tell, and the median before it."""
+    """Return each value's score, minus infinity where too few came before it to tell, and what was expected."""
     finite = np.isfinite(values)
+    known = values[finite]
+    medians, _ = _backgrounds(known)
+    distances = (known - medians[:-1])[LEAST:]
+    usual, deviations = _backgrounds(distances)
     earlier = np.cumsum(finite) - finite
-    medians, deviations = (table[earlier] for table in _backgrounds(values[finite]))
-    scale = np.maximum(np.maximum(TO_DEVIATION * deviations, FLOOR * np.abs(medians)), TINY)
+    before = np.maximum(earlier - LEAST, 0)
+    expected = np.where(before >= LEAST, medians[earlier] + usual[before], math.nan)
+    floor = np.maximum(FLOOR * np.abs(medians[earlier]), TINY)
     with np.errstate(invalid="ignore", over="ignore"):
-        scores = np.where(earlier < LEAST, -math.inf, (values - medians) / scale)
-    return np.where(finite, scores, math.inf), medians
+        scores = (values - expected) / np.maximum(TO_DEVIATION * deviations[before], floor)
+    return np.where(finite, np.nan_to_num(scores, nan=-math.inf, posinf=math.inf), math.inf), expected
 
 
 def _backgrounds(finite: Numbers) -> tuple[Numbers, Numbers]:
-    """Return median and MAD of the last values among the first n, for every n, [len(finite) + 1] each."""
+    """Return median and MAD of the last values among the first n, for every n from 0, [len(finite) + 1] each."""
     medians, deviations = np.zeros((2, len(finite) + 1))
     for count in range(1, min(WINDOW, len(finite) + 1)):
-        medians[count], deviations[count] = (float(one[0]) for one in _middle(finite[None, :count]))
+        medians[count : count + 1], deviations[count : count + 1] = _middle(finite[None, :count])
     if len(finite) >= WINDOW:
         windows = sliding_window_view(finite, WINDOW)
         for start in range(0, len(windows), ROWS_AT_ONCE):

@@ -17,6 +17,7 @@ VERBS = {
     "train": "Train a recipe.",
     "evaluate": "Measure a run's model on the held-out samples.",
     "audit": "Check that a run used every sample exactly once.",
+    "trace": "List the samples of a step, or the steps at which a metric jumped.",
     "report": "Write a run's report page.",
     "export": "Write a model for use elsewhere.",
     "watch-preemption": "Drain this machine's node in Ray when the cloud announces to take it away.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,6 @@ import click
 from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from orchestrator.report.contact_sheet import Tile
     from orchestrator.stream.checking.sampling import Chosen
 
@@ -66,6 +65,7 @@ def command(
 
     The contact sheet is one PNG with a grid of the images and their first captions.
     """
+    from orchestrator.report.tiles import picture_of, tile_of
     from orchestrator.storage.location import locate
     from orchestrator.stream.checking.sampling import find_keys, read_chosen, spread
     from orchestrator.stream.data_set.index_file import read_index
@@ -75,40 +75,26 @@ def command(
     numbers = find_keys(folder, index, keys) if keys else spread(index.total, samples, seed)
     looks, tiles = [], []
     for chosen in read_chosen(folder, index, numbers):
-        look, image = _look(chosen)
-        looks.append(look)
-        tiles.append(_tile(look, image))
+        picture = picture_of(chosen.content)
+        looks.append(_look(chosen, picture.fault))
+        tiles.append(tile_of(chosen.content, picture))
     if out is not None:
         _write(out, tiles)
     _show(looks, folder.uri, out, as_json)
 
 
-def _look(chosen: Chosen) -> tuple[Look, Image.Image | None]:
+def _look(chosen: Chosen, fault: str) -> Look:
     from orchestrator.stream.data_set.content import Unreadable
-    from orchestrator.stream.data_set.pictures import decode, read_header
+    from orchestrator.stream.data_set.pictures import read_header
     from workloads.contract import BadSample
 
     content = chosen.content
     if isinstance(content, Unreadable):
-        return Look(content.key, chosen.shard, chosen.row, fault=str(content.fault)), None
+        return Look(content.key, chosen.shard, chosen.row, fault=fault)
     known: dict[str, Any] = {"bytes": len(content.image), "captions": content.captions, "fields": dict(content.fields)}
-    image = None
-    try:
+    with suppress(BadSample):
         known |= asdict(read_header(content.image))
-        image = decode(content.image)
-    except BadSample as fault:
-        known["fault"] = str(fault)
-    return Look(content.key, chosen.shard, chosen.row, **known), image
-
-
-def _tile(look: Look, image: Image.Image | None) -> Tile:
-    from PIL import Image
-
-    from orchestrator.report.contact_sheet import SIDE, Tile
-
-    if image is not None:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return Tile(image, look.fault or look.captions[0], look.key)
+    return Look(content.key, chosen.shard, chosen.row, fault=fault, **known)
 
 
 def _write(out: Path, tiles: Sequence[Tile]) -> None:

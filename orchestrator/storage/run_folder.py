@@ -76,6 +76,11 @@ class RunFolder:
         return self.root / "quarantine.jsonl"
 
     @property
+    def post_mortem(self) -> Location:
+        """Why the run failed for good, when it did: a JSON object."""
+        return self.root / "post-mortem.json"
+
+    @property
     def ledger(self) -> Location:
         """Holds the files of the ledger, when the run keeps one."""
         return self.root / "ledger"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.stream.ledger import LedgerLine
@@ -60,7 +60,7 @@ def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: ran
     for number, line in sorted(found.items()):
         identities = reader.identities(number)
         seen.update(identities)
-        if not _agrees(line, reader.keys_of(identities)):
+        if not agrees(line, reader.keys_of(identities)):
             wrong.append(number)
     return Audit(
         micro_batches=len(micro_batches),
@@ -73,7 +73,8 @@ def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: ran
     )
 
 
-def _agrees(line: LedgerLine, expected: list[str]) -> bool:
+def agrees(line: LedgerLine, expected: Sequence[str]) -> bool:
+    """Return whether a line has just the samples with the expected keys, in their order, those skipped left out."""
     left = Counter(line.skipped)
     used = []
     for key in expected:

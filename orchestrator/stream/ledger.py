@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.micro_batch import MicroBatch
+
+FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)-worker-\d+\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,25 @@ class Ledger:
 def read_ledger(folder: Location) -> Iterator[LedgerLine]:
     """Yield all lines of a ledger; lines of steps that were done twice come twice."""
     for part in folder.list():
-        for text in part.read().decode().splitlines():
-            values = json.loads(text)
-            yield LedgerLine(values["step"], values["micro_batch"], tuple(values["keys"]), tuple(values["skipped"]))
+        yield from _read(part)
+
+
+def read_ledger_step(folder: Location, step: int) -> list[LedgerLine]:
+    """Return the lines of one step; only the files that hold it are read."""
+    parts = [part for part in folder.list() if step in _steps(part.name)]
+    return [line for part in parts for line in _read(part) if line.step == step]
+
+
+def _read(part: Location) -> Iterator[LedgerLine]:
+    for text in part.read().decode().splitlines():
+        values = json.loads(text)
+        yield LedgerLine(values["step"], values["micro_batch"], tuple(values["keys"]), tuple(values["skipped"]))
+
+
+def _steps(name: str) -> range:
+    """Return the steps that a file of the ledger spans, from its name."""
+    found = FILE_NAME.fullmatch(name)
+    return range(int(found[1]), int(found[2]) + 1) if found else range(0)
 
 
 def _plain(line: LedgerLine) -> dict[str, object]:

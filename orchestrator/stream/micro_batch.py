@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,12 @@ class MicroBatch:
     def samples(self) -> int:
         """Usable samples."""
         return len(self.keys)
+
+
+def parse_quarantine(content: bytes) -> Iterator[Skipped]:
+    """Yield the samples that a run's list of skipped samples names, one JSON object a line."""
+    for line in content.decode().splitlines():
+        yield Skipped(**json.loads(line))
 
 
 def fingerprint(keys: Iterable[str]) -> int:

@@ -22,7 +22,10 @@ MAX_METRICS_PER_CALL = 900
 MAX_PARAM_LENGTH = 500
 STEP_METRIC = "loss"
 
-Curves = dict[str, tuple[list[int], list[float]]]
+Curve = tuple[list[int], list[float]]
+"""Steps in ascending order, and the metric's value at each."""
+
+Curves = dict[str, Curve]
 
 
 class TrackingError(FuserayError):
@@ -116,15 +119,22 @@ class Tracker:
 
     def curves(self) -> Curves:
         """Return every metric's steps and values, by the names that training uses."""
-        names = sorted(self._client.get_run(self.run_id).data.metrics)
-        return {plain_name(name): self._curve(name) for name in names}
+        return {name: self.curve(name) for name in self.metric_names()}
+
+    def metric_names(self) -> list[str]:
+        """Return which metrics the run has, by the names that training uses."""
+        return sorted(plain_name(name) for name in self._client.get_run(self.run_id).data.metrics)
+
+    def curve(self, name: str) -> Curve:
+        """Return one metric's steps and values; none when the run has no such metric."""
+        return self._curve(metric_name(name))
 
     def times_ms(self) -> tuple[int, int | None]:
         """Return when the run started and ended, in milliseconds since 1970."""
         info = self._client.get_run(self.run_id).info
         return info.start_time, info.end_time
 
-    def _curve(self, name: str) -> tuple[list[int], list[float]]:
+    def _curve(self, name: str) -> Curve:
         history = sorted(self._client.get_metric_history(self.run_id, name), key=lambda metric: int(metric.step))
         return [metric.step for metric in history], [metric.value for metric in history]
 

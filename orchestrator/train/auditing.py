@@ -6,7 +6,7 @@ from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.audit import Audit, check_ledger
 from orchestrator.stream.ledger import read_ledger
-from orchestrator.train.plan import Plan, training_data
+from orchestrator.train.run_opening import reopened
 
 
 def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
@@ -22,8 +22,5 @@ def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
     steps = run.newest_step()
     if steps == 0:
         raise RunError(f"{run.root.uri}: there is no checkpoint yet, so no step counts.")
-    data, _ = training_data(resolved.recipe)
-    if data.digest != run.read().index_digest:
-        raise RunError(f"{run.root.uri}: the training data changed since the run; put it back to check the ledger.")
-    plan = Plan(resolved, data, None, None, run, ())
+    plan = reopened(run, resolved)
     return check_ledger(read_ledger(run.ledger), plan.reader, range(steps * resolved.recipe.batch.micro_batches))

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from time import perf_counter
 
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import Skipped, parse_quarantine
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.channel import Record
 from orchestrator.train.display import Display
@@ -119,4 +119,4 @@ class Books:
 def _read_quarantine(plan: Plan) -> list[Skipped]:
     if plan.run.quarantine.size() is None:
         return []
-    return [Skipped(**json.loads(line)) for line in plan.run.quarantine.read().decode().splitlines()]
+    return list(parse_quarantine(plan.run.quarantine.read()))

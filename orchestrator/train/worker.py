@@ -15,7 +15,6 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.feed import Feed, Opening
 from orchestrator.stream.ledger import Ledger
@@ -24,15 +23,12 @@ from orchestrator.stream.stream_state import StreamState
 from orchestrator.train.channel import Record
 from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
+from orchestrator.train.errors import BadDataError
 from orchestrator.train.initial import find_beginning
 from orchestrator.train.parallel.choice import share_model
 from orchestrator.train.plan import Plan
 from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
-
-
-class BadDataError(FuserayError):
-    """Too large a share of the samples is bad."""
 
 
 @dataclass(frozen=True)

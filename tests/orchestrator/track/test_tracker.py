@@ -29,6 +29,14 @@ def test_curves_come_back_as_they_were_logged(uri: str) -> None:
     }
 
 
+def test_one_curve_is_read_by_its_name(uri: str) -> None:
+    tracker = start(uri)
+    tracker.add(3, {"loss": 2.0, "held_out/recall@10": 0.5})
+    assert tracker.metric_names() == ["held_out/recall@10", "loss"]
+    assert tracker.curve("held_out/recall@10") == ([3], [0.5])
+    assert tracker.curve("unknown") == ([], [])
+
+
 def test_steps_replayed_after_a_restart_are_logged_once(uri: str) -> None:
     first = start(uri)
     for step in range(6):

@@ -1,0 +1,116 @@
+"""From a step of a run to its samples and figures, and from a jump of a metric to the steps that made it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.spec.errors import SpecError
+from orchestrator.storage.run_folder import RunError, RunFolder
+from orchestrator.stream.ledger import read_ledger_step
+from orchestrator.stream.micro_batch import parse_quarantine
+from orchestrator.stream.step_keys import BatchKeys, step_keys, step_numbers
+from orchestrator.stream.trace import Notes, TracedBatch, trace
+from orchestrator.track.spikes import Spike, find_spikes
+from orchestrator.track.tracker import Tracker, TrackingError
+from orchestrator.train.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class TracedSpike:
+    """A jump of a metric, and the samples of its first step in brief."""
+
+    spike: Spike
+    micro_batches: tuple[BatchKeys, ...]
+
+
+class RunCurves:
+    """The curves of a run, from wherever it keeps them.
+
+    Args:
+        run: the run.
+
+    Raises:
+        RunError: there is no such run.
+        TrackingError: MLflow cannot be reached.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        file = run.read()
+        self._tracker = Tracker(file.tracking_uri, file.mlflow_run_id)
+
+    def curve(self, metric: str) -> tuple[list[int], list[float]]:
+        """Return a metric's steps and values.
+
+        Raises:
+            SpecError: the run has no such metric.
+        """
+        names = self._tracker.metric_names()
+        if metric not in names:
+            close = difflib.get_close_matches(metric, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none yet'}."
+            raise SpecError(f"--metric: the run has no metric {metric!r}; {hint}")
+        return self._tracker.curve(metric)
+
+    def at(self, step: int) -> dict[str, float]:
+        """Return the figures of a step that training reports: losses, learning rate and the like; none if unknown."""
+        plain = [name for name in self._tracker.metric_names() if "/" not in name]
+        curves = ((name, dict(zip(*self._tracker.curve(name), strict=True))) for name in plain)
+        return {name: values[step] for name, values in curves if step in values}
+
+
+def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterator[TracedBatch]:
+    """Return the micro-batches of a step, each read when it is asked for.
+
+    Args:
+        plan: of the run, as `reopened` gives it.
+        step: from 0.
+        micro_batch: only this one of the step's, from 0.
+
+    Raises:
+        RunError: the run has no such step, or its steps no such micro-batch.
+        StorageError: the store is failing.
+        DataSetError: a data set is no longer the one that the run used.
+    """
+    _check(plan, step, micro_batch)
+    numbers = step_numbers(plan.reader, step)
+    lines = read_ledger_step(plan.run.ledger, step) if plan.recipe.stream.audit else None
+    content = plan.run.quarantine.read() if plan.run.quarantine.size() else b""
+    notes = Notes.of(parse_quarantine(content), lines)
+    wanted = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
+    return (trace(plan.reader, number, notes) for number in wanted)
+
+
+def step_metrics(run: RunFolder, step: int) -> tuple[dict[str, float], str]:
+    """Return the figures of a step, or none and why.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    try:
+        metrics = RunCurves(run).at(step)
+    except TrackingError as error:
+        return {}, str(error)
+    return metrics, "" if metrics else "The run has not reported this step."
+
+
+def trace_spikes(plan: Plan, curves: RunCurves, metric: str, top: int) -> list[TracedSpike]:
+    """Return the largest jumps of a metric with the samples of their first steps in brief, the largest first.
+
+    Raises:
+        SpecError: the run has no such metric.
+        StorageError: the store is failing.
+    """
+    spikes = find_spikes(*curves.curve(metric))[:top]
+    return [TracedSpike(spike, step_keys(plan.reader, spike.step)) for spike in spikes]
+
+
+def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
+    if not 0 <= step < plan.steps:
+        raise RunError(f"{plan.run.root.uri}: has no step {step}; its {plan.steps} steps are 0 to {plan.steps - 1}.")
+    per_step = plan.recipe.batch.micro_batches
+    if micro_batch is not None and not 0 <= micro_batch < per_step:
+        raise RunError(
+            f"{plan.run.root.uri}: has no micro-batch {micro_batch} in a step; its {per_step} are 0 to {per_step - 1}."
+        )

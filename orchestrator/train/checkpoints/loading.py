@@ -15,7 +15,7 @@ from orchestrator.train.checkpoints.assembly import Assembly
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.manifest import MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Manifest, read_manifest
 from orchestrator.train.checkpoints.marks import mark_damaged
-from orchestrator.train.checkpoints.reading import checked_sizes, load_verified, read_verified
+from orchestrator.train.checkpoints.reading import check_digest, checked_sizes, load_verified, read_verified
 from orchestrator.train.checkpoints.state import RunState, parse_state
 from orchestrator.train.checkpoints.tensor_file import read_pieces
 
@@ -72,6 +72,9 @@ def load_checkpoint(place: Location) -> Checkpoint:
     """
     manifest = _checked_manifest(place)
     state = _state(place, manifest)
+    for name, record in manifest.files.items():
+        if record.content not in (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE):
+            check_digest(place / name, record)
     return Checkpoint(state, load_tensors(place, manifest, MODEL_FILE), load_tensors(place, manifest, OPTIMIZER_FILE))
 
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, PINNED_FILE, RunFolder, checkpoint_step
+from orchestrator.train.checkpoints.damage_mark import damage
 from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
 from orchestrator.train.checkpoints.manifest import Manifest, read_manifest
-from orchestrator.train.checkpoints.marks import damage
 from orchestrator.train.checkpoints.reading import compare_sizes
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from orchestrator.storage.location import Location, StorageError
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 from orchestrator.train.checkpoints.assembly import Assembly
+from orchestrator.train.checkpoints.damage_mark import mark_damaged
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.manifest import MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Manifest, read_manifest
-from orchestrator.train.checkpoints.marks import mark_damaged
 from orchestrator.train.checkpoints.reading import check_digest, checked_sizes, load_verified, read_verified
 from orchestrator.train.checkpoints.state import RunState, parse_state
 from orchestrator.train.checkpoints.tensor_file import read_pieces

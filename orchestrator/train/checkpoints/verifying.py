@@ -8,10 +8,10 @@ from datetime import datetime
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, RunFolder
+from orchestrator.train.checkpoints.damage_mark import mark_damaged, unmark_damaged
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.listing import Condition, Entry, list_checkpoints
 from orchestrator.train.checkpoints.manifest import read_manifest
-from orchestrator.train.checkpoints.marks import mark_damaged, unmark_damaged
 from orchestrator.train.checkpoints.reading import check_digest, checked_sizes
 
 

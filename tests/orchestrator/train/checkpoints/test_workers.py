@@ -27,6 +27,8 @@ CPU = torch.device("cpu")
 CHAINS = {"first": ("replicated", "sharded"), "second": ("sharded", "replicated"), "third": ("sharded", "sharded")}
 """How three workers and then two share the model, by the name of the run."""
 
+STAGES = (3, 2)
+
 
 class Model(nn.Module):
     """Rows that do not divide by the workers, fewer rows than workers, a scalar, and buffers of several kinds."""
@@ -88,9 +90,16 @@ def run_of(folder: str, name: str) -> RunFolder:
     return RunFolder(locate(f"{folder}/{name}"))
 
 
-def carry_on(rank: int, workers: int, folder: str, place: int) -> None:
-    """Load the newest checkpoint and save it as that of the next step."""
+def run_worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    for place, workers in enumerate(STAGES):
+        if rank < workers:
+            carry_on(rank, workers, folder, place)
+    os._exit(0)  # the interpreter's own exit now and then aborts in a library's threads, which is not under test
+
+
+def carry_on(rank: int, workers: int, folder: str, place: int) -> None:
+    """Load the newest checkpoint of every run and save it as that of the next step."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{workers}", rank=rank, world_size=workers)
     collective = current_collective(CPU)
     for name, modes in CHAINS.items():
@@ -105,7 +114,8 @@ def carry_on(rank: int, workers: int, folder: str, place: int) -> None:
         save(name, folder, step + 1, model, optimizer, parallel, rank, workers, shared_token(collective))
         dist.barrier()
     assert disagreement(rank) == f"of the steps {[7] + [0] * (workers - 1)}"
-    os._exit(0)  # the interpreter's own exit now and then aborts in a library's threads, which is not under test
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def disagreement(rank: int) -> str:
@@ -118,8 +128,7 @@ def disagreement(rank: int) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
     begin(str(folder))
-    for place, workers in enumerate((3, 2)):
-        mp.spawn(carry_on, (workers, str(folder), place), nprocs=workers)
+    mp.spawn(run_worker, (str(folder),), nprocs=max(STAGES))
     return folder
 
 

@@ -1,11 +1,11 @@
-"""Marks on a checkpoint: found damaged, or pinned."""
+"""The mark on a checkpoint that was found damaged."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, PINNED_FILE, json_bytes
+from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, json_bytes
 from orchestrator.train.checkpoints.errors import CheckpointError
 from orchestrator.train.checkpoints.sealed import parse_object
 
@@ -22,7 +22,7 @@ def mark_damaged(place: Location, reason: str, now: datetime) -> None:
         StorageError: the mark cannot be written.
     """
     if (place / MANIFEST_FILE).size() is not None:
-        (place / DAMAGED_FILE).write(json_bytes({"reason": reason, "found": _text(now)}))
+        (place / DAMAGED_FILE).write(json_bytes({"reason": reason, "found": now.isoformat(timespec="seconds")}))
 
 
 def unmark_damaged(place: Location) -> None:
@@ -41,25 +41,3 @@ def damage(place: Location) -> str:
         return str(parse_object(location.read(), location.uri).get("reason", "no reason given"))
     except CheckpointError as error:
         return str(error)
-
-
-def pin(place: Location, now: datetime) -> None:
-    """Protect a checkpoint from being pruned.
-
-    Raises:
-        StorageError: the mark cannot be written.
-    """
-    (place / PINNED_FILE).write(json_bytes({"pinned": _text(now)}))
-
-
-def unpin(place: Location) -> None:
-    """Let a checkpoint be pruned again.
-
-    Raises:
-        StorageError: the mark cannot be removed.
-    """
-    (place / PINNED_FILE).delete()
-
-
-def _text(now: datetime) -> str:
-    return now.isoformat(timespec="seconds")

@@ -93,7 +93,7 @@ def _measure_import(
     from orchestrator.report.evaluation_file import subject
     from orchestrator.spec.errors import SpecError
     from orchestrator.storage.location import locate
-    from orchestrator.train.checkpoint import load_checkpoint
+    from orchestrator.train.checkpoints.loading import load_checkpoint
     from orchestrator.train.evaluating import measure_checkpoint
 
     if held_out is None:

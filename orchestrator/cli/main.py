@@ -15,6 +15,7 @@ VERBS = {
     "shards": "Build, index and check shards of your own.",
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
     "train": "Train a recipe.",
+    "checkpoints": "List, verify, pin and prune a run's checkpoints.",
     "evaluate": "Measure a run's model on the held-out samples.",
     "audit": "Check that a run used every sample exactly once.",
     "trace": "List the samples of a step, or the steps at which a metric jumped.",

@@ -179,10 +179,25 @@ class StartSection(Section):
 
 
 class CheckpointSection(Section):
-    """When the run is saved."""
+    """When the run is saved, and which checkpoints stay."""
 
     every_steps: int = Field(500, ge=1, description="Steps between checkpoints; the last step is always saved.")
     keep: int = Field(3, ge=1, description="Newest checkpoints kept.")
+    keep_best: int = Field(0, ge=0, description="Best checkpoints kept beside the newest ones, by metric and mode.")
+    metric: str | None = Field(
+        None,
+        description="What ranks checkpoints: a figure of the saved step by its name in MLflow, such as loss, or "
+        "held_out/text_to_image/recall@10, which only steps that are evaluated too have.",
+    )
+    mode: Literal["min", "max"] | None = Field(None, description="Whether small or large values of metric are good.")
+
+    @model_validator(mode="after")
+    def _best_by_what(self) -> CheckpointSection:
+        if self.keep_best and (self.metric is None or self.mode is None):
+            raise ValueError(
+                "checkpoint.keep_best needs checkpoint.metric, for example loss, and checkpoint.mode, min or max"
+            )
+        return self
 
 
 class RecoverySection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ PART_BYTES = 64 * 1024 * 1024
 
 MULTIPART_BYTES = 8 * 1024 * 1024
 """From this size on a file may be written in many requests, which only the client can repeat one by one."""
+
+Parts = tuple[bytes | memoryview, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,16 @@ class Location:
             done += max(len(part), 1)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def write(self, content: bytes) -> None:
+    def write(self, *parts: bytes | memoryview) -> None:
         """Write the whole file at once: readers see the old content or the new, never a part.
+
+        Args:
+            parts: the content, in one piece or several, none of which is copied.
 
         Raises:
             StorageError: it cannot be written; what was there before is untouched.
         """
-        retrying(lambda: (_write_local if self.is_local else _write_remote)(self, content), self.uri, "written")
+        retrying(lambda: (_write_local if self.is_local else _write_remote)(self, parts), self.uri, "written")
 
     def list(self) -> list[Location]:
         """Return the files and folders directly in this folder, by name; none when there is no folder."""
@@ -99,6 +105,11 @@ class Location:
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file directly in this folder."""
         return {info.base_name: info.size for info in _entries(self) if info.type == fs.FileType.File}
+
+    def changed(self) -> datetime | None:
+        """Return when the newest file directly in this folder was written; None when there is no file."""
+        times = [info.mtime for info in _entries(self) if info.type == fs.FileType.File and info.mtime is not None]
+        return max(times, default=None)
 
     def delete(self) -> None:
         """Remove this file, or this folder and everything in it, if it is there.
@@ -176,25 +187,28 @@ def _travelled(filesystem: fs.FileSystem | Address, path: str, uri: str) -> Loca
     return Location(open_filesystem(filesystem) if isinstance(filesystem, Address) else filesystem, path, uri)
 
 
-def _write_remote(target: Location, content: bytes) -> None:
-    filesystem = target.requests if len(content) < MULTIPART_BYTES else target.filesystem
+def _write_remote(target: Location, parts: Parts) -> None:
+    size_bytes = sum(len(part) for part in parts)
+    filesystem = target.requests if size_bytes < MULTIPART_BYTES else target.filesystem
     with filesystem.open_output_stream(target.path) as stream:
-        stream.write(content)
+        for part in parts:
+            stream.write(part)
 
 
-def _write_local(target: Location, content: bytes) -> None:
+def _write_local(target: Location, parts: Parts) -> None:
     path = Path(target.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        _write_durably(draft, content)
+        _write_durably(draft, parts)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, parts: Parts) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from orchestrator.storage.location import Location, locate
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 MANIFEST_FILE = "manifest.json"
+DAMAGED_FILE = "damaged.json"
+PINNED_FILE = "pinned.json"
 
 
 class RunError(FuserayError):
@@ -90,11 +93,14 @@ class RunFolder:
         """The resolved recipe."""
         return self.root / RECIPE_FILE
 
+    def checkpoint_folders(self) -> list[Location]:
+        """Return the folders of checkpoints by step, whatever is in them."""
+        found = [place for place in self.checkpoints.list() if re.fullmatch(r"step-\d+", place.name)]
+        return sorted(found, key=checkpoint_step)
+
     def committed_checkpoints(self) -> list[Location]:
-        """Return the checkpoints that have a manifest, newest first; their files are not verified."""
-        found = [place for place in self.checkpoints.list() if place.name.startswith("step-")]
-        committed = [place for place in found if (place / MANIFEST_FILE).size()]
-        return sorted(committed, key=lambda place: place.name, reverse=True)
+        """Return the checkpoints with a manifest, newest first, save those marked as damaged; no file is verified."""
+        return [place for place in reversed(self.checkpoint_folders()) if _committed(place.sizes())]
 
     def newest_step(self) -> int:
         """Return how many steps the newest committed checkpoint holds, 0 when there is none."""
@@ -148,6 +154,10 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
 def checkpoint_step(checkpoint: Location) -> int:
     """Return how many steps a checkpoint holds, from its folder's name."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def _committed(sizes: Mapping[str, int]) -> bool:
+    return MANIFEST_FILE in sizes and DAMAGED_FILE not in sizes
 
 
 def _parent(location: Location) -> str:

@@ -15,7 +15,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.train.checkpoint import Checkpoint, load_newest
+from orchestrator.train.checkpoints.loading import Checkpoint, load_newest
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 
 

@@ -13,14 +13,8 @@ from orchestrator.spec.registry import find_workload
 from orchestrator.storage.draft import draft_of
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder, find_run
-from orchestrator.train.checkpoint import (
-    ASIDE_FILE,
-    IMPORT_FILE,
-    Checkpoint,
-    checkpoint_files,
-    load_checkpoint,
-    load_tensors,
-)
+from orchestrator.train.checkpoints.loading import Checkpoint, load_checkpoint, load_tensors
+from orchestrator.train.checkpoints.manifest import ASIDE_FILE, IMPORT_FILE, read_manifest
 from orchestrator.train.evaluating import model_config, run_recipe
 from orchestrator.train.importing import is_import
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, ImportReport, KeyedRandom
@@ -108,14 +102,13 @@ def _native(checkpoint: Checkpoint, run: RunFolder) -> ForeignCheckpoint:
 
 
 def _imported(checkpoint: Checkpoint, place: Location) -> ForeignCheckpoint:
-    files = checkpoint_files(place)
     about: dict[str, Any] = json.loads((place / IMPORT_FILE).read())
     return ForeignCheckpoint(
         workload=checkpoint.state.workload,
         config=model_config(checkpoint),
         state=checkpoint.model,
         moments=checkpoint.optimizer,
-        aside=load_tensors(place / ASIDE_FILE, files[ASIDE_FILE]) if ASIDE_FILE in files else {},
+        aside=load_tensors(place, read_manifest(place), ASIDE_FILE),
         epochs=checkpoint.state.epochs,
         metadata=about["metadata"],
         report=ImportReport(**{name: tuple(values) for name, values in about["report"].items()}),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,17 +18,17 @@ from torch import Tensor
 from orchestrator.spec.errors import SpecError
 from orchestrator.storage.draft import draft_of
 from orchestrator.storage.location import Location, StorageError
-from orchestrator.storage.run_folder import MANIFEST_FILE, json_bytes
-from orchestrator.train.checkpoint import (
+from orchestrator.storage.run_folder import MANIFEST_FILE
+from orchestrator.train.checkpoints.manifest import (
     ASIDE_FILE,
     IMPORT_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
     STATE_FILE,
-    RunState,
-    file_digest,
-    manifest_bytes,
+    FileRecord,
+    Manifest,
 )
+from orchestrator.train.checkpoints.state import RunState
 from workloads.contract import ForeignCheckpoint
 
 
@@ -57,11 +59,12 @@ def write_import(checkpoint: ForeignCheckpoint, target: Location, format_name: s
         for name, content in tensors.items():
             if content:
                 save_file(_separate(content), draft / name, metadata={"format": "pt"})
-        (draft / STATE_FILE).write_bytes(json_bytes(asdict(_state(checkpoint))))
+        (draft / STATE_FILE).write_bytes(_state(checkpoint).encoded())
         about = {"format": format_name, "file": source, "report": asdict(checkpoint.report)}
         (draft / IMPORT_FILE).write_text(json.dumps({**about, "metadata": checkpoint.metadata}, indent=1))
-        files = {path.name: (path.stat().st_size, file_digest(path)) for path in sorted(draft.iterdir())}
-        (draft / MANIFEST_FILE).write_bytes(manifest_bytes(files))
+        files = {path.name: _record(path) for path in sorted(draft.iterdir())}
+        saved = datetime.now(UTC).isoformat(timespec="seconds")
+        (draft / MANIFEST_FILE).write_bytes(Manifest(files, saved=saved).encoded())
 
 
 def is_import(place: Location) -> bool:
@@ -80,6 +83,12 @@ def _state(checkpoint: ForeignCheckpoint) -> RunState:
         config=checkpoint.config.model_dump(mode="json"),
         epochs=checkpoint.epochs,
     )
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(path.name, path.stat().st_size, digest)
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from orchestrator.train.checkpoint import Checkpoint, load_checkpoint, load_newest, restore_optimizer
+from orchestrator.train.checkpoints.errors import CheckpointError
+from orchestrator.train.checkpoints.loading import Checkpoint, load_checkpoint, load_newest
+from orchestrator.train.checkpoints.optimizer_state import restore_optimizer
+from orchestrator.train.collective import Collective
 from orchestrator.train.parallel.protocol import Parallel
 from orchestrator.train.plan import Plan
 
@@ -59,6 +62,7 @@ def find_beginning(plan: Plan, note: Callable[[str], None]) -> Beginning:
 
     Raises:
         CheckpointError: the checkpoint that the recipe starts from is damaged.
+        StorageError: the store is failing.
     """
     newest = load_newest(plan.run, note)
     if newest is not None:
@@ -66,3 +70,19 @@ def find_beginning(plan: Plan, note: Callable[[str], None]) -> Beginning:
     if plan.origin is not None:
         return Beginning(plan.origin.first_step, load_checkpoint(plan.origin.place), plan.origin.everything)
     return Beginning(0)
+
+
+def check_agreement(first_step: int, collective: Collective) -> None:
+    """Make sure that all workers begin at the same step; all of them call it together.
+
+    Raises:
+        CheckpointError: they found different checkpoints.
+    """
+    steps = torch.zeros(collective.size, dtype=torch.int64)
+    steps[collective.rank] = first_step
+    collective.sum(steps)
+    if len(set(steps.tolist())) > 1:
+        raise CheckpointError(
+            f"the workers found different checkpoints, of the steps {steps.tolist()}. Start again: damaged ones are "
+            "marked now. If it stays so, check that storage.uri is a place that all machines share."
+        )

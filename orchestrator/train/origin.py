@@ -10,7 +10,9 @@ from orchestrator.spec.errors import SpecError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
-from orchestrator.train.checkpoint import IMPORT_FILE, OPTIMIZER_FILE, RunState, checkpoint_files, load_state
+from orchestrator.train.checkpoints.loading import load_state
+from orchestrator.train.checkpoints.manifest import IMPORT_FILE, OPTIMIZER_FILE, read_manifest
+from orchestrator.train.checkpoints.state import RunState
 from orchestrator.train.recipe_file import flat
 
 
@@ -44,6 +46,7 @@ def find_origin(resolved: ResolvedRecipe, epoch_samples: int, steps: int) -> Ori
 
     Raises:
         SpecError: the checkpoint is missing, of another model, or cannot be continued.
+        CheckpointError: it is damaged, or of an unknown format version.
         StorageError: storage cannot be reached.
     """
     section = resolved.recipe.start
@@ -55,7 +58,7 @@ def find_origin(resolved: ResolvedRecipe, epoch_samples: int, steps: int) -> Ori
     _check_model(state, resolved, place)
     if section.take == "weights":
         return Origin(place, everything=False, first_step=0)
-    if OPTIMIZER_FILE not in checkpoint_files(place):
+    if not read_manifest(place).parts(OPTIMIZER_FILE):
         raise SpecError(f"start.take: {place.uri} holds no optimiser state; write take: weights.")
     first_step = _steps_done(place, state, epoch_samples / resolved.recipe.batch.samples)
     if first_step >= steps:

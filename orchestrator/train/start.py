@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.spec.loading import FREE_SECTIONS, FREE_STREAM_KEYS
 from orchestrator.storage.run_folder import RunError, RunFile
 from orchestrator.stream.stream_state import StreamState, stream_changes
-from orchestrator.train.checkpoint import load_state
+from orchestrator.train.checkpoints.loading import StoredState, newest_state
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import differences
 
@@ -65,20 +65,20 @@ def continued_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: the training data in {plan.data.places} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
-    _check_stream(plan)
-    first_step = plan.run.newest_step() or plan.first_step
+    newest = newest_state(plan.run)
+    if newest is not None:
+        _check_stream(plan, newest)
+    first_step = newest.state.next_step if newest else plan.first_step
     return Start(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
 
 
-def _check_stream(plan: Plan) -> None:
+def _check_stream(plan: Plan, newest: StoredState) -> None:
     """Refuse to go on when the stream would not go on where the newest checkpoint says that it stopped."""
-    for place in plan.run.committed_checkpoints()[:1]:
-        state = load_state(place)
-        if state.stream is None:
-            continue
-        before = StreamState.of(state.stream)
-        if changes := stream_changes(before, plan.stream_settings(), plan.reader, state.next_step):
-            raise RunError(
-                f"{place.uri}: the stream would not go on where it stopped: {'; '.join(changes[:3])}. "
-                "Undo that, or start another run with name=OTHER."
-            )
+    if newest.state.stream is None:
+        return
+    before = StreamState.of(newest.state.stream)
+    if changes := stream_changes(before, plan.stream_settings(), plan.reader, newest.state.next_step):
+        raise RunError(
+            f"{newest.place.uri}: the stream would not go on where it stopped: {'; '.join(changes[:3])}. "
+            "Undo that, or start another run with name=OTHER."
+        )

@@ -15,20 +15,27 @@ import ray.train.torch
 import torch
 from torch import nn
 
+from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.feed import Feed, Opening
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.stream_state import StreamState
 from orchestrator.train.channel import Record
-from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
+from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
+from orchestrator.train.checkpoints.state import RunState
+from orchestrator.train.checkpoints.token import shared_token
+from orchestrator.train.checkpoints.writer import CheckpointWriter
 from orchestrator.train.collective import Collective, current_collective
-from orchestrator.train.errors import BadDataError
-from orchestrator.train.initial import find_beginning
+from orchestrator.train.initial import check_agreement, find_beginning
 from orchestrator.train.parallel.choice import share_model
 from orchestrator.train.plan import Plan
 from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
+
+
+class BadDataError(FuserayError):
+    """Too large a share of the samples is bad."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class _Training:
         self._line = _Line(assignment.channel, rank)
         self._rank = rank
         beginning = find_beginning(self._plan, self._line.note)
+        check_agreement(beginning.first_step, collective)
         self._first_step = beginning.first_step
         sharing = self._plan.sharing(self._first_step, workers)
         delivery = self._plan.delivery(assignment.decoded_share)
@@ -85,8 +93,9 @@ class _Training:
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
         beginning.restore(self._model, self._stepper.optimizer, self._parallel)
-        self._collective = collective
         self._ledger = Ledger(self._plan.run.ledger, rank) if self._recipe.stream.audit else None
+        token, section = shared_token(collective), self._recipe.checkpoint
+        self._writer = CheckpointWriter(self._plan.run, rank, workers, token, section, self._line.note)
         self._seen, self._bad = 0, 0
 
     def run(self) -> None:
@@ -105,16 +114,17 @@ class _Training:
                 metrics |= self._evaluate()
                 laps.end("evaluation")
             if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
-                self._save(step + 1, outcome.fingerprints)
+                self._save(step + 1, outcome.fingerprints, metrics)
                 laps.end("checkpoint")
             self._line.publish(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, micro_batches)
             self._count(outcome)
             next_step = step + 1
             if outcome.stop:
                 break
+        self._writer.close()
         if next_step >= self._plan.steps:
             self._export()
-        self._line.close()
+        self._line.finish(next_step)
 
     def _build(self, device: torch.device, pretrained: bool) -> tuple[Workload, nn.Module]:
         workload = self._plan.resolved.entry.create(self._plan.resolved.workload)
@@ -149,20 +159,21 @@ class _Training:
         return {f"held_out/{name}": value for name, value in found.metrics.items()}
 
     def _waits(self) -> dict[str, float]:
-        """Return for how long this worker has waited for what, in all."""
-        waits = self._feed.waits
-        return {"stream/waited_for_reading_s": waits.reading_s, "stream/waited_for_decoding_s": waits.decoding_s}
+        """Return for how long this worker has waited for what, in all, and how long the last checkpoint took."""
+        read, decoded = self._feed.waits.reading_s, self._feed.waits.decoding_s
+        waits = {"stream/waited_for_reading_s": read, "stream/waited_for_decoding_s": decoded}
+        return waits | self._writer.figures()
 
-    def _save(self, next_step: int, fingerprints: tuple[int, ...]) -> None:
+    def _save(self, next_step: int, fingerprints: tuple[int, ...], metrics: dict[str, float]) -> None:
+        """Begin to save; a worker's lines of the ledger come before its files, and all files before the manifest."""
         if self._ledger is not None:
             self._ledger.flush()
-            self._collective.sum(torch.zeros(1))
-        model = self._parallel.gathered(self._model.state_dict())
-        moments = self._parallel.gathered(optimizer_tensors(self._stepper.optimizer, self._model))
-        if self._rank != 0:
-            return
+        state, moments = self._state(next_step, fingerprints), optimizer_tensors(self._stepper.optimizer, self._model)
+        self._writer.save(state, self._model.state_dict(), moments, self._parallel, metrics)
+
+    def _state(self, next_step: int, fingerprints: tuple[int, ...]) -> RunState:
         resolved = self._plan.resolved
-        state = RunState(
+        return RunState(
             next_step=next_step,
             seed=self._recipe.seed,
             recipe_digest=resolved.digest(),
@@ -173,8 +184,6 @@ class _Training:
             epochs=next_step * self._recipe.batch.samples / self._plan.data.total,
             stream=StreamState(self._plan.stream_settings(), fingerprints).plain(),
         )
-        save_checkpoint(self._plan.run.checkpoints, state, model, moments)
-        prune(self._plan.run, self._recipe.checkpoint.keep)
 
     def _export(self) -> None:
         state = self._parallel.gathered(self._model.state_dict())
@@ -220,6 +229,12 @@ class _Line:
         record = Record(step, metrics, seconds, samples, skipped, tuple(self._notes))
         self._pending = self._channel.publish.remote(record)
         self._notes = []
+
+    def finish(self, step: int) -> None:
+        """Send the messages that are left, and wait until all has arrived."""
+        self.close()
+        if self._rank == 0 and self._notes:
+            ray.get(self._channel.publish.remote(Record(step, notes=tuple(self._notes))))
 
     def close(self) -> None:
         """Wait until the last record has arrived."""

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A worker's share of a tensor that is divided among the workers.
+
+    Args:
+        values: elements that follow each other in the whole tensor, [elements]; a view of the worker's own.
+        start: place of the first one in the whole tensor.
+    """
+
+    values: Tensor
+    start: int
 
 
 class Parallel(Protocol):
@@ -51,6 +65,10 @@ class Parallel(Protocol):
 
     def whole(self) -> AbstractContextManager[None]:
         """Make the parameters whole for passes without gradients, on every worker, between steps."""
+        ...
+
+    def shard(self, tensor: Tensor) -> Shard | None:
+        """Return this worker's share of a tensor of the model or the optimiser; None when every worker holds it all."""
         ...
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from orchestrator.train.collective import Collective
 from orchestrator.train.gradients import BUCKET_BYTES, GradientBuffer
 from orchestrator.train.parallel.overlap import OverlappedSum
+from orchestrator.train.parallel.protocol import Shard
 
 
 class Replicated:
@@ -62,6 +63,10 @@ class Replicated:
     def whole(self) -> Iterator[None]:
         """Do nothing: the parameters are whole."""
         yield
+
+    def shard(self, tensor: Tensor) -> Shard | None:
+        """Return None: every worker holds everything."""
+        return None
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are."""

@@ -11,6 +11,7 @@ steps and while the optimiser runs, all of it and the optimiser's moments are di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import Shard as RowShards
 
 from orchestrator.train.collective import Collective
 from orchestrator.train.gradients import clip_scale
+from orchestrator.train.parallel.protocol import Shard
 
 
 class Sharded:
@@ -90,6 +93,17 @@ class Sharded:
         finally:
             for unit in self._units:
                 unit.reshard()
+
+    def shard(self, tensor: Tensor) -> Shard | None:
+        """Return this worker's rows of a divided tensor; None when every worker holds it all."""
+        if not isinstance(tensor, DTensor):
+            return None
+        local, rows = tensor.to_local(), tensor.shape[0]
+        first = min(-(-rows // self._collective.size) * self._collective.rank, rows)
+        last = min(first + -(-rows // self._collective.size), rows)
+        if tensor.placements != (RowShards(0),) or local.shape != (last - first, *tensor.shape[1:]):
+            raise RuntimeError(f"a tensor is divided otherwise than by rows: {tensor.placements}, {local.shape}")
+        return Shard(local.contiguous().view(-1), first * math.prod(tensor.shape[1:]))
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Put shards together, one tensor after the other, into worker 0's main memory; others return nothing."""

@@ -9,13 +9,17 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from official_albef import LAYOUTS, nested, tensors
+from saving import save_checkpoint
 from shards import write_shards
+from version_two import rewrite_as_version_two
 
 from orchestrator.cli.main import cli
 from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.train.checkpoint import CheckpointError, RunState, load_checkpoint, save_checkpoint
+from orchestrator.train.checkpoints.errors import CheckpointError
+from orchestrator.train.checkpoints.loading import load_checkpoint
+from orchestrator.train.checkpoints.state import RunState
 from workloads.contract import WorkloadError
 
 SIZES = ("model.vision.heads=2", "model.text.heads=2", "contrastive.queue_size=12", "text.max_tokens=9")
@@ -161,7 +165,7 @@ def run(folder: Path) -> RunFolder:
     for step, epochs in ((4, 0.8), (9, 1.8)):
         state = RunState(step, 42, "r", "i", "id", "albef", imported.state.config, epochs)
         model = {**imported.model, "student.temp": torch.tensor(step / 100)}
-        save_checkpoint(run.checkpoints, state, model, imported.optimizer)
+        save_checkpoint(run, state, model, imported.optimizer)
     return run
 
 
@@ -179,6 +183,14 @@ def test_a_run_is_exported_in_the_official_layout(run: RunFolder, folder: Path) 
     assert float(torch.load(folder / "early.pth", weights_only=True)["model"]["temp"]) == pytest.approx(0.04)
     missing = fuseray("export", "mine", str(folder / "none.pth"), "--step", "5", *storage)
     assert "no checkpoint of step 5; there are step-00000004, step-00000009" in str(missing.exception)
+
+
+def test_a_run_of_the_version_before_is_exported(run: RunFolder, folder: Path) -> None:
+    for place in run.committed_checkpoints():
+        rewrite_as_version_two(place)
+    done("export", "mine", str(folder / "out.pth"), "--format", "albef", "--storage", str(folder / "runs"))
+    content = torch.load(folder / "out.pth", weights_only=True)
+    assert float(content["model"]["temp"]) == pytest.approx(0.09)
 
 
 def test_an_imported_model_is_evaluated_on_named_samples(folder: Path) -> None:

@@ -6,12 +6,16 @@ import pytest
 import torch
 from official_albef import HEADS, nested, tensors
 from pyarrow import fs
+from saving import save_checkpoint
 from shards import write_shards
+from version_two import rewrite_as_version_two
 
 from orchestrator.spec.errors import SpecError
 from orchestrator.spec.loading import load_recipe
 from orchestrator.storage.location import Location, locate
-from orchestrator.train.checkpoint import RunState, load_checkpoint, optimizer_tensors, save_checkpoint
+from orchestrator.train.checkpoints.loading import load_checkpoint
+from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
+from orchestrator.train.checkpoints.state import RunState
 from orchestrator.train.collective import SingleWorker
 from orchestrator.train.importing import write_import
 from orchestrator.train.initial import find_beginning
@@ -104,6 +108,18 @@ def test_a_checkpoint_of_another_run_continues_at_its_own_step(folder: Path, tmp
     assert_equal(optimizer_tensors(other, again), optimizer_tensors(optimizer, model))
 
 
+def test_a_run_starts_from_and_resumes_checkpoints_of_the_version_before(folder: Path, tmp_path: Path) -> None:
+    first = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    model, optimizer, _ = begun(first)
+    place = save(first, 40, model, optimizer)
+    rewrite_as_version_two(locate(place))
+    for plan in (first, plan_of(folder, tmp_path, "name=new", f"start.checkpoint={place}", "start.take=everything")):
+        again, other, first_step = begun(plan)
+        assert first_step == 40
+        assert_equal(again.state_dict(), model.state_dict())
+        assert_equal(optimizer_tensors(other, again), optimizer_tensors(optimizer, model))
+
+
 def test_a_resumed_run_prefers_its_own_checkpoint(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
     model, optimizer, _ = begun(plan)
@@ -130,7 +146,7 @@ def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.O
     config = plan.resolved.workload.model_dump(mode="json")
     state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, step / 7)
     moments = optimizer_tensors(optimizer, model)
-    return save_checkpoint(plan.run.checkpoints, state, model.state_dict(), moments).path
+    return save_checkpoint(plan.run, state, model.state_dict(), moments).path
 
 
 @pytest.mark.parametrize(

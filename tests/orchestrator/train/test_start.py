@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from saving import save_checkpoint
 from shards import write_shards
+from version_two import rewrite_as_version_two
 
 from orchestrator.spec.errors import RecipeError, SpecError
 from orchestrator.spec.loading import load_recipe
@@ -12,7 +14,7 @@ from orchestrator.storage.run_folder import RunError, RunFile, find_run
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.placement import Node
 from orchestrator.stream.stream_state import StreamState
-from orchestrator.train.checkpoint import RunState, save_checkpoint
+from orchestrator.train.checkpoints.state import RunState
 from orchestrator.train.plan import Plan, check_machines, make_plan
 from orchestrator.train.recipe_file import recipe_yaml
 from orchestrator.train.start import continued_run, new_run
@@ -44,7 +46,7 @@ def save(plan: Plan, step: int, stream: StreamState | None = None) -> None:
     config = plan.resolved.workload.model_dump(mode="json")
     told = stream and stream.plain()
     state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, None, told)
-    save_checkpoint(plan.run.checkpoints, state, torch.nn.Linear(1, 1).state_dict(), {})
+    save_checkpoint(plan.run, state, torch.nn.Linear(1, 1).state_dict(), {})
 
 
 def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:
@@ -72,6 +74,17 @@ def test_a_run_continues_at_its_newest_checkpoint(tmp_path: Path) -> None:
     save(plan, 7)
     start = continued_run(plan)
     assert (start.first_step, start.done) == (7, False)
+
+
+def test_a_run_continues_at_a_checkpoint_of_the_version_before_and_past_damage(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    remember(plan)
+    save(plan, 4)
+    rewrite_as_version_two(plan.run.checkpoints / "step-00000004")
+    assert continued_run(plan).first_step == 4
+    save(plan, 7)
+    (plan.run.checkpoints / "step-00000007" / "manifest.json").write(b"{")
+    assert continued_run(plan).first_step == 4
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:

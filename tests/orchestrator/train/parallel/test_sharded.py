@@ -12,10 +12,22 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe, ScaleSection
+from orchestrator.spec.recipe import (
+    BatchSection,
+    CheckpointSection,
+    DataSection,
+    LengthSection,
+    OptimizerSection,
+    Recipe,
+    ScaleSection,
+)
 from orchestrator.storage.location import locate
+from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.train.checkpoint import RunState, load_checkpoint, optimizer_tensors, save_checkpoint
+from orchestrator.train.checkpoints.loading import load_checkpoint
+from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
+from orchestrator.train.checkpoints.state import RunState
+from orchestrator.train.checkpoints.writer import CheckpointWriter
 from orchestrator.train.collective import current_collective
 from orchestrator.train.initial import Beginning
 from orchestrator.train.parallel.choice import share_model
@@ -98,13 +110,13 @@ class Trainer:
         return {name: tensor.clone() for name, tensor in self.parallel.gathered(self.model.state_dict()).items()}
 
     def save(self, folder: str) -> None:
-        model = self.parallel.gathered(self.model.state_dict())
-        moments = self.parallel.gathered(optimizer_tensors(self.stepper.optimizer, self.model))
-        if self.rank == 0:
-            save_checkpoint(locate(folder), STATE, model, moments)
+        writer = CheckpointWriter(RunFolder(locate(folder)), self.rank, self.workers, "token", CheckpointSection())
+        moments = optimizer_tensors(self.stepper.optimizer, self.model)
+        writer.save(STATE, self.model.state_dict(), moments, self.parallel)
+        writer.close()
 
     def load(self, folder: str) -> None:
-        checkpoint = load_checkpoint(locate(folder) / "step-00000002")
+        checkpoint = load_checkpoint(locate(folder) / "checkpoints" / "step-00000002")
         Beginning(2, checkpoint, moments=True).restore(self.model, self.stepper.optimizer, self.parallel)
 
     def _share(self, step: int) -> list[MicroBatch]:

@@ -1,0 +1,23 @@
+"""What a run's recipe says about its checkpoints."""
+
+from __future__ import annotations
+
+from orchestrator.spec.document import Document
+from orchestrator.spec.errors import RecipeError
+from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.spec.validation import validate
+from orchestrator.storage.run_folder import RunFolder
+
+
+def checkpoint_section(run: RunFolder) -> CheckpointSection:
+    """Return the section `checkpoint` of the recipe that a run was started with; its workload need not be installed.
+
+    Raises:
+        SpecError: the recipe is damaged.
+        StorageError: it cannot be read.
+    """
+    document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
+    section = validate(CheckpointSection, document.plain().get("checkpoint", {}), document)
+    if isinstance(section, list):
+        raise RecipeError(section)
+    return section

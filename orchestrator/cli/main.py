@@ -16,6 +16,7 @@ VERBS = {
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
     "train": "Train a recipe.",
     "evaluate": "Measure a run's model on the held-out samples.",
+    "sync": "Publish in MLflow what it lacks of a run.",
     "audit": "Check that a run used every sample exactly once.",
     "report": "Write a run's report page.",
     "export": "Write a model for use elsewhere.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.stream.micro_batch import Skipped
+from orchestrator.track.metric_log import StepLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Record:
         samples: usable samples of the step.
         skipped: bad samples that the sending worker met.
         notes: messages for people.
+        time_ms: when the step was done, in milliseconds since 1970.
     """
 
     step: int
@@ -27,6 +29,11 @@ class Record:
     samples: int = 0
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    time_ms: int = 0
+
+    def line(self) -> StepLine:
+        """Return what the metric log holds of it."""
+        return StepLine(self.step, self.time_ms, self.metrics, self.seconds, self.samples)
 
 
 class Channel:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ from orchestrator.stream.feed import Feed, Opening
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.stream_state import StreamState
+from orchestrator.track.metric_log import MetricLog
 from orchestrator.train.channel import Record
 from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
@@ -91,6 +93,7 @@ class _Training:
         beginning.restore(self._model, self._stepper.optimizer, self._parallel)
         self._collective = collective
         self._ledger = Ledger(self._plan.run.ledger, rank) if self._recipe.stream.audit else None
+        self._metric_log = MetricLog(self._plan.run.metrics) if rank == 0 else None
         self._seen, self._bad = 0, 0
 
     def run(self) -> None:
@@ -104,18 +107,24 @@ class _Training:
                 self._ledger.add(step, micro_batches)
             outcome = self._stepper.run(step, micro_batches, stop=self._line.stop_requested)
             laps.end("step")
-            metrics = dict(outcome.metrics)
+            metrics = dict(outcome.metrics) | self._plan.epochs_after(step)
             if self._due(step, self._recipe.evaluation.every_steps):
                 metrics |= self._evaluate()
                 laps.end("evaluation")
+            record = Record(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, time_ms=_now_ms())
             if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
+                self._enter(record)
                 self._save(step + 1, outcome.fingerprints)
                 laps.end("checkpoint")
-            self._line.publish(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, micro_batches)
+                record = replace(record, seconds=_merged(laps, outcome), time_ms=_now_ms())
+            self._enter(record)
+            self._line.publish(record, micro_batches)
             self._count(outcome)
             next_step = step + 1
             if outcome.stop:
                 break
+        if self._metric_log is not None:
+            self._metric_log.flush()
         if next_step >= self._plan.steps:
             self._export()
         self._line.close()
@@ -126,6 +135,10 @@ class _Training:
         if self._recipe.precision == "float64":
             model.double()
         return workload, model
+
+    def _enter(self, record: Record) -> None:
+        if self._metric_log is not None:
+            self._metric_log.add(record.line())
 
     def _due(self, step: int, every: int | None) -> bool:
         return every is not None and ((step + 1) % every == 0 or step + 1 == self._plan.steps)
@@ -165,6 +178,8 @@ class _Training:
         moments = self._parallel.gathered(optimizer_tensors(self._stepper.optimizer, self._model))
         if self._rank != 0:
             return
+        if self._metric_log is not None:
+            self._metric_log.flush()
         resolved = self._plan.resolved
         state = RunState(
             next_step=next_step,
@@ -206,23 +221,15 @@ class _Line:
         """Send a message for people along with the next record."""
         self._notes.append(text)
 
-    def publish(
-        self,
-        step: int,
-        metrics: dict[str, float],
-        seconds: dict[str, float],
-        samples: int,
-        batches: Iterable[MicroBatch],
-    ) -> None:
+    def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the answer is read at the next step."""
         skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
         if self._rank != 0:
             if skipped:
-                self._channel.publish.remote(Record(step, skipped=skipped))
+                self._channel.publish.remote(Record(record.step, skipped=skipped))
             return
         self.close()
-        record = Record(step, metrics, seconds, samples, skipped, tuple(self._notes))
-        self._pending = self._channel.publish.remote(record)
+        self._pending = self._channel.publish.remote(replace(record, skipped=skipped, notes=tuple(self._notes)))
         self._notes = []
 
     def close(self) -> None:
@@ -230,6 +237,10 @@ class _Line:
         if self._pending is not None:
             self.stop_requested = bool(ray.get(self._pending))
             self._pending = None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _broadcast(parts: list[Any] | None) -> list[Any]:

@@ -108,7 +108,7 @@ def _measure(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.report.evaluation_file import save_evaluation, subject
-    from orchestrator.track.tracker import Tracker
+    from orchestrator.track.tracked_run import TrackedRun
     from orchestrator.train.evaluating import measure
 
     measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
@@ -117,5 +117,5 @@ def _measure(
     save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
     file = run.read()
     figures = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
-    Tracker(file.tracking_uri, file.mlflow_run_id).add(measured.step, figures)
+    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, figures)
     return dict(measured.evaluation.metrics), about

@@ -17,6 +17,7 @@ VERBS = {
     "train": "Train a recipe.",
     "checkpoints": "List, verify, pin and prune a run's checkpoints.",
     "evaluate": "Measure a run's model on the held-out samples.",
+    "sync": "Publish in MLflow what it lacks of a run.",
     "audit": "Check that a run used every sample exactly once.",
     "trace": "List the samples of a step, or the steps at which a metric jumped.",
     "report": "Write a run's report page.",

@@ -17,13 +17,13 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     from orchestrator.report.gather import gather
     from orchestrator.report.page import render
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.track.tracker import Tracker
+    from orchestrator.track.tracked_run import TrackedRun
 
     run = find_run(name, storage, endpoint)
     page = render(gather(run))
     run.report.write(page.encode())
     file = run.read()
-    Tracker(file.tracking_uri, file.mlflow_run_id).text(page, "report.html")
+    TrackedRun(file.tracking_uri, file.mlflow_run_id).text(page, "report.html")
     size = len(page.encode())
     click.echo(
         json.dumps({"report": run.report.uri, "bytes": size})

@@ -23,7 +23,7 @@ from orchestrator.report.model import (
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
-from orchestrator.track.tracker import Curves, Tracker
+from orchestrator.track.tracked_run import Curves, TrackedRun
 
 TIME_PARTS = {
     "startup": "start-up",
@@ -49,7 +49,7 @@ def gather(run: RunFolder) -> Report:
         TrackingError: MLflow cannot be reached.
     """
     file = run.read()
-    tracker = Tracker(file.tracking_uri, file.mlflow_run_id)
+    tracker = TrackedRun(file.tracking_uri, file.mlflow_run_id)
     curves = tracker.curves()
     saved = load_evaluation(run.evaluation)
     return Report(
@@ -66,7 +66,7 @@ def gather(run: RunFolder) -> Report:
     )
 
 
-def _run(run: RunFolder, file: RunFile, tracker: Tracker) -> Run:
+def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
     started, ended = tracker.times_ms()
     oldest_first = reversed(run.committed_checkpoints())
     return Run(
@@ -84,7 +84,7 @@ def _run(run: RunFolder, file: RunFile, tracker: Tracker) -> Run:
     )
 
 
-def _headline(curves: Curves, tracker: Tracker, planned_steps: int) -> Headline:
+def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int) -> Headline:
     steps, rates = curves.get("samples_per_s", ([], []))
     started, ended = tracker.times_ms()
     settled = rates[len(rates) // 10 :]

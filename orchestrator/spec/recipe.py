@@ -257,11 +257,14 @@ class TrackingSection(Section):
         description="MLflow tracking URI; 'environment' reads it from the variable MLFLOW_TRACKING_URI.",
     )
     experiment: str = Field("fuseray", description="MLflow experiment.")
+    artifacts: str | None = Field(
+        None, description="URI for the files of a new experiment; none: where MLflow's server or store puts them."
+    )
 
-    @field_validator("uri")
+    @field_validator("uri", "artifacts")
     @classmethod
-    def _without_password(cls, uri: str) -> str:
-        if urlsplit(uri).password:
+    def _without_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password:
             raise PydanticCustomError(
                 "password",
                 "holds a password, which every log would show; put it into MLFLOW_TRACKING_URI and write "

@@ -35,6 +35,7 @@ class RunFile:
         steps: steps in the whole run.
         created: ISO 8601 time of the first start.
         status: RUNNING, FINISHED, FAILED or KILLED, as in MLflow.
+        ended: ISO 8601 time at which it last ended; empty while it runs.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RunFile:
     steps: int
     created: str
     status: str
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ class RunFolder:
     def ledger(self) -> Location:
         """Holds the files of the ledger, when the run keeps one."""
         return self.root / "ledger"
+
+    @property
+    def metrics(self) -> Location:
+        """Holds the files of the metric log."""
+        return self.root / "metrics"
+
+    @property
+    def events(self) -> Location:
+        """What happened besides steps, one JSON object a line."""
+        return self.root / "events.jsonl"
 
     @property
     def recipe(self) -> Location:

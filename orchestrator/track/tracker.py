@@ -1,202 +1,236 @@
-"""MLflow tracking. The driver logs, in batches; training never waits for the server."""
+"""What a run's driver tells MLflow. Nothing here waits for the server, save the start and, for a while, the end."""
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Self
 
-from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
-from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import Location
+from orchestrator.track.apart import Refusals
+from orchestrator.track.connection import SQLITE, Connection, TrackingError, address, connect, said
+from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
+from orchestrator.track.metric_log import StepLine
+from orchestrator.track.outbox import LINGER_S, Outbox
+from orchestrator.track.step_sender import Points, StepSender
 
-MAX_METRICS_PER_CALL = 900
-MAX_PARAM_LENGTH = 500
-STEP_METRIC = "loss"
+PATIENCE_S = 60.0
+"""How long the end of a run waits for a server that does not answer."""
 
-Curve = tuple[list[int], list[float]]
-"""Steps in ascending order, and the metric's value at each."""
-
-Curves = dict[str, Curve]
+GREETING_S = 1.0
+"""How long a continued run waits for it before going on."""
 
 
-class TrackingError(FuserayError):
-    """MLflow cannot be reached, or refuses the run."""
+@dataclass(frozen=True, slots=True)
+class Outboxes:
+    """How a tracker's outboxes send.
+
+    Args:
+        linger_s: seconds to wait for more before sending.
+        pause: waits some seconds before the next attempt; None: so that the end of the run cuts it short.
+        clock: seconds that only go forward.
+        patience_s: how long the end of a run waits for a server that does not answer.
+        greeting_s: how long a continued run waits for it before going on.
+    """
+
+    linger_s: float = LINGER_S
+    pause: Callable[[float], None] | None = None
+    clock: Callable[[], float] = time.monotonic
+    patience_s: float = PATIENCE_S
+    greeting_s: float = GREETING_S
+
+    def open(self, subject: str, tell: Callable[[str], None], explain: Callable[[object], str]) -> Outbox:
+        """Open an outbox."""
+        return Outbox(subject, tell, explain, self.linger_s, self.pause, self.clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """What MLflow did not get by the end of a run.
+
+    Args:
+        lines: steps that may not have arrived.
+        others: what else did not, for people.
+    """
+
+    lines: tuple[StepLine, ...]
+    others: tuple[str, ...]
 
 
 class Tracker:
-    """One MLflow run.
+    """A run in MLflow, as its driver sees it: everything is taken at once and sent in the background.
+
+    Metrics, parameters, tags and the status go one way, files another, so that an artifact store that is away holds
+    up nothing else. At most `MAX_STEPS_IN_MEMORY` steps wait in memory; the run's metric log has them all.
 
     Args:
-        uri: MLflow tracking URI.
+        uri: MLflow tracking URI, or 'environment'.
         run_id: the run.
-        now_ms: the time in milliseconds.
-
-    Raises:
-        TrackingError: MLflow cannot be reached, or has no such run.
+        tell: takes messages for the user, from threads of the tracker.
+        outboxes: how things are sent.
     """
 
-    def __init__(self, uri: str, run_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
-        self._client = _client(uri)
+    def __init__(self, uri: str, run_id: str, tell: Callable[[str], None], outboxes: Outboxes | None = None) -> None:
         self.run_id = run_id
-        self._now_ms = now_ms
-        self._pending: list[Metric] = []
-        self._logged_up_to = self._last_step()
+        self._connection = Connection(uri, run_id)
+        self._outboxes = outboxes or Outboxes()
+        self._refusals = Refusals(tell, self._connection.hide)
+        self._sender = StepSender(self._connection, self._refusals)
+        self._steps = Steps(self._sender)
+        self._tell = tell
+        self._main = self._outboxes.open("MLflow", tell, self._connection.hide)
+        self._files = self._outboxes.open("MLflow's artifact store", tell, self._connection.hide)
 
     @classmethod
-    def start(cls, uri: str, experiment: str, name: str, tags: Mapping[str, str]) -> Tracker:
+    def start(
+        cls,
+        uri: str,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        tell: Callable[[str], None],
+        artifacts: str | None = None,
+        outboxes: Outboxes | None = None,
+    ) -> Self:
         """Create a run in an experiment, which is made if need be.
 
+        Args:
+            uri: MLflow tracking URI, or 'environment'.
+            experiment: its name.
+            name: the run's name.
+            tags: the run's first tags.
+            tell: takes messages for the user.
+            artifacts: where the files of a new experiment go; None: where MLflow puts them.
+            outboxes: how things are sent.
+
         Raises:
-            TrackingError: MLflow cannot be reached.
+            TrackingError: MLflow cannot be reached, or refuses.
         """
-        client = _client(uri)
+        place = address(uri)
         try:
+            client = connect(place)
             found = client.get_experiment_by_name(experiment)
             experiment_id = (
                 found.experiment_id
                 if found
-                else client.create_experiment(experiment, artifact_location=_artifacts(uri))
+                else client.create_experiment(experiment, artifact_location=artifacts or _beside(place))
             )
             run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-        except MlflowException as error:
-            raise TrackingError(f"{uri}: MLflow refuses a run in experiment {experiment!r}: {error}") from error
-        return cls(uri, run.info.run_id)
+        except Exception as error:
+            raise _unreachable(place, error) from None
+        return cls(uri, run.info.run_id, tell, outboxes)
 
-    def resume(self) -> None:
-        """Mark the run as running again."""
-        self._client.update_run(self.run_id, status="RUNNING")
+    @classmethod
+    def resume(cls, uri: str, run_id: str, tell: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:
+        """Mark a run as running again; when MLflow is away, that is done as soon as it is back.
+
+        Raises:
+            TrackingError: MLflow has no such run.
+        """
+        tracker = cls(uri, run_id, tell, outboxes)
+        greeting = _Greeting(tracker._connection)
+        tracker._main.put(greeting)
+        tracker._main.wait(tracker._outboxes.greeting_s)
+        if greeting.missing:
+            tracker._stop()
+            raise TrackingError(f"MLflow has no run {run_id}: {greeting.missing}. Check tracking.uri.")
+        return tracker
+
+    def step(self, points: Points) -> None:
+        """Log a step, unless MLflow has it already."""
+        self._steps.add(points)
+        self._main.put(self._steps)
+
+    def catch_up(self, log: Location, points_of: PointsOf, stop: int | None = None) -> None:
+        """Log the steps before `stop` that a metric log has and MLflow lacks."""
+        self._main.put(CatchUp(self._sender, log, points_of, stop))
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters, nested mappings as dotted names."""
-        flat = _flatten(values)
-        known = self._client.get_run(self.run_id).data.params
-        new = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in flat.items() if name not in known]
-        for start in range(0, len(new), 100):
-            self._client.log_batch(self.run_id, params=new[start : start + 100])
+        """Log parameters, nested mappings as dotted names; those that were logged before stay as they are."""
+        self._main.put(Parameters(self._connection, self._refusals, flatten(values)))
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Remember metrics of a step; a step that was logged before a restart is not logged again."""
-        if step > self._logged_up_to:
-            now = self._now_ms()
-            self._pending += [Metric(metric_name(name), float(value), now, step) for name, value in values.items()]
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log metrics of a step at once, whatever was logged before."""
-        now = self._now_ms()
-        metrics = [Metric(metric_name(name), float(value), now, step) for name, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
-
-    def flush(self) -> None:
-        """Send what is remembered."""
-        while self._pending:
-            self._client.log_batch(self.run_id, metrics=self._pending[:MAX_METRICS_PER_CALL])
-            del self._pending[:MAX_METRICS_PER_CALL]
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._main.put(Tags(self._connection, self._refusals, dict(values)))
 
     def copy(self, source: Location, folder: str) -> None:
         """Store a folder's files with the run."""
-        with TemporaryDirectory() as temporary:
-            for file in source.list():
-                (Path(temporary) / file.name).write_bytes(file.read())
-            self._client.log_artifacts(self.run_id, temporary, folder)
+        self._files.put(Copy(self._connection, source, folder))
 
     def text(self, content: str, name: str) -> None:
         """Store text as a file with the run."""
-        self._client.log_text(self.run_id, content, name)
+        self._files.put(Text(self._connection, content, name))
 
-    def finish(self, status: str) -> None:
-        """Send what is remembered and end the run as FINISHED, FAILED or KILLED."""
-        self.flush()
-        self._client.set_terminated(self.run_id, status)
+    @property
+    def set_aside(self) -> int:
+        """How many steps were left to the metric log since memory is not for them."""
+        return self._steps.set_aside
 
-    def curves(self) -> Curves:
-        """Return every metric's steps and values, by the names that training uses."""
-        return {name: self.curve(name) for name in self.metric_names()}
+    def finish(self, status: str, ended_ms: int) -> Unsent | None:
+        """End the run, waiting a bounded time for a server that is away.
 
-    def metric_names(self) -> list[str]:
-        """Return which metrics the run has, by the names that training uses."""
-        return sorted(plain_name(name) for name in self._client.get_run(self.run_id).data.metrics)
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            ended_ms: when the run ended, in milliseconds since 1970.
 
-    def curve(self, name: str) -> Curve:
-        """Return one metric's steps and values; none when the run has no such metric."""
-        return self._curve(metric_name(name))
+        Returns:
+            What did not arrive, None when all did.
+        """
+        self._main.put(Status(self._connection, status, ended_ms))
+        arrived = [box.wait(self._outboxes.patience_s) for box in (self._main, self._files)]
+        self._stop()
+        if self._refusals.count:
+            names = ", ".join(self._refusals.names)
+            self._tell(f"MLflow refused {self._refusals.count} values of {names}; they are in the run's folder.")
+        if all(arrived):
+            return None
+        others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]
+        return Unsent(tuple(self._steps.unsent()), tuple(others))
 
-    def times_ms(self) -> tuple[int, int | None]:
-        """Return when the run started and ended, in milliseconds since 1970."""
-        info = self._client.get_run(self.run_id).info
-        return info.start_time, info.end_time
+    def _stop(self) -> None:
+        for box in (self._main, self._files):
+            box.stop()
 
-    def _curve(self, name: str) -> Curve:
-        history = sorted(self._client.get_metric_history(self.run_id, name), key=lambda metric: int(metric.step))
-        return [metric.step for metric in history], [metric.value for metric in history]
 
-    def _last_step(self) -> int:
+class _Greeting(Status):
+    """Marks a run as running and finds out whether it is there."""
+
+    missing = ""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, "RUNNING")
+
+    def attempt(self) -> bool:
         try:
-            logged = self._client.get_run(self.run_id).data.metrics
+            return super().attempt()
         except MlflowException as error:
-            raise TrackingError(f"MLflow has no run {self.run_id}: {error}. Check tracking.uri.") from error
-        if STEP_METRIC not in logged:
-            return -1
-        steps, _ = self._curve(STEP_METRIC)
-        return max(steps, default=-1)
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.missing = self.connection.hide(error)
+            return True
 
 
-def metric_name(name: str) -> str:
-    """Return a metric's name as MLflow accepts it: it has no `@`."""
-    return name.replace("@", "_at_")
-
-
-def plain_name(name: str) -> str:
-    """Return a metric's name as training writes it."""
-    return name.replace("_at_", "@")
-
-
-def _client(uri: str) -> MlflowClient:
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    uri = _address(uri)
-    try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:
-        raise TrackingError(f"{_shown(uri)}: MLflow cannot be reached: {error}. Check tracking.uri.") from error
-    return client
-
-
-def _address(uri: str) -> str:
-    if uri != "environment":
-        return uri
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise TrackingError("tracking.uri is 'environment', but the variable MLFLOW_TRACKING_URI is not set.")
-    return os.environ["MLFLOW_TRACKING_URI"]
-
-
-def _shown(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
-
-
-def _artifacts(uri: str) -> str | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts").absolute().as_uri()
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _unreachable(place: str, error: Exception) -> TrackingError:
+    return TrackingError(f"{said(place, place)}: MLflow cannot be reached: {said(error, place)}. Check tracking.uri.")
+
+
+def _beside(uri: str) -> str | None:
+    """Return the folder for artifacts beside an SQLite file; other stores know a place themselves."""
+    if not uri.startswith(SQLITE):
+        return None
+    return (Path(uri.removeprefix(SQLITE)).parent / "mlflow-artifacts").absolute().as_uri()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
+from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped, parse_quarantine
-from orchestrator.track.tracker import Tracker
+from orchestrator.track.about import system_tags
+from orchestrator.track.events import Event, EventLog, event_tags
+from orchestrator.track.goodput import busy_seconds
+from orchestrator.track.metric_log import MetricLog, MetricLogError, read_metric_log
+from orchestrator.track.tracker import Tracker, Unsent
 from orchestrator.train.channel import Record
 from orchestrator.train.display import Display
+from orchestrator.train.figures import Figures, SkippedCounts
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import recipe_yaml
 from orchestrator.train.stream_watch import StreamWatch
-
-FLUSH_S = 2.0
 
 
 class Books:
@@ -36,21 +41,24 @@ class Books:
         self._file = file
         self._tracker = tracker
         self._display = display
-        self._skipped: dict[int, Skipped] = {skip.position: skip for skip in _read_quarantine(plan)}
+        self._skipped: dict[int, Skipped] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
+        self._counts = SkippedCounts(self._skipped.values())
+        self._figures = self._new_figures(self._counts)
+        self._events = EventLog(plan.run.events)
         self._began = perf_counter()
         self._starting = True
-        self._flushed = perf_counter()
         self._stream_watch = StreamWatch()
         self.steps_done = first_step
-        recipe = recipe_yaml(plan.resolved)
-        plan.run.recipe.write(recipe.encode())
-        tracker.text(recipe, "recipe.yaml")
-        plan.run.write(file)
+        self._open(first_step)
 
     @property
     def mlflow_run_id(self) -> str:
         """The MLflow run."""
         return self._tracker.run_id
+
+    def machines(self, hosts: int, workers: int) -> None:
+        """Enter what the run is done with."""
+        self._tracker.tags(system_tags(hosts, workers, Path.cwd()))
 
     def enter(self, records: Iterable[Record]) -> None:
         """Enter records in order of arrival."""
@@ -60,63 +68,81 @@ class Books:
                 self._display.message(note)
             if record.seconds:
                 self._enter_step(record)
-        if perf_counter() - self._flushed > FLUSH_S:
-            self._tracker.flush()
-            self._flushed = perf_counter()
+
+    def event(self, event: Event) -> None:
+        """Enter a recovery, a preemption or a change of size."""
+        self._events.add(event)
+        self._tracker.tags(event_tags(self._events.events))
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; a finished run's model goes to MLflow."""
-        self._plan.run.write(replace(self._file, status=status))
+        ended = datetime.now(UTC)
+        self._plan.run.write(replace(self._file, status=status, ended=ended.isoformat(timespec="milliseconds")))
         if status == "FINISHED":
             self._tracker.copy(self._plan.run.model, "model")
-        self._tracker.finish(status)
+        if self._tracker.set_aside:
+            self._catch_up()
+        unsent = self._tracker.finish(status, round(ended.timestamp() * 1000))
+        if unsent is not None:
+            self._keep(unsent)
 
-    def skipped_reasons(self) -> Counter[str]:
-        """Return how many samples were skipped for each reason."""
-        return Counter(skip.reason for skip in self._skipped.values())
+    def _open(self, first_step: int) -> None:
+        recipe = recipe_yaml(self._plan.resolved)
+        self._plan.run.recipe.write(recipe.encode())
+        self._plan.run.write(self._file)
+        self._tracker.text(recipe, "recipe.yaml")
+        self._tracker.tags(event_tags(self._events.events))
+        try:
+            for line in read_metric_log(self._plan.run.metrics):
+                self._figures.of(line)
+        except MetricLogError as error:
+            self._display.message(f"{error} Until then goodput is too low.")
+        self._catch_up(first_step)
 
-    def _skipped_metrics(self) -> dict[str, float]:
-        return {f"skipped/{reason.replace(' ', '_')}": float(n) for reason, n in self.skipped_reasons().items()}
+    def _catch_up(self, stop: int | None = None) -> None:
+        """Have the tracker send what MLflow lacks; it works with figures of its own, in a thread of its own."""
+        figures = self._new_figures(SkippedCounts(self._skipped.values()))
+        self._tracker.catch_up(self._plan.run.metrics, figures.of_all, stop)
 
-    def _epochs(self, step: int) -> dict[str, float]:
-        """Return the epochs of each data set of a mixture, numbered as in the recipe."""
-        if len(self._plan.data.sets) == 1:
-            return {}
-        recipe = self._plan.recipe
-        epochs = self._plan.data.epochs_of_sets((step + 1) * recipe.batch.samples, recipe.seed)
-        return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs)}
+    def _new_figures(self, counts: SkippedCounts) -> Figures:
+        return Figures(self._file.created, self._plan.recipe.batch.samples, counts)
+
+    def _keep(self, unsent: Unsent) -> None:
+        """Write steps that MLflow did not get into the run's own log, and say how they get into MLflow."""
+        log = MetricLog(self._plan.run.metrics, by_driver=True)
+        for line in unsent.lines:
+            log.add(line)
+        log.flush()
+        kept = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
+        self._display.message(
+            f"MLflow did not answer until the end of the run; it lacks {', '.join(kept)}. Nothing is lost: "
+            f"`fuseray sync {self._plan.run.root.uri}` brings them there when it is back."
+        )
 
     def _enter_step(self, record: Record) -> None:
         self.steps_done = record.step + 1
         seconds = dict(record.seconds)
-        total = sum(seconds.values())
         if self._starting:
-            seconds["startup"] = perf_counter() - self._began - total
+            seconds["startup"] = perf_counter() - self._began - sum(seconds.values())
             self._starting = False
-        times = {f"seconds/{part}": value for part, value in seconds.items()}
-        busy = total - seconds.get("evaluation", 0.0) - seconds.get("checkpoint", 0.0)
-        rates = {
-            "samples_per_s": record.samples / max(busy, 1e-9),
-            "data_wait_share": seconds.get("data_wait", 0.0) / max(busy, 1e-9),
-            "skipped_samples": float(len(self._skipped)),
-            "samples": float(record.samples),
-            **self._skipped_metrics(),
-            **self._epochs(record.step),
-        }
-        self._tracker.metrics(record.step, {**record.metrics, **rates, **times})
-        self._display.step(replace(record, metrics={**record.metrics, **rates}), len(self._skipped))
-        if found := self._stream_watch.step(record.metrics, busy):
+        points = self._figures.of(replace(record, seconds=seconds).line())
+        self._tracker.step(points)
+        self._display.step(replace(record, metrics=points.values), len(self._skipped))
+        if found := self._stream_watch.step(record.metrics, busy_seconds(seconds)):
             self._display.message(found)
 
     def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
-        new = [skip for skip in skipped if skip.position not in self._skipped]
+        new = {skip.position: skip for skip in skipped if skip.position not in self._skipped}
         if new:
-            self._skipped |= {skip.position: skip for skip in new}
+            self._skipped |= new
+            for skip in new.values():
+                self._counts.add(skip)
             lines = [json.dumps(asdict(skip)) for _, skip in sorted(self._skipped.items())]
             self._plan.run.quarantine.write(("\n".join(lines) + "\n").encode())
 
 
-def _read_quarantine(plan: Plan) -> list[Skipped]:
-    if plan.run.quarantine.size() is None:
+def read_quarantine(file: Location) -> list[Skipped]:
+    """Return the skipped samples of a run."""
+    if file.size() is None:
         return []
-    return list(parse_quarantine(plan.run.quarantine.read()))
+    return list(parse_quarantine(file.read()))

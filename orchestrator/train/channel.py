@@ -1,11 +1,15 @@
-"""The line between the driver and the workers: records come up, the wish to stop goes down."""
+"""The line between the driver, Ray Train's controller and the workers: news come up, orders go down."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.stream.micro_batch import Skipped
+from orchestrator.track.metric_log import StepLine
+from orchestrator.train.recovery.incidents import Attempt, Fault
+from orchestrator.train.recovery.order import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Record:
         samples: usable samples of the step.
         skipped: bad samples that the sending worker met.
         notes: messages for people.
+        time_ms: when the step was done, in milliseconds since 1970.
     """
 
     step: int
@@ -27,25 +32,90 @@ class Record:
     samples: int = 0
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    time_ms: int = 0
+
+    def line(self) -> StepLine:
+        """Return what the metric log holds of it."""
+        return StepLine(self.step, self.time_ms, self.metrics, self.seconds, self.samples)
+
+
+News = Record | Attempt | Fault | str
+"""What the driver hears, a string being a message for people."""
 
 
 class Channel:
-    """Runs as a Ray actor beside the driver."""
+    """Runs as a Ray actor beside the driver.
 
-    def __init__(self) -> None:
-        self._records: list[Record] = []
-        self._stop = False
+    Args:
+        clock: seconds that only go forward.
+    """
 
-    def publish(self, record: Record) -> bool:
-        """Take a record from a worker; return whether the driver wants to stop."""
-        self._records.append(record)
-        return self._stop
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._news: list[News] = []
+        self._order = Order.GO_ON
+        self._attempts = 0
+        self._next_step: int | None = None
+        self._left = False
+        self._alive_s = clock()
+        self._lacks_machines = False
 
-    def drain(self) -> list[Record]:
-        """Return the records that came in since the last call."""
-        records, self._records = self._records, []
-        return records
+    def drain(self) -> list[News]:
+        """Return the news since the last call, in order of arrival."""
+        news, self._news = self._news, []
+        return news
 
-    def request_stop(self) -> None:
-        """Ask the workers to stop with a checkpoint."""
-        self._stop = True
+    def request(self, order: Order) -> None:
+        """Ask the workers for something; they learn of it at their next step."""
+        self._order = max(self._order, order)
+
+    def begin(self, first_step: int, workers: int) -> int:
+        """Take note that worker 0 has begun; return the number of this attempt, from 1."""
+        self._attempts += 1
+        self._next_step, self._left = first_step, False
+        self._order = Order.STOP if self._order is Order.STOP else Order.GO_ON
+        self._alive()
+        self._news.append(Attempt(self._attempts, first_step, workers))
+        return self._attempts
+
+    def publish(self, record: Record) -> Order:
+        """Take a record from a worker; return what is wanted of the workers."""
+        self._news.append(record)
+        if record.seconds:
+            self._next_step = record.step + 1
+            self._alive()
+        return self._order
+
+    def leave(self) -> None:
+        """Take note that the workers have saved and make room."""
+        self._left = True
+
+    def workers_started(self) -> None:
+        """Take note that there are new workers, which have not begun yet."""
+        self._next_step, self._lacks_machines = None, False
+        self._alive()
+
+    def lacks_machines(self) -> None:
+        """Take note that there is no room for the workers; the user hears of it once."""
+        if not self._lacks_machines:
+            self._news.append("There is no room for the workers now; the run goes on as soon as there is.")
+        self._lacks_machines = True
+
+    def fault(self, fault: Fault) -> None:
+        """Take note that an attempt has failed."""
+        self._news.append(fault)
+
+    def next_step(self) -> int | None:
+        """Return the first step that the present workers have not done; None when they have not begun."""
+        return self._next_step
+
+    def has_left(self) -> bool:
+        """Return whether the present workers have saved and make room."""
+        return self._left
+
+    def quiet_s(self) -> float:
+        """Return for how many seconds no step has been done."""
+        return self._clock() - self._alive_s
+
+    def _alive(self) -> None:
+        self._alive_s = self._clock()

@@ -53,7 +53,7 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
 
     Raises:
         TrainingError: the run failed; the message says why and where the log is.
-        TrackingError: MLflow cannot be reached; nothing was started.
+        TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
         SpecError: the cluster is too small; nothing was started.
     """
     with _stop_on_interrupt() as interrupted:
@@ -63,8 +63,12 @@ def run(plan: Plan, start: Start, display: Display) -> Outcome:
         try:
             with ray_session(plan.recipe.scale, os.cpu_count() or 1, log):
                 check_machines(plan.recipe, _nodes())
+                books.machines(len(_nodes()), plan.recipe.scale.workers)
                 _train(plan, books, _assignment(plan, start, books), interrupted)
             status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
         except Exception as error:
             raise explain(error, log) from error
         finally:
@@ -88,7 +92,12 @@ def _open_books(plan: Plan, start: Start, display: Display) -> Books:
     recipe = plan.recipe
     if start.previous is None:
         tracker = Tracker.start(
-            recipe.tracking.uri, recipe.tracking.experiment, recipe.name, {"run_folder": plan.run.root.uri}
+            recipe.tracking.uri,
+            recipe.tracking.experiment,
+            recipe.name,
+            {"run_folder": plan.run.root.uri},
+            display.message,
+            recipe.tracking.artifacts,
         )
         file = RunFile(
             name=recipe.name,
@@ -101,9 +110,8 @@ def _open_books(plan: Plan, start: Start, display: Display) -> Books:
             status="RUNNING",
         )
     else:
-        file = replace(start.previous, status="RUNNING")
-        tracker = Tracker(file.tracking_uri, file.mlflow_run_id)
-        tracker.resume()
+        file = replace(start.previous, status="RUNNING", ended="")
+        tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, display.message)
     tracker.params(plan.resolved.values())
     return Books(plan, file, tracker, display, start.first_step)
 

@@ -11,3 +11,7 @@ class BadDataError(FuserayError):
 
 class NotANumberError(FuserayError):
     """The loss or a gradient is infinite or not a number."""
+
+
+class LeftError(FuserayError):
+    """Workers saved and made room, for their machines go away or more workers are to come; the run goes on."""

@@ -109,6 +109,13 @@ class Plan:
         """Decoding threads of a worker."""
         return self.recipe.stream.decode_threads or max(1, int(self.recipe.scale.cpus_per_worker))
 
+    def epochs_after(self, step: int) -> dict[str, float]:
+        """Return the epochs that each data set of a mixture has done after a step, numbered as in the recipe."""
+        if len(self.data.sets) == 1:
+            return {}
+        epochs = self.data.epochs_of_sets((step + 1) * self.recipe.batch.samples, self.recipe.seed)
+        return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs)}
+
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""
         recipe = self.recipe

@@ -13,7 +13,8 @@ from orchestrator.stream.micro_batch import parse_quarantine
 from orchestrator.stream.step_keys import BatchKeys, step_keys, step_numbers
 from orchestrator.stream.trace import Notes, TracedBatch, trace
 from orchestrator.track.spikes import Spike, find_spikes
-from orchestrator.track.tracker import Tracker, TrackingError
+from orchestrator.track.connection import TrackingError
+from orchestrator.track.tracked_run import TrackedRun
 from orchestrator.train.plan import Plan
 
 
@@ -38,7 +39,7 @@ class RunCurves:
 
     def __init__(self, run: RunFolder) -> None:
         file = run.read()
-        self._tracker = Tracker(file.tracking_uri, file.mlflow_run_id)
+        self._tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
 
     def curve(self, metric: str) -> tuple[list[int], list[float]]:
         """Return a metric's steps and values.
@@ -46,17 +47,17 @@ class RunCurves:
         Raises:
             SpecError: the run has no such metric.
         """
-        names = self._tracker.metric_names()
+        names = self._tracked.metric_names()
         if metric not in names:
             close = difflib.get_close_matches(metric, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none yet'}."
             raise SpecError(f"--metric: the run has no metric {metric!r}; {hint}")
-        return self._tracker.curve(metric)
+        return self._tracked.curve(metric)
 
     def at(self, step: int) -> dict[str, float]:
         """Return the figures of a step that training reports: losses, learning rate and the like; none if unknown."""
-        plain = [name for name in self._tracker.metric_names() if "/" not in name]
-        curves = ((name, dict(zip(*self._tracker.curve(name), strict=True))) for name in plain)
+        plain = [name for name in self._tracked.metric_names() if "/" not in name]
+        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in plain)
         return {name: values[step] for name, values in curves if step in values}
 
 

@@ -20,7 +20,7 @@ from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.storage.faults import StorageError
 from orchestrator.storage.retry import PATIENCE
 from orchestrator.stream.data_set.index import DataSetError
-from orchestrator.train.errors import BadDataError, NotANumberError
+from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
 from orchestrator.train.failure_kind import Evidence, FailureKind, Verdict
 from workloads.contract import WorkloadError
 
@@ -95,6 +95,8 @@ waits for are other processes than its worker's, so their end is a lost connecti
 
 def verdict_of(error: BaseException) -> Verdict:
     """Return what an error that a worker's training function raised is; wrappers of Ray must be off."""
+    if isinstance(error, LeftError):
+        return PREEMPTED
     for kind, named in OURS:
         if isinstance(error, kind):
             return Verdict(named, Evidence.NAMED, passing=isinstance(error, StorageError) and _may_pass(error))

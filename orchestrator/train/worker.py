@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
-import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
 from torch import nn
 
-from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.feed import Feed, Opening
-from orchestrator.stream.ledger import Ledger
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
-from orchestrator.stream.stream_state import StreamState
 from orchestrator.train.channel import Record
-from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.checkpoints.token import shared_token
-from orchestrator.train.checkpoints.writer import CheckpointWriter
 from orchestrator.train.collective import Collective, current_collective
-from orchestrator.train.initial import check_agreement, find_beginning
+from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
+from orchestrator.train.initial import Beginning, check_agreement, find_beginning
+from orchestrator.train.line import Line
 from orchestrator.train.parallel.choice import share_model
 from orchestrator.train.plan import Plan
+from orchestrator.train.recovery.bad_step import BadStep, decide_bad_step
+from orchestrator.train.recovery.order import Order
+from orchestrator.train.saving import Saving
 from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
-
-
-class BadDataError(FuserayError):
-    """Too large a share of the samples is bad."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Assignment:
         mlflow_run_id: where the run is tracked.
         channel: the line to the driver.
         decoded_share: share of the micro-batches that reach the workers decoded.
-        opening: the beginning of the stream, for workers that begin where the driver expects.
+        opening: the beginning of the stream, for the first workers, if they begin where the driver expects.
     """
 
     plan: Plan
@@ -63,68 +56,58 @@ def train(config: dict[str, Assignment]) -> None:
     Args:
         config: the driver's assignment under the key `assignment`, since Ray Train hands over a dictionary.
     """
-    assignment = config["assignment"]
-    context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    _Training(assignment, current_collective(device), context.get_world_rank(), context.get_world_size(), device).run()
+    _Training(config["assignment"], current_collective(device), device).run()
 
 
 class _Training:
     """One attempt at training on one worker."""
 
-    def __init__(
-        self, assignment: Assignment, collective: Collective, rank: int, workers: int, device: torch.device
-    ) -> None:
+    def __init__(self, assignment: Assignment, collective: Collective, device: torch.device) -> None:
         self._plan = assignment.plan
         self._recipe = assignment.plan.recipe
-        self._mlflow_run_id = assignment.mlflow_run_id
-        self._line = _Line(assignment.channel, rank)
-        self._rank = rank
+        self._rank = collective.rank
+        self._line = Line(assignment.channel, collective.rank)
         beginning = find_beginning(self._plan, self._line.note)
         check_agreement(beginning.first_step, collective)
         self._first_step = beginning.first_step
-        sharing = self._plan.sharing(self._first_step, workers)
-        delivery = self._plan.delivery(assignment.decoded_share)
-        threads, ahead = self._plan.decode_threads, self._recipe.stream.prefetch
-        self._feed = Feed(delivery, sharing, rank, threads, ahead, _broadcast, assignment.opening)
+        self._feed = self._open_feed(assignment, collective)
         self._workload, self._model = self._build(device, pretrained=beginning.pretrained)
         self._parallel = share_model(self._recipe, self._workload, self._model, collective, device)
         self._stepper = Stepper(
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
-        beginning.restore(self._model, self._stepper.optimizer, self._parallel)
-        self._ledger = Ledger(self._plan.run.ledger, rank) if self._recipe.stream.audit else None
-        token, section = shared_token(collective), self._recipe.checkpoint
-        self._writer = CheckpointWriter(self._plan.run, rank, workers, token, section, self._line.note)
-        self._seen, self._bad = 0, 0
+        self._restore(beginning)
+        self._saving = Saving(self._plan, assignment.mlflow_run_id, collective, self._line.note)
+        self._seen, self._bad_samples, self._bad_steps_in_a_row = 0, 0, 0
 
     def run(self) -> None:
         """Run the remaining steps."""
         next_step = self._first_step
         for step in range(self._first_step, self._plan.steps):
-            laps = Laps()
-            micro_batches = self._feed.step(step)
-            laps.end("data_wait")
-            if self._ledger is not None:
-                self._ledger.add(step, micro_batches)
-            outcome = self._stepper.run(step, micro_batches, stop=self._line.stop_requested)
-            laps.end("step")
-            metrics = dict(outcome.metrics)
-            if self._due(step, self._recipe.evaluation.every_steps):
-                metrics |= self._evaluate()
-                laps.end("evaluation")
-            if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
-                self._save(step + 1, outcome.fingerprints, metrics)
-                laps.end("checkpoint")
-            self._line.publish(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, micro_batches)
-            self._count(outcome)
+            order = self._run_step(step)
             next_step = step + 1
-            if outcome.stop:
+            if order is Order.LEAVE:
+                self._leave(step)
+            if order is Order.STOP:
                 break
-        self._writer.close()
+        self._saving.close()
         if next_step >= self._plan.steps:
             self._export()
-        self._line.finish(next_step)
+        self._line.close(next_step)
+
+    def _open_feed(self, assignment: Assignment, collective: Collective) -> Feed:
+        number = self._line.begin(self._first_step, collective.size) if self._rank == 0 else 0
+        first_workers = _broadcast(number) == 1
+        return Feed(
+            self._plan.delivery(assignment.decoded_share),
+            self._plan.sharing(self._first_step, collective.size),
+            self._rank,
+            self._plan.decode_threads,
+            self._recipe.stream.prefetch,
+            _broadcast,
+            assignment.opening if first_workers else None,
+        )
 
     def _build(self, device: torch.device, pretrained: bool) -> tuple[Workload, nn.Module]:
         workload = self._plan.resolved.entry.create(self._plan.resolved.workload)
@@ -133,16 +116,73 @@ class _Training:
             model.double()
         return workload, model
 
+    def _restore(self, beginning: Beginning) -> None:
+        beginning.restore(self._model, self._stepper.optimizer, self._parallel)
+
+    def _run_step(self, step: int) -> Order:
+        """Run a step and all that comes with it; return what is wanted of the workers now."""
+        laps = Laps()
+        micro_batches = self._feed.step(step)
+        laps.end("data_wait")
+        self._saving.samples(step, micro_batches)
+        outcome = self._stepper.run(step, micro_batches, self._line.order)
+        laps.end("step")
+        metrics = dict(outcome.metrics) | self._plan.epochs_after(step) | self._mend(step, outcome)
+        if self._due(step, self._recipe.evaluation.every_steps):
+            metrics |= self._evaluate()
+            laps.end("evaluation")
+        record = _record(step, metrics | self._times(), laps, outcome)
+        self._saving.figures(record.line())
+        if outcome.order.saves or self._due(step, self._recipe.checkpoint.every_steps):
+            self._save(step + 1, outcome, metrics)
+            laps.end("checkpoint")
+            record = replace(record, seconds=_seconds(laps, outcome), time_ms=_now_ms())
+            self._saving.figures(record.line())
+        self._line.publish(record, micro_batches)
+        self._count(outcome)
+        return outcome.order
+
+    def _mend(self, step: int, outcome: StepOutcome) -> dict[str, float]:
+        """Do what the recipe wants when a step's loss or gradient is no number; return figures about it.
+
+        Raises:
+            NotANumberError: the run shall end.
+        """
+        if outcome.finite:
+            self._bad_steps_in_a_row = 0
+            return {}
+        self._bad_steps_in_a_row += 1
+        match decide_bad_step(self._recipe.recovery, self._bad_steps_in_a_row):
+            case BadStep.STOP:
+                raise _not_a_number(step, outcome.metrics, self._bad_steps_in_a_row)
+            case BadStep.SKIP:
+                self._line.note(f"step {step}: loss or gradient is no number; the step is left out")
+                return {"skipped_steps_in_a_row": float(self._bad_steps_in_a_row)}
+            case BadStep.ROLL_BACK:
+                return self._roll_back(step)
+
+    def _roll_back(self, step: int) -> dict[str, float]:
+        """Take the weights of the newest checkpoint, and leave out what was trained on since then."""
+        self._saving.settle()
+        newest = find_beginning(self._plan, self._line.note)
+        if newest.checkpoint is not None:
+            self._restore(newest)
+        lost = step + 1 - newest.first_step if newest.checkpoint is not None else 1
+        self._line.note(
+            f"step {step}: loss or gradient is no number; back to the weights before step {step + 1 - lost}"
+        )
+        return {"rolled_back_steps": float(lost)}
+
     def _due(self, step: int, every: int | None) -> bool:
         return every is not None and ((step + 1) % every == 0 or step + 1 == self._plan.steps)
 
     def _count(self, outcome: StepOutcome) -> None:
         self._seen += outcome.samples + outcome.skipped
-        self._bad += outcome.skipped
+        self._bad_samples += outcome.skipped
         allowed = self._recipe.stream.max_bad_share * max(self._seen, 20 * self._recipe.batch.samples)
-        if self._bad > max(1.0, allowed):
+        if self._bad_samples > max(1.0, allowed):
             raise BadDataError(
-                f"{self._bad} of {self._seen} samples are bad, more than stream.max_bad_share "
+                f"{self._bad_samples} of {self._seen} samples are bad, more than stream.max_bad_share "
                 f"({self._recipe.stream.max_bad_share:g}) allows. "
                 f"{self._plan.run.quarantine.uri} lists them with their reasons."
             )
@@ -158,32 +198,23 @@ class _Training:
             found = self._workload.evaluate(list(samples), options)
         return {f"held_out/{name}": value for name, value in found.metrics.items()}
 
-    def _waits(self) -> dict[str, float]:
+    def _times(self) -> dict[str, float]:
         """Return for how long this worker has waited for what, in all, and how long the last checkpoint took."""
         read, decoded = self._feed.waits.reading_s, self._feed.waits.decoding_s
         waits = {"stream/waited_for_reading_s": read, "stream/waited_for_decoding_s": decoded}
-        return waits | self._writer.figures()
+        return waits | self._saving.last_write()
 
-    def _save(self, next_step: int, fingerprints: tuple[int, ...], metrics: dict[str, float]) -> None:
-        """Begin to save; a worker's lines of the ledger come before its files, and all files before the manifest."""
-        if self._ledger is not None:
-            self._ledger.flush()
-        state, moments = self._state(next_step, fingerprints), optimizer_tensors(self._stepper.optimizer, self._model)
-        self._writer.save(state, self._model.state_dict(), moments, self._parallel, metrics)
-
-    def _state(self, next_step: int, fingerprints: tuple[int, ...]) -> RunState:
-        resolved = self._plan.resolved
-        return RunState(
-            next_step=next_step,
-            seed=self._recipe.seed,
-            recipe_digest=resolved.digest(),
-            index_digest=self._plan.data.digest,
-            mlflow_run_id=self._mlflow_run_id,
-            workload=self._recipe.workload,
-            config=resolved.workload.model_dump(mode="json"),
-            epochs=next_step * self._recipe.batch.samples / self._plan.data.total,
-            stream=StreamState(self._plan.stream_settings(), fingerprints).plain(),
+    def _save(self, next_step: int, outcome: StepOutcome, metrics: Mapping[str, float]) -> None:
+        self._saving.checkpoint(
+            next_step, outcome.fingerprints, metrics, self._model, self._stepper.optimizer, self._parallel
         )
+
+    def _leave(self, step: int) -> NoReturn:
+        """End this attempt once the checkpoint is there, for all workers at once."""
+        self._line.close(step + 1)
+        self._saving.settle()
+        self._line.leave()
+        raise LeftError(f"the workers saved step {step + 1} and made room, as they were asked to")
 
     def _export(self) -> None:
         state = self._parallel.gathered(self._model.state_dict())
@@ -197,55 +228,26 @@ class _Training:
                 (self._plan.run.model / file.name).write(file.read_bytes())
 
 
-class _Line:
-    """A worker's end of the channel. Worker 0 reports every step; the others only what they skipped."""
-
-    def __init__(self, channel: Any, rank: int) -> None:
-        self._channel = channel
-        self._rank = rank
-        self._pending: ray.ObjectRef[bool] | None = None
-        self._notes: list[str] = []
-        self.stop_requested = False
-
-    def note(self, text: str) -> None:
-        """Send a message for people along with the next record."""
-        self._notes.append(text)
-
-    def publish(
-        self,
-        step: int,
-        metrics: dict[str, float],
-        seconds: dict[str, float],
-        samples: int,
-        batches: Iterable[MicroBatch],
-    ) -> None:
-        """Send a record without waiting; the answer is read at the next step."""
-        skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
-        if self._rank != 0:
-            if skipped:
-                self._channel.publish.remote(Record(step, skipped=skipped))
-            return
-        self.close()
-        record = Record(step, metrics, seconds, samples, skipped, tuple(self._notes))
-        self._pending = self._channel.publish.remote(record)
-        self._notes = []
-
-    def finish(self, step: int) -> None:
-        """Send the messages that are left, and wait until all has arrived."""
-        self.close()
-        if self._rank == 0 and self._notes:
-            ray.get(self._channel.publish.remote(Record(step, notes=tuple(self._notes))))
-
-    def close(self) -> None:
-        """Wait until the last record has arrived."""
-        if self._pending is not None:
-            self.stop_requested = bool(ray.get(self._pending))
-            self._pending = None
+def _record(step: int, metrics: dict[str, float], laps: Laps, outcome: StepOutcome) -> Record:
+    return Record(step, metrics, _seconds(laps, outcome), outcome.samples, time_ms=_now_ms())
 
 
-def _broadcast(parts: list[Any] | None) -> list[Any]:
-    return ray.train.collective.broadcast_from_rank_zero(parts)  # type: ignore[no-any-return]
-
-
-def _merged(laps: Laps, outcome: StepOutcome) -> dict[str, float]:
+def _seconds(laps: Laps, outcome: StepOutcome) -> dict[str, float]:
     return {part: seconds for part, seconds in laps.seconds.items() if part != "step"} | dict(outcome.seconds)
+
+
+def _not_a_number(step: int, metrics: Mapping[str, float], in_a_row: int) -> NotANumberError:
+    figures = ", ".join(f"{name} {metrics[name]:g}" for name in ("loss", "gradient_norm") if name in metrics)
+    row = f", {in_a_row} steps in a row" if in_a_row > 1 else ""
+    return NotANumberError(
+        f"step {step}: {figures}{row}. Lower optimizer.learning_rate, set optimizer.clip_norm or another precision, or "
+        "let such steps be left out with recovery.not_a_number=skip (or roll_back)."
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _broadcast(value: Any) -> Any:
+    return ray.train.collective.broadcast_from_rank_zero(value)

@@ -107,10 +107,10 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         self._reached = max(self._reached, next_step or 0)
         decision = decide(diagnosis, progressed, self._spent, self._allowed)
         if isinstance(decision, GiveUp):
-            ray.get(self._channel.enter.remote(Fault(diagnosis, next_step, decision.tries)))
+            ray.get(self._channel.fault.remote(Fault(diagnosis, next_step, decision.tries)))
             raise GaveUp(diagnosis.error)
         self._spent = decision.spent
-        ray.get(self._channel.enter.remote(Fault(diagnosis, next_step)))
+        ray.get(self._channel.fault.remote(Fault(diagnosis, next_step)))
 
 
 def _lacks_machines(error: TrainingFailedError) -> bool:

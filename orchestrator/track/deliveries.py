@@ -1,0 +1,227 @@
+"""What MLflow is sent, each thing such that it may be sent again."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow.entities import Param, RunTag
+
+from orchestrator.storage.location import Location
+from orchestrator.track.apart import Refusals, send_apart
+from orchestrator.track.connection import Connection
+from orchestrator.track.metric_log import StepLine, logged_steps, read_metric_log
+from orchestrator.track.step_sender import Points, StepSender, in_batches
+
+MAX_PARAM_LENGTH = 500
+MAX_PER_CALL = 100
+MAX_STEPS_IN_MEMORY = 20_000
+"""Some 100 MB at 40 metrics a step; older steps are then left to the run's metric log."""
+
+PointsOf = Callable[[Iterable[StepLine]], Iterator[Points]]
+"""Works out what MLflow gets of all steps of a log, in order."""
+
+
+class Steps:
+    """The steps that training reports, in order; the oldest are set aside when there are too many.
+
+    Args:
+        sender: sends them.
+        most: how many steps are held.
+    """
+
+    what = "metrics"
+
+    def __init__(self, sender: StepSender, most: int = MAX_STEPS_IN_MEMORY) -> None:
+        self._sender = sender
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: deque[Points] = deque()
+        self._batch: list[Points] = []
+        self.set_aside = 0
+
+    def add(self, points: Points) -> None:
+        """Take a step."""
+        with self._lock:
+            self._waiting.append(points)
+            if len(self._waiting) > self._most:
+                self._waiting.popleft()
+                self.set_aside += 1
+
+    def attempt(self) -> bool:
+        """Send the next steps."""
+        with self._lock:
+            if not self._batch:
+                self._batch = next(in_batches(self._waiting), [])
+                for _ in self._batch:
+                    self._waiting.popleft()
+        self._sender.send(self._batch)
+        with self._lock:
+            self._batch = []
+            return not self._waiting
+
+    def unsent(self) -> list[StepLine]:
+        """Return the lines of the steps that have not arrived for certain."""
+        with self._lock:
+            return [points.line for points in (*self._batch, *self._waiting)]
+
+
+class CatchUp:
+    """The steps that a run's metric log has and MLflow lacks.
+
+    Args:
+        sender: sends them.
+        log: folder of the metric log.
+        points_of: works out what MLflow gets.
+        stop: steps from here on are not sent; None: all are.
+    """
+
+    what = "the metrics of earlier steps"
+
+    def __init__(self, sender: StepSender, log: Location, points_of: PointsOf, stop: int | None = None) -> None:
+        self._sender = sender
+        self._log = log
+        self._points_of = points_of
+        self._stop = stop
+        self._batches: Iterator[list[Points]] | None = None
+        self._batch: list[Points] = []
+
+    def attempt(self) -> bool:
+        """Send the next steps; the log is read only when MLflow lacks some that it may have."""
+        if self._batches is None:
+            self._batches = in_batches(self._missing())
+        self._batch = self._batch or next(self._batches, [])
+        if not self._batch:
+            return True
+        self._sender.send(self._batch)
+        self._batch = []
+        return False
+
+    def _missing(self) -> Iterator[Points]:
+        present = self._sender.present()
+        logged = [range(steps.start, self._before_stop(steps.stop)) for steps in logged_steps(self._log)]
+        if all(present.covers(steps) for steps in logged):
+            return
+        for points in self._points_of(read_metric_log(self._log)):
+            step = points.line.step
+            if step not in present and step < self._before_stop(step + 1):
+                yield points
+
+    def _before_stop(self, stop: int) -> int:
+        return stop if self._stop is None else min(stop, self._stop)
+
+
+@dataclass(eq=False)
+class Parameters:
+    """Parameters by dotted name; those that MLflow has already stay as they are."""
+
+    connection: Connection
+    refusals: Refusals
+    values: Mapping[str, Any]
+    what: str = "parameters"
+
+    def attempt(self) -> bool:
+        """Send those that MLflow lacks."""
+        client, run_id = self.connection.client, self.connection.run_id
+        known = client.get_run(run_id).data.params
+        new = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in self.values.items() if name not in known]
+        for start in range(0, len(new), MAX_PER_CALL):
+            groups = {param.key: [param] for param in new[start : start + MAX_PER_CALL]}
+            send_apart(groups, lambda some: client.log_batch(run_id, params=some), self.refusals, "parameters")
+        return True
+
+
+@dataclass(eq=False)
+class Tags:
+    """Tags by name."""
+
+    connection: Connection
+    refusals: Refusals
+    values: Mapping[str, str]
+    what: str = "tags"
+
+    def attempt(self) -> bool:
+        """Send them all."""
+        client, run_id = self.connection.client, self.connection.run_id
+        tags = [RunTag(name, value) for name, value in self.values.items()]
+        for start in range(0, len(tags), MAX_PER_CALL):
+            groups = {tag.key: [tag] for tag in tags[start : start + MAX_PER_CALL]}
+            send_apart(groups, lambda some: client.log_batch(run_id, tags=some), self.refusals, "tags")
+        return True
+
+
+@dataclass(eq=False)
+class Text:
+    """A text that becomes a file of the run."""
+
+    connection: Connection
+    content: str
+    name: str
+
+    @property
+    def what(self) -> str:
+        """The file."""
+        return self.name
+
+    def attempt(self) -> bool:
+        """Send it."""
+        self.connection.client.log_text(self.connection.run_id, self.content, self.name)
+        return True
+
+
+@dataclass(eq=False)
+class Copy:
+    """The files of a folder in storage, sent one after the other."""
+
+    connection: Connection
+    source: Location
+    folder: str
+    _waiting: list[Location] | None = field(default=None, init=False)
+
+    @property
+    def what(self) -> str:
+        """The folder."""
+        return f"the files of {self.folder}"
+
+    def attempt(self) -> bool:
+        """Send the next file."""
+        if self._waiting is None:
+            self._waiting = self.source.list()
+        if not self._waiting:
+            return True
+        with TemporaryDirectory() as temporary:
+            file = Path(temporary) / self._waiting[0].name
+            file.write_bytes(self._waiting[0].read())
+            self.connection.client.log_artifact(self.connection.run_id, str(file), self.folder)
+        self._waiting.pop(0)
+        return not self._waiting
+
+
+@dataclass(eq=False)
+class Status:
+    """The run's status: RUNNING, or how and when it ended.
+
+    Args:
+        connection: the run.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        ended_ms: when it ended, in milliseconds since 1970.
+    """
+
+    connection: Connection
+    status: str
+    ended_ms: int | None = None
+    what: str = "the status"
+
+    def attempt(self) -> bool:
+        """Send it."""
+        client, run_id = self.connection.client, self.connection.run_id
+        if self.status == "RUNNING":
+            client.update_run(run_id, status=self.status)
+        else:
+            client.set_terminated(run_id, self.status, self.ended_ms)
+        return True

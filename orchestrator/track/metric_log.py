@@ -1,0 +1,154 @@
+"""A run's own log of its metrics: the truth that MLflow mirrors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.location import Location
+
+FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)(-driver)?\.jsonl")
+READ_AHEAD = 8
+"""Files that are read at once; a file holds the steps between two checkpoints."""
+
+
+class MetricLogError(FuserayError):
+    """A file of the log is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """What was measured at a step.
+
+    Args:
+        step: the step.
+        time_ms: when it was done, in milliseconds since 1970.
+        metrics: named figures.
+        seconds: time of worker 0 per part.
+        samples: usable samples of the step.
+    """
+
+    step: int
+    time_ms: int
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+    samples: int
+
+
+class MetricLog:
+    """Collects lines and writes them in files that are whole or not there. One writer at a time.
+
+    A step may come twice: the line with the later time counts, be it in the same file or in another.
+
+    Args:
+        folder: where the files go.
+        by_driver: whether the driver writes what never reached MLflow; its files do not replace the worker's.
+    """
+
+    def __init__(self, folder: Location, by_driver: bool = False) -> None:
+        self._folder = folder
+        self._suffix = "-driver" if by_driver else ""
+        self._lines: list[StepLine] = []
+
+    def add(self, line: StepLine) -> None:
+        """Enter a step; a second line of the step that came last replaces the first."""
+        if self._lines and self._lines[-1].step == line.step:
+            self._lines.pop()
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write what was entered since the last time.
+
+        Raises:
+            StorageError: it cannot be written; the lines are kept.
+        """
+        if not self._lines:
+            return
+        text = "".join(f"{json.dumps(_plain(line))}\n" for line in self._lines)
+        first, last = self._lines[0].step, self._lines[-1].step
+        (self._folder / f"steps-{first:08d}-to-{last:08d}{self._suffix}.jsonl").write(text.encode())
+        self._lines = []
+
+
+def logged_steps(folder: Location) -> list[range]:
+    """Return the ranges of steps that the log's files speak of, by their names alone."""
+    return [steps for steps, _ in _files(folder)]
+
+
+def read_metric_log(folder: Location) -> Iterator[StepLine]:
+    """Yield one line per step, in the order of the steps; of a step that was done again, the last line.
+
+    Holds no more lines than a few files have.
+
+    Raises:
+        MetricLogError: a file is damaged.
+        StorageError: the log cannot be read.
+    """
+    waiting: dict[int, StepLine] = {}
+    for steps, lines in _read_ahead(folder):
+        yield from _ripe(waiting, steps.start)
+        for line in lines:
+            known = waiting.get(line.step)
+            if known is None or line.time_ms >= known.time_ms:
+                waiting[line.step] = line
+    yield from _ripe(waiting, None)
+
+
+def _ripe(waiting: dict[int, StepLine], stop: int | None) -> Iterator[StepLine]:
+    """Take out the lines of steps before `stop`, which no later file speaks of."""
+    for step in sorted(step for step in waiting if stop is None or step < stop):
+        yield waiting.pop(step)
+
+
+def _read_ahead(folder: Location) -> Iterator[tuple[range, list[StepLine]]]:
+    with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="metric-log") as pool:
+        reading: deque[tuple[range, Future[list[StepLine]]]] = deque()
+        for steps, file in _files(folder):
+            reading.append((steps, pool.submit(_read, file)))
+            if len(reading) == READ_AHEAD:
+                yield _finished(reading.popleft())
+        yield from map(_finished, reading)
+
+
+def _finished(reading: tuple[range, Future[list[StepLine]]]) -> tuple[range, list[StepLine]]:
+    return reading[0], reading[1].result()
+
+
+def _files(folder: Location) -> list[tuple[range, Location]]:
+    found = [(FILE_NAME.fullmatch(file.name), file) for file in folder.list()]
+    files = [(range(int(name[1]), int(name[2]) + 1), file) for name, file in found if name]
+    return sorted(files, key=lambda file: (file[0].start, file[0].stop))
+
+
+def _read(file: Location) -> list[StepLine]:
+    try:
+        return [_line(json.loads(text)) for text in file.read().decode().splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MetricLogError(f"{file.uri}: is damaged ({error}); move it away to go on without its steps.") from error
+
+
+def _line(values: Mapping[str, dict[str, float]]) -> StepLine:
+    metrics, seconds = ({name: float(value) for name, value in values[part].items()} for part in ("metrics", "seconds"))
+    step, time_ms, samples = (int(values[part]) for part in ("step", "time_ms", "samples"))  # type: ignore[call-overload]
+    return StepLine(step, time_ms, metrics, seconds, samples)
+
+
+def _plain(line: StepLine) -> dict[str, object]:
+    return {
+        "step": line.step,
+        "time_ms": line.time_ms,
+        "samples": line.samples,
+        "metrics": {name: _number(value) for name, value in line.metrics.items()},
+        "seconds": {name: _number(value) for name, value in line.seconds.items()},
+    }
+
+
+def _number(value: float) -> float | str:
+    """Return a number as JSON has it; it has no infinity and no not-a-number."""
+    return float(value) if math.isfinite(value) else str(float(value))

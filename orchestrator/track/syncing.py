@@ -1,0 +1,94 @@
+"""Bringing MLflow up to what a run's folder holds, after it was away at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from orchestrator.storage.run_folder import RunFolder
+from orchestrator.track.apart import Refusals
+from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Tags, Text
+from orchestrator.track.events import EventLog, event_tags
+from orchestrator.track.outbox import Delivery
+from orchestrator.track.step_sender import StepSender
+from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.tracker import flatten
+
+
+@dataclass(slots=True)
+class Synced:
+    """What was brought to MLflow.
+
+    Args:
+        mlflow_run_id: the run there.
+        steps: steps that it lacked.
+        status: its status now.
+        status_before: its status until then.
+        events: events of the run, all of which are there now.
+        files: files that it lacked.
+        messages: what MLflow refused.
+    """
+
+    mlflow_run_id: str
+    steps: int = 0
+    status: str = ""
+    status_before: str = ""
+    events: int = 0
+    files: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+def sync_run(run: RunFolder, params: dict[str, Any], points_of: PointsOf) -> Synced:
+    """Publish what MLflow lacks of a run; nothing is published twice, so it may be done again at any time.
+
+    Args:
+        run: the run.
+        params: its recipe, nested.
+        points_of: works out what MLflow gets of a step.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or has no such run.
+        RunError: there is no run.
+    """
+    file = run.read()
+    tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
+    synced = Synced(file.mlflow_run_id, status=file.status, status_before=tracked.status())
+    refusals = Refusals(synced.messages.append, tracked.connection.hide)
+    sender = StepSender(tracked.connection, refusals)
+    events = EventLog(run.events).events
+    deliveries: list[Delivery] = [
+        Parameters(tracked.connection, refusals, flatten(params)),
+        Tags(tracked.connection, refusals, event_tags(events)),
+        CatchUp(sender, run.metrics, points_of),
+    ]
+    if file.status != synced.status_before:
+        deliveries.append(Status(tracked.connection, file.status, _milliseconds(file.ended)))
+    deliveries += _missing_files(run, tracked, synced.files, finished=file.status == "FINISHED")
+    with tracked.explained():
+        for delivery in deliveries:
+            _deliver(delivery.attempt)
+    synced.steps, synced.events = sender.sent, len(events)
+    return synced
+
+
+def _missing_files(run: RunFolder, tracked: TrackedRun, names: list[str], finished: bool) -> list[Delivery]:
+    deliveries: list[Delivery] = []
+    if "recipe.yaml" not in tracked.files():
+        deliveries.append(Text(tracked.connection, run.recipe.read().decode(), "recipe.yaml"))
+        names.append("recipe.yaml")
+    model = {f"model/{name}" for name in run.model.sizes()}
+    if finished and model - tracked.files("model"):
+        deliveries.append(Copy(tracked.connection, run.model, "model"))
+        names += sorted(model)
+    return deliveries
+
+
+def _deliver(attempt: Callable[[], bool]) -> None:
+    while not attempt():
+        pass
+
+
+def _milliseconds(time: str) -> int | None:
+    return round(datetime.fromisoformat(time).timestamp() * 1000) if time else None

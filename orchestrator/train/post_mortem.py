@@ -109,7 +109,7 @@ def record(failure: Failure) -> dict[str, Any]:
         "workers": list(failure.diagnosis.ranks),
         "hosts": list(failure.diagnosis.hosts),
         "step": failure.step,
-        "micro_batches": [asdict(batch) for batch in failure.micro_batches],
+        "micro_batches": [asdict(one) | {"first_keys": list(one.first_keys)} for one in failure.micro_batches],
         "tries": asdict(failure.tries),
         "checkpoint": failure.checkpoint or None,
         "log": failure.log,
@@ -163,4 +163,4 @@ def _tries(failure: Failure) -> str:
         return f"{tries.attempts}; another one would fail in the same way"
     if not tries.budget:
         return str(tries.attempts) if tries.attempts > 1 else ""
-    return f"{tries.attempts}; {tries.budget} allows {tries.allowed} more than the first, and they are used up"
+    return f"{tries.attempts}; {tries.budget} ({tries.allowed}) is used up"

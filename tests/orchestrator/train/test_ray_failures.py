@@ -1,0 +1,103 @@
+"""Errors as Ray raises them when a process is killed, runs out of memory or raises: a change of Ray shows here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import ray
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.train.diagnosing import diagnose_error
+from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
+
+Errors = dict[str, Exception]
+
+AT_ONCE = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100}
+"""Ray's memory monitor ends workers when a hundredth of the machine's memory is in use, which it always is."""
+
+
+class Doomed:
+    """Stands for a training worker."""
+
+    def kill_itself(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+    def wait(self) -> None:
+        time.sleep(60)
+
+    def raise_error(self, error: Exception) -> None:
+        raise error
+
+
+@contextmanager
+def small_ray(system_config: dict[str, Any] | None = None) -> Iterator[Callable[[], Any]]:
+    """Run the body with a Ray; it is given what starts an actor."""
+    quiet = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=2, object_store_memory=100_000_000, _system_config=system_config, **quiet)
+    try:
+        yield lambda: ray.remote(num_cpus=0)(Doomed).remote()
+    finally:
+        ray.shutdown()
+
+
+def error_of(reference: Any) -> Exception:
+    """The error that waiting for a result gives."""
+    try:
+        ray.get(reference, timeout=60)
+    except Exception as error:
+        return error
+    raise AssertionError("nothing failed")
+
+
+@pytest.fixture(scope="module")
+def errors() -> Errors:
+    """What Ray raises for each way to fail."""
+    with small_ray() as start:
+        killed, ended, raising = start(), start(), start()
+        running = {"killed": killed.kill_itself.remote(), "ended": ended.wait.remote()}
+        running["odd"] = raising.raise_error.remote(ValueError("odd value\nand more"))
+        running["ours"] = raising.raise_error.remote(FuserayError("disk full; free some space"))
+        ray.kill(ended)
+        found = {name: error_of(reference) for name, reference in running.items()}
+    with small_ray(AT_ONCE) as start:
+        return found | {"low memory": error_of(start().wait.remote())}
+
+
+def of_worker(error: Exception) -> Diagnosis:
+    """The diagnosis when worker 1 ended with an error, and worker 0 lost its connection to it."""
+    lost = WorkerHealthCheckFailedError("A worker health check failed.", error)
+    return diagnose_error(WorkerGroupError("failed", {0: RuntimeError("Connection reset by peer"), 1: lost}))
+
+
+@pytest.mark.parametrize("name", ["killed", "ended"])
+def test_a_killed_process_is_a_lost_worker(errors: Errors, name: str) -> None:
+    found = of_worker(errors[name])
+    assert (found.kind, found.budget, found.ranks) == (FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, (1,))
+    assert found.error.startswith("ActorDiedError: The actor is dead because")
+
+
+def test_a_process_that_the_memory_monitor_ended_ran_out_of_memory(errors: Errors) -> None:
+    found = of_worker(errors["low memory"])
+    assert (found.kind, found.budget, found.ranks) == (FailureKind.OUT_OF_MEMORY, Budget.MACHINE_FAULTS, (1,))
+    assert found.hosts == (ray.util.get_node_ip_address(),)
+
+
+def test_an_error_in_a_task_is_the_error_itself(errors: Errors) -> None:
+    found = diagnose_error(WorkerGroupError("failed", {0: errors["odd"], 1: errors["killed"]}))
+    assert (found.kind, found.is_retryable, found.error) == (FailureKind.USER_ERROR, False, "ValueError: odd value")
+    named = diagnose_error(WorkerGroupError("failed", {0: errors["odd"], 1: errors["ours"]}))
+    assert (named.error, named.ranks) == ("disk full; free some space", (1,))
+
+
+def test_an_actor_that_a_worker_waited_for_is_not_the_worker(errors: Errors) -> None:
+    found = diagnose_error(WorkerGroupError("failed", {0: errors["killed"]}))
+    assert (found.kind, found.ranks) == (FailureKind.WORKER_LOST, ())

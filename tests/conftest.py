@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from mlflow_server import MlflowServer, mlflow_server
+from postgres_server import PostgresServer, postgres
 from rclone_server import rclone
 from s3_server import S3Server
 from seaweedfs_server import seaweedfs
@@ -25,6 +27,28 @@ def seaweedfs_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def rclone_server() -> Iterator[S3Server]:
     with rclone() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    folder = tmp_path_factory.mktemp("mlflow-on-sqlite")
+    with mlflow_server(f"sqlite:///{folder}/mlflow.db", f"{folder}/files", folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_on_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A server whose store takes the same point as often as it is sent."""
+    folder = tmp_path_factory.mktemp("mlflow-on-files")
+    allowed = {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    with mlflow_server(f"{folder}/store", f"{folder}/files", folder, allowed) as server:
         yield server
 
 

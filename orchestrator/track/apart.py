@@ -25,7 +25,7 @@ class Refusals:
     def __init__(self, tell: Callable[[str], None], explain: Callable[[object], str] = str) -> None:
         self._tell = tell
         self._explain = explain
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
 
     @property
     def count(self) -> int:
@@ -35,13 +35,13 @@ class Refusals:
     @property
     def names(self) -> list[str]:
         """Their names."""
-        return sorted(self._counts)
+        return sorted({name for _, name in self._counts})
 
-    def leave_out(self, name: str, values: int) -> bool:
-        """Return whether a name is refused; if so, count values that are not sent."""
-        if name in self._counts:
-            self._counts[name] += values
-        return name in self._counts
+    def leave_out(self, kind: str, name: str, values: int) -> bool:
+        """Return whether a name of a kind is refused; if so, count values that are not sent."""
+        if (kind, name) in self._counts:
+            self._counts[kind, name] += values
+        return (kind, name) in self._counts
 
     def add(self, kind: str, refused: Mapping[str, tuple[Exception, int]]) -> None:
         """Remember names that were refused and tell of them, those with one reason together.
@@ -52,7 +52,7 @@ class Refusals:
         """
         reasons: dict[str, list[str]] = defaultdict(list)
         for name, (error, values) in refused.items():
-            self._counts[name] = values
+            self._counts[kind, name] = values
             reasons[self._explain(error)].append(name)
         for reason, names in reasons.items():
             self._tell(f"MLflow refuses the {kind} {_listed(names)}, which are left out: {reason}")

@@ -14,7 +14,11 @@ from orchestrator.storage.faults import without_secrets
 from orchestrator.storage.filesystems import CHECKSUM_VARIABLES
 
 SQLITE = "sqlite:///"
-CLIENT_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+CLIENT_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 """One attempt each, and a short one: trying again is the outbox's business. What the user has set stays."""
 
 CHATTY = ("mlflow", "alembic")

@@ -37,6 +37,11 @@ class StepRanges:
             self._starts.insert(at, step)
             self._stops.insert(at, step + 1)
 
+    @property
+    def stop(self) -> int:
+        """The step after the last one, 0 when there is none."""
+        return self._stops[-1] if self._stops else 0
+
     def covers(self, steps: range) -> bool:
         """Return whether all of some neighbouring steps are in it."""
         if not steps:

@@ -3,10 +3,11 @@
 One metric decides whether a step is there: `samples`, which every step has, whatever its workload. It is the last of
 its step, a step is never divided between two requests if it fits into one, and MLflow's databases take the metrics of
 a request whole or not at all; so where it is, all others of the step are. Two cases remain. An answer may be lost, so
-that nobody knows whether the request arrived: MLflow's databases take the same point (value, step and time) once, and
-for the stores that do not (files), what is there is read back before anything is sent again. And a store of files may
-have taken a part of a request when its server died: all steps up to one, and a part of that one. So the first request
-after a start is checked as well.
+that nobody knows whether the request arrived; then it is read anew which steps are there before anything is sent again.
+(A request that arrives later still, from a server that hung, doubles nothing in a database: the same point, with its
+value, step and time, is taken once.) And a store of files may have taken a part of a request when its server died, up
+to some metric of one step; so after a failure, and at the start, the first step to be sent is looked at metric by
+metric.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ class StepSender:
         self._refusals = refusals
         self._present: StepRanges | None = None
         self._sure = False
+        self._read_back: dict[str, StepRanges] = {}
         self.sent = 0
 
     def present(self) -> StepRanges:
-        """Return the steps that MLflow has; asked for once.
+        """Return the steps that MLflow has; asked for once, and again after a failure.
 
         Raises:
             Exception: what the client raises when MLflow is away.
         """
         if self._present is None:
-            history = self._connection.client.get_metric_history(self._connection.run_id, STEP_METRIC)
-            self._present = StepRanges(point.step for point in history)
+            self._present = self._history(STEP_METRIC)
         return self._present
 
     def send(self, batch: Sequence[Points]) -> None:
@@ -76,21 +77,23 @@ class StepSender:
         present = self.present()
         new = {points.line.step: points for points in batch if points.line.step not in present}
         metrics = [metric for points in new.values() for metric in _metrics(points)]
-        if not self._sure:
-            metrics = self._lacking(metrics)
-        self._sure = False
+        if metrics and not self._sure:
+            metrics = self._lacking(metrics, present)
+        self._sure, self._present = False, None
         for part in _parts(metrics):
             self._send_part(part)
-        self._sure = True
         for step in new:
             present.add(step)
+        self._sure, self._present, self._read_back = True, present, {}
         self.sent += len(new)
 
     def _send_part(self, metrics: Sequence[Metric]) -> None:
         groups: dict[str, list[Metric]] = defaultdict(list)
         for metric in metrics:
             groups[metric.key].append(metric)
-        kept = {name: group for name, group in groups.items() if not self._refusals.leave_out(name, len(group))}
+        kept = {
+            name: group for name, group in groups.items() if not self._refusals.leave_out("metrics", name, len(group))
+        }
 
         def send(some: list[Metric]) -> None:
             in_order = sorted(some, key=lambda metric: (metric.step, metric.key == STEP_METRIC))
@@ -98,22 +101,25 @@ class StepSender:
 
         send_apart(kept, send, self._refusals, "metrics")
 
-    def _lacking(self, metrics: Sequence[Metric]) -> list[Metric]:
-        """Return the metrics that MLflow lacks; only histories that could hold one of them are read."""
-        if not metrics:
-            return []
-        client, run_id = self._connection.client, self._connection.run_id
-        newest = {metric.key: metric.step for metric in client.get_run(run_id).data.to_proto().metrics}
-        first: dict[str, int] = {}
-        for metric in metrics:
-            first[metric.key] = min(metric.step, first.get(metric.key, metric.step))
-        there = {
-            (name, point.step)
-            for name, step in first.items()
-            if newest.get(name, -1) >= step
-            for point in client.get_metric_history(run_id, name)
-        }
-        return [metric for metric in metrics if (metric.key, metric.step) not in there]
+    def _lacking(self, metrics: Sequence[Metric], present: StepRanges) -> list[Metric]:
+        """Leave out metrics of the first step that are there although the step is not."""
+        first = metrics[0].step
+        run = self._connection.client.get_run(self._connection.run_id)
+        newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+        suspects = {metric.key for metric in metrics if metric.step == first and newest.get(metric.key, -1) >= first}
+        if first < present.stop:
+            suspects = {name for name in suspects if first in self._history_once(name)}
+        return [metric for metric in metrics if metric.step != first or metric.key not in suspects]
+
+    def _history_once(self, name: str) -> StepRanges:
+        """Return the steps at which a metric is there; kept until something is sent."""
+        if name not in self._read_back:
+            self._read_back[name] = self._history(name)
+        return self._read_back[name]
+
+    def _history(self, name: str) -> StepRanges:
+        history = self._connection.client.get_metric_history(self._connection.run_id, name)
+        return StepRanges(point.step for point in history)
 
 
 def in_batches(steps: Iterable[Points]) -> Iterator[list[Points]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 POLL_S = 0.05
@@ -43,8 +44,10 @@ def running(
     log: Path,
     ready: Callable[[], object],
     patience_s: float = 60,
-) -> Iterator[None]:
-    """Run a server process; inside, it is ready.
+    ending: signal.Signals = signal.SIGKILL,
+    user: str | None = None,
+) -> Iterator[int]:
+    """Run a server process in a process group of its own; inside, it is ready. Yields its id, which is the group's.
 
     Args:
         command: program and arguments.
@@ -52,19 +55,28 @@ def running(
         log: takes what the server says.
         ready: raises as long as the server does not answer.
         patience_s: how long it may take to start.
+        ending: the signal that ends the group.
+        user: whom it runs as, when not as this process's user.
 
     Raises:
         RuntimeError: the server ended or did not answer in time.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            user=user,
         )
         try:
             _await(process, ready, log, patience_s)
-            yield
+            yield process.pid
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, ending)
             process.wait()
 
 

@@ -1,0 +1,87 @@
+"""An MLflow server that can be frozen, killed and started again on the same port."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from processes import free_ports, program, running
+
+QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@dataclass(slots=True)
+class MlflowServer:
+    """A server with a store that outlives it.
+
+    Args:
+        store: URI of its backend store.
+        artifacts: where it keeps files.
+        folder: for its log.
+        environment: further variables of its process.
+        port: of the loopback interface.
+    """
+
+    store: str
+    artifacts: str
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    _group: int = 0
+    _running: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        command = [program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
+        environment = {**QUIET, **self.environment}
+        server = running(command, environment, self.folder / "mlflow-server.log", self._ask)
+        self._group = self._running.enter_context(server)
+
+    def kill(self) -> None:
+        """End it without warning; nothing listens on its port then."""
+        self._running.close()
+
+    def freeze(self) -> None:
+        """Let it take connections and answer none."""
+        os.killpg(self._group, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on, with the requests that came meanwhile."""
+        os.killpg(self._group, signal.SIGCONT)
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("GET", "/health")
+        connection.getresponse()
+        connection.close()
+
+
+@contextmanager
+def mlflow_server(
+    store: str, artifacts: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[MlflowServer]:
+    """Run a server on the loopback interface.
+
+    Args:
+        store: URI of its backend store.
+        artifacts: where it keeps files.
+        folder: for its log.
+        environment: further variables of its process.
+    """
+    server = MlflowServer(store, artifacts, folder, environment or {})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -85,11 +85,14 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
 def _train(plan: Plan, start: Start, quiet: bool) -> dict[str, object]:
     from orchestrator.cli.terminal import Terminal
+    from orchestrator.cluster.preemption.actors import Watchers
     from orchestrator.train.driver import run
 
+    notices = plan.recipe.recovery.notices
+    watchers = None if notices == "none" else Watchers(notices)
     with Terminal(plan.steps, start.first_step, quiet) as terminal:
         terminal.begin(plan.describe(), plan.warnings, start.first_step)
-        outcome = run(plan, start, terminal)
+        outcome = run(plan, start, terminal, watchers)
     return {"status": outcome.status, "steps_done": outcome.steps_done}
 
 

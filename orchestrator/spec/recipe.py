@@ -107,7 +107,7 @@ def _worker_counts(value: object) -> object:
         raise ValueError("must be a whole number of at least 1, or two of them as [fewest, most]")
     if isinstance(value, int):
         return value
-    if len(counts) != 2 or counts[0] > counts[1]:
+    if len(counts) != 2 or tuple(sorted(counts)) != tuple(counts):
         raise ValueError("must be a whole number, or two of them as [fewest, most] with the smaller one first")
     return tuple(counts)
 

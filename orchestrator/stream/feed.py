@@ -11,7 +11,7 @@ from orchestrator.spec.errors import FuserayError
 from orchestrator.stream.decode_ahead import DecodeAhead, Waits
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.stream.order.sharing import Segment, Sharing
-from orchestrator.stream.segment import Delivery, deal, receive
+from orchestrator.stream.segment import Delivery, deal, end, receive
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""
@@ -29,6 +29,10 @@ class Opening:
         """Deal out the first segment, if there is one."""
         first = next(sharing.segments(), None)
         return None if first is None else cls(sharing, deal(delivery, sharing, first))
+
+    def end(self) -> None:
+        """End the delivery, when those whom it was for are gone; what it has read is dropped."""
+        end(self.parts)
 
 
 class StreamError(FuserayError):

@@ -54,6 +54,11 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
     return parts
 
 
+def end(parts: list[DataIterator]) -> None:
+    """End what `deal` returned: its coordinator goes, with its tasks and its blocks; once is enough."""
+    ray.kill(parts[0]._coord_actor)  # type: ignore[attr-defined]
+
+
 def warm_up(delivery: Delivery, number: int) -> None:
     """Read one micro-batch for nothing: Ray Data's own actors start, and a reader imports and opens what it needs."""
     everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery

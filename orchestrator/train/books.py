@@ -17,11 +17,13 @@ from orchestrator.track.events import Event, EventLog, event_tags
 from orchestrator.track.goodput import busy_seconds
 from orchestrator.track.metric_log import MetricLog, MetricLogError, read_metric_log
 from orchestrator.track.tracker import Tracker, Unsent
-from orchestrator.train.channel import Record
+from orchestrator.train.channel import News, Record
 from orchestrator.train.display import Display
 from orchestrator.train.figures import Figures, SkippedCounts
 from orchestrator.train.plan import Plan
+from orchestrator.train.post_mortem import TAG, Failure, tag
 from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.recovery.incidents import Attempt, Fault, Incidents
 from orchestrator.train.stream_watch import StreamWatch
 
 
@@ -48,7 +50,10 @@ class Books:
         self._began = perf_counter()
         self._starting = True
         self._stream_watch = StreamWatch()
+        self._incidents = Incidents()
         self.steps_done = first_step
+        self.attempts = 0
+        self.last_fault: Fault | None = None
         self._open(first_step)
 
     @property
@@ -60,19 +65,23 @@ class Books:
         """Enter what the run is done with."""
         self._tracker.tags(system_tags(hosts, workers, Path.cwd()))
 
-    def enter(self, records: Iterable[Record]) -> None:
-        """Enter records in order of arrival."""
-        for record in records:
-            self._enter_skipped(record.skipped)
-            for note in record.notes:
-                self._display.message(note)
-            if record.seconds:
-                self._enter_step(record)
+    def enter(self, news: Iterable[News]) -> None:
+        """Enter news in order of arrival."""
+        for one in news:
+            match one:
+                case Record():
+                    self._enter_record(one)
+                case Attempt():
+                    self.attempts = one.number
+                    self._incidents.attempt(one)
+                case Fault():
+                    self._enter_fault(one)
+                case str():
+                    self._display.message(one)
 
-    def event(self, event: Event) -> None:
-        """Enter a recovery, a preemption or a change of size."""
-        self._events.add(event)
-        self._tracker.tags(event_tags(self._events.events))
+    def failed(self, failure: Failure) -> None:
+        """Enter why the run failed for good."""
+        self._tracker.tags({TAG: tag(failure)})
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; a finished run's model goes to MLflow."""
@@ -117,6 +126,31 @@ class Books:
         self._display.message(
             f"MLflow did not answer until the end of the run; it lacks {', '.join(kept)}. Nothing is lost: "
             f"`fuseray sync {self._plan.run.root.uri}` brings them there when it is back."
+        )
+
+    def _enter_record(self, record: Record) -> None:
+        self._enter_skipped(record.skipped)
+        for note in record.notes:
+            self._display.message(note)
+        if record.seconds:
+            self._enter_step(record)
+            busy_s = busy_seconds(record.seconds)
+            if event := self._incidents.step(record.step, record.time_ms / 1000, busy_s):
+                self._enter_event(event)
+
+    def _enter_fault(self, fault: Fault) -> None:
+        self.last_fault = fault
+        self._incidents.fault(fault)
+        if fault.given_up is None:
+            found = fault.diagnosis
+            self._display.message(f"{found.kind}: {found.error.splitlines()[0]}; new workers start")
+
+    def _enter_event(self, event: Event) -> None:
+        self._events.add(event)
+        self._tracker.tags(event_tags(self._events.events))
+        self._display.message(
+            f"{event.kind}: on with {event.workers} workers at step {event.step}, {event.lost_steps} steps done again, "
+            f"{event.downtime_s:.0f} s without a step"
         )
 
     def _enter_step(self, record: Record) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.spec.recipe import ScaleSection
+from orchestrator.spec.recipe import RecoverySection, ScaleSection
 from orchestrator.train.allocations import LARGE_ALLOCATIONS
 
 QUIET = {
@@ -29,17 +29,16 @@ QUIET = {
 
 
 @contextmanager
-def ray_session(scale: ScaleSection, cpus: float, log: Path) -> Iterator[None]:
+def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoverySection | None = None) -> Iterator[None]:
     """Run the body with Ray available; Ray's own messages go to a log file.
 
     Args:
         scale: where Ray is, and how large its object store may be.
         cpus: CPUs that a local Ray may hand out.
         log: file for Ray's messages.
+        recovery: what Ray Train is to know of it, for sessions that train.
     """
-    os.environ.update(QUIET | LARGE_ALLOCATIONS)
-    if scale.address == "local":
-        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+    os.environ.update(QUIET | LARGE_ALLOCATIONS | _for_training(scale, recovery or RecoverySection()))
     _quiet(log)
     with _token(scale.address) as options:
         if scale.address == "local":
@@ -59,6 +58,17 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _for_training(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
+    """Return Ray Train's settings; on a machine alone nobody needs to watch for its preemption."""
+    alone = scale.address == "local" and recovery.notices == "none"
+    return {
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(not alone)),
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(recovery.hang_s),
+    }
 
 
 @contextmanager

@@ -17,6 +17,11 @@ class Background(Generic[Result]):
         self._name = name
         self._running: Future[Result] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job is running."""
+        return self._running is None or self._running.done()
+
     def start(self, job: Callable[[], Result]) -> None:
         """Start a job; the one before it must have been waited for."""
         if self._running is not None:

@@ -113,6 +113,11 @@ class CheckpointWriter:
         self._background.start(write.run_now)
         return Stall(waiting_s, perf_counter() - began_s)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._background.idle
+
     def wait(self) -> float:
         """Wait until what was saved is written and, on worker 0, committed; return the seconds that this took.
 

@@ -52,8 +52,10 @@ def test_what_is_written_is_the_state_at_the_save(hooked: HookedStorage) -> None
     for tensor in (*model.values(), *moments.values()):
         tensor.zero_()
     assert run.committed_checkpoints() == []
+    assert not writer.idle
     changed.set()
     writer.close()
+    assert writer.idle
     assert_holds(load_newest(run), 1)
 
 

@@ -36,6 +36,12 @@ class Background(Generic[Result]):
 
         threading.Thread(target=run, name=self._name, daemon=True).start()
 
+    def take(self) -> Result | None:
+        """Return the result of a job that is done and did not fail, once; None otherwise."""
+        if self._running is None or not self._running.done() or self._running.exception() is not None:
+            return None
+        return self.wait()
+
     def wait(self) -> Result | None:
         """Wait for the job and return its result, once; None when there is no job.
 

@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## Build shards, train, evaluate and report on real data; a s
 	@echo
 	@echo "The demo is done."
 	@echo "  report       runs/$(RUN)/report.html      open it in a browser: $(PY) -m webbrowser -t file://$(CURDIR)/runs/$(RUN)/report.html"
-	@echo "  checkpoints  runs/$(RUN)/checkpoints      list them: ls runs/$(RUN)/checkpoints"
+	@echo "  checkpoints  runs/$(RUN)/checkpoints      list them: $(FUSERAY) checkpoints list $(RUN)"
 	@echo "  model        runs/$(RUN)/model            safetensors and tokenizer files"
 	@echo "  MLflow       runs/mlflow.db               browse it: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 

@@ -69,7 +69,7 @@ def _start(plan: Plan, resume: str | None) -> Start:
     from orchestrator.train.start import continued_run, new_run
 
     continues = plan.run.exists() if resume == "auto" else resume is not None
-    return continued_run(plan) if continues else new_run(plan)
+    return continued_run(plan, lambda text: click.echo(text, err=True)) if continues else new_run(plan)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.spec.loading import FREE_SECTIONS, FREE_STREAM_KEYS
@@ -46,8 +47,12 @@ def new_run(plan: Plan) -> Start:
     return Start(None, plan.first_step)
 
 
-def continued_run(plan: Plan) -> Start:
+def continued_run(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Start:
     """Continue a run at its newest checkpoint.
+
+    Args:
+        plan: the plan.
+        report: told about damaged checkpoints that are passed over.
 
     Raises:
         RunError: there is no such run, or the recipe or the data would take it elsewhere.
@@ -65,7 +70,7 @@ def continued_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: the training data in {plan.data.places} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
-    newest = newest_state(plan.run)
+    newest = newest_state(plan.run, report)
     if newest is not None:
         _check_stream(plan, newest)
     first_step = newest.state.next_step if newest else plan.first_step

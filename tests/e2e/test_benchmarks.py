@@ -9,6 +9,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_step.py"
 
+CHECKPOINT_SCRIPT = SCRIPT.with_name("checkpoint.py")
+
 KEYS = [
     "config",
     "adversarial_steps",
@@ -37,3 +39,15 @@ def test_the_training_step_prints_a_line_per_configuration() -> None:
     assert min(line[key] for key in ("pairs_per_s", "gemm_gflops", "peak_bytes", "peer_pairs_per_s")) > 0
     parts = {"image_encoder", "text", "fusion", "mlm_head", "teacher", "optimizer", "ema"}
     assert all(line["parts"][part] > 0 for part in parts)
+
+
+def test_the_checkpoint_prints_a_line_per_size(tmp_path: Path) -> None:
+    options = ["--parameters", "1e6", "--parameters", "2e6", "--saves", "2", "--step-s", "0.1", "--interval", "10"]
+    command = [sys.executable, str(CHECKPOINT_SCRIPT), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert second["state_mb"] == pytest.approx(2 * first["state_mb"], rel=0.01)
+    assert first["share"] == pytest.approx(first["stall_s"], rel=1e-3)
+    assert min(first[key] for key in ("sync_stall_s", "stall_s", "write_s", "load_s", "write_mb_per_s")) > 0
+    assert list(tmp_path.iterdir()) == []

@@ -83,6 +83,11 @@ def test_a_run_finishes_and_tells_the_truth(undisturbed: Path) -> None:
     assert found["loss_adversarial"][0] == list(range(STEPS // 2, STEPS))
     assert sum(found["samples"][1]) + found["skipped_samples"][1][-1] == STEPS * 16
     assert "held_out/text_to_image/recall@10" in found
+    assert found["seconds/checkpoint"][0] == [4, 9, STEPS - 1]
+    assert min(found["checkpoint/write_s"][1]) > 0
+    verified = fuseray("checkpoints", "verify", "whole", "--json", folder=undisturbed)
+    assert verified.returncode == 0, verified.stderr
+    assert [one["step"] for one in json.loads(verified.stdout)["checkpoints"]] == [STEPS, 10, 5]
 
 
 @pytest.mark.timeout(900)

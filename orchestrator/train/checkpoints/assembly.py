@@ -13,9 +13,14 @@ from orchestrator.train.checkpoints.pieces import Piece
 
 
 class Assembly:
-    """Puts tensors together, file by file, so that a file's memory can go before the next one is read."""
+    """Puts tensors together, file by file, so that a file's memory can go before the next one is read.
 
-    def __init__(self) -> None:
+    Args:
+        uri: the checkpoint, for messages.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
         self._tensors: dict[str, Tensor] = {}
         self._stretches: dict[str, list[tuple[int, int]]] = {}
 
@@ -48,7 +53,7 @@ class Assembly:
             stretches = sorted(self._stretches[name])
             bounds = [0, *(stop for _, stop in stretches)]
             if [start for start, _ in stretches] != bounds[:-1] or bounds[-1] != tensor.numel():
-                raise DamagedError(f"the pieces of {name} are not the whole tensor.")
+                raise DamagedError(f"{self._uri}: is damaged (the pieces of {name} are not the whole tensor).")
         return dict(sorted(self._tensors.items()))
 
     def _copy(self, piece: Piece) -> None:
@@ -57,5 +62,5 @@ class Assembly:
             tensor = self._tensors[piece.name] = torch.empty(piece.shape, dtype=piece.values.dtype)
         stop = piece.start + piece.values.numel()
         if tensor.shape != piece.shape or tensor.dtype != piece.values.dtype or stop > math.prod(piece.shape):
-            raise DamagedError(f"a piece of {piece.name} does not fit the others.")
+            raise DamagedError(f"{self._uri}: is damaged (a piece of {piece.name} does not fit the others).")
         tensor.view(-1)[piece.start : stop] = piece.values

@@ -17,6 +17,11 @@ class Background(Generic[Result]):
         self._name = name
         self._running: Future[Result] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job is running."""
+        return self._running is None or self._running.done()
+
     def start(self, job: Callable[[], Result]) -> None:
         """Start a job; the one before it must have been waited for."""
         if self._running is not None:
@@ -30,6 +35,12 @@ class Background(Generic[Result]):
                 future.set_exception(error)
 
         threading.Thread(target=run, name=self._name, daemon=True).start()
+
+    def take(self) -> Result | None:
+        """Return the result of a job that is done and did not fail, once; None otherwise."""
+        if self._running is None or not self._running.done() or self._running.exception() is not None:
+            return None
+        return self.wait()
 
     def wait(self) -> Result | None:
         """Wait for the job and return its result, once; None when there is no job.

@@ -98,14 +98,11 @@ def load_tensors(place: Location, manifest: Manifest, content: str) -> dict[str,
         DamagedError: a file is missing or damaged.
         StorageError: the store is failing.
     """
-    assembly = Assembly()
-    try:
-        for name, record in manifest.parts(content).items():
-            location = place / name
-            assembly.add(read_pieces(load_verified(location, record), location.uri), lasting=location.is_local)
-        return assembly.tensors()
-    except DamagedError as error:
-        raise error if place.uri in str(error) else DamagedError(f"{place.uri}: is damaged: {error}") from error
+    assembly = Assembly(place.uri)
+    for name, record in manifest.parts(content).items():
+        location = place / name
+        assembly.add(read_pieces(load_verified(location, record), location.uri), lasting=location.is_local)
+    return assembly.tensors()
 
 
 def load_extra(place: Location, name: str) -> bytes | None:
@@ -121,14 +118,18 @@ def load_extra(place: Location, name: str) -> bytes | None:
 
 
 def _newest(run: RunFolder, load: Callable[[Location], Loaded], report: Report) -> Loaded | None:
+    damaged = False
     for place in run.committed_checkpoints():
         try:
             return load(place)
         except DamagedError as error:
+            damaged = True
             _pass_over(place, error, report)
         except StorageError:
             if (place / MANIFEST_FILE).size() is not None:
                 raise
+    if damaged:
+        report(f"{run.checkpoints.uri}: no whole checkpoint is left.")
     return None
 
 

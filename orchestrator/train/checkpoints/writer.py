@@ -113,6 +113,11 @@ class CheckpointWriter:
         self._background.start(write.run_now)
         return Stall(waiting_s, perf_counter() - began_s)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._background.idle
+
     def wait(self) -> float:
         """Wait until what was saved is written and, on worker 0, committed; return the seconds that this took.
 
@@ -120,16 +125,12 @@ class CheckpointWriter:
             CheckpointError: it could not be saved; the message says what to do.
         """
         began_s = perf_counter()
-        written = self._background.wait()
-        if written is not None:
-            rate = written.size_bytes / 1e6 / max(written.seconds, 1e-9)
-            self._figures = {"checkpoint/write_s": written.seconds, "checkpoint/write_mb_per_s": rate}
-            for note in written.notes:
-                self._note(note)
+        self._enter(self._background.wait())
         return perf_counter() - began_s
 
     def figures(self) -> dict[str, float]:
-        """Return the figures of the last finished write, once."""
+        """Return the figures of the write that was finished last, once."""
+        self._enter(self._background.take())
         figures, self._figures = self._figures, {}
         return figures
 
@@ -143,6 +144,14 @@ class CheckpointWriter:
             self.wait()
         finally:
             self._buffers = HostBuffers()
+
+    def _enter(self, written: Written | None) -> None:
+        if written is None:
+            return
+        rate = written.size_bytes / 1e6 / max(written.seconds, 1e-9)
+        self._figures = {"checkpoint/write_s": written.seconds, "checkpoint/write_mb_per_s": rate}
+        for note in written.notes:
+            self._note(note)
 
     def _staged(
         self, attempt: Attempt, contents: Mapping[str, Mapping[str, Tensor]], parallel: Parallel

@@ -125,9 +125,10 @@ class Write:
 
     def _withdraw(self) -> None:
         """Remove this worker's files, as far as storage lets us; without a manifest they do not count anyway."""
+        part = self.attempt.part_name(self.attempt.rank)
         with suppress(StorageError):
-            for file in self.files:
-                (self.attempt.folder / file.name).delete()
+            for name in (part, *(file.name for file in self.files)):
+                (self.attempt.folder / name).delete()
             if not self.attempt.folder.list():
                 self.attempt.folder.delete()
 

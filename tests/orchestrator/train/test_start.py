@@ -84,7 +84,9 @@ def test_a_run_continues_at_a_checkpoint_of_the_version_before_and_past_damage(t
     assert continued_run(plan).first_step == 4
     save(plan, 7)
     (plan.run.checkpoints / "step-00000007" / "manifest.json").write(b"{")
-    assert continued_run(plan).first_step == 4
+    said: list[str] = []
+    assert continued_run(plan, said.append).first_step == 4
+    assert "step-00000007/manifest.json: is damaged" in said[0]
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def test_a_marked_checkpoint_is_not_read_again(hooked: HookedStorage) -> None:
 
 def test_a_new_attempt_at_a_damaged_step_takes_the_mark_away(run: RunFolder) -> None:
     spoil(Path((save_by(2, run, 3) / FILES[1]).path), "flip")
-    assert load_newest(run) is None
+    said: list[str] = []
+    assert load_newest(run, said.append) is None
+    assert said[-1].endswith("no whole checkpoint is left.")
     place = save_by(3, run, 3, start="second")
     assert_holds(load_newest(run), 3)
     assert len(place.sizes()) == 3 + 3 + 2

@@ -23,7 +23,7 @@ def test_pieces_are_the_tensors(kinds: list[tuple[list[int], torch.dtype]], work
     tensors = {
         str(i): torch.arange(125)[: shape_size(shape)].view(shape).to(dtype) for i, (shape, dtype) in enumerate(kinds)
     }
-    found, assembly = shares(tensors, workers), Assembly()
+    found, assembly = shares(tensors, workers), Assembly("checkpoint")
     for pieces in found:
         assembly.add(pieces, lasting=False)
     assert_same(assembly.tensors(), tensors)

@@ -20,7 +20,7 @@ def written(tensors: dict[str, torch.Tensor], rank: int = 0, workers: int = 1) -
 
 
 def read(*contents: bytes) -> dict[str, torch.Tensor]:
-    assembly = Assembly()
+    assembly = Assembly("checkpoint")
     for content in contents:
         assembly.add(read_pieces(memoryview(bytearray(content)), "file"), lasting=False)
     return assembly.tensors()

@@ -29,6 +29,13 @@ def hooked(tmp_path: Path) -> HookedStorage:
     return HookedStorage(tmp_path / "store")
 
 
+def let_it_finish() -> None:
+    """Wait for the thread that writes, without asking the writer."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint-writer":
+            thread.join(60)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_what_any_number_of_workers_saves_is_loaded_whole(run: RunFolder, workers: int) -> None:
     save_by(workers, run, 3)
@@ -52,8 +59,10 @@ def test_what_is_written_is_the_state_at_the_save(hooked: HookedStorage) -> None
     for tensor in (*model.values(), *moments.values()):
         tensor.zero_()
     assert run.committed_checkpoints() == []
+    assert not writer.idle
     changed.set()
     writer.close()
+    assert writer.idle
     assert_holds(load_newest(run), 1)
 
 
@@ -86,7 +95,30 @@ def test_figures_of_a_write_come_once(run: RunFolder) -> None:
     writer.wait()
     assert writer.figures().keys() == {"checkpoint/write_s", "checkpoint/write_mb_per_s"}
     assert writer.figures() == {}
-    assert writer.wait() < 1
+
+
+def test_figures_do_not_wait_for_a_write_and_come_when_it_is_done(hooked: HookedStorage) -> None:
+    run, released = RunFolder(hooked.location("run")), threading.Event()
+    hooked.on_write = lambda path: released.wait(60)
+    writer = CheckpointWriter(run, 0, 1, "x", ALL)
+    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
+    assert writer.figures() == {}
+    released.set()
+    let_it_finish()
+    assert writer.figures()["checkpoint/write_s"] > 0
+
+
+def test_figures_leave_a_failure_to_the_next_save(hooked: HookedStorage) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    run, hooked.on_write = RunFolder(hooked.location("run")), refuse
+    writer = CheckpointWriter(run, 0, 1, "x", ALL)
+    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
+    let_it_finish()
+    assert writer.figures() == {}
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        writer.close()
 
 
 def test_the_same_step_can_be_saved_again_by_the_same_workers(run: RunFolder) -> None:

@@ -30,6 +30,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,12 +46,12 @@ from chaos_measure import loss_difference, measure, run_folder
 from chaos_schedule import Fault, Kind, ScheduleError, schedule
 from chaos_scope import Scope
 from chaos_setting import Setting, built_in, nodes_for, own_scale
-from chaos_training import Training, TrainingEndedError
+from chaos_training import Training
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import ResolvedRecipe
 
-STEPS_PER_FAULT = 10
+STEPS_PER_FAULT = 16
 LIMIT_S = 1800.0
 """How long a run may take that nothing disturbs."""
 
@@ -89,7 +90,7 @@ def main(
                     setting = Setting(recipe.absolute(), overrides, {})
                 found, left = _both_runs(stack, setting, scratch, faults, chosen, seed, address)
             found["leftovers"] = left + before.left(scratch)
-    except (FuserayError, ScheduleError, TrainingEndedError) as error:
+    except (FuserayError, RuntimeError, ScheduleError, subprocess.SubprocessError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(found))
 

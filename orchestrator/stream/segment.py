@@ -27,7 +27,7 @@ class Delivery:
     Args:
         reader: reads micro-batches.
         decoder: transforms them.
-        decoded_share: share of every block that the readers decode; the workers decode the rest.
+        decoded_share: share of every worker's micro-batches that the readers decode; the workers decode the rest.
     """
 
     reader: Reader
@@ -35,7 +35,7 @@ class Delivery:
     decoded_share: float
 
     def decodes(self, place: int) -> bool:
-        """Return whether the readers decode the micro-batch at a place of its block; they are spread evenly."""
+        """Return whether the readers decode the micro-batch at a place of a worker's sequence; they are spread evenly."""
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
@@ -46,7 +46,7 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
     to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
     """
     blocks = [
-        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps))
+        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
         for steps in segment.rounds
         for worker in range(sharing.workers)
     ]
@@ -109,11 +109,13 @@ class ReadBlock:
         delivery: what is read, and how much of it is decoded.
         numbers: the micro-batches of the block.
         rows: rows of the block, at least as many; the rest are empty.
+        place: of the first one in the worker's sequence of micro-batches.
     """
 
     delivery: Delivery
     numbers: tuple[int, ...]
     rows: int
+    place: int = 0
 
     def __call__(self) -> Iterable[Block]:
         """Yield the block.
@@ -125,7 +127,7 @@ class ReadBlock:
         delivery = self.delivery
         rows: list[Row] = [
             delivery.decoder(batch) if delivery.decodes(place) else batch
-            for place, batch in enumerate(delivery.reader.read(self.numbers))
+            for place, batch in enumerate(delivery.reader.read(self.numbers), self.place)
         ]
         yield pack(rows + [None] * (self.rows - len(rows)))
 

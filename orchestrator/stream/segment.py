@@ -16,6 +16,9 @@ from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.order.sharing import Segment, Sharing
 from orchestrator.stream.reader import Reader
 
+TASK_CPUS = 0.5
+"""CPUs that a reading task asks for: of two on one CPU, one works while the other is being handed over."""
+
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
 
@@ -35,7 +38,7 @@ class Delivery:
     decoded_share: float
 
     def decodes(self, place: int) -> bool:
-        """Return whether the readers decode the micro-batch at a place of a worker's sequence; they are spread evenly."""
+        """Return whether the readers decode the micro-batch at a place of a worker's sequence, spread evenly."""
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
@@ -60,9 +63,9 @@ def end(parts: list[DataIterator]) -> None:
 
 
 def warm_up(delivery: Delivery, number: int) -> None:
-    """Read one micro-batch for nothing: Ray Data's own actors start, and a reader imports and opens what it needs."""
+    """Read a micro-batch for nothing: Ray Data's own actors start, and readers import and open what they need."""
     everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery
-    _dataset([ReadBlock(everything, (number,), rows=1)]).materialize()
+    _dataset([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
 
 
 def receive(iterator: DataIterator) -> Iterator[Parcel]:
@@ -81,7 +84,9 @@ def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
     context.enable_progress_bars = False
-    dataset: ray.data.Dataset = ray.data.read_datasource(_MicroBatches(blocks), override_num_blocks=len(blocks))
+    dataset: ray.data.Dataset = ray.data.read_datasource(
+        _MicroBatches(blocks), override_num_blocks=len(blocks), ray_remote_args={"num_cpus": TASK_CPUS}
+    )
     return dataset
 
 

@@ -14,7 +14,7 @@ from s3_server import S3Server
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunError, RunFolder
-from orchestrator.track.tracker import Tracker
+from orchestrator.track.tracked_run import TrackedRun
 
 STEPS = 16
 RECIPE = f"""\
@@ -76,7 +76,7 @@ class User:
     def losses(self, name: str) -> tuple[list[int], list[float]]:
         """Return the steps and losses that a run has logged."""
         run_id = self.run_folder(name).read().mlflow_run_id
-        return Tracker(f"sqlite:///{self.folder}/runs/mlflow.db", run_id).curves()["loss"]
+        return TrackedRun(f"sqlite:///{self.folder}/runs/mlflow.db", run_id).curves()["loss"]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from orchestrator.stream.feed import Feed, Opening
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.stream_state import StreamState
-from orchestrator.track.metric_log import MetricLog
+from orchestrator.track.metric_log import MetricLog, now_ms
 from orchestrator.train.channel import Record
 from orchestrator.train.checkpoint import RunState, optimizer_tensors, prune, save_checkpoint
 from orchestrator.train.collective import Collective, current_collective
@@ -111,12 +110,12 @@ class _Training:
             if self._due(step, self._recipe.evaluation.every_steps):
                 metrics |= self._evaluate()
                 laps.end("evaluation")
-            record = Record(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, time_ms=_now_ms())
+            record = Record(step, metrics | self._waits(), _merged(laps, outcome), outcome.samples, time_ms=now_ms())
             if outcome.stop or self._due(step, self._recipe.checkpoint.every_steps):
                 self._enter(record)
                 self._save(step + 1, outcome.fingerprints)
                 laps.end("checkpoint")
-                record = replace(record, seconds=_merged(laps, outcome), time_ms=_now_ms())
+                record = replace(record, seconds=_merged(laps, outcome), time_ms=now_ms())
             self._enter(record)
             self._line.publish(record, micro_batches)
             self._count(outcome)
@@ -237,10 +236,6 @@ class _Line:
         if self._pending is not None:
             self.stop_requested = bool(ray.get(self._pending))
             self._pending = None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _broadcast(parts: list[Any] | None) -> list[Any]:

@@ -194,7 +194,7 @@ class Tracker:
         if arrived:
             return None
         others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]
-        return Unsent(tuple(self._steps.unsent()), tuple(others))
+        return Unsent(tuple(self._steps.unsent()), tuple(dict.fromkeys(others)))
 
     def _stop(self) -> None:
         for box in (self._main, self._files):

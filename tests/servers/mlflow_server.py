@@ -14,6 +14,9 @@ from processes import free_ports, program, running
 
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
+PATIENCE_S = 240.0
+"""It imports for seconds on an idle machine, and for longer beside other work."""
+
 
 @dataclass(slots=True)
 class MlflowServer:
@@ -45,7 +48,7 @@ class MlflowServer:
         command = [program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
         environment = {**QUIET, **self.environment}
-        server = running(command, environment, self.folder / "mlflow-server.log", self._ask)
+        server = running(command, environment, self.folder / "mlflow-server.log", self._ask, PATIENCE_S)
         self._group = self._running.enter_context(server)
 
     def kill(self) -> None:

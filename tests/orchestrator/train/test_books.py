@@ -149,7 +149,7 @@ def test_a_driver_that_dies_leaves_curves_without_scars(plan: Plan, sqlite: str)
     assert info.info.status == plan.run.read().status == "FINISHED"
     assert json.loads(info.data.tags["event/0001"])["reason"] == "the driver died"
     assert info.data.tags["recoveries"] == "1"
-    assert run.screen.messages == []
+    assert run.screen.messages == ["recovery: on with 1 workers at step 5, 2 steps done again, 9 s without a step"]
 
 
 def test_goodput_goes_on_where_it_was(plan: Plan, sqlite: str) -> None:

@@ -75,7 +75,7 @@ def test_a_fault_that_was_survived_is_not_what_ended_the_run(tmp_path: Path, pla
 
 
 def test_keys_that_cannot_be_read_do_not_hide_why_a_run_failed(tmp_path: Path, plan: Plan) -> None:
-    for sidecar in (tmp_path / "data").glob("*.samples.parquet"):
+    for sidecar in tmp_path.rglob("*.samples.parquet"):
         sidecar.unlink()
     fault = Fault(diagnose_error(ValueError("odd")), 3, Tries(1))
     failure = failure_of(ValueError("odd"), fault, plan, tmp_path / "log")

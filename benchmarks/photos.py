@@ -91,7 +91,7 @@ def _installed() -> tuple[Photograph, ...]:
 @cache
 def _picture(photograph: Photograph) -> Image.Image:
     file = photograph.file()
-    assert file is not None  # noqa: S101 - it is one of _installed()
+    assert file is not None
     with Image.open(file) as image:
         return image.convert("RGB")
 

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.train.torch import TorchTrainer
+import ray
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from orchestrator.spec.recipe import ScaleSection
 from orchestrator.train.plan import Plan
+from orchestrator.train.recovery.backend import QuickTorchConfig
 from orchestrator.train.recovery.callback import Recovery
+from orchestrator.train.recovery.retrying import AlwaysRetry
+from orchestrator.train.recovery.scaling import ElasticWorkers
 from orchestrator.train.worker import Assignment, train
 
 WITHOUT_END = -1
 """Ray Train's budgets for attempts; ours are kept by `Recovery`."""
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's trainer, with our decisions about failures and about the number of workers.
+
+    Args:
+        assignment: what every worker is told.
+        failures: Ray Train's budgets.
+        scaling: how many workers, and what each reserves.
+        given: what else a trainer gets.
+    """
+
+    def __init__(self, assignment: Assignment, failures: FailureConfig, scaling: ScalingConfig, **given: Any) -> None:
+        super().__init__(train, train_loop_config={"assignment": assignment}, scaling_config=scaling, **given)
+        self._assignment, self._failures, self._scaling = assignment, failures, scaling
+
+    def _initialize_and_run_controller(self, **given: Any) -> Any:
+        given["failure_policy"] = AlwaysRetry(self._failures)
+        if self._scaling.elasticity_enabled:
+            waiting = partial(_lacks_machines, self._assignment.channel)
+            reader_cpus = self._assignment.plan.recipe.stream.reader_cpus
+            given["scaling_policy"] = ElasticWorkers(self._scaling, reader_cpus, waiting)
+        return super()._initialize_and_run_controller(**given)
+
+
+def _lacks_machines(channel: Any) -> None:
+    ray.get(channel.lacks_machines.remote())
 
 
 def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer:
@@ -26,17 +58,19 @@ def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer
         assignment: what every worker is told.
         logs: local folder for logs.
     """
-    return TorchTrainer(
-        train,
-        train_loop_config={"assignment": assignment},
-        scaling_config=_scaling(plan.recipe.scale),
-        run_config=RunConfig(  # type: ignore[arg-type]
+    failures = FailureConfig(
+        max_failures=WITHOUT_END,
+        max_preemption_failures=WITHOUT_END,
+        controller_failure_limit=WITHOUT_END,
+    )
+    return _Trainer(
+        assignment,
+        failures,
+        _scaling(plan.recipe.scale),
+        torch_config=QuickTorchConfig(),
+        run_config=RunConfig(
             name=f"{plan.recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
-            failure_config=FailureConfig(
-                max_failures=WITHOUT_END,
-                max_preemption_failures=WITHOUT_END,
-                controller_failure_limit=WITHOUT_END,
-            ),
+            failure_config=failures,
             callbacks=[Recovery(assignment.channel, plan.recipe.recovery)],  # type: ignore[list-item]
             **_storage(plan, logs),
         ),

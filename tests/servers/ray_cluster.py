@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +39,7 @@ class RayCluster:
         self.address = str(self.tell("address"))
 
     def tell(self, command: str, argument: str = "") -> Any:
-        """Have something done (see `_Commands`) and return what came of it."""
+        """Have something done (see `Commands`) and return what came of it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps([command, argument]), file=self._process.stdin, flush=True)
@@ -50,21 +50,27 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster() -> Iterator[RayCluster]:
-    """Run a cluster with a head and one node."""
+def ray_cluster(
+    script: Path = Path(__file__),
+    arguments: tuple[str, ...] = (),
+    settings: Mapping[str, str] | None = None,
+    isolated: bool = True,
+) -> Iterator[RayCluster]:
+    """Run a cluster; at first it has a head alone.
+
+    Args:
+        script: what its process runs; it calls `serve`.
+        arguments: of the script.
+        settings: further variables of all its processes.
+        isolated: whether it has a token, a home and a temporary folder of its own.
+    """
     with TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as name:
-        token = Path(name) / "token"
-        token.write_text(secrets.token_hex(32))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
-            "HOME": name,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_TMPDIR": name,
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
+        own = _isolation(Path(name)) if isolated else {}
+        kept = {key: value for key, value in os.environ.items() if not (isolated and key.startswith("RAY_"))}
+        environment = kept | own | dict(settings or {})
         with (Path(name) / "log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, __file__],
+                [sys.executable, str(script), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -78,6 +84,19 @@ def ray_cluster() -> Iterator[RayCluster]:
                 _end(process)
 
 
+def _isolation(folder: Path) -> dict[str, str]:
+    """Return the variables that keep a cluster apart from every other Ray of the machine."""
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    return {
+        "HOME": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     """Let the cluster end, and end what does not by itself."""
     assert process.stdin is not None
@@ -89,7 +108,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-class _Commands:
+class Commands:
     """What the cluster's process can be told."""
 
     def __init__(self) -> None:
@@ -168,11 +187,11 @@ class _Holder:
         pass
 
 
-def main() -> None:
+def serve(make: Callable[[], Commands]) -> None:
     """Do what standard input says, one JSON list a line, and print one JSON value for each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    commands = _Commands()
+    commands = make()
     for line in sys.stdin:
         command, argument = json.loads(line)
         print(json.dumps(getattr(commands, command)(argument)), file=answers, flush=True)
@@ -180,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Commands)

@@ -17,9 +17,11 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from orchestrator.spec.recipe import RecoverySection
 from orchestrator.train.diagnosing import diagnose_error
+from orchestrator.train.failure_kind import FailureKind
 from orchestrator.train.recovery.incidents import Fault
 from orchestrator.train.recovery.order import Order
 from orchestrator.train.recovery.policy import GiveUp, Spent, decide
+from orchestrator.train.recovery.retrying import GaveUp
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.controller.state import TrainControllerState
@@ -31,10 +33,6 @@ LEAVE_LIMIT_S = 600.0
 """How long workers may take to save before others take their place."""
 
 LOOK_EVERY_S = 0.2
-
-
-class GaveUp(Exception):
-    """Ends the controller's attempts; the channel knows why."""
 
 
 class Recovery(ControllerCallback, WorkerGroupCallback):
@@ -51,11 +49,12 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         self._spent = Spent()
         self._reached = 0
         self._workers: int | None = None
+        self._group: WorkerGroup | None = None
         self._asked_to_leave = False
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         """Take note of new workers."""
-        self._workers = len(worker_group)
+        self._workers, self._group = len(worker_group), worker_group
         self._asked_to_leave = False
         ray.get(self._channel.workers_started.remote())
 
@@ -70,12 +69,20 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
             raise WorkerGroupError(str(hung), dict.fromkeys(range(self._workers or 1), hung))
 
     def before_controller_execute_resize_decision(self, resize_decision: ResizeDecision) -> None:
-        """Have the present workers save, so that a change of their number loses no step."""
-        if self._workers is None:
+        """Have the present workers save, so that a change of their number loses no step.
+
+        Raises:
+            GaveUp: they failed meanwhile, and there is to be no other attempt.
+        """
+        group, self._group = self._group, None
+        if group is None:
             return
         self._leave()
         until_s = time.monotonic() + LEAVE_LIMIT_S
         while not ray.get(self._channel.has_left.remote()) and time.monotonic() < until_s:
+            if error := _failure_of(group):
+                self._ended_meanwhile(error)
+                return
             time.sleep(LOOK_EVERY_S)
 
     def after_controller_state_update(
@@ -86,7 +93,7 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         Raises:
             GaveUp: there is to be none.
         """
-        if not isinstance(current_state, RestartingState | ReschedulingState):
+        if previous_state is current_state or not isinstance(current_state, RestartingState | ReschedulingState):
             return
         error = current_state.training_failed_error
         if _lacks_machines(error):
@@ -99,9 +106,14 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
             self._asked_to_leave = True
             ray.get(self._channel.request.remote(Order.LEAVE))
 
+    def _ended_meanwhile(self, error: WorkerGroupError) -> None:
+        """Enter the end of workers that were asked to leave, unless they did just that."""
+        if diagnose_error(error, self._workers).kind is not FailureKind.PREEMPTED:
+            self._failed(error)
+
     def _failed(self, error: TrainingFailedError) -> None:
         diagnosis = diagnose_error(error, self._workers)
-        self._workers = None
+        self._workers = self._group = None
         next_step = ray.get(self._channel.next_step.remote())
         progressed = next_step is not None and next_step > self._reached
         self._reached = max(self._reached, next_step or 0)
@@ -111,6 +123,15 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
             raise GaveUp(diagnosis.error)
         self._spent = decision.spent
         ray.get(self._channel.fault.remote(Fault(diagnosis, next_step)))
+
+
+def _failure_of(group: WorkerGroup) -> WorkerGroupError | None:
+    """Return why workers have failed, None as long as all of them work."""
+    try:
+        status = group.poll_status(timeout=LOOK_EVERY_S)
+    except WorkerGroupError as error:
+        return error
+    return status.get_worker_group_error() if status.errors else None
 
 
 def _lacks_machines(error: TrainingFailedError) -> bool:

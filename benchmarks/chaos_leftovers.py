@@ -1,0 +1,91 @@
+"""What a chaos run leaves behind on this machine: processes, shared memory, temporary files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MARK = "FUSERAY_CHAOS"
+"""A variable of everything that a chaos run starts."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+OURS = ("ray", "r-", "seaweedfs-", "mlflow", "torch", "pymp-", "plasma", "fuseray", "chaos-")
+"""How the temporary files and folders of what a chaos run uses begin; others are other people's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was there before.
+
+    Args:
+        files: in shared memory and among the temporary files.
+        mark: value of `MARK`.
+    """
+
+    files: frozenset[Path]
+    mark: str
+
+    @classmethod
+    def now(cls, mark: str) -> Before:
+        """Look around."""
+        return cls(frozenset(_files()), mark)
+
+    def left(self, scratch: Path) -> list[str]:
+        """Return what is there now and was not before; files that other processes hold are theirs.
+
+        Args:
+            scratch: the folder for temporary files of everything that was started.
+        """
+        new = [path for path in _files() if path not in self.files and path != scratch]
+        held = _held() if new else frozenset[str]()
+        files = [str(path) for path in new if str(path) not in held]
+        return self.processes() + files + [str(path) for path in sorted((scratch / "tmp").iterdir())]
+
+    def processes(self) -> list[str]:
+        """Return the processes that carry the mark."""
+        return [f"process {one.pid} {_name(one)}" for one in self._marked()]
+
+    def end(self) -> None:
+        """End those processes, one by one."""
+        for process in self._marked():
+            with suppress(psutil.Error):
+                process.kill()
+                process.wait(5)
+
+    def _marked(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                marked = process.environ().get(MARK) == self.mark
+                if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+
+def _files() -> Iterator[Path]:
+    """Yield this user's entries of shared memory, and those among the temporary files that may be ours."""
+    temporary = Path(tempfile.gettempdir())
+    for path in (*SHARED_MEMORY.iterdir(), *(path for path in temporary.iterdir() if path.name.startswith(OURS))):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.getuid():
+                yield path
+
+
+def _held() -> frozenset[str]:
+    """Return the files that processes have open or mapped."""
+    held: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            held |= {file.path for file in process.open_files()}
+            held |= {mapped.path for mapped in process.memory_maps()}
+    return frozenset(held)
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())[:80] or process.name()
+    return "gone"

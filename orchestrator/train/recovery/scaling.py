@@ -1,0 +1,126 @@
+"""How many workers an elastic run has while machines come and go.
+
+Ray Train's own policy counts machines that drain or have just died, and so waits for workers that nothing can place;
+it leaves no CPU to the readers, without whom the workers wait for ever; and it shrinks a run that is well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision
+
+from orchestrator.stream.placement import Node, can_read
+
+if TYPE_CHECKING:
+    from ray.train.v2._internal.execution.scaling_policy import ScalingDecision
+    from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+    from ray.train.v2.api.config import ScalingConfig
+
+PATIENCE_S = 5.0
+"""How long the coordinator may take to answer."""
+
+PAUSE_S = 0.5
+"""Between two looks for room, while there is too little."""
+
+
+def choose_workers(
+    room_for: int, nodes: Sequence[Node], cpus_per_worker: float, reader_cpus: float, current: int | None = None
+) -> int:
+    """Return how many workers there shall be, 0 when not even one has room.
+
+    A run that is well grows; it shrinks only when its readers have lost their room.
+
+    Args:
+        room_for: workers that are wanted and that this run may place.
+        nodes: machines that stay.
+        cpus_per_worker: CPUs that each reserves.
+        reader_cpus: CPUs that stay free for reading.
+        current: workers that are well; None when there are none.
+    """
+
+    def leaves_room(workers: int) -> bool:
+        free = sum(node.cpus for node in nodes) - workers * cpus_per_worker
+        return free >= reader_cpus and can_read(nodes, workers, cpus_per_worker)
+
+    fitting = next((workers for workers in range(room_for, 0, -1) if leaves_room(workers)), 0)
+    if current is not None and fitting < current and leaves_room(current):
+        return current
+    return fitting
+
+
+class ElasticWorkers(ElasticScalingPolicy):
+    """Ray Train's policy with the decision above.
+
+    Args:
+        scaling_config: how many workers, and what each reserves.
+        reader_cpus: CPUs that stay free for reading.
+        waiting: called when there is too little room to start.
+        sleep: waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        scaling_config: ScalingConfig,
+        reader_cpus: float,
+        waiting: Callable[[], object],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(scaling_config)
+        self._reader_cpus = reader_cpus
+        self._waiting = waiting
+        self._sleep = sleep
+        self._current: int | None = None
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Decide how many workers to start; none as long as there are fewer than the recipe wants at least."""
+        self._current = None
+        decision = super().make_decision_for_non_running_worker_group()
+        if isinstance(decision, NoopDecision):
+            self._waiting()
+            self._sleep(PAUSE_S)
+        return decision
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        """Decide whether workers that are well shall be more or fewer."""
+        self._current = worker_group_state.num_workers
+        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    def _get_reserved_resources(self) -> dict[str, dict[str, float]] | None:
+        """Return what the coordinator reserves for this run by node, as of now; None when it does not answer."""
+        reserved = self._autoscaling_coordinator.get_reserved_resources
+        try:
+            found: dict[str, dict[str, float]] = ray.get(
+                reserved.remote(self._requester_id, recompute=True), timeout=PATIENCE_S
+            )
+        except (GetTimeoutError, RayError):
+            return None
+        return found
+
+    def _count_possible_workers(self, reserved_resources: dict[str, dict[str, float]]) -> int:
+        staying = _staying_nodes()
+        mine = {node_id: reserved for node_id, reserved in reserved_resources.items() if node_id in staying}
+        return choose_workers(
+            super()._count_possible_workers(mine),
+            list(staying.values()),
+            self.scaling_config._resources_per_worker_not_none["CPU"],
+            self._reader_cpus,
+            self._current,
+        )
+
+
+def _staying_nodes() -> dict[str, Node]:
+    """Return the machines that are alive and do not drain, by id."""
+    draining: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
+    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    return {
+        node["NodeID"]: Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in alive
+        if node["NodeID"] not in draining
+    }

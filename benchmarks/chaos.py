@@ -39,7 +39,7 @@ from typing import Any
 
 import click
 from chaos_cluster import ChaosCluster, own_cluster, users_cluster
-from chaos_faults import Outcome, Scene
+from chaos_faults import ON_AGAIN, Outcome, Scene
 from chaos_leftovers import MARK, Before
 from chaos_measure import loss_difference, measure, run_folder
 from chaos_schedule import Fault, Kind, ScheduleError, schedule
@@ -84,7 +84,7 @@ def main(
         with _place() as (before, scratch):
             with ExitStack() as stack:
                 if recipe is None:
-                    setting = built_in(stack, scratch, (faults + 1) * STEPS_PER_FAULT, chosen)
+                    setting = built_in(stack, scratch, (faults + 1) * STEPS_PER_FAULT, chosen, overrides)
                 else:
                     setting = Setting(recipe.absolute(), overrides, {})
                 found, left = _both_runs(stack, setting, scratch, faults, chosen, seed, address)
@@ -191,7 +191,9 @@ def _scene(stack: ExitStack, setting: Setting, cluster: ChaosCluster, resolved: 
 def _strike(scene: Scene, fault: Fault) -> Outcome:
     outcome = scene.strike(fault)
     seen = "" if outcome.detection_s is None else f"told after {outcome.detection_s:.1f} s, "
-    click.echo(f"step {fault.step} {fault.kind}: {seen}{outcome.recovery_s:.1f} s without a step", err=True)
+    said = [line.said for line in scene.training.lines if line.said.startswith(ON_AGAIN)]
+    last = f" ({said[-1]})" if said else ""
+    click.echo(f"step {fault.step} {fault.kind}: {seen}{outcome.recovery_s:.1f} s without a step{last}", err=True)
     return outcome
 
 

@@ -18,8 +18,9 @@ WATCHFUL = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_worker_niceness": "0",
 }
-"""Ray's own values take up to 15 seconds to notice that a machine is gone."""
+"""Ray's own values take up to 15 seconds to notice that a machine is gone, and let everybody else go first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow_server import MlflowServer
     from unreliable_proxy import UnreliableProxy
 
-LIMIT_S = 240.0
+LIMIT_S = 600.0
 """How long a run may take to go on after a fault, hangs not counted."""
 
 NOTICE_S = 25

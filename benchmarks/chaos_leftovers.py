@@ -18,6 +18,9 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 OURS = ("ray", "r-", "seaweedfs-", "mlflow", "torch", "pymp-", "plasma", "fuseray", "chaos-")
 """How the temporary files and folders of what a chaos run uses begin; others are other people's."""
 
+CACHES = ("torchinductor_",)
+"""How the caches begin that a user's programs share, and that stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -45,7 +48,8 @@ class Before:
         new = [path for path in _files() if path not in self.files and path != scratch]
         held = _held() if new else frozenset[str]()
         files = [str(path) for path in new if str(path) not in held]
-        return self.processes() + files + [str(path) for path in sorted((scratch / "tmp").iterdir())]
+        temporary = [path for path in sorted((scratch / "tmp").iterdir()) if not path.name.startswith(CACHES)]
+        return self.processes() + files + [str(path) for path in temporary]
 
     def processes(self) -> list[str]:
         """Return the processes that carry the mark."""

@@ -18,7 +18,7 @@ from ray_cluster import STORE_BYTES, Commands, serve
 TRAIN_WORKER = "RayTrainWorker"
 CONTROLLER = "TrainController"
 
-LASTING = frozenset({"_AutoscalingCoordinatorActor", "AutoscalingRequester"})
+LASTING = frozenset({"_AutoscalingCoordinatorActor", "AutoscalingRequester", "_StatsActor"})
 """Actors of which Ray Data keeps one per cluster."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,14 @@ precision: float64
 model:
   preset: tiny
   image_size: 32
-  vision: {{width: 64, depth: 2, heads: 2}}
+  vision: {{width: 32, depth: 2, heads: 2}}
+  text: {{width: 32, layers: 1, fusion_layers: 1, heads: 2, positions: 32}}
+  text_weights: null
 text: {{max_tokens: 12}}
 contrastive: {{queue_size: 96}}
 optimizer: {{learning_rate: 1e-3, clip_norm: 1.0}}
 checkpoint: {{every_steps: {EVERY_STEPS}, keep: 4}}
-recovery: {{hang_s: 45.0, machine_faults: 1000}}
+recovery: {{hang_s: 60.0, machine_faults: 1000}}
 """
 
 
@@ -74,11 +76,19 @@ def own_scale(resolved: ResolvedRecipe) -> tuple[str, ...]:
     return (f"scale.workers=[1, {most}]", "scale.cpus_per_worker=1", "scale.resize_every_s=5", "scale.use_gpu=false")
 
 
-def built_in(stack: ExitStack, scratch: Path, steps: int, kinds: Collection[Kind]) -> Setting:
-    """Return the built-in recipe with shards of drawings, and the servers that the kinds of faults need."""
+def built_in(stack: ExitStack, scratch: Path, steps: int, kinds: Collection[Kind], overrides: Sequence[str]) -> Setting:
+    """Return the built-in recipe with shards of drawings, and the servers that the kinds of faults need.
+
+    Args:
+        stack: ends the servers.
+        scratch: folder for files.
+        steps: length of the run.
+        kinds: kinds of faults.
+        overrides: of single values.
+    """
     environment: dict[str, str] = {}
     place, options, proxy, server = str(scratch), list[str](), None, None
-    overrides = [f"length.steps={steps}"]
+    own = [f"length.steps={steps}"]
     if Kind.STORAGE_FAULT in kinds:
         from seaweedfs_server import seaweedfs
         from unreliable_proxy import unreliable
@@ -88,7 +98,7 @@ def built_in(stack: ExitStack, scratch: Path, steps: int, kinds: Collection[Kind
         environment |= store.environment()
         os.environ.update(store.environment())
         place, options = f"s3://{store.make_bucket()}", ["--endpoint", proxy.server.endpoint]
-        overrides.append(f"storage.endpoint={proxy.server.endpoint}")
+        own.append(f"storage.endpoint={proxy.server.endpoint}")
     if Kind.MLFLOW_DOWN in kinds:
         from mlflow_server import mlflow_server
 
@@ -99,5 +109,5 @@ def built_in(stack: ExitStack, scratch: Path, steps: int, kinds: Collection[Kind
     recipe = scratch / "recipe.yaml"
     recipe.write_text(f"{RECIPE}data: {{train: '{place}/emoji/train'}}\n")
     tracking = server.uri if server else f"sqlite:///{scratch}/mlflow.db"
-    overrides += [f"storage.uri={place}/runs", f"tracking.uri={tracking}"]
-    return Setting(recipe, tuple(overrides), environment, proxy, server)
+    own += [f"storage.uri={place}/runs", f"tracking.uri={tracking}"]
+    return Setting(recipe, (*overrides, *own), environment, proxy, server)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from chaos_cluster import ChaosCluster, Worker
 from chaos_schedule import Fault, Kind
-from chaos_training import Line, Training
+from chaos_training import Line, Training, TrainingEndedError
 
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 from workloads.contract import KeyedRandom
@@ -33,6 +33,8 @@ NOTICE_S = 25
 
 AWAY_S = 8.0
 """For how long storage breaks requests, and MLflow is down."""
+
+LOOK_EVERY_S = 0.1
 
 ENDED = "; new workers start"
 """How the run's message about workers that failed ends."""
@@ -162,7 +164,7 @@ class Scene:
         return self._survived(fault, struck_s, 1)
 
     def checkpoint_corruption(self, fault: Fault) -> Outcome:
-        """Flip a byte in the newest checkpoint, and kill a worker before there is a newer one."""
+        """Flip a byte in a checkpoint as soon as it is there, and kill a worker before there is a newer one."""
         worker = self._worker(fault)
         self._flip(KeyedRandom((fault.step, "flip")).numpy().random())
         struck_s = self.cluster.strike(worker, signal.SIGKILL)
@@ -228,7 +230,13 @@ class Scene:
         return nodes[int(fault.draw * len(nodes))]
 
     def _flip(self, draw: float) -> None:
-        """Flip a byte of the newest checkpoint's largest file."""
+        """Wait for a new checkpoint and flip a byte of its largest file, so that none comes for some steps."""
+        before = self.run.newest_step()
+        until_s = time.monotonic() + LIMIT_S
+        while self.run.newest_step() == before:
+            if time.monotonic() > until_s:
+                raise TrainingEndedError(f"no checkpoint after that of step {before}.")
+            time.sleep(LOOK_EVERY_S)
         newest = self.run.committed_checkpoints()[0]
         sizes = {name: size for name, size in newest.sizes().items() if name != MANIFEST_FILE}
         largest = newest / max(sizes, key=lambda name: sizes[name])

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import click
+
 DRIVER = Path(__file__).with_name("chaos_driver.py")
 Found = TypeVar("Found")
 
@@ -130,6 +132,8 @@ class Training:
         for text in process.stdout:
             values = json.loads(text)
             line = Line(values["time_s"], values.get("step"), values.get("said", ""))
+            if line.said:
+                click.echo(f"  {line.said}", err=True)
             with self._news:
                 self.lines.append(line)
                 self._news.notify_all()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
@@ -40,10 +42,15 @@ class _Trainer(TorchTrainer):
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         given["failure_policy"] = AlwaysRetry(self._failures)
         if self._scaling.elasticity_enabled:
-            waiting = partial(_lacks_machines, self._assignment.channel)
-            reader_cpus = self._assignment.plan.recipe.stream.reader_cpus
-            given["scaling_policy"] = ElasticWorkers(self._scaling, reader_cpus, waiting)
+            plan, waiting = self._assignment.plan, partial(_lacks_machines, self._assignment.channel)
+            reader_cpus = plan.recipe.stream.reader_cpus
+            given["scaling_policy"] = ElasticWorkers(self._scaling, plan.run.root.uri, reader_cpus, waiting)
         return super()._initialize_and_run_controller(**given)
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Leave out the cleaner of placement groups: Ray removes them with the controller, and the cleaner may stay."""
+        callbacks = super()._create_default_callbacks()
+        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 def _lacks_machines(channel: Any) -> None:

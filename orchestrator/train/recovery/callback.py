@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 
 LEAVE_LIMIT_S = 600.0
-"""How long workers may take to save before others take their place."""
+"""How long workers may take to save before more of them take their place."""
+
+SHRINK_LIMIT_S = 30.0
+"""The same before fewer do: nothing is read for the present ones, so they may never come to the end of a step."""
 
 LOOK_EVERY_S = 0.2
 
@@ -78,7 +81,8 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         if group is None:
             return
         self._leave()
-        until_s = time.monotonic() + LEAVE_LIMIT_S
+        limit_s = LEAVE_LIMIT_S if resize_decision.num_workers >= (self._workers or 0) else SHRINK_LIMIT_S
+        until_s = time.monotonic() + limit_s
         while not ray.get(self._channel.has_left.remote()) and time.monotonic() < until_s:
             if error := _failure_of(group):
                 self._ended_meanwhile(error)

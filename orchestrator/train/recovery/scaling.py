@@ -96,7 +96,7 @@ class ElasticWorkers(ElasticScalingPolicy):
         """Claim what the workers need."""
         self._requester_id = self._claimant
         self._coordinator_client = TrainAutoscalingCoordinatorClient(self._claimant)
-        self._send_resource_request()
+        self._send_resource_request()  # type: ignore[no-untyped-call]
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Decide how many workers to start; none as long as there are fewer than the recipe wants at least."""

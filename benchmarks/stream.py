@@ -13,7 +13,8 @@ in a fresh process, so that ratios hold on a noisy machine; a line has the media
     samples_per_s_runs  the same of every round
     share_of_limit      median over the rounds of samples_per_s over the limit's in the same round
     first_batch_s       from the opening of the stream, libraries loaded and Ray running, to its first micro-batch
-    wait_p50_s, wait_p99_s  wait for the next micro-batch, the first one left out
+    warm_up_wait_s      all waits in the first quarter of the run, that for the first micro-batch left out
+    wait_p50_s, wait_p99_s  wait for the next micro-batch, after the first quarter of the run
     epoch_gap_s         longest wait for a micro-batch with an epoch's first sample; null with one epoch
     object_store_peak_bytes  most bytes taken in Ray's object store, looked at once a second; null without Ray
     cpu_s_per_1000      CPU seconds of the loader's whole process tree per 1,000 samples, over the same time
@@ -51,7 +52,15 @@ PEERS = ("webdataset", "litdata")
 """Loaders whose package is called as they are."""
 
 SOURCES = ("local", "s3")
-FIGURES = ("first_batch_s", "wait_p50_s", "wait_p99_s", "epoch_gap_s", "object_store_peak_bytes", "cpu_s_per_1000")
+FIGURES = (
+    "first_batch_s",
+    "warm_up_wait_s",
+    "wait_p50_s",
+    "wait_p99_s",
+    "epoch_gap_s",
+    "object_store_peak_bytes",
+    "cpu_s_per_1000",
+)
 
 Run = dict[str, Any]
 """The figures of one loader in one round."""

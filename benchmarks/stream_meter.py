@@ -38,11 +38,12 @@ def measure(loader: Loader, setting: Setting) -> dict[str, Any]:
         steady = list(stream)
         cpu = watch.cpu_seconds() - cpu_before
     samples, arrivals = sum(arrival.samples for arrival in steady), warm_up + steady
-    waits = [arrival.wait_s for arrival in arrivals[1:]]
+    waits = [arrival.wait_s for arrival in steady]
     return {
         "delivered": sum(arrival.samples for arrival in arrivals),
         "samples_per_s": samples / (steady[-1].at_s - warm_up[-1].at_s),
         "first_batch_s": arrivals[0].wait_s,
+        "warm_up_wait_s": sum(arrival.wait_s for arrival in warm_up[1:]),
         "wait_p50_s": float(np.percentile(waits, 50)),
         "wait_p99_s": float(np.percentile(waits, 99)),
         "epoch_gap_s": _epoch_gap(arrivals, setting.samples),

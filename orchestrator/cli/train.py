@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.train.start import Start
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it."""
+"""Exit code after Ctrl-C, as shells use it; SIGTERM ends a run in the same way."""
 
 
 @click.command()
@@ -33,7 +33,7 @@ INTERRUPTED = 130
 def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool) -> None:
     """Train RECIPE, with single values overridden by KEY.PATH=VALUE.
 
-    Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 130 stopped by Ctrl-C with a checkpoint.
+    Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 130 stopped by a signal with a checkpoint.
     """
     resolved = load_recipe(recipe, (*overrides, *_resume_overrides(resume)))
 

@@ -11,9 +11,6 @@ DecodeOn = Literal["auto", "workers", "readers"]
 THREADS_THAT_PAY = 1.5
 """How many CPUs the decoding threads of one process keep busy at most: parts of decoding hold Python's lock."""
 
-READER_COST = 1.25
-"""What decoding a sample costs a reader, in decodings by a worker: it also hands over what it decoded."""
-
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -40,7 +37,7 @@ def decoded_share(
     """
     if decode_on != "auto":
         return float(decode_on == "readers")
-    readers = (sum(node.cpus for node in nodes) - workers * cpus_per_worker) / READER_COST
+    readers = sum(node.cpus for node in nodes) - workers * cpus_per_worker
     in_workers = workers * min(threads, max(cpus_per_worker, 1.0), THREADS_THAT_PAY)
     return readers / (readers + in_workers)
 

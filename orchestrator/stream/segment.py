@@ -16,6 +16,9 @@ from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.order.sharing import Segment, Sharing
 from orchestrator.stream.reader import Reader
 
+TASK_CPUS = 0.5
+"""CPUs that a reading task asks for: of two on one CPU, one works while the other is being handed over."""
+
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
 
@@ -27,7 +30,7 @@ class Delivery:
     Args:
         reader: reads micro-batches.
         decoder: transforms them.
-        decoded_share: share of every block that the readers decode; the workers decode the rest.
+        decoded_share: share of every worker's micro-batches that the readers decode; the workers decode the rest.
     """
 
     reader: Reader
@@ -35,7 +38,7 @@ class Delivery:
     decoded_share: float
 
     def decodes(self, place: int) -> bool:
-        """Return whether the readers decode the micro-batch at a place of its block; they are spread evenly."""
+        """Return whether the readers decode the micro-batch at a place of a worker's sequence, spread evenly."""
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
@@ -46,7 +49,7 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
     to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
     """
     blocks = [
-        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps))
+        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
         for steps in segment.rounds
         for worker in range(sharing.workers)
     ]
@@ -60,9 +63,9 @@ def end(parts: list[DataIterator]) -> None:
 
 
 def warm_up(delivery: Delivery, number: int) -> None:
-    """Read one micro-batch for nothing: Ray Data's own actors start, and a reader imports and opens what it needs."""
+    """Read a micro-batch for nothing: Ray Data's own actors start, and readers import and open what they need."""
     everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery
-    _dataset([ReadBlock(everything, (number,), rows=1)]).materialize()
+    _dataset([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
 
 
 def receive(iterator: DataIterator) -> Iterator[Parcel]:
@@ -81,7 +84,9 @@ def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
     context.enable_progress_bars = False
-    dataset: ray.data.Dataset = ray.data.read_datasource(_MicroBatches(blocks), override_num_blocks=len(blocks))
+    dataset: ray.data.Dataset = ray.data.read_datasource(
+        _MicroBatches(blocks), override_num_blocks=len(blocks), ray_remote_args={"num_cpus": TASK_CPUS}
+    )
     return dataset
 
 
@@ -109,11 +114,13 @@ class ReadBlock:
         delivery: what is read, and how much of it is decoded.
         numbers: the micro-batches of the block.
         rows: rows of the block, at least as many; the rest are empty.
+        place: of the first one in the worker's sequence of micro-batches.
     """
 
     delivery: Delivery
     numbers: tuple[int, ...]
     rows: int
+    place: int = 0
 
     def __call__(self) -> Iterable[Block]:
         """Yield the block.
@@ -125,7 +132,7 @@ class ReadBlock:
         delivery = self.delivery
         rows: list[Row] = [
             delivery.decoder(batch) if delivery.decodes(place) else batch
-            for place, batch in enumerate(delivery.reader.read(self.numbers))
+            for place, batch in enumerate(delivery.reader.read(self.numbers), self.place)
         ]
         yield pack(rows + [None] * (self.rows - len(rows)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,9 +72,14 @@ class MetricLog:
         if not self._lines:
             return
         text = "".join(f"{json.dumps(_plain(line))}\n" for line in self._lines)
-        first, last = self._lines[0].step, self._lines[-1].step
+        first, last = min(line.step for line in self._lines), max(line.step for line in self._lines)
         (self._folder / f"steps-{first:08d}-to-{last:08d}{self._suffix}.jsonl").write(text.encode())
         self._lines = []
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def logged_steps(folder: Location) -> list[range]:

@@ -79,12 +79,12 @@ class StepSender:
         metrics = [metric for points in new.values() for metric in _metrics(points)]
         if metrics and not self._sure:
             metrics = self._lacking(metrics, present)
-        self._sure, self._present = False, None
+        self._sure, self._present, self._read_back = False, None, {}
         for part in _parts(metrics):
             self._send_part(part)
         for step in new:
             present.add(step)
-        self._sure, self._present, self._read_back = True, present, {}
+        self._sure, self._present = True, present
         self.sent += len(new)
 
     def _send_part(self, metrics: Sequence[Metric]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from orchestrator.track.connection import Connection, TrackingError
+from orchestrator.track.metric_log import now_ms
 from orchestrator.track.step_sender import metric_name, plain_name
 
 Curve = tuple[list[int], list[float]]
@@ -30,7 +30,7 @@ class TrackedRun:
         TrackingError: MLflow cannot be reached, or has no such run; so do all methods.
     """
 
-    def __init__(self, uri: str, run_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
+    def __init__(self, uri: str, run_id: str, now_ms: Callable[[], int] = now_ms) -> None:
         self.connection = Connection(uri, run_id)
         self.run_id = run_id
         self._now_ms = now_ms

@@ -170,6 +170,11 @@ class Tracker:
         """How many steps were left to the metric log since memory is not for them."""
         return self._steps.set_aside
 
+    def wait(self, patience_s: float) -> bool:
+        """Wait until everything is sent; return False when a server stays away for too long."""
+        main, files = self._main.wait(patience_s), self._files.wait(patience_s)
+        return main and files
+
     def finish(self, status: str, ended_ms: int) -> Unsent | None:
         """End the run, waiting a bounded time for a server that is away.
 
@@ -181,15 +186,15 @@ class Tracker:
             What did not arrive, None when all did.
         """
         self._main.put(Status(self._connection, status, ended_ms))
-        arrived = [box.wait(self._outboxes.patience_s) for box in (self._main, self._files)]
+        arrived = self.wait(self._outboxes.patience_s)
         self._stop()
         if self._refusals.count:
             names = ", ".join(self._refusals.names)
             self._tell(f"MLflow refused {self._refusals.count} values of {names}; they are in the run's folder.")
-        if all(arrived):
+        if arrived:
             return None
         others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]
-        return Unsent(tuple(self._steps.unsent()), tuple(others))
+        return Unsent(tuple(self._steps.unsent()), tuple(dict.fromkeys(others)))
 
     def _stop(self) -> None:
         for box in (self._main, self._files):

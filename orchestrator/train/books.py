@@ -136,7 +136,7 @@ class Books:
             self._enter_step(record)
             busy_s = busy_seconds(record.seconds)
             if event := self._incidents.step(record.step, record.time_ms / 1000, busy_s):
-                self._enter_event(event)
+                self.event(event)
 
     def _enter_fault(self, fault: Fault) -> None:
         self.last_fault = fault
@@ -145,7 +145,8 @@ class Books:
             found = fault.diagnosis
             self._display.message(f"{found.kind}: {found.error.splitlines()[0]}; new workers start")
 
-    def _enter_event(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
+        """Enter a recovery, a preemption or a change of size."""
         self._events.add(event)
         self._tracker.tags(event_tags(self._events.events))
         self._display.message(

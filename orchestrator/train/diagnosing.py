@@ -26,6 +26,9 @@ HOSTS = (r"hostname='([^']+)'", r"node_ip='([^']+)'", r"\tip: (\S+)", r"\(IP: ([
 REASONS = ("The actor died because", "The actor is dead because")
 """How the telling line in Ray's message about a dead actor begins."""
 
+GUESSES = "Some common causes include"
+"""How Ray begins to guess why a process may have ended."""
+
 LONGEST = 300
 """Letters of another project's error that are kept."""
 
@@ -83,7 +86,7 @@ def _text(error: BaseException) -> str:
         return without_secrets(str(error))
     lines = [line.strip() for line in str(error).strip().splitlines()] or ["no message"]
     telling = (line for line in lines if line.startswith(REASONS) and isinstance(error, RayActorError))
-    said = next(telling, lines[0])
+    said = next(telling, lines[0]).partition(GUESSES)[0].rstrip()
     short = said if len(said) <= LONGEST else f"{said[:LONGEST]}…"
     return without_secrets(f"{type(error).__name__}: {short}")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import ray
@@ -25,6 +23,7 @@ from orchestrator.train.books import Books
 from orchestrator.train.channel import Channel
 from orchestrator.train.display import Display
 from orchestrator.train.failure import explained, failure_of
+from orchestrator.train.interrupts import stop_on
 from orchestrator.train.plan import Plan, check_machines
 from orchestrator.train.ray_session import ray_session
 from orchestrator.train.recovery.order import Order
@@ -62,7 +61,7 @@ class Outcome:
 
 
 def run(plan: Plan, start: Start, display: Display, machines: MachineWatch | None = None) -> Outcome:
-    """Train until the plan is done, the user interrupts, or something fails for good.
+    """Train until the plan is done, a signal asks to stop, or something fails for good.
 
     Args:
         plan: what to do.
@@ -74,12 +73,16 @@ def run(plan: Plan, start: Start, display: Display, machines: MachineWatch | Non
         TrainingError: the run failed; the message says why and where the log is.
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
-    with _stop_on_interrupt() as interrupted:
+    interrupted = threading.Event()
+    with stop_on(signal.SIGINT, interrupted):
         books = _open_books(plan, start, display)
         status = "FAILED"
         log = log_folder(plan) / "ray.log"
         try:
-            with ray_session(plan.recipe.scale, os.cpu_count() or 1, log, plan.recipe.recovery):
+            with (
+                ray_session(plan.recipe.scale, os.cpu_count() or 1, log, plan.recipe.recovery),
+                stop_on(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
+            ):
                 _run_on_ray(plan, start, books, machines, interrupted)
             status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
         except KeyboardInterrupt:
@@ -211,20 +214,3 @@ def _decoded_share(plan: Plan) -> float:
     return decoded_share(
         plan.recipe.stream.decode_on, _nodes(), scale.most_workers, scale.cpus_per_worker, plan.decode_threads
     )
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Turn the first interrupt into a wish to stop; a second one interrupts for real."""
-    interrupted = threading.Event()
-    previous: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)

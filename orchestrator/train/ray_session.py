@@ -25,6 +25,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # readers take seconds to start again
 }
 
 
@@ -89,6 +90,8 @@ def _token(address: str) -> Iterator[dict[str, Any]]:
 
 def _quiet(log: Path) -> None:
     import_module("ray.data")  # sets up loggers of its own, which would write to the terminal
+    ray_worker: Any = import_module("ray._private.worker")
+    ray_worker.print_to_stdstream = _log_message  # the raylet's messages would go to standard output
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setLevel(logging.INFO)
@@ -100,3 +103,7 @@ def _quiet(log: Path) -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("default")
+
+
+def _log_message(data: dict[str, Any], **_: object) -> None:
+    logging.getLogger("ray").warning("%s: %s", data.get("pid"), " ".join(data.get("lines", ())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.feed import Feed, Opening
+from orchestrator.track.metric_log import now_ms
 from orchestrator.train.channel import Record
 from orchestrator.train.collective import Collective, current_collective
 from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
@@ -136,7 +136,7 @@ class _Training:
         if outcome.order.saves or self._due(step, self._recipe.checkpoint.every_steps):
             self._save(step + 1, outcome, metrics)
             laps.end("checkpoint")
-            record = replace(record, seconds=_seconds(laps, outcome), time_ms=_now_ms())
+            record = replace(record, seconds=_seconds(laps, outcome), time_ms=now_ms())
             self._saving.figures(record.line())
         self._line.publish(record, micro_batches)
         self._count(outcome)
@@ -229,7 +229,7 @@ class _Training:
 
 
 def _record(step: int, metrics: dict[str, float], laps: Laps, outcome: StepOutcome) -> Record:
-    return Record(step, metrics, _seconds(laps, outcome), outcome.samples, time_ms=_now_ms())
+    return Record(step, metrics, _seconds(laps, outcome), outcome.samples, time_ms=now_ms())
 
 
 def _seconds(laps: Laps, outcome: StepOutcome) -> dict[str, float]:
@@ -243,10 +243,6 @@ def _not_a_number(step: int, metrics: Mapping[str, float], in_a_row: int) -> Not
         f"step {step}: {figures}{row}. Lower optimizer.learning_rate, set optimizer.clip_norm or another precision, or "
         "let such steps be left out with recovery.not_a_number=skip (or roll_back)."
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _broadcast(value: Any) -> Any:

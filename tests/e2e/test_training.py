@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.tracker import Tracker
+from orchestrator.track.metric_log import read_metric_log
+from orchestrator.track.tracked_run import TrackedRun
 
 STEPS = 12
 RECIPE = f"""\
@@ -45,7 +46,7 @@ def fuseray(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def curves(folder: Path, name: str) -> dict[str, tuple[list[int], list[float]]]:
     file = RunFolder(locate(str(folder / "runs" / name))).read()
-    return Tracker(f"sqlite:///{folder}/runs/mlflow.db", file.mlflow_run_id).curves()
+    return TrackedRun(f"sqlite:///{folder}/runs/mlflow.db", file.mlflow_run_id).curves()
 
 
 def status(folder: Path, name: str) -> str:
@@ -88,6 +89,10 @@ def test_a_run_finishes_and_tells_the_truth(undisturbed: Path) -> None:
     verified = fuseray("checkpoints", "verify", "whole", "--json", folder=undisturbed)
     assert verified.returncode == 0, verified.stderr
     assert [one["step"] for one in json.loads(verified.stdout)["checkpoints"]] == [STEPS, 10, 5]
+    assert all(0 < share < 1 for share in found["goodput"][1])
+    log = list(read_metric_log(locate(str(undisturbed / "runs" / "whole" / "metrics"))))
+    assert [line.metrics["loss"] for line in log] == found["loss"][1]
+    assert log[-1].seconds["checkpoint"] == found["seconds/checkpoint"][1][-1]
 
 
 @pytest.mark.timeout(900)

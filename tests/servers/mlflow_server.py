@@ -12,10 +12,10 @@ from pathlib import Path
 
 from processes import free_ports, program, running
 
-START_S = 180.0
-"""How long it may take to start on a busy machine."""
-
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+PATIENCE_S = 240.0
+"""It imports for seconds on an idle machine, and for longer beside other work."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class MlflowServer:
         command = [program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
         environment = {**QUIET, **self.environment}
-        server = running(command, environment, self.folder / "mlflow-server.log", self._ask, START_S)
+        server = running(command, environment, self.folder / "mlflow-server.log", self._ask, PATIENCE_S)
         self._group = self._running.enter_context(server)
 
     def kill(self) -> None:

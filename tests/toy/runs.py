@@ -11,6 +11,7 @@ from orchestrator.spec.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.track.tracked_run import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.recipe_file import recipe_yaml
@@ -31,11 +32,12 @@ def write_run(folder: Path, *overrides: str, curves: Mapping[str, Sequence[float
     path.write_text(RECIPE)
     tracking = f"sqlite:///{folder}/runs/mlflow.db"
     plan = make_plan(load_recipe(path, [f"storage.uri={folder}/runs", f"tracking.uri={tracking}", *overrides]))
-    tracker = Tracker.start(tracking, "tests", "mine", {})
+    tracker = Tracker.start(tracking, "tests", "mine", {}, tell=print)
+    tracker.finish("KILLED", ended_ms=1)
+    tracked = TrackedRun(tracking, tracker.run_id)
     for name, values in (curves or {}).items():
         for step, value in enumerate(values):
-            tracker.metrics(step, {name: value})
-    tracker.finish("KILLED")
+            tracked.add(step, {name: value})
     digests = plan.resolved.digest(), plan.data.digest
     plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
     plan.run.write(RunFile("mine", *digests, tracking, tracker.run_id, plan.steps, "2026-01-01", "KILLED"))

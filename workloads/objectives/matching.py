@@ -27,7 +27,7 @@ def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
     """Return the chance of each other pair to become a row's negative, [B, B] with zero diagonal.
 
     The diagonal is masked before the softmax: masking afterwards leaves rows whose sum underflows to 0 once the
-    temperature is low.
+    temperature is low. Scores that are no numbers count as 0: a loss that is none shall end the step, not the draw.
 
     Args:
         logits_BB: similarities over the temperature; row i, column i is the match.
@@ -38,7 +38,7 @@ def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
     """
     if len(logits_BB) < 2:
         raise ValueError("a negative needs at least two pairs in the micro-batch")
-    scores_BB = at_least_float32(logits_BB) if hard else torch.zeros_like(logits_BB)
+    scores_BB = at_least_float32(logits_BB).nan_to_num() if hard else torch.zeros_like(logits_BB)
     own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
     return scores_BB.masked_fill(own_BB, -torch.inf).softmax(1)
 

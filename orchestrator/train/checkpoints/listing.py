@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from orchestrator.storage.location import Location
+from orchestrator.storage.location import Location, StorageError
 from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, PINNED_FILE, RunFolder, checkpoint_step
 from orchestrator.train.checkpoints.damage_mark import damage
 from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.manifest import Manifest, read_manifest
+from orchestrator.train.checkpoints.manifest import Manifest, has_vanished, read_manifest
 from orchestrator.train.checkpoints.reading import compare_sizes
 
 
@@ -84,6 +84,10 @@ def _look(place: Location, sizes: Mapping[str, int]) -> tuple[Condition, Manifes
         return Condition.DAMAGED, manifest, str(error)
     except CheckpointError as error:
         return Condition.UNKNOWN, None, str(error)
+    except StorageError:
+        if has_vanished(place):
+            return Condition.INCOMPLETE, None, "it is being deleted"
+        raise
     if DAMAGED_FILE in sizes:
         return Condition.DAMAGED, manifest, damage(place)
     return Condition.WHOLE, manifest, ""

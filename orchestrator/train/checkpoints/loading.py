@@ -10,11 +10,18 @@ from typing import TypeVar
 from torch import Tensor
 
 from orchestrator.storage.location import Location, StorageError
-from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
+from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.assembly import Assembly
 from orchestrator.train.checkpoints.damage_mark import mark_damaged
 from orchestrator.train.checkpoints.errors import DamagedError
-from orchestrator.train.checkpoints.manifest import MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Manifest, read_manifest
+from orchestrator.train.checkpoints.manifest import (
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    Manifest,
+    has_vanished,
+    read_manifest,
+)
 from orchestrator.train.checkpoints.reading import check_digest, checked_sizes, load_verified, read_verified
 from orchestrator.train.checkpoints.state import RunState, parse_state
 from orchestrator.train.checkpoints.tensor_file import read_pieces
@@ -126,7 +133,7 @@ def _newest(run: RunFolder, load: Callable[[Location], Loaded], report: Report) 
             damaged = True
             _pass_over(place, error, report)
         except StorageError:
-            if (place / MANIFEST_FILE).size() is not None:
+            if not has_vanished(place):
                 raise
     if damaged:
         report(f"{run.checkpoints.uri}: no whole checkpoint is left.")

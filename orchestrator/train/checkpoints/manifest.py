@@ -83,6 +83,11 @@ def read_manifest(place: Location) -> Manifest:
     return parse_manifest(location.read(), location.uri)
 
 
+def has_vanished(place: Location) -> bool:
+    """Return whether a checkpoint that was committed is none any more, because it was pruned in the meantime."""
+    return (place / MANIFEST_FILE).size() is None
+
+
 def parse_manifest(content: bytes, uri: str) -> Manifest:
     """Return a manifest of any readable version.
 

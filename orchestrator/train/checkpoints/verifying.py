@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, RunFolder
+from orchestrator.storage.location import Location, StorageError
+from orchestrator.storage.run_folder import DAMAGED_FILE, RunFolder
 from orchestrator.train.checkpoints.damage_mark import mark_damaged, unmark_damaged
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.listing import Condition, Entry, list_checkpoints
-from orchestrator.train.checkpoints.manifest import read_manifest
+from orchestrator.train.checkpoints.manifest import has_vanished, read_manifest
 from orchestrator.train.checkpoints.reading import check_digest, checked_sizes
 
 
@@ -38,12 +38,14 @@ def verify(run: RunFolder) -> Iterator[Verdict]:
         if entry.condition in (Condition.INCOMPLETE, Condition.UNKNOWN):
             yield Verdict(entry)
             continue
-        reason = _damage(entry.place)
-        if reason and (entry.place / MANIFEST_FILE).size() is None:
-            continue
-        condition = Condition.DAMAGED if reason else Condition.WHOLE
-        marked = (entry.place / DAMAGED_FILE).size() is not None
-        yield Verdict(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
+        try:
+            reason = _damage(entry.place)
+        except StorageError:
+            if has_vanished(entry.place):
+                continue
+            raise
+        if not (reason and has_vanished(entry.place)):
+            yield _verdict(entry, reason)
 
 
 def keep_record(verdict: Verdict, now: datetime) -> None:
@@ -56,6 +58,12 @@ def keep_record(verdict: Verdict, now: datetime) -> None:
         mark_damaged(verdict.entry.place, verdict.entry.reason, now)
     elif verdict.unmark:
         unmark_damaged(verdict.entry.place)
+
+
+def _verdict(entry: Entry, reason: str) -> Verdict:
+    condition = Condition.DAMAGED if reason else Condition.WHOLE
+    marked = (entry.place / DAMAGED_FILE).size() is not None
+    return Verdict(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
 
 
 def _damage(place: Location) -> str:

@@ -1,6 +1,8 @@
 """Places in storage."""
 
+import os
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,23 @@ def test_files_are_written_whole_and_read_back(tmp_path: Path) -> None:
     assert place.sizes() == {"c": 3}
     assert (place / "c").size() == 3
     assert (place / "nothing").size() is None
+
+
+def test_a_file_is_written_in_several_parts(tmp_path: Path) -> None:
+    place = locate(str(tmp_path / "file"))
+    place.write(b"one, ", memoryview(b"two"), b"")
+    assert place.read() == b"one, two"
+    place.write()
+    assert place.read() == b""
+
+
+def test_the_newest_file_of_a_folder_tells_when_it_changed(tmp_path: Path) -> None:
+    place = locate(str(tmp_path))
+    assert place.changed() is None
+    for name, time_s in (("a", 1_700_000_000), ("b", 1_600_000_000)):
+        (place / name).write(b"x")
+        os.utime(tmp_path / name, (time_s, time_s))
+    assert place.changed() == datetime.fromtimestamp(1_700_000_000, UTC)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

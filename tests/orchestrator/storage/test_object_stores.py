@@ -45,6 +45,13 @@ def test_large_files_are_written_in_parts(bucket: Location, server: S3Server, mo
     assert server.client().get_object(Bucket=bucket.path, Key="large")["Body"].read() == content
 
 
+def test_a_file_in_several_parts_is_one_object(bucket: Location) -> None:
+    parts = [random.Random(number).randbytes(PARTS_BYTES // 2) for number in range(3)]
+    (bucket / "parts").write(parts[0], memoryview(parts[1]), parts[2])
+    assert (bucket / "parts").read() == b"".join(parts)
+    assert bucket.changed() is not None
+
+
 def test_folders_are_listed(bucket: Location) -> None:
     for name in ("b", "a", "deeper/c"):
         (bucket / "folder" / name).write(name.encode())

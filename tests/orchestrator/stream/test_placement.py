@@ -15,10 +15,10 @@ def test_a_wish_is_followed() -> None:
 @pytest.mark.parametrize(
     ("nodes", "workers", "cpus_per_worker", "threads", "expected"),
     [
-        ([Node(2, 0)], 1, 1, 2, 0.8 / (0.8 + 1)),
-        ([Node(3, 0)], 2, 0.5, 2, 1.6 / (1.6 + 2)),
-        ([Node(16, 8), Node(32, 0)], 8, 2, 2, 25.6 / (25.6 + 12)),
-        ([Node(96, 8)], 8, 4, 1, 51.2 / (51.2 + 8)),
+        ([Node(2, 0)], 1, 1, 2, 1 / (1 + 1)),
+        ([Node(3, 0)], 2, 0.5, 2, 2 / (2 + 2)),
+        ([Node(16, 8), Node(32, 0)], 8, 2, 2, 32 / (32 + 12)),
+        ([Node(96, 8)], 8, 4, 1, 64 / (64 + 8)),
     ],
 )
 def test_auto_gives_every_cpu_as_much(

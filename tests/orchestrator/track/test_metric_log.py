@@ -71,6 +71,14 @@ def test_what_the_driver_adds_replaces_no_file_of_the_worker(folder: Location) -
     assert [found.step for found in read_metric_log(folder)] == [0, 1, 2, 3]
 
 
+def test_the_driver_may_have_seen_steps_twice(folder: Location) -> None:
+    """Steps 4 to 6 were reported, then the run went on at step 3 with other workers; nothing reached MLflow."""
+    write(folder, *(line(step) for step in range(4)))
+    again = [replace(line(step, loss=7.0), time_ms=line(9).time_ms) for step in range(3, 5)]
+    write(folder, *(line(step) for step in range(4, 7)), *again, by_driver=True)
+    assert list(read_metric_log(folder)) == [line(0), line(1), line(2), *again, line(5), line(6)]
+
+
 def test_many_files_are_read_in_order(folder: Location) -> None:
     for step in range(0, 90, 3):
         write(folder, *(line(step + more) for more in range(3)))

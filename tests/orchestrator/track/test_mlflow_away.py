@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from mlflow_server import MlflowServer
 from s3_server import S3Server
-from tracking import NOON_MS, Pauses, Store, logged, once, points
+from tracking import NOON_MS, Pauses, logged, once, points
 from unreliable_proxy import Fault, Request, seeded, unreliable
 
 from orchestrator.track.connection import CLIENT_DEFAULTS, TrackingError, connect
@@ -157,10 +157,10 @@ def test_a_new_run_needs_the_server(mlflow_on_sqlite: MlflowServer) -> None:
     assert refused.value.__cause__ is None
 
 
-def test_the_users_own_settings_of_the_client_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_settings_of_the_client_stay(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CLIENT_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    connect(store.uri)
+    connect(sqlite_uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"

@@ -1,8 +1,11 @@
 """A step does not depend on how many workers share it. Real processes, real gloo."""
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,7 +15,7 @@ from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
-from orchestrator.stream.micro_batch import fingerprint
+from orchestrator.stream.micro_batch import MicroBatch, fingerprint
 from orchestrator.stream.order.sharing import Sharing
 from orchestrator.train.collective import current_collective
 from orchestrator.train.parallel.replicated import Replicated
@@ -36,6 +39,21 @@ def run_worker(rank: int, workers: int, folder: str, rendezvous: str, results: s
 
 
 def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict[str, torch.Tensor]]:
+    stepper, model = make_stepper(folder)
+    reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
+    sharing = Sharing(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
+    outcomes = [stepper.run(step, read_batches(reader, sharing.share(step, rank))) for step in range(STEPS)]
+    return outcomes, model.state_dict()
+
+
+def single(folder: str) -> tuple[Stepper, torch.nn.Module, Callable[[int], list[MicroBatch]]]:
+    stepper, model = make_stepper(folder)
+    reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
+    sharing = Sharing(MICRO_BATCHES, 1, first_step=0, steps=STEPS)
+    return stepper, model, lambda step: read_batches(reader, sharing.share(step, 0))
+
+
+def make_stepper(folder: str) -> tuple[Stepper, torch.nn.Module]:
     recipe = Recipe(
         name="toy",
         workload="toy",
@@ -45,16 +63,12 @@ def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict
         length=LengthSection(steps=STEPS),
         optimizer=OptimizerSection(learning_rate=0.01, clip_norm=0.5),
     )
-    reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
     workload = ToyWorkload(ToyConfig())
     device = torch.device("cpu")
     model = workload.build(device, KeyedRandom((1,))).double()
     collective = current_collective(device)
     parallel = Replicated(list(model.parameters()), collective, bucket_bytes=64)
-    stepper = Stepper(recipe, workload, parallel, collective, STEPS, SAMPLES, device)
-    sharing = Sharing(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
-    outcomes = [stepper.run(step, read_batches(reader, sharing.share(step, rank))) for step in range(STEPS)]
-    return outcomes, model.state_dict()
+    return Stepper(recipe, workload, parallel, collective, STEPS, SAMPLES, device), model
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +100,20 @@ def test_a_step_knows_the_keys_of_all_its_micro_batches(folder: str) -> None:
     for step, outcome in enumerate(outcomes):
         numbers = range(step * MICRO_BATCHES, (step + 1) * MICRO_BATCHES)
         assert outcome.fingerprints == tuple(fingerprint(reader.keys(number)) for number in numbers)
+
+
+def test_a_step_whose_gradient_is_no_number_changes_nothing(tmp_path: Path) -> None:
+    stepper, model, batches = single(write_shards(str(tmp_path), SAMPLES))
+    stepper.run(0, batches(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moments = [value.clone() for state in stepper.optimizer.state.values() for value in state.values()]
+    broken = batches(1)
+    broken[2].features["image"][0] = np.nan
+    outcome = stepper.run(1, broken)
+    assert not outcome.finite
+    assert math.isnan(outcome.metrics["loss"])
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    left = [value for state in stepper.optimizer.state.values() for value in state.values()]
+    assert all(torch.equal(one, other) for one, other in zip(left, moments, strict=True))
+    assert stepper.run(2, batches(2)).finite

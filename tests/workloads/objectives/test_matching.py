@@ -52,3 +52,11 @@ def test_loss_wants_the_first_third_to_match() -> None:
     right = torch.tensor([[-9.0, 9.0], [9.0, -9.0], [9.0, -9.0]])
     assert float(matching_loss(right)) == pytest.approx(0, abs=1e-6)
     assert float(matching_loss(-right)) == pytest.approx(18, abs=1e-6)
+
+
+def test_scores_that_are_no_numbers_leave_something_to_draw_from() -> None:
+    logits_BB = torch.tensor([[1.0, torch.nan, torch.inf], [torch.nan] * 3, [-torch.inf, -torch.inf, 0.0]])
+    weights_BB = negative_weights(logits_BB, hard=True)
+    assert torch.isfinite(weights_BB).all()
+    torch.testing.assert_close(weights_BB.sum(1), torch.ones(3))
+    assert weights_BB.diagonal().tolist() == [0.0, 0.0, 0.0]

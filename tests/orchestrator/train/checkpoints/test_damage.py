@@ -9,8 +9,10 @@ from saving import ALL, alone, assert_holds, moments_of, save_by, state_of, tens
 from orchestrator.storage.location import StorageError, locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
+from orchestrator.train.checkpoints.listing import Condition, list_checkpoints
 from orchestrator.train.checkpoints.loading import load_checkpoint, load_extra, load_newest, load_state, newest_state
 from orchestrator.train.checkpoints.sealed import seal
+from orchestrator.train.checkpoints.verifying import verify
 from orchestrator.train.checkpoints.writer import CheckpointWriter
 
 FILES = (
@@ -155,6 +157,40 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(hooked: Hoo
     hooked.on_read = prune
     assert_holds(load_newest(run), 1)
     assert not newest.exists()
+
+
+@pytest.mark.parametrize(("file", "read"), [("manifest.json", 2), ("state-first-1.json", 1)])
+def test_a_checkpoint_that_is_pruned_while_it_is_verified_is_no_finding(
+    hooked: HookedStorage, file: str, read: int
+) -> None:
+    run = RunFolder(hooked.location("run"))
+    for step in (1, 2):
+        save_by(1, run, step)
+    found = verify(run)
+    newest, opened = run.checkpoints / "step-00000002", list[str]()
+
+    def prune(path: str) -> None:
+        opened.append(path)
+        if path.endswith(f"step-00000002/{file}") and opened.count(path) == read:
+            hooked.on_read = lambda path: None
+            newest.delete()
+
+    hooked.on_read = prune
+    assert [verdict.entry.step for verdict in found] == [1]
+    assert not newest.exists()
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_listed_is_incomplete(hooked: HookedStorage) -> None:
+    run = RunFolder(hooked.location("run"))
+    save_by(1, run, 1)
+
+    def prune(path: str) -> None:
+        if path.endswith("manifest.json"):
+            hooked.on_read = lambda path: None
+            (run.checkpoints / "step-00000001").delete()
+
+    hooked.on_read = prune
+    assert [entry.condition for entry in list_checkpoints(run)] == [Condition.INCOMPLETE]
 
 
 def test_a_newer_version_ends_the_search(run: RunFolder) -> None:

@@ -1,0 +1,65 @@
+"""Orders go down, news come up, and the clock of the last step runs; the channel without its actor."""
+
+from orchestrator.train.channel import Channel, Record
+from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.incidents import Attempt, Fault
+from orchestrator.train.recovery.order import Order
+
+DONE = {"forward_backward": 1.0}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_an_order_to_leave_ends_with_the_attempt_and_one_to_stop_does_not() -> None:
+    channel = Channel()
+    assert channel.begin(0, 2) == 1
+    assert channel.publish(Record(0, seconds=DONE)) is Order.GO_ON
+    channel.request(Order.LEAVE)
+    assert channel.publish(Record(1, seconds=DONE)) is Order.LEAVE
+    channel.leave()
+    assert channel.has_left()
+    assert channel.begin(2, 2) == 2
+    assert not channel.has_left()
+    assert channel.publish(Record(2, seconds=DONE)) is Order.GO_ON
+    channel.request(Order.STOP)
+    channel.request(Order.LEAVE)
+    assert channel.publish(Record(3, seconds=DONE)) is Order.STOP
+    channel.begin(4, 1)
+    assert channel.publish(Record(4, seconds=DONE)) is Order.STOP
+
+
+def test_only_steps_and_starts_count_as_life() -> None:
+    clock = Clock()
+    channel = Channel(clock)
+    clock.now_s = 160.0
+    assert channel.quiet_s() == 60.0
+    channel.workers_started()
+    assert (channel.quiet_s(), channel.next_step()) == (0.0, None)
+    channel.begin(5, 2)
+    clock.now_s = 170.0
+    channel.publish(Record(5))  # another worker's skipped samples
+    assert (channel.quiet_s(), channel.next_step()) == (10.0, 5)
+    channel.publish(Record(5, seconds=DONE))
+    assert (channel.quiet_s(), channel.next_step()) == (0.0, 6)
+
+
+def test_news_come_in_order_and_once() -> None:
+    channel, fault = Channel(), Fault(Diagnosis(FailureKind.HUNG, Budget.MACHINE_FAULTS, "quiet"), 1)
+    channel.begin(0, 2)
+    channel.publish(Record(0, seconds=DONE))
+    channel.fault(fault)
+    channel.lacks_machines()
+    channel.lacks_machines()
+    first, second, third, fourth = channel.drain()
+    assert (first, second, third) == (Attempt(1, 0, 2), Record(0, seconds=DONE), fault)
+    assert isinstance(fourth, str)
+    assert channel.drain() == []
+    channel.workers_started()
+    channel.lacks_machines()
+    assert len(channel.drain()) == 1

@@ -122,7 +122,7 @@ class Scene:
         return Outcome(fault, None, self._gap_s(began_s, on))
 
     def preemption(self, fault: Fault) -> Outcome:
-        """Give notice for a node through the watcher, and take it away when the time is up."""
+        """Give notice for a node through the watcher, and take it away when the run has left it or the time is up."""
         node = self._node(fault)
         notice = self.scratch / f"notice-{fault.step}"
         notice.write_text(json.dumps({"deadline_s": NOTICE_S, "reason": "chaos"}))
@@ -136,7 +136,8 @@ class Scene:
             timeout=NOTICE_S,
         )
         drained_s = time.time()
-        self._until(struck_s + NOTICE_S)
+        while not self._is_on_again(struck_s) and time.time() < struck_s + NOTICE_S:
+            time.sleep(LOOK_EVERY_S)
         self.cluster.lose(node)
         told = self._await(struck_s, ("preempted: ",), "the preemption was told", 0.0)
         on = self._await(told.time_s, ON_AGAIN, "training went on after a preemption", 0.0)
@@ -212,6 +213,10 @@ class Scene:
 
         return self.training.wait(look, LIMIT_S + more_s, what)
 
+    def _is_on_again(self, since_s: float) -> bool:
+        said = (line.said for line in self.training.lines if line.said and line.time_s >= since_s)
+        return any(one.startswith(ON_AGAIN) for one in said)
+
     def _gap_s(self, since_s: float, until: Line) -> float:
         """Return the longest time without a step, from a moment until a line."""
         steps = [line.time_s for line in self.training.lines if line.step is not None and line.time_s > since_s]
@@ -222,11 +227,15 @@ class Scene:
         return max(line.time_s for line in self.training.lines if line.step is not None and line.time_s <= before_s)
 
     def _worker(self, fault: Fault) -> Worker:
-        workers = self.cluster.workers()
+        if not (workers := self.cluster.workers()):
+            raise TrainingEndedError(f"{fault.kind}: there is no worker any more; the run is too short for its faults.")
         return workers[int(fault.draw * len(workers))]
 
     def _node(self, fault: Fault) -> str:
-        nodes = self.cluster.nodes_with_workers()
+        if not (nodes := self.cluster.nodes_with_workers()):
+            raise TrainingEndedError(
+                f"{fault.kind}: no node has a worker any more; the run is too short for its faults."
+            )
         return nodes[int(fault.draw * len(nodes))]
 
     def _flip(self, draw: float) -> None:

@@ -16,8 +16,8 @@ SCRIPT = Path(__file__).with_name("chaos_nodes.py")
 WATCHFUL = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "5",
     "RAY_worker_niceness": "0",
 }
 """Ray's own values take up to 15 seconds to notice that a machine is gone, and let everybody else go first."""

@@ -52,7 +52,7 @@ BY_WORDS: tuple[tuple[str, Verdict], ...] = (
     (r"running low on memory", OUT_OF_MEMORY),
     (r"(?i)\b(cuda|hip)\b.*out of memory|_STATUS_ALLOC_FAILED", OUT_OF_GPU_MEMORY),
     (r"(?i)uncorrectable|ECC error|fallen off the bus|NVLink", GPU_FAULT),
-    (r"(?i)its node has died", replace(CONNECTION_LOST, kind=FailureKind.NODE_LOST)),
+    (r"(?i)its node has died|node specified .* doesn't exist", replace(CONNECTION_LOST, kind=FailureKind.NODE_LOST)),
     (r"(?i)timed out (waiting|after)|wait timeout|collective operation timeout|socket timeout", WAITED_IN_VAIN),
     (r"(?i)by peer|connection (was )?(closed|reset|refused|aborted)|broken pipe|socket closed", CONNECTION_LOST),
     (r"(?i)pair closure|remote process|communicator was aborted|ncclRemoteError|ncclSystemError", CONNECTION_LOST),

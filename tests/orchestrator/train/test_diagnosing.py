@@ -31,6 +31,10 @@ NODE_GONE = (
     "The actor died because its node has died. Node Id: fced2207\n"
     "\tthe actor's node was terminated unexpectedly: health check failed due to missing too many heartbeats"
 )
+PINNED_TO_IT = (
+    "The actor is not schedulable: The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is "
+    "infeasible, and soft=False was specified."
+)
 LOW = "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: b0c1) was 9"
 RESET = "[/pytorch/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:56192: Connection reset by peer. Check"
 TIMED_OUT = "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation"
@@ -99,6 +103,7 @@ PREEMPTED = lost(died("Actor died by preemption.", NodeDeathInfo.AUTOSCALER_DRAI
         (lost(of_ray.ActorUnavailableError("rpc failed", None)), FailureKind.WORKER_LOST),
         (lost(died(NODE_GONE)), FailureKind.NODE_LOST),
         (of_ray.NodeDiedError("node b0c1 is gone"), FailureKind.NODE_LOST),
+        (of_ray.ActorUnschedulableError(PINNED_TO_IT), FailureKind.NODE_LOST),
         (lost(of_ray.OutOfMemoryError(LOW)), FailureKind.OUT_OF_MEMORY),
         (PREEMPTED, FailureKind.PREEMPTED),
         (RuntimeError(TIMED_OUT), FailureKind.HUNG),
@@ -128,6 +133,7 @@ def test_one_error_alone(error: Exception, kind: FailureKind) -> None:
         ),
         (lost(died(KILLED)), Budget.MACHINE_FAULTS),
         (lost(died(NODE_GONE)), Budget.MACHINE_FAULTS),
+        (of_ray.ActorUnschedulableError(PINNED_TO_IT), Budget.MACHINE_FAULTS),
         (RuntimeError(RESET), Budget.MACHINE_FAULTS),
         (of_ray.OutOfMemoryError(LOW), Budget.MACHINE_FAULTS),
         (of_train.WorkerHealthCheckTimeoutError("hangs"), Budget.MACHINE_FAULTS),

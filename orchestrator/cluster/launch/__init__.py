@@ -1,0 +1,1 @@
+"""Starting, reaching and ending clusters."""

@@ -35,6 +35,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ import click
 from chaos_cluster import ChaosCluster, own_cluster, users_cluster
 from chaos_faults import ON_AGAIN, Outcome, Scene
 from chaos_leftovers import MARK, Before
-from chaos_measure import loss_difference, measure, run_folder
+from chaos_measure import Figures, loss_difference, measure, run_folder
 from chaos_schedule import Fault, Kind, ScheduleError, schedule
 from chaos_scope import Scope
 from chaos_setting import Setting, built_in, nodes_for, own_scale
@@ -123,50 +124,85 @@ def _both_runs(
     """Return the figures, and what is left of the runs while the cluster is still there."""
     from orchestrator.train.plan import make_plan
 
-    name = os.environ[MARK][:6]
-    own = () if address is not None else own_scale(setting.named(name, ()))
-    steps = make_plan(setting.named(name, own)).steps
-    every = setting.named(name, own).recipe.checkpoint.every_steps
-    nodes = nodes_for(setting.named(name, own).recipe.scale.most_workers)
+    name = f"run-{os.environ[MARK][:6]}"
+    own = (f"scale.address={address}",) if address is not None else own_scale(setting.named(name, ()))
+    resolved = setting.named(name, own)
+    steps, every = make_plan(resolved).steps, resolved.recipe.checkpoint.every_steps
+    nodes = nodes_for(resolved.recipe.scale.most_workers)
     drawn = schedule(seed, faults, kinds, range(every + 1, steps - every), nodes)
     settings = dict(setting.environment) | {"TMPDIR": str(scratch / "tmp")}
     cluster = stack.enter_context(
         own_cluster(nodes.first, 1, settings) if address is None else users_cluster(address, settings)
     )
     there = cluster.left()
-    runs = []
-    outcomes: list[Outcome] = []
-    lingering: list[str] = []
-    for kind, strikes in (("undisturbed", ()), ("chaos", drawn)):
-        resolved = setting.named(f"{kind}-{name}", (*own, "stream.audit=true", f"scale.address={cluster.address}"))
-        scene = _scene(stack, setting, cluster, resolved, scratch)
-        scene.training.start()
-        outcomes += [_strike(scene, fault) for fault in strikes]
-        seconds = scene.training.finish(LIMIT_S)
-        runs.append((measure(resolved), seconds, scene.training))
-        lingering += scene.lingering
-        click.echo(f"{kind}: {steps} steps in {seconds:.0f} s", err=True)
-    (plain, plain_s, _), (disturbed, disturbed_s, training) = runs
-    done = [line.step for line in training.lines if line.step is not None]
-    figures = {
+    runs = [
+        _run(stack, setting, cluster, setting.named(f"{kind}-{name}", (*own, *_audited_on(cluster))), scratch, strikes)
+        for kind, strikes in (("undisturbed", ()), ("chaos", drawn))
+    ]
+    left = [one for run in runs for one in run.lingering] + [one for one in cluster.left() if one not in there]
+    return _figures(*runs, steps) | {"seed": seed}, left
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is over.
+
+    Args:
+        figures: what its files and MLflow hold.
+        seconds: how long it took.
+        done: the steps in the order in which they were done.
+        outcomes: what became of its faults.
+        lingering: processes that should have gone.
+    """
+
+    figures: Figures
+    seconds: float
+    done: tuple[int, ...]
+    outcomes: tuple[Outcome, ...]
+    lingering: tuple[str, ...]
+
+
+def _run(
+    stack: ExitStack,
+    setting: Setting,
+    cluster: ChaosCluster,
+    resolved: ResolvedRecipe,
+    scratch: Path,
+    faults: Sequence[Fault],
+) -> Run:
+    scene = _scene(stack, setting, cluster, resolved, scratch)
+    training = scene.training
+    training.start()
+    outcomes = tuple(_strike(scene, fault) for fault in faults)
+    seconds = training.finish(LIMIT_S)
+    done = tuple(line.step for line in training.lines if line.step is not None)
+    click.echo(f"{resolved.recipe.name}: {len(set(done))} steps in {seconds:.0f} s", err=True)
+    return Run(measure(resolved), seconds, done, outcomes, tuple(scene.lingering))
+
+
+def _figures(undisturbed: Run, disturbed: Run, steps: int) -> dict[str, Any]:
+    outcomes = disturbed.outcomes
+    return {
         "faults": len(outcomes),
         "kinds": sorted({outcome.fault.kind for outcome in outcomes}),
-        "steps_lost": len(done) - len(set(done)),
-        "duplicates": disturbed.duplicates,
-        "gaps": disturbed.gaps,
-        "mlflow_duplicates": disturbed.mlflow_duplicates,
+        "steps_lost": len(disturbed.done) - len(set(disturbed.done)),
+        "duplicates": disturbed.figures.duplicates,
+        "gaps": disturbed.figures.gaps,
+        "mlflow_duplicates": disturbed.figures.mlflow_duplicates,
         "leftovers": [],
         "detection_s_max": _largest([one.detection_s for one in outcomes if one.detection_s is not None]),
         "recovery_s_max": _largest([one.recovery_s for one in outcomes]),
-        "goodput": round(plain_s / disturbed_s, 3),
-        "loss_difference_max": loss_difference(plain, disturbed, steps),
+        "goodput": round(undisturbed.seconds / disturbed.seconds, 3),
+        "loss_difference_max": loss_difference(undisturbed.figures, disturbed.figures, steps),
         "untold": [f"{one.fault.kind} at step {one.fault.step}" for one in outcomes if not one.told],
         "steps": steps,
-        "seed": seed,
-        "undisturbed_s": round(plain_s, 1),
-        "disturbed_s": round(disturbed_s, 1),
+        "undisturbed_s": round(undisturbed.seconds, 1),
+        "disturbed_s": round(disturbed.seconds, 1),
     }
-    return figures, lingering + [one for one in cluster.left() if one not in there]
+
+
+def _audited_on(cluster: ChaosCluster) -> tuple[str, ...]:
+    return ("stream.audit=true", f"scale.address={cluster.address}")
 
 
 def _scene(stack: ExitStack, setting: Setting, cluster: ChaosCluster, resolved: ResolvedRecipe, scratch: Path) -> Scene:

@@ -39,6 +39,7 @@ def main() -> None:
     Everything that was opened is closed by then, so the process leaves at once: threads of the libraries now and then
     abort the interpreter's own way out, which would hide the exit code.
     """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()

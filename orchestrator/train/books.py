@@ -123,9 +123,11 @@ class Books:
             log.add(line)
         log.flush()
         kept = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
+        endpoint = self._plan.recipe.storage.endpoint
+        command = f"fuseray sync {self._plan.run.root.uri}" + (f" --endpoint {endpoint}" if endpoint else "")
         self._display.message(
             f"MLflow did not answer until the end of the run; it lacks {', '.join(kept)}. Nothing is lost: "
-            f"`fuseray sync {self._plan.run.root.uri}` brings them there when it is back."
+            f"`{command}` brings them there when it is back."
         )
 
     def _enter_record(self, record: Record) -> None:

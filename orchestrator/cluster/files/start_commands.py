@@ -12,7 +12,7 @@ TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105
 HOMES = ("~/", "$HOME/", "${HOME}/")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STARTS = re.compile(r"\bray\s+start\b")
-ASKS_FOR_TOKEN = re.compile(r"\bRAY_AUTH_MODE=[\"']?token\b[\"']?")
+AUTH_MODE = re.compile(r"\bRAY_AUTH_MODE=[\"']?(\w*)")
 DASHBOARD_HOST = re.compile(r"--dashboard-host[=\s]\s*[\"']?([^\s\"';]+)")
 TOKEN_IN_COMMAND = re.compile(r"\bRAY_AUTH_TOKEN=(?!\$)")
 TOKEN_PATH = re.compile(r"\bRAY_AUTH_TOKEN_PATH=[\"']?([^\s\"';]+)")
@@ -27,16 +27,11 @@ def check_start_commands(values: dict[str, Any], faults: Faults) -> None:
         if not starts:
             faults.add((key,), "must hold a `ray start`; Ray's own commands know neither token nor loopback")
         for index, text in starts:
-            before = str(text)[: _first_start(str(text))]
-            if not ASKS_FOR_TOKEN.search(before):
+            modes = AUTH_MODE.findall(STARTS.split(str(text))[0])
+            if modes[-1:] != ["token"]:
                 faults.add((key, index), f"starts Ray open to anyone who reaches the machine; {ADD_MODE}")
     _check_head(values, faults)
     _check_token(values, faults)
-
-
-def _first_start(text: str) -> int:
-    found = STARTS.search(text)
-    return found.start() if found else 0
 
 
 def _check_head(values: dict[str, Any], faults: Faults) -> None:

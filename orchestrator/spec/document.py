@@ -51,7 +51,7 @@ class Document:
         """
         documents = cls.parse_all(text, origin)
         if len(documents) != 1:
-            raise SpecError(f"{origin}: must be one mapping of keys to values, found {len(documents)} documents.")
+            raise SpecError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
         return documents[0]
 
     @classmethod

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 from orchestrator.cluster.files.faults import Faults, listing, mapping
 
 HEAD, WORKER = "head_start_ray_commands", "worker_start_ray_commands"
 TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105
-HOMES = ("~/", "$HOME/", "${HOME}/")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STARTS = re.compile(r"\bray\s+start\b")
 AUTH_MODE = re.compile(r"\bRAY_AUTH_MODE=[\"']?(\w*)")
 DASHBOARD_HOST = re.compile(r"--dashboard-host[=\s]\s*[\"']?([^\s\"';]+)")
 TOKEN_IN_COMMAND = re.compile(r"\bRAY_AUTH_TOKEN=(?!\$)")
-TOKEN_PATH = re.compile(r"\bRAY_AUTH_TOKEN_PATH=[\"']?([^\s\"';]+)")
 ADD_MODE = "put `export RAY_AUTH_MODE=token;` before `ray start` in the same command"
+
+
+def check_quotes(values: dict[str, Any], faults: Faults) -> None:
+    """Note commands that end inside a quote, as one does that YAML cut off at a ` #`."""
+    for key in values:
+        for index, command in enumerate(listing(values[key]) if key.endswith("_commands") else []):
+            try:
+                shlex.split(str(command))
+            except ValueError:
+                said = "ends inside a quote; YAML takes ` #` for a comment unless the command is a block (`- >-`)"
+                faults.add((key, index), said)
 
 
 def check_start_commands(values: dict[str, Any], faults: Faults) -> None:
@@ -58,19 +68,10 @@ def _check_token(values: dict[str, Any], faults: Faults) -> None:
     for key, index, text in commands:
         if TOKEN_IN_COMMAND.search(text):
             faults.add((key, index), f"holds the token itself; bring it as a file: `{TOKEN_FILE}: {TOKEN_FILE}`")
-    mounted = {_from_home(str(path)) for path in mapping(values.get("file_mounts"))}
-    named = {_from_home(path) for _, _, text in commands for path in TOKEN_PATH.findall(text)}
-    wanted = named or {TOKEN_FILE}
-    if not wanted <= mounted and not any(path.endswith("/.ray/auth_token") for path in mounted):
+    mounted = mapping(values.get("file_mounts"))
+    if not any(str(path) == TOKEN_FILE or str(path).endswith(TOKEN_FILE.removeprefix("~")) for path in mounted):
         faults.add(
             ("file_mounts",),
             f"no machine gets the cluster's token; add `{TOKEN_FILE}: {TOKEN_FILE}` under file_mounts "
             "(`fuseray up` makes the file)",
         )
-
-
-def _from_home(path: str) -> str:
-    for home in HOMES:
-        if path.startswith(home):
-            return "~/" + path.removeprefix(home)
-    return path

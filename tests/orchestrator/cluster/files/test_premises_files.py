@@ -35,14 +35,6 @@ def read(folder: Path, text: str) -> tuple[NodeGroup, ...]:
     return read_cluster(path).groups
 
 
-def fault(folder: Path, old: str, new: str) -> str:
-    assert old in SAMPLE
-    with pytest.raises(RecipeError) as caught:
-        read(folder, SAMPLE.replace(old, new))
-    (finding,) = caught.value.findings
-    return str(finding).removeprefix(f"{folder}/")
-
-
 def test_what_the_start_commands_say_is_believed(tmp_path: Path) -> None:
     head, workers = read(tmp_path, SAMPLE)
     assert (head.fewest, head.most, head.cpus, head.gpus, head.head) == (1, 1, 4, 0, True)
@@ -92,8 +84,10 @@ def test_a_fault_is_named_with_its_line(old: str, new: str, said: str, tmp_path:
     assert any(said in str(finding) for finding in caught.value.findings), str(caught.value)
 
 
-def test_the_token_may_be_elsewhere_if_ray_is_told(tmp_path: Path) -> None:
-    elsewhere = SAMPLE.replace("~/.ray/auth_token: ~", "/etc/ray/token: ~")
-    told = elsewhere.replace("RAY_AUTH_MODE=token;", "RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/etc/ray/token;")
-    assert read(tmp_path, told)
-    assert "no machine gets the cluster's token" in fault(tmp_path, "~/.ray/auth_token: ~", "/etc/ray/token: ~")
+def test_the_token_has_to_be_where_ray_and_jobs_look_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "cellar.yaml"
+    path.write_text(SAMPLE.replace("~/.ray/auth_token: ~", "/home/me/.ray/auth_token: ~"))
+    assert read_cluster(path).name == "cellar"
+    path.write_text(SAMPLE.replace("~/.ray/auth_token: ~", "/etc/ray/token: ~"))
+    with pytest.raises(RecipeError, match="no machine gets the cluster's token"):
+        read_cluster(path)

@@ -74,6 +74,12 @@ WRONG = {
         "spec.authOptions: Ray would be open to every pod; add `authOptions: {mode: token}`",
     ),
     "no authentication": ("    mode: token\n", "    mode: disabled\n", "mode: disabled", "write `mode: token`"),
+    "tokens of Kubernetes": (
+        "    mode: token\n",
+        "    mode: token\n    enableK8sTokenAuth: true\n",
+        "enableK8sTokenAuth",
+        "leave this out, and KubeRay makes a token",
+    ),
     "another Ray": (
         "  rayVersion: 2.60.0\n",
         "  rayVersion: 2.41.0\n",

@@ -148,6 +148,12 @@ WRONG_AWS = {
         "  - >-",
         "holds the token itself",
     ),
+    "a command that YAML cuts off": (
+        "  - test -x ~/fuseray/env/bin/python",
+        "  - echo 'a  # b' >> ~/.bashrc\n  - test -x ~/fuseray/env/bin/python",
+        "echo 'a  # b'",
+        "setup_commands.1: ends inside a quote; YAML takes ` #` for a comment",
+    ),
     "no label": (
         GPU_LABELS,
         "    labels: {ray.io/market-type: spot}\n",

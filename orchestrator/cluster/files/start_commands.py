@@ -20,8 +20,8 @@ ADD_MODE = "put `export RAY_AUTH_MODE=token;` before `ray start` in the same com
 
 def check_quotes(values: dict[str, Any], faults: Faults) -> None:
     """Note commands that end inside a quote, as one does that YAML cut off at a ` #`."""
-    for key in values:
-        for index, command in enumerate(listing(values[key]) if key.endswith("_commands") else []):
+    for key, commands in values.items():
+        for index, command in enumerate(listing(commands) if key.endswith("_commands") else []):
             try:
                 shlex.split(str(command))
             except ValueError:

@@ -13,6 +13,10 @@ TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STARTS = re.compile(r"\bray\s+start\b")
 AUTH_MODE = re.compile(r"\bRAY_AUTH_MODE=[\"']?(\w*)")
+HANDED_ON = re.compile(
+    r"\bexport\b[^;&|\n]*\bRAY_AUTH_MODE=|\bset -a\b.*\bRAY_AUTH_MODE=|\bRAY_AUTH_MODE=[^;&|\n]*$", re.DOTALL
+)
+"""The variable reaches `ray start`: exported, set while all are exported, or written in front of it."""
 DASHBOARD_HOST = re.compile(r"--dashboard-host[=\s]\s*[\"']?([^\s\"';]+)")
 TOKEN_IN_COMMAND = re.compile(r"\bRAY_AUTH_TOKEN=(?!\$)")
 ADD_MODE = "put `export RAY_AUTH_MODE=token;` before `ray start` in the same command"
@@ -37,11 +41,14 @@ def check_start_commands(values: dict[str, Any], faults: Faults) -> None:
         if not starts:
             faults.add((key,), "must hold a `ray start`; Ray's own commands know neither token nor loopback")
         for index, text in starts:
-            modes = AUTH_MODE.findall(STARTS.split(str(text))[0])
-            if modes[-1:] != ["token"]:
+            if not _asks_for_token(STARTS.split(str(text))[0]):
                 faults.add((key, index), f"starts Ray open to anyone who reaches the machine; {ADD_MODE}")
     _check_head(values, faults)
     _check_token(values, faults)
+
+
+def _asks_for_token(before: str) -> bool:
+    return AUTH_MODE.findall(before)[-1:] == ["token"] and HANDED_ON.search(before) is not None
 
 
 def _check_head(values: dict[str, Any], faults: Faults) -> None:

@@ -91,3 +91,27 @@ def test_the_token_has_to_be_where_ray_and_jobs_look_for_it(tmp_path: Path) -> N
     path.write_text(SAMPLE.replace("~/.ray/auth_token: ~", "/etc/ray/token: ~"))
     with pytest.raises(RecipeError, match="no machine gets the cluster's token"):
         read_cluster(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "taken"),
+    [
+        ("export RAY_AUTH_MODE=token;", True),
+        ("export RAY_AUTH_MODE='token' OTHER=1 &&", True),
+        ("set -a; RAY_AUTH_MODE=token; set +a;", True),
+        ("RAY_AUTH_MODE=token OTHER=1", True),
+        ("RAY_AUTH_MODE=token;", False),
+        ("export RAY_AUTH_MODE=disabled;", False),
+        ("export RAY_AUTH_MODE=token; RAY_AUTH_MODE=", False),
+        ("export OTHER=1;", False),
+    ],
+)
+def test_the_token_mode_has_to_reach_ray(setting: str, taken: bool, tmp_path: Path) -> None:
+    path = tmp_path / "cellar.yaml"
+    path.write_text(SAMPLE.replace("export RAY_AUTH_MODE=token;", setting))
+    if taken:
+        assert read_cluster(path).name == "cellar"
+        return
+    with pytest.raises(RecipeError) as caught:
+        read_cluster(path)
+    assert [str(one).count("before `ray start` in the same command") for one in caught.value.findings] == [1, 1]

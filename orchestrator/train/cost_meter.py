@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, Market
 from orchestrator.spec.prices import PriceTable
@@ -20,9 +20,6 @@ from orchestrator.track.metric_log import now_ms
 LOOK_EVERY_S = 5.0
 END_S = 30.0
 """How long the end of a run waits for a store that does not take the record."""
-
-Nodes = Callable[[], Iterable[Mapping[str, Any]]]
-"""Looks at the cluster's nodes, as `ray.nodes()` returns them."""
 
 
 def kinds_of(nodes: Iterable[Mapping[str, Any]], prices: PriceTable | None, owned: bool = False) -> list[Kind]:
@@ -127,15 +124,16 @@ def metering(meter: CostMeter, tell: Callable[[str], None], every_s: float = LOO
 
 
 def _keep_looking(meter: CostMeter, tell: Callable[[str], None], every_s: float, over: threading.Event) -> None:
-    state: Literal["kept", "lost"] = "kept"
+    ends = told = False
     while True:
         try:
             meter.write()
-            state = "kept"
+            told = False
         except StorageError as error:
-            if state == "kept":
+            if not told:
                 tell(f"warning: what the machines cost cannot be written down now: {error} It is tried again.")
-            state = "lost"
-        if over.is_set():
+            told = True
+        if ends:
             return
-        meter.end() if over.wait(every_s) else meter.look()
+        ends = over.wait(every_s)
+        meter.end() if ends else meter.look()

@@ -61,29 +61,44 @@ class FakeGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the cluster.
+
+    Args:
+        time_s: when, in seconds since 1970.
+        machines: how many there are, by what their label says.
+        working: how many of them have CPUs in use.
+    """
+
+    time_s: float
+    machines: dict[str, int]
+    working: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """Which machines were there when.
 
     Args:
-        path: one JSON list a line: seconds since 1970, and how many machines there are by their label.
+        path: a look a line, as JSON.
     """
 
     path: Path
 
-    def looks(self) -> list[tuple[float, dict[str, int]]]:
+    def looks(self) -> list[Look]:
         """Return all looks so far."""
         lines = self.path.read_text().splitlines(keepends=True)
-        return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
+        return [Look(*json.loads(line)) for line in lines if line.endswith("\n")]
 
     def now(self) -> dict[str, int]:
         """Return how many machines there are of each kind, none before the first look."""
         looks = self.looks()
-        return looks[-1][1] if looks else {}
+        return looks[-1].machines if looks else {}
 
-    def changes(self) -> list[tuple[float, dict[str, int]]]:
-        """Return the looks that found something new."""
+    def changes(self) -> list[Look]:
+        """Return the looks that found other machines than the look before."""
         looks = self.looks()
-        return [look for before, look in zip([(0.0, {}), *looks], looks, strict=False) if before[1] != look[1]]
+        return [look for number, look in enumerate(looks) if number == 0 or look.machines != looks[number - 1].machines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +205,8 @@ def _config(groups: Sequence[FakeGroup], head_cpus: int, idle_s: float, address:
             "launch_multiple": True,
             "gcs_address": address,
         },
-        **dict.fromkeys(("auth", "docker", "file_mounts"), {}),
-        **dict.fromkeys(COMMANDS, []),
+        **{key: {} for key in ("auth", "docker", "file_mounts")},
+        **{key: [] for key in COMMANDS},
         "head_node_type": "ray.head.default",
         "available_node_types": {"ray.head.default": head} | types,
     }
@@ -250,13 +265,20 @@ def _session(pid: int) -> int | None:
 
 
 def _watch(address: str) -> None:
-    """Print every second how many machines of each kind there are, until standard input is closed."""
+    """Print every second which machines there are and which of them work, until standard input is closed."""
     import ray
 
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     while not select.select([sys.stdin], [], [], 1.0)[0]:
-        names = [node["Labels"].get(MACHINE_LABEL, "") for node in ray.nodes() if node["Alive"]]
-        print(json.dumps([time.time(), dict(Counter(names))]), flush=True)
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        free = ray._private.state.available_resources_per_node()
+        names = {node_id: node["Labels"].get(MACHINE_LABEL, "") for node_id, node in nodes.items()}
+        busy = [
+            names[node_id]
+            for node_id, node in nodes.items()
+            if free.get(node_id, {}).get("CPU", 0.0) < node["Resources"]["CPU"]
+        ]
+        print(json.dumps([time.time(), Counter(names.values()), Counter(busy)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -268,6 +268,8 @@ def _watch(address: str) -> None:
     """Print every second which machines there are and which of them work, until standard input is closed."""
     import ray
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # where Ray says what nobody asked
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     while not select.select([sys.stdin], [], [], 1.0)[0]:
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -278,7 +280,7 @@ def _watch(address: str) -> None:
             for node_id, node in nodes.items()
             if free.get(node_id, {}).get("CPU", 0.0) < node["Resources"]["CPU"]
         ]
-        print(json.dumps([time.time(), Counter(names.values()), Counter(busy)]), flush=True)
+        print(json.dumps([time.time(), Counter(names.values()), Counter(busy)]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

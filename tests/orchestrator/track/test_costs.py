@@ -1,7 +1,8 @@
-"""What a run's machines cost is arithmetic over periods; nothing is charged twice, and nothing is lost over a restart."""
+"""What a run's machines cost is arithmetic over periods; nothing is charged twice, or lost over a restart."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,5 @@ def test_the_end_of_the_curve_is_the_total(looks: list[tuple[int, int, int]]) ->
 
 
 def _without_zeros(start: Start) -> Start:
-    from dataclasses import replace
-
     periods = (replace(one, nodes={kind: count for kind, count in one.nodes.items() if count}) for one in start.periods)
     return replace(start, periods=tuple(periods))

@@ -23,6 +23,8 @@ from orchestrator.track.cost_files import read_starts
 from orchestrator.track.tracked_run import TrackedRun
 
 IDLE_S = 8.0
+WISHES_LAPSE_S = 180.0
+"""So long a machine would stay that somebody asked for and did not take back."""
 RECIPE = """\
 workload: albef
 batch: {micro_batches: 2, micro_batch_size: 8}
@@ -89,20 +91,18 @@ def test_a_run_gets_the_machines_that_it_needs_and_gives_them_back(cluster: Auto
             def await_(what: str, seen: Callable[[], bool]) -> None:
                 _await(what, lambda: _running(process, said) and seen(), said, timeline)
 
-            await_("the run trains", lambda: "step 11/" in said.read_text())
-            await_(
-                "the run grows", lambda: "1 -> 2 workers" in said.read_text() or "on with 2 workers" in said.read_text()
-            )
+            await_("the run trains", lambda: "step 1/" in said.read_text())
+            await_("the run grows", lambda: "on with 2 workers" in said.read_text())
             await_("a machine decodes", lambda: any("decode" in look.working for look in timeline.looks()))
             process.send_signal(signal.SIGINT)
-            assert process.wait(120) == 130, said.read_text()
+            assert process.wait(240) == 130, said.read_text()
         ended_s = time.time()
         _await("no machine is left", lambda: timeline.now() == {"head": 1}, said, timeline)
         gone_s = timeline.changes()[-1].time_s - ended_s
     text = said.read_text()
     print(json.dumps([[round(one.time_s - ended_s, 1), one.machines] for one in timeline.changes()]), text, sep="\n")
     assert text.index("waiting for machines: have 1 machines with 1 CPUs, asked for 1 x 2 CPUs") < text.index("step 1/")
-    assert gone_s < 4 * IDLE_S
+    assert gone_s < WISHES_LAPSE_S / 2
     _check_the_books(tmp_path)
 
 
@@ -126,7 +126,7 @@ def _running(process: subprocess.Popen[str], said: Path) -> bool:
     return True
 
 
-def _await(what: str, seen: Callable[[], bool], said: Path, timeline: Timeline, patience_s: float = 120) -> None:
+def _await(what: str, seen: Callable[[], bool], said: Path, timeline: Timeline, patience_s: float = 240) -> None:
     deadline_s = time.monotonic() + patience_s
     while not seen():
         assert time.monotonic() < deadline_s, f"{what}: not seen\n{timeline.changes()}\n{said.read_text()[-3000:]}"

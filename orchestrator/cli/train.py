@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it; SIGTERM ends a run in the same way."""
 
+USED_UP = 3
+"""Exit code when the recipe's budget is used up."""
+
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -28,12 +31,20 @@ INTERRUPTED = 130
     metavar="RUN",
     help="Continue a run where it stopped; 'auto' continues the recipe's own run if there is one.",
 )
+@click.option(
+    "--prices",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A price table of your own, over the one that comes with Fuseray.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the plan; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool) -> None:
+def command(
+    recipe: Path, overrides: tuple[str, ...], resume: str | None, prices: Path | None, dry_run: bool, as_json: bool
+) -> None:
     """Train RECIPE, with single values overridden by KEY.PATH=VALUE.
 
-    Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 130 stopped by a signal with a checkpoint.
+    Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 3 its budget is used up, 130 stopped by
+    a signal; the last two with a checkpoint.
     """
     resolved = load_recipe(recipe, (*overrides, *_resume_overrides(resume)))
 
@@ -51,10 +62,10 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
         outcome = {"status": "FINISHED", "steps_done": start.first_step, **_places(plan)}
         click.echo(json.dumps(outcome) if as_json else f"{plan.run.root.uri}: already finished.")
         return
-    outcome = _train(plan, start, as_json) | _places(plan)
+    outcome = _train(plan, start, prices, as_json) | _places(plan)
     click.echo(json.dumps(outcome) if as_json else _summary(outcome))
     if outcome["status"] == "KILLED":
-        sys.exit(INTERRUPTED)
+        sys.exit(USED_UP if outcome["stopped_by"] else INTERRUPTED)
 
 
 def _resume_overrides(resume: str | None) -> list[str]:
@@ -83,17 +94,27 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     print_plan(plan.describe(), plan.warnings)
 
 
-def _train(plan: Plan, start: Start, quiet: bool) -> dict[str, object]:
+def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
     from orchestrator.cli.terminal import Terminal
     from orchestrator.cluster.preemption.actors import Watchers
+    from orchestrator.spec.prices import read_prices
     from orchestrator.train.driver import run
 
+    table = read_prices(prices)
     notices = plan.recipe.recovery.notices
     watchers = None if notices == "none" else Watchers(notices)
     with Terminal(plan.steps, start.first_step, quiet) as terminal:
         terminal.begin(plan.describe(), plan.warnings, start.first_step)
-        outcome = run(plan, start, terminal, watchers)
-    return {"status": outcome.status, "steps_done": outcome.steps_done}
+        outcome = run(plan, start, terminal, watchers, table)
+    return {
+        "status": outcome.status,
+        "steps_done": outcome.steps_done,
+        "stopped_by": outcome.stopped_by,
+        "usd": round(outcome.spent.usd, 4),
+        "node_hours": round(outcome.spent.node_hours, 4),
+        "hours": round(outcome.spent.hours, 4),
+        "cost": outcome.spent.describe(),
+    }
 
 
 def _places(plan: Plan) -> dict[str, object]:
@@ -106,10 +127,12 @@ def _places(plan: Plan) -> dict[str, object]:
 
 def _summary(values: dict[str, object]) -> str:
     ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"
+    why = f" ({values['stopped_by']})" if values["stopped_by"] else ""
     return "\n".join(
         [
-            f"The run {ending} after {values['steps_done']} steps.",
+            f"The run {ending} after {values['steps_done']} steps.{why}",
             f"  run folder   {values['run_folder']}",
+            f"  cost         {values['cost']}",
             f"  checkpoints  {values['checkpoints']}",
             f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
         ]

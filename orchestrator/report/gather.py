@@ -23,6 +23,9 @@ from orchestrator.report.model import (
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
+from orchestrator.track.cost_curve import Costs
+from orchestrator.track.cost_files import read_starts
+from orchestrator.track.costs import Spent
 from orchestrator.track.tracked_run import Curves, TrackedRun
 
 TIME_PARTS = {
@@ -46,6 +49,7 @@ def gather(run: RunFolder) -> Report:
 
     Raises:
         RunError: there is no such run.
+        CostFileError: the record of its machines is damaged.
         TrackingError: MLflow cannot be reached.
     """
     file = run.read()
@@ -54,7 +58,7 @@ def gather(run: RunFolder) -> Report:
     saved = load_evaluation(run.evaluation)
     return Report(
         run=_run(run, file, tracker),
-        headline=_headline(curves, tracker, file.steps),
+        headline=_headline(curves, tracker, file.steps, Costs(read_starts(run.costs)).spent()),
         curves={name: Curve(tuple(steps), tuple(values)) for name, (steps, values) in curves.items()},
         time={title: sum(curves.get(f"seconds/{part}", ([], []))[1]) for part, title in TIME_PARTS.items()},
         retrieval=saved.evaluation.metrics if saved else {},
@@ -84,7 +88,7 @@ def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
     )
 
 
-def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int) -> Headline:
+def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Spent) -> Headline:
     steps, rates = curves.get("samples_per_s", ([], []))
     started, ended = tracker.times_ms()
     settled = rates[len(rates) // 10 :]
@@ -94,6 +98,9 @@ def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int) -> Headli
         samples=int(sum(curves["samples"][1])) if "samples" in curves else None,
         samples_per_s=sorted(settled)[len(settled) // 2] if settled else None,
         wall_time_s=(ended - started) / 1000 if ended else None,
+        usd=spent.usd if spent.node_seconds else None,
+        node_hours=spent.node_hours if spent.node_seconds else None,
+        unpriced_node_hours=spent.unpriced_node_hours,
     )
 
 

@@ -22,7 +22,7 @@ class Tile:
 
 def tiles(report: Report) -> list[Tile]:
     """Return the headline figures that the report's data can give."""
-    return [*_loss(report), *_recall(report), *_pace(report), *_extent(report)]
+    return [*_loss(report), *_recall(report), *_pace(report), *_extent(report), *_cost(report)]
 
 
 def _loss(report: Report) -> Iterator[Tile]:
@@ -53,6 +53,15 @@ def _extent(report: Report) -> Iterator[Tile]:
     headline = report.headline
     if headline.wall_time_s is not None:
         yield Tile("Wall time", duration(headline.wall_time_s), _steps(headline.steps, headline.planned_steps))
+
+
+def _cost(report: Report) -> Iterator[Tile]:
+    headline = report.headline
+    if headline.usd is None or headline.node_hours is None:
+        return
+    unpriced = headline.unpriced_node_hours
+    note = f"{figure(headline.node_hours)} node-hours"
+    yield Tile("Cost", f"{headline.usd:,.2f} USD", f"{note}, {figure(unpriced)} without a price" if unpriced else note)
 
 
 def _steps(steps: int | None, planned: int | None) -> str:

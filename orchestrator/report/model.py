@@ -71,6 +71,9 @@ class Headline:
         samples_per_s: mean training throughput, samples per second.
         wall_time_s: from start to end, seconds.
         parameters: trained parameters.
+        usd: what its machines cost, as far as their prices are known.
+        node_hours: hours of machines.
+        unpriced_node_hours: hours of machines without a known price.
     """
 
     steps: int | None = None
@@ -79,6 +82,9 @@ class Headline:
     samples_per_s: float | None = None
     wall_time_s: float | None = None
     parameters: int | None = None
+    usd: float | None = None
+    node_hours: float | None = None
+    unpriced_node_hours: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

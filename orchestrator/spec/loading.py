@@ -17,7 +17,7 @@ from orchestrator.spec.registry import find_workload
 from orchestrator.spec.validation import unknown_key, validate
 from workloads.contract import Section, WorkloadEntry
 
-FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation")
+FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
 FREE_STREAM_KEYS = (
     "decode_on",
     "decode_threads",

@@ -129,6 +129,11 @@ class ScaleSection(Section):
         "optimiser's state are divided among the workers between the passes of a step (FSDP2).",
     )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
+    machines_wait_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds that a start waits for machines that an autoscaling cluster is to bring.",
+    )
     object_store_mb: int = Field(1024, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
 
     @property
@@ -233,6 +238,13 @@ class RecoverySection(Section):
         raise ValueError("must be none, auto, aws, gcp or file:PATH")
 
 
+class BudgetSection(Section):
+    """How much a run may use in all its starts; then it stops with a checkpoint."""
+
+    usd: float | None = Field(None, gt=0, description="What its machines may cost, by the price table; none: anything.")
+    hours: float | None = Field(None, gt=0, description="Wall time of all its starts together; none: any.")
+
+
 class EvaluationSection(Section):
     """Held-out retrieval during and after training."""
 
@@ -293,6 +305,7 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     recovery: RecoverySection = RecoverySection()
     evaluation: EvaluationSection = EvaluationSection()
+    budget: BudgetSection = BudgetSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
 

@@ -96,6 +96,11 @@ class RunFolder:
         return self.root / "metrics"
 
     @property
+    def costs(self) -> Location:
+        """Holds a file per start of the run: which machines it had, and when."""
+        return self.root / "costs"
+
+    @property
     def events(self) -> Location:
         """What happened besides steps, one JSON object a line."""
         return self.root / "events.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray.data import DataIterator
 
@@ -53,6 +53,8 @@ class Feed:
         ahead: micro-batches held ready.
         broadcast: hands worker 0's iterators to all.
         opening: the first segment, when it was dealt out for this sharing beforehand.
+        decoded_share: tells how much of a segment the readers decode, asked when worker 0 deals it out, since machines
+            come and go; None: as much as the delivery says.
     """
 
     def __init__(
@@ -64,13 +66,16 @@ class Feed:
         ahead: int,
         broadcast: Broadcast,
         opening: Opening | None = None,
+        decoded_share: Callable[[], float] | None = None,
     ) -> None:
         self._delivery = delivery
         self._sharing = sharing
         self._worker = worker
         self._broadcast = broadcast
+        self._decoded_share = decoded_share or (lambda: delivery.decoded_share)
         self._decode = DecodeAhead(delivery.decoder, threads, ahead)
         self._unstarted = sharing.segments()
+        self._dealt: list[list[DataIterator]] = []
         self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
         self._start_next(opening.parts if opening and opening.sharing == sharing else None)
 
@@ -82,10 +87,16 @@ class Feed:
         """
         if self._started and step not in self._started[0][0].steps:
             self._started.pop(0)
+            self._dealt.pop(0)
         segment, micro_batches = self._started[0]
         if step == (segment.steps.start + segment.steps.stop) // 2:
             self._start_next()
         return [self._expect(next(micro_batches, None), number) for number in self._sharing.share(step, self._worker)]
+
+    def close(self) -> None:
+        """End what is being read, and Ray Data's wishes for machines with it; worker 0 is to call it."""
+        for parts in self._dealt:
+            end(parts)
 
     @property
     def waits(self) -> Waits:
@@ -97,8 +108,12 @@ class Feed:
         if segment is None:
             return
         if parts is None:
-            parts = self._broadcast(deal(self._delivery, self._sharing, segment) if self._worker == 0 else None)
+            parts = self._broadcast(self._deal(segment) if self._worker == 0 else None)
+        self._dealt.append(parts)
         self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
+
+    def _deal(self, segment: Segment) -> list[DataIterator]:
+        return deal(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
         if micro_batch is None or micro_batch.number != number:

@@ -37,7 +37,7 @@ def decoded_share(
     """
     if decode_on != "auto":
         return float(decode_on == "readers")
-    readers = sum(node.cpus for node in nodes) - workers * cpus_per_worker
+    readers = max(0.0, sum(node.cpus for node in nodes) - workers * cpus_per_worker)
     in_workers = workers * min(threads, max(cpus_per_worker, 1.0), THREADS_THAT_PAY)
     return readers / (readers + in_workers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray.data
 from ray.data import DataIterator
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.exceptions import RayError
 
 from orchestrator.stream.block import Parcel, Row, pack, unpack
 from orchestrator.stream.decoder import Decoder
@@ -18,6 +20,9 @@ from orchestrator.stream.reader import Reader
 
 TASK_CPUS = 0.5
 """CPUs that a reading task asks for: of two on one CPU, one works while the other is being handed over."""
+
+END_S = 5.0
+"""How long a delivery may take to end by itself."""
 
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
@@ -58,8 +63,14 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
 
 
 def end(parts: list[DataIterator]) -> None:
-    """End what `deal` returned: its coordinator goes, with its tasks and its blocks; once is enough."""
-    ray.kill(parts[0]._coord_actor)  # type: ignore[attr-defined]
+    """End what `deal` returned: its coordinator goes, with its tasks and its blocks; once is enough.
+
+    It is asked to end by itself first, since only then it takes back its wish for machines.
+    """
+    coordinator = parts[0]._coord_actor  # type: ignore[attr-defined]
+    with suppress(RayError):  # it has ended already, or with its machine
+        ray.get(coordinator.shutdown_executor.remote(), timeout=END_S)
+    ray.kill(coordinator)
 
 
 def warm_up(delivery: Delivery, number: int) -> None:

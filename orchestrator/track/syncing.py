@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -40,13 +40,16 @@ class Synced:
     messages: list[str] = field(default_factory=list)
 
 
-def sync_run(run: RunFolder, params: dict[str, Any], points_of: PointsOf) -> Synced:
+def sync_run(
+    run: RunFolder, params: dict[str, Any], points_of: PointsOf, tags: Mapping[str, str] | None = None
+) -> Synced:
     """Publish what MLflow lacks of a run; nothing is published twice, so it may be done again at any time.
 
     Args:
         run: the run.
         params: its recipe, nested.
         points_of: works out what MLflow gets of a step.
+        tags: those that tell of the run as a whole.
 
     Raises:
         TrackingError: MLflow cannot be reached, or has no such run.
@@ -60,7 +63,7 @@ def sync_run(run: RunFolder, params: dict[str, Any], points_of: PointsOf) -> Syn
     events = EventLog(run.events).events
     deliveries: list[Delivery] = [
         Parameters(tracked.connection, refusals, flatten(params)),
-        Tags(tracked.connection, refusals, event_tags(events)),
+        Tags(tracked.connection, refusals, event_tags(events) | dict(tags or {})),
         CatchUp(sender, run.metrics, points_of),
     ]
     if file.status != synced.status_before:

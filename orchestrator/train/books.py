@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped, parse_quarantine
 from orchestrator.track.about import system_tags
+from orchestrator.track.cost_curve import Costs
+from orchestrator.track.costs import cost_tags
 from orchestrator.track.events import Event, EventLog, event_tags
 from orchestrator.track.goodput import busy_seconds
 from orchestrator.track.metric_log import MetricLog, MetricLogError, read_metric_log
@@ -36,13 +38,23 @@ class Books:
         tracker: its MLflow run.
         display: shows progress.
         first_step: where this attempt starts.
+        costs: returns what the run has used, as far as that is known.
     """
 
-    def __init__(self, plan: Plan, file: RunFile, tracker: Tracker, display: Display, first_step: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        file: RunFile,
+        tracker: Tracker,
+        display: Display,
+        first_step: int,
+        costs: Callable[[], Costs] = Costs,
+    ) -> None:
         self._plan = plan
         self._file = file
         self._tracker = tracker
         self._display = display
+        self._costs = costs
         self._skipped: dict[int, Skipped] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
         self._counts = SkippedCounts(self._skipped.values())
         self._figures = self._new_figures(self._counts)
@@ -83,10 +95,16 @@ class Books:
         """Enter why the run failed for good."""
         self._tracker.tags({TAG: tag(failure)})
 
-    def close(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED; a finished run's model goes to MLflow."""
+    def close(self, status: str, stopped_by: str = "") -> None:
+        """End the run; a finished run's model goes to MLflow.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            stopped_by: why it stops before its end, when that was its budget.
+        """
         ended = datetime.now(UTC)
         self._plan.run.write(replace(self._file, status=status, ended=ended.isoformat(timespec="milliseconds")))
+        self._tracker.tags({"stopped_by": stopped_by} | cost_tags(self._costs().spent()))
         if status == "FINISHED":
             self._tracker.copy(self._plan.run.model, "model")
         if self._tracker.set_aside:
@@ -114,7 +132,7 @@ class Books:
         self._tracker.catch_up(self._plan.run.metrics, figures.of_all, stop)
 
     def _new_figures(self, counts: SkippedCounts) -> Figures:
-        return Figures(self._file.created, self._plan.recipe.batch.samples, counts)
+        return Figures(self._file.created, self._plan.recipe.batch.samples, counts, self._costs)
 
     def _keep(self, unsent: Unsent) -> None:
         """Write steps that MLflow did not get into the run's own log, and say how they get into MLflow."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.stream.micro_batch import Skipped
@@ -59,6 +59,7 @@ class Channel:
         self._left = False
         self._alive_s = clock()
         self._lacks_machines = False
+        self._worker_nodes: frozenset[str] = frozenset()
 
     def drain(self) -> list[News]:
         """Return the news since the last call, in order of arrival."""
@@ -90,8 +91,9 @@ class Channel:
         """Take note that the workers have saved and make room."""
         self._left = True
 
-    def workers_started(self) -> None:
-        """Take note that there are new workers, which have not begun yet."""
+    def workers_started(self, nodes: Iterable[str]) -> None:
+        """Take note that there are new workers on these nodes, which have not begun yet."""
+        self._worker_nodes = frozenset(nodes)
         self._next_step, self._lacks_machines = None, False
         self._alive()
 
@@ -108,6 +110,10 @@ class Channel:
     def next_step(self) -> int | None:
         """Return the first step that the present workers have not done; None when they have not begun."""
         return self._next_step
+
+    def worker_nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that the newest workers were started on."""
+        return self._worker_nodes
 
     def has_left(self) -> bool:
         """Return whether the present workers have saved and make room."""

@@ -1,4 +1,4 @@
-"""Runs a plan on Ray and keeps its books: MLflow, quarantine, status. One driver per run."""
+"""Runs a plan on Ray and keeps its books: MLflow, quarantine, status, costs. One driver per run."""
 
 from __future__ import annotations
 
@@ -8,82 +8,95 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.spec.growth import read_growth
+from orchestrator.spec.prices import PriceTable
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.feed import Opening
-from orchestrator.stream.placement import Node, decoded_share
 from orchestrator.stream.segment import Delivery, warm_up
+from orchestrator.track.costs import Kind, Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
+from orchestrator.train.budget import refuse_used_up
 from orchestrator.train.channel import Channel
+from orchestrator.train.claim import Claim
+from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
 from orchestrator.train.display import Display
 from orchestrator.train.failure import explained, failure_of
+from orchestrator.train.growth import largest, least_bundles
 from orchestrator.train.interrupts import stop_on
-from orchestrator.train.plan import Plan, check_machines
+from orchestrator.train.machines import Gathering, Growth, present_decoded_share, present_nodes
+from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session
-from orchestrator.train.recovery.order import Order
+from orchestrator.train.spending import Spending
 from orchestrator.train.start import Start
 from orchestrator.train.trainer import make_trainer
+from orchestrator.train.watching import MachineWatch, Watching
 from orchestrator.train.worker import Assignment
-
-POLL_S = 0.2
-REFRESH_EVERY_POLLS = 25
-"""Looks at the workers for each look at the machines."""
-
-
-class MachineWatch(Protocol):
-    """Looks after all machines of the cluster, those that join later too, and drains those that will be taken away."""
-
-    def start(self) -> None:
-        """Begin; Ray is connected."""
-        ...
-
-    def refresh(self) -> tuple[str, ...]:
-        """Take in machines that joined; return messages for people."""
-        ...
-
-    def stop(self) -> None:
-        """End."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: FINISHED, or KILLED when it was asked to stop."""
+    """How a run ended.
+
+    Args:
+        status: FINISHED, or KILLED when it was asked to stop or its budget is used up.
+        steps_done: steps that are done.
+        spent: what it has used, in all its starts.
+        stopped_by: the key of the budget that is used up, and how far; empty otherwise.
+    """
 
     status: str
     steps_done: int
+    spent: Spent
+    stopped_by: str = ""
 
 
-def run(plan: Plan, start: Start, display: Display, machines: MachineWatch | None = None) -> Outcome:
-    """Train until the plan is done, a signal asks to stop, or something fails for good.
+def run(
+    plan: Plan,
+    start: Start,
+    display: Display,
+    machines: MachineWatch | None = None,
+    prices: PriceTable | None = None,
+) -> Outcome:
+    """Train until the plan is done, a signal asks to stop, the budget is used up, or something fails for good.
 
     Args:
         plan: what to do.
         start: whether this is a new run or the continuation of one.
         display: shows progress.
         machines: looks for notices of preemption; None when nobody in this run does.
+        prices: what machines cost; None when that is not known.
 
     Raises:
+        SpecError: the budget is used up already; nothing was started.
         TrainingError: the run failed; the message says why and where the log is.
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
+    recipe = plan.recipe
+    meter = CostMeter(plan.run.costs, partial(_kinds, prices, owned=recipe.scale.address == "local"))
+    refuse_used_up(recipe.budget, meter.spent(), recipe.name)
     interrupted = threading.Event()
     with stop_on(signal.SIGINT, interrupted):
-        books = _open_books(plan, start, display)
+        books = _open_books(plan, start, display, meter)
+        spending = Spending(meter, recipe.budget, recipe.name, display.message)
         status = "FAILED"
         log = log_folder(plan) / "ray.log"
         try:
             with (
-                ray_session(plan.recipe.scale, os.cpu_count() or 1, log, plan.recipe.recovery),
+                ray_session(recipe.scale, os.cpu_count() or 1, log, recipe.recovery),
                 stop_on(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
+                metering(meter, display.message),
             ):
-                _run_on_ray(plan, start, books, machines, interrupted)
+                spending.begin()
+                if _gather(plan, display, spending, interrupted, prices):
+                    _run_on_ray(plan, start, books, spending, machines, interrupted)
             status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -93,8 +106,9 @@ def run(plan: Plan, start: Start, display: Display, machines: MachineWatch | Non
             books.failed(failure)
             raise explained(failure, plan) from error
         finally:
-            books.close(status)
-    return Outcome(status, books.steps_done)
+            stopped_by = spending.stopped_by if status == "KILLED" else ""
+            books.close(status, stopped_by)
+    return Outcome(status, books.steps_done, meter.spent(), stopped_by)
 
 
 def log_folder(plan: Plan) -> Path:
@@ -104,7 +118,11 @@ def log_folder(plan: Plan) -> Path:
     return Path.home() / ".local" / "state" / "fuseray" / plan.recipe.name
 
 
-def _open_books(plan: Plan, start: Start, display: Display) -> Books:
+def _kinds(prices: PriceTable | None, owned: bool) -> list[Kind]:
+    return kinds_of(ray.nodes(), prices, owned)
+
+
+def _open_books(plan: Plan, start: Start, display: Display, meter: CostMeter) -> Books:
     recipe = plan.recipe
     if start.previous is None:
         tracker = Tracker.start(
@@ -129,38 +147,49 @@ def _open_books(plan: Plan, start: Start, display: Display) -> Books:
         file = replace(start.previous, status="RUNNING", ended="")
         tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, display.message)
     tracker.params(plan.resolved.values())
-    return Books(plan, file, tracker, display, start.first_step)
+    return Books(plan, file, tracker, display, start.first_step, lambda: meter.costs)
+
+
+def _gather(
+    plan: Plan, display: Display, spending: Spending, interrupted: threading.Event, prices: PriceTable | None
+) -> bool:
+    """Wait until the machines are there that the run cannot begin without; return whether they are."""
+    recipe = plan.recipe
+    groups = read_growth(os.environ) if recipe.scale.address != "local" else None
+    growth = None if groups is None else Growth(largest(groups, prices.machines if prices else {}))
+    wish = Claim(f"{plan.run.root.uri} (to begin)", least_bundles(recipe))
+    gathering = Gathering(recipe, growth, wish, display.message)
+    return gathering.wait(lambda: interrupted.is_set() or spending.used_up())
 
 
 def _run_on_ray(
-    plan: Plan, start: Start, books: Books, machines: MachineWatch | None, interrupted: threading.Event
+    plan: Plan,
+    start: Start,
+    books: Books,
+    spending: Spending,
+    machines: MachineWatch | None,
+    interrupted: threading.Event,
 ) -> None:
-    nodes = _nodes()
-    check_machines(plan.recipe, nodes)
-    books.machines(len(nodes), plan.recipe.scale.most_workers)
-    if machines is not None:
-        machines.start()
+    books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
+    assignment = _assignment(plan, start, books)
     try:
-        _train(plan, books, _assignment(plan, start, books), machines, interrupted)
+        Watching(assignment, books, spending, machines, interrupted).run(
+            lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
+        )
     finally:
         if machines is not None:
             machines.stop()
 
 
-def _nodes() -> list[Node]:
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources]
-
-
 def _assignment(plan: Plan, start: Start, books: Books) -> Assignment:
     """Return what the workers are told; reading starts up in the meantime, in the background."""
-    delivery = plan.delivery(_decoded_share(plan))
+    scale, opening = plan.recipe.scale, None
+    delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))
     number = start.first_step * plan.recipe.batch.micro_batches
     threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
-    scale, opening = plan.recipe.scale, None
     if scale.fewest_workers == scale.most_workers:
         opening = Opening.of(delivery, plan.sharing(start.first_step, scale.most_workers))
-    return Assignment(plan, books.mlflow_run_id, _channel(), delivery.decoded_share, opening)
+    return Assignment(plan, books.mlflow_run_id, _channel(), opening)
 
 
 def _channel() -> Any:
@@ -173,44 +202,3 @@ def _channel() -> Any:
 def _warm_up(delivery: Delivery, number: int) -> None:
     with suppress(Exception):  # what fails here fails again where it is needed, and is explained there
         warm_up(delivery, number)
-
-
-def _train(
-    plan: Plan, books: Books, assignment: Assignment, machines: MachineWatch | None, interrupted: threading.Event
-) -> None:
-    """Run Ray Train in a thread, so that this one can watch; Ray's own interrupt handler would drop the checkpoint."""
-    failure: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            make_trainer(plan, assignment, log_folder(plan)).fit()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
-    polls = 0
-    while thread.is_alive():
-        thread.join(POLL_S)
-        if interrupted.is_set():
-            assignment.channel.request.remote(Order.STOP)
-        _enter_news(books, assignment)
-        polls += 1
-        if machines is not None and polls % REFRESH_EVERY_POLLS == 0:
-            books.enter(machines.refresh())
-    _enter_news(books, assignment)
-    if failure:
-        raise failure[0]
-
-
-def _enter_news(books: Books, assignment: Assignment) -> None:
-    books.enter(ray.get(assignment.channel.drain.remote()))
-    if books.attempts > 1 and assignment.opening is not None:
-        assignment.opening.end()
-
-
-def _decoded_share(plan: Plan) -> float:
-    scale = plan.recipe.scale
-    return decoded_share(
-        plan.recipe.stream.decode_on, _nodes(), scale.most_workers, scale.cpus_per_worker, plan.decode_threads
-    )

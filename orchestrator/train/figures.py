@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from orchestrator.stream.micro_batch import Skipped
+from orchestrator.track.cost_curve import Costs
 from orchestrator.track.goodput import StepTimes, TimeSpent, busy_seconds
 from orchestrator.track.metric_log import StepLine
 from orchestrator.track.step_sender import Points
@@ -38,12 +39,16 @@ class Figures:
         created: when the run was first started, as ISO 8601.
         samples_per_step: the recipe's batch.
         skipped: the run's skipped samples; may grow.
+        costs: returns what the run has used, as far as that is known.
     """
 
-    def __init__(self, created: str, samples_per_step: int, skipped: SkippedCounts) -> None:
+    def __init__(
+        self, created: str, samples_per_step: int, skipped: SkippedCounts, costs: Callable[[], Costs] = Costs
+    ) -> None:
         self._start_s = datetime.fromisoformat(created).timestamp()
         self._samples_per_step = samples_per_step
         self._skipped = skipped
+        self._costs = costs
         self._times = StepTimes()
 
     def of(self, line: StepLine) -> Points:
@@ -59,6 +64,7 @@ class Figures:
             "skipped_samples": float(sum(skipped.values())),
             **{f"skipped/{reason.replace(' ', '_')}": float(count) for reason, count in skipped.items()},
             **{f"seconds/{part}": value for part, value in line.seconds.items()},
+            **self._costs().metrics(line.time_ms),
         }
         return Points(line, values)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.storage.run_folder import RunFolder
+from orchestrator.track.cost_curve import Costs
+from orchestrator.track.cost_files import read_starts
+from orchestrator.track.costs import cost_tags
 from orchestrator.track.syncing import Synced, sync_run
 from orchestrator.train.books import read_quarantine
 from orchestrator.train.evaluating import run_recipe
@@ -14,9 +17,11 @@ def sync(run: RunFolder) -> Synced:
 
     Raises:
         RunError: there is no run.
+        CostFileError: the record of its machines is damaged.
         TrackingError: MLflow cannot be reached, or has no such run.
     """
     file, resolved = run.read(), run_recipe(run)
     skipped = SkippedCounts(read_quarantine(run.quarantine))
-    figures = Figures(file.created, resolved.recipe.batch.samples, skipped)
-    return sync_run(run, resolved.values(), figures.of_all)
+    costs = Costs(read_starts(run.costs))
+    figures = Figures(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
+    return sync_run(run, resolved.values(), figures.of_all, cost_tags(costs.spent()))

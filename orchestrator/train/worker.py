@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from orchestrator.train.collective import Collective, current_collective
 from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
 from orchestrator.train.initial import Beginning, check_agreement, find_beginning
 from orchestrator.train.line import Line
+from orchestrator.train.machines import present_decoded_share
 from orchestrator.train.parallel.choice import share_model
 from orchestrator.train.plan import Plan
 from orchestrator.train.recovery.bad_step import BadStep, decide_bad_step
@@ -39,14 +41,12 @@ class Assignment:
         plan: the plan.
         mlflow_run_id: where the run is tracked.
         channel: the line to the driver.
-        decoded_share: share of the micro-batches that reach the workers decoded.
         opening: the beginning of the stream, for the first workers, if they begin where the driver expects.
     """
 
     plan: Plan
     mlflow_run_id: str
     channel: Any
-    decoded_share: float
     opening: Opening | None = None
 
 
@@ -83,6 +83,13 @@ class _Training:
 
     def run(self) -> None:
         """Run the remaining steps."""
+        try:
+            self._run_steps()
+        finally:
+            if self._rank == 0:
+                self._feed.close()
+
+    def _run_steps(self) -> None:
         next_step = self._first_step
         for step in range(self._first_step, self._plan.steps):
             order = self._run_step(step)
@@ -100,13 +107,14 @@ class _Training:
         number = self._line.begin(self._first_step, collective.size) if self._rank == 0 else 0
         first_workers = _broadcast(number) == 1
         return Feed(
-            self._plan.delivery(assignment.decoded_share),
+            self._plan.delivery(0.0),
             self._plan.sharing(self._first_step, collective.size),
             self._rank,
             self._plan.decode_threads,
             self._recipe.stream.prefetch,
             _broadcast,
             assignment.opening if first_workers else None,
+            partial(present_decoded_share, self._plan, collective.size),
         )
 
     def _build(self, device: torch.device, pretrained: bool) -> tuple[Workload, nn.Module]:

@@ -169,6 +169,11 @@ class Commands:
             found += self._watchers.refresh()
         return found
 
+    def only(self, node: str) -> list[str]:
+        """Watch a node and no other; return the nodes that are watched."""
+        self._watchers.refresh([node])
+        return list(self._watchers._running)
+
     def stop(self, _: str) -> list[str]:
         """Stop the watchers."""
         self._watchers.stop()

@@ -1,8 +1,9 @@
-"""Watchers as Ray actors: one per node, for as long as the run that started them."""
+"""Watchers as Ray actors: one on each node that matters, for as long as the run that started them."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,11 @@ class _Running:
 
 @dataclass(slots=True)
 class Watchers:
-    """One watcher per node of the cluster that this process is connected to.
+    """Watchers on nodes of the cluster that this process is connected to.
 
     The actors need no CPU and go with the driver. A drained node's goes once it has said so, since a draining node
     leaves the cluster when nothing runs on it; only the driver's node keeps its own, or the driver would go with it.
-    While the actors are there Ray's autoscaler takes no node for idle. Where nodes should come and go by themselves,
-    run the command `fuseray watch-preemption` on the nodes instead.
+    Ray's autoscaler takes no node for idle that an actor is on, so only nodes are watched that work anyway.
 
     Args:
         source: `auto`, `aws`, `gcp` or `file:PATH`, seen from every node.
@@ -73,26 +73,33 @@ class Watchers:
         """Start a watcher on every node; Ray must be connected."""
         self.refresh()
 
-    def refresh(self) -> tuple[str, ...]:
-        """Start watchers on nodes that joined, forget nodes that left, and return a line for each that has ended.
+    def refresh(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
+        """Watch these nodes and no others, and return a line for each watcher that has ended.
 
         Quick enough to be called every few seconds.
+
+        Args:
+            nodes: by id; those that are not alive do not count. None: all nodes.
         """
         alive, draining = _nodes()
-        for node_id in self._running.keys() - alive:
-            del self._running[node_id]
-        for node_id in alive - draining - self._running.keys():
+        watched = alive if nodes is None else alive.intersection(nodes)
+        for node_id in self._running.keys() - watched:
+            self._stop_on(node_id)
+        for node_id in watched - draining - self._running.keys():
             self._running[node_id] = self._start_on(node_id)
         return tuple(line for node_id in tuple(self._running) if (line := self._ended(node_id)))
 
     def stop(self) -> None:
         """Stop all watchers. Nodes that drain go on draining."""
+        for node_id in tuple(self._running):
+            self._stop_on(node_id)
+
+    def _stop_on(self, node_id: str) -> None:
         import ray
 
-        for running in self._running.values():
-            if running.actor is not None:
-                ray.kill(running.actor)
-        self._running.clear()
+        actor = self._running.pop(node_id).actor
+        if actor is not None:
+            ray.kill(actor)
 
     def _start_on(self, node_id: str) -> _Running:
         import ray

@@ -59,7 +59,8 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         """Take note of new workers."""
         self._workers, self._group = len(worker_group), worker_group
         self._asked_to_leave = False
-        ray.get(self._channel.workers_started.remote())
+        nodes = [worker.metadata.node_id for worker in worker_group.get_workers()]
+        ray.get(self._channel.workers_started.remote(nodes))
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
         """Have the workers save when one of their machines goes away; raise when no step is done for too long."""

@@ -20,6 +20,8 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 )
 
 from orchestrator.stream.placement import Node, can_read
+from orchestrator.train.claim import Claim
+from orchestrator.train.growth import reader_bundles
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.context import TrainRunContext
@@ -72,7 +74,7 @@ class ElasticWorkers(ElasticScalingPolicy):
         scaling_config: how many workers, and what each reserves.
         claimant: who reserves it. A driver that takes over from one that died claims in the same name; otherwise the
             dead one's claim would stand in its way for three minutes.
-        reader_cpus: CPUs that stay free for reading.
+        reader_cpus: CPUs that stay free for reading; as long as nothing is read yet, they are asked for, too.
         waiting: called when there is too little room to start.
         sleep: waits for some seconds.
     """
@@ -91,6 +93,7 @@ class ElasticWorkers(ElasticScalingPolicy):
         self._waiting = waiting
         self._sleep = sleep
         self._current: int | None = None
+        self._readers = Claim(f"{claimant} (readers)", reader_bundles(reader_cpus))
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Claim what the workers need."""
@@ -101,6 +104,7 @@ class ElasticWorkers(ElasticScalingPolicy):
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Decide how many workers to start; none as long as there are fewer than the recipe wants at least."""
         self._current = None
+        self._readers.hold()
         decision = super().make_decision_for_non_running_worker_group()
         if isinstance(decision, NoopDecision):
             self._waiting()
@@ -112,7 +116,18 @@ class ElasticWorkers(ElasticScalingPolicy):
     ) -> ScalingDecision:
         """Decide whether workers that are well shall be more or fewer."""
         self._current = worker_group_state.num_workers
+        self._readers.release()
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    async def before_controller_shutdown(self) -> None:
+        """Ask for nothing any more."""
+        self._readers.release()
+        await super().before_controller_shutdown()  # type: ignore[no-untyped-call]
+
+    def before_controller_abort(self) -> None:
+        """Ask for nothing any more."""
+        self._readers.release()
+        super().before_controller_abort()  # type: ignore[no-untyped-call]
 
     def _get_reserved_resources(self) -> dict[str, dict[str, float]] | None:
         """Return what the coordinator reserves for this run by node, as of now; None when it does not answer."""

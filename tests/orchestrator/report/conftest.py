@@ -83,7 +83,15 @@ def full_report() -> Report:
     found = tuple(RetrievedImage(draw_png(40 * i), 0.9 - 0.1 * i, i == 1, f"picture {i}") for i in range(4))
     return Report(
         run=run,
-        headline=Headline(steps=300, planned_steps=300, samples=9600, samples_per_s=58.31, wall_time_s=341.2),
+        headline=Headline(
+            steps=300,
+            planned_steps=300,
+            samples=9600,
+            samples_per_s=58.31,
+            wall_time_s=341.2,
+            usd=1234.5,
+            node_hours=41.2,
+        ),
         curves=curves(),
         time={"start-up": 20.0, "data wait": 9.0, "forward + backward": 240.0, "other": 6.0, "evaluation": 0.0},
         retrieval=retrieval(),

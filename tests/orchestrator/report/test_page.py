@@ -154,6 +154,7 @@ def test_headline_figures_are_written_for_people(full_page: str) -> None:
     )
     assert "Samples per second 58.3 9,600 samples in all" in text
     assert "Wall time 5 min 41 s 300 steps" in text
+    assert "Cost 1,234.50 USD 41.2 node-hours" in text
     assert "1,234 samples were skipped, 11.4% of those read" in text
     assert "123.5 MB" in text
 

@@ -39,7 +39,7 @@ def test_only_steps_and_starts_count_as_life() -> None:
     channel = Channel(clock)
     clock.now_s = 160.0
     assert channel.quiet_s() == 60.0
-    channel.workers_started()
+    channel.workers_started(["n"])
     assert (channel.quiet_s(), channel.next_step()) == (0.0, None)
     channel.begin(5, 2)
     clock.now_s = 170.0
@@ -60,6 +60,6 @@ def test_news_come_in_order_and_once() -> None:
     assert (first, second, third) == (Attempt(1, 0, 2), Record(0, seconds=DONE), fault)
     assert isinstance(fourth, str)
     assert channel.drain() == []
-    channel.workers_started()
+    channel.workers_started(["n"])
     channel.lacks_machines()
     assert len(channel.drain()) == 1

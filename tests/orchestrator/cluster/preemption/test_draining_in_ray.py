@@ -103,6 +103,8 @@ def test_actors_watch_every_node_and_those_that_join_and_replace_those_that_die(
     ]
     joined = cluster.tell("add")
     assert cluster.tell("refresh", "0") == []
+    assert cluster.tell("only", joined) == [joined]
+    assert cluster.tell("refresh", "0") == []
     file.write_text('{"deadline": "2100-01-01T00:00:00Z"}')
     lines = sorted(cluster.tell("refresh", "2"))
     watched = sorted([head, joined])

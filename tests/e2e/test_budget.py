@@ -1,0 +1,84 @@
+"""A run stops with a checkpoint when its budget is used up, and goes on when the budget is raised."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from shards import write_shards
+
+from orchestrator.storage.location import locate
+from orchestrator.storage.run_folder import RunFolder
+from orchestrator.track.cost_curve import Costs
+from orchestrator.track.cost_files import read_starts
+from orchestrator.track.tracked_run import TrackedRun
+
+RECIPE = """\
+workload: albef
+name: thrifty
+batch: {micro_batches: 2, micro_batch_size: 4}
+length: {steps: 100000}
+scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
+stream: {window: 64}
+model:
+  preset: tiny
+  image_size: 32
+  vision: {width: 64, depth: 2, heads: 2}
+text: {max_tokens: 12}
+contrastive: {queue_size: 64}
+checkpoint: {every_steps: 100000}
+"""
+
+
+FIRST_H = 0.004
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--json", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.timeout(600)
+def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
+    run = RunFolder(locate(str(tmp_path / "runs" / "thrifty")))
+
+    first = train(tmp_path, f"budget.hours={FIRST_H}")
+    assert first.returncode == 3, first.stderr
+    outcome = json.loads(first.stdout)
+    done = outcome["steps_done"]
+    assert outcome["status"] == run.read().status == "KILLED"
+    assert outcome["stopped_by"].startswith("budget.hours: the run has taken ")
+    assert f"--resume thrifty budget.hours={2 * FIRST_H:g}" in first.stderr
+    assert run.newest_step() == done > 0
+
+    again = train(tmp_path, "--resume", "thrifty", f"budget.hours={FIRST_H}")
+    assert again.returncode == 2
+    assert "hours already. To go on, raise the budget" in again.stderr
+    assert run.read().status == "KILLED"
+
+    tags = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(run.read().mlflow_run_id).data.tags
+    assert tags["stopped_by"] == outcome["stopped_by"]
+    assert tags["cost_usd"] == "0.0000"
+
+    spent_h = Costs(read_starts(run.costs)).spent().hours
+    second = train(tmp_path, "--resume", "thrifty", f"budget.hours={spent_h + FIRST_H}")
+    assert second.returncode == 3, second.stderr
+    assert json.loads(second.stdout)["steps_done"] > done
+    starts = read_starts(run.costs)
+    assert len(starts) == 2
+    assert Costs(starts).spent().hours == pytest.approx(json.loads(second.stdout)["hours"], abs=1e-4)
+    _check_curves(tmp_path, run)
+
+
+def _check_curves(folder: Path, run: RunFolder) -> None:
+    """Every step has its cost, and the curve goes on where the first start left it."""
+    curves = TrackedRun(f"sqlite:///{folder}/runs/mlflow.db", run.read().mlflow_run_id).curves()
+    steps, node_hours = curves["cost/node_hours"]
+    assert steps == curves["loss"][0]
+    assert node_hours == sorted(node_hours)
+    assert set(curves["cost/usd"][1]) == {0.0}

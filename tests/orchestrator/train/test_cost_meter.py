@@ -1,0 +1,141 @@
+"""The meter over starts, deaths and stores that are away; the test is the clock."""
+
+from __future__ import annotations
+
+import threading
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hooked_storage import HookedStorage
+
+from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL
+from orchestrator.spec.prices import Machine, PriceTable
+from orchestrator.storage.location import Location, locate
+from orchestrator.track.costs import Kind
+from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
+
+GPU = Kind("p5", "spot", 36.0)
+PRICES = PriceTable(
+    date(2026, 1, 1), {"p5": Machine(name="p5", cpus=192, memory_gb=2048, on_demand_usd=98.0, spot_usd=36.0)}, {}
+)
+
+
+class World:
+    """A clock and the machines that are there."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_000
+        self.machines = [GPU]
+        self.away = False
+
+    def clock(self) -> int:
+        return self.now_ms
+
+    def kinds(self) -> list[Kind]:
+        if self.away:
+            raise ConnectionError("no GCS")
+        return self.machines
+
+    def after(self, seconds: float) -> None:
+        self.now_ms += round(1000 * seconds)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Location:
+    return locate(str(tmp_path / "costs"))
+
+
+def meter(world: World, folder: Location) -> CostMeter:
+    return CostMeter(folder, world.kinds, now_ms=world.clock)
+
+
+def test_a_driver_that_dies_loses_what_it_had_not_written_and_its_successor_goes_on(
+    world: World, folder: Location
+) -> None:
+    first = meter(world, folder)
+    first.look()
+    world.after(100)
+    first.look()
+    first.write()
+    world.after(4)
+    first.look()  # and then it is killed
+    world.after(3600)
+    second = meter(world, folder)
+    assert second.spent().node_seconds == {GPU: 100.0}
+    second.look()
+    world.after(50)
+    second.look()
+    second.write()
+    second.write()
+    assert second.spent().usd == pytest.approx(1.5)
+    assert meter(world, folder).spent().seconds == 150.0
+
+
+def test_a_look_that_fails_is_made_up_for_by_the_next(world: World, folder: Location) -> None:
+    one = meter(world, folder)
+    one.look()
+    world.after(5)
+    world.away = True
+    one.look()
+    world.after(5)
+    world.away = False
+    one.look()
+    assert one.spent().node_seconds == {GPU: 10.0}
+
+
+def test_metering_writes_down_the_end_too(world: World, folder: Location) -> None:
+    one = meter(world, folder)
+    with metering(one, tell=print, every_s=600):
+        world.after(7)
+    assert meter(world, folder).spent().node_seconds == {GPU: 7.0}
+
+
+def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, tmp_path: Path) -> None:
+    """The store refuses three times, takes the fourth, and the run never hears of it but in a message."""
+    storage, tries, taken = HookedStorage(tmp_path / "bucket"), [0], threading.Event()
+
+    def refuse(_: str) -> None:
+        tries[0] += 1
+        if tries[0] <= 3:
+            raise PermissionError("not now")
+        taken.set()
+
+    storage.on_write = refuse
+    said: list[str] = []
+    one = meter(world, storage.location("bucket/costs"))
+    with metering(one, said.append, every_s=0.01):
+        world.after(7)
+        assert taken.wait(60)
+    assert len(said) == 1
+    assert said[0].startswith("warning: what the machines cost cannot be written down now: ")
+    assert meter(world, storage.location("bucket/costs")).spent().node_seconds == {GPU: 7.0}
+
+
+@pytest.mark.parametrize(
+    ("labels", "owned", "kind"),
+    [
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "spot"}, False, GPU),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "on-demand"}, False, Kind("p5", "on-demand", 98.0)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "owned"}, False, Kind("p5", "owned", 98.0)),
+        ({MACHINE_LABEL: "mine", MARKET_LABEL: "owned"}, False, Kind("mine", "owned", 0.0)),
+        ({MACHINE_LABEL: "x", MARKET_LABEL: "spot"}, False, Kind("x", "spot", None)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "stolen"}, False, Kind("p5", None, None)),
+        ({MACHINE_LABEL: "p5"}, False, Kind("p5", None, None)),
+        ({}, False, Kind(None, None, None)),
+        (None, True, Kind(None, "owned", 0.0)),
+    ],
+)
+def test_a_node_says_with_its_labels_what_it_costs(labels: dict[str, str] | None, owned: bool, kind: Kind) -> None:
+    nodes = [{"Alive": True, "Labels": labels}, {"Alive": False, "Labels": {MACHINE_LABEL: "gone"}}]
+    assert kinds_of(nodes, PRICES, owned) == [kind]
+
+
+def test_without_a_table_only_owned_machines_have_a_price() -> None:
+    nodes = [{"Alive": True, "Labels": {MACHINE_LABEL: "p5", MARKET_LABEL: market}} for market in ("spot", "owned")]
+    assert [kind.usd_per_hour for kind in kinds_of(nodes, None)] == [None, 0.0]

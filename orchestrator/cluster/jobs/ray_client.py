@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ OTHER_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 NOT_FOUND = 404
 
 
-class RayClient(JobSubmissionClient):  # type: ignore[misc]
+class RayClient(JobSubmissionClient):
     """Asks a job server.
 
     Args:
@@ -35,6 +36,7 @@ class RayClient(JobSubmissionClient):  # type: ignore[misc]
 
     def __init__(self, server: JobServer, answer_s: float) -> None:
         self._answer_s = answer_s
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
         with _without(OTHER_ADDRESSES):
             super().__init__(server.url, headers=authorization(server))
 

@@ -82,7 +82,7 @@ def _row(entry: Entry, answer: Answer) -> Row:
 def lost_job(entry: Entry) -> ClusterError:
     """Say that a cluster forgot a job, and how the run goes on."""
     return ClusterError(
-        f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was started anew since the job was "
-        f"submitted ({entry.submitted}), and jobs end with the head. What it saved is in {entry.run_folder}; go on with "
+        f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was started anew since "
+        f"{entry.submitted}, and jobs end with the head. What the run saved is in {entry.run_folder}; go on with "
         f"`fuseray submit {entry.recipe} --cluster {entry.cluster_file} --resume {entry.run}`."
     )

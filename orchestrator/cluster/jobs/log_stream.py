@@ -75,7 +75,7 @@ async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quie
             continue
         if message.type is aiohttp.WSMsgType.TEXT:
             return str(message.data)
-        if message.type in (aiohttp.WSMsgType.ERROR, aiohttp.WSMsgType.BINARY):
+        if message.type is aiohttp.WSMsgType.ERROR or log.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
             raise lost(jobs.server.url, "the log broke off")
         if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
             return None

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from silent_job_server import silent_job_server
 
 from orchestrator.cluster.errors import ClusterError
+from orchestrator.cluster.jobs.errors import ConnectionLostError
 from orchestrator.cluster.jobs.following import LONGEST_PAUSE_S, Patience, Reader, follow
 from orchestrator.cluster.jobs.job_server import Jobs
+from orchestrator.cluster.jobs.log_stream import stream_log
 from orchestrator.cluster.launch.launcher import JobServer
 
 NOBODY = JobServer("http://127.0.0.1:9", "secret-token")
@@ -80,6 +83,23 @@ def test_a_tunnel_that_cannot_be_opened_is_tried_again_too() -> None:
     with pytest.raises(ClusterError, match="the tunnel broke"):
         follow(broken, "mine-1", Reader(lambda _: None), lambda _: None, clock.patience(10))
     assert len(attempts) == len(clock.pauses) + 1 == 5
+
+
+def test_a_server_that_falls_silent_is_found_out() -> None:
+    heard: list[str] = []
+    with silent_job_server() as address:
+        jobs = Jobs(JobServer(address, "t"), answer_s=0.5)
+        with pytest.raises(ConnectionLostError, match="does not answer"):
+            stream_log(jobs, "mine-1", heard.append, quiet_s=0.2)
+    assert heard == ["step 1/30 loss\n"]
+
+
+def test_what_goes_wrong_with_the_text_is_no_lost_connection() -> None:
+    def full(_: str) -> None:
+        raise BrokenPipeError
+
+    with silent_job_server() as address, pytest.raises(BrokenPipeError):
+        stream_log(Jobs(JobServer(address, "t")), "mine-1", full)
 
 
 def test_nobody_there_is_said_without_the_token() -> None:

@@ -15,6 +15,9 @@ QUIET_S = 20.0
 """After so long without a word the server is asked whether the job is still going on."""
 
 CONNECT_S = 15.0
+FAREWELL = aiohttp.ClientWSTimeout(ws_close=0.2)
+"""Ray's job server never answers a farewell, so nobody waits for it when a user has seen enough."""
+
 REFUSED = (401, 403)
 
 
@@ -42,7 +45,10 @@ async def _hand_on(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s:
 
 async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
     try:
-        async with _session(jobs) as session, session.ws_connect(_address(jobs, job), max_msg_size=0) as log:
+        async with (
+            _session(jobs) as session,
+            session.ws_connect(_address(jobs, job), max_msg_size=0, timeout=FAREWELL) as log,
+        ):
             while (message := await _next(log, jobs, job, quiet_s)) is not None:
                 yield message
     except aiohttp.WSServerHandshakeError as error:

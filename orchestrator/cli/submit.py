@@ -115,7 +115,8 @@ def _read_prices(file: Path | None) -> str | None:
 
 def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: str | None) -> None:
     """Check the recipe against the cluster and show the plan with its price, before anything is started."""
-    # MERGE HERE: from orchestrator.cli.preflight import run_preflight; run_preflight(...)
+    # MERGE HERE: run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume is not None)), shown on
+    # standard error, and a SpecError when it is not ok
 
 
 def _bring_up(cluster: Cluster, launcher: Launcher, yes: bool) -> None:

@@ -116,6 +116,7 @@ def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User)
     user.pace(0.5)
     job = _submitted_although_the_answer_is_lost(user, "name=halves")
     left = _watch_until(user, job, "step 11/")
+    user.pace(2)
     assert left.returncode == 130
     assert f"fuseray stop {job}" in left.stderr
 

@@ -15,9 +15,7 @@ CONNECT_S = 20
 READY = "fuseray-tunnel-is-open"
 
 
-def ssh_tunnel(
-    head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int = REMOTE_PORT
-) -> TunnelCommand:
+def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int) -> TunnelCommand:
     """Return the command that forwards a port of the loopback to the head's job server.
 
     It asks no questions. A host that is new is written down; one whose key changed is refused. ssh itself prints the

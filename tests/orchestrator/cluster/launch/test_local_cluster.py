@@ -206,7 +206,7 @@ def test_down_leaves_nothing(cluster: Cluster) -> None:
     record, before = record_of(cluster), processes_of(cluster)
     mine = {process.pid for process in before}
     maps = [memory.path for process in before for memory in process.memory_maps()]
-    shared = {Path(path.removesuffix(" (deleted)")) for path in maps if path.startswith("/dev/shm/")}
+    shared = {Path(path.removesuffix(" (deleted)")) for path in maps if path.startswith("/dev/shm/")}  # noqa: S108
     assert shared
     LocalLauncher(cluster).down(print)
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in mine)

@@ -1,0 +1,62 @@
+"""The SSH tunnel to a head's job server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from orchestrator.cluster.errors import ClusterError
+from orchestrator.cluster.launch.ray_up.head import Head
+from orchestrator.cluster.launch.tunnel import TunnelCommand
+
+REMOTE_PORT = 8265
+CONNECT_S = 20
+READY = "fuseray-tunnel-is-open"
+
+
+def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int) -> TunnelCommand:
+    """Return the command that forwards a port of the loopback to the head's job server.
+
+    It asks no questions. A host that is new is written down; one whose key changed is refused. ssh itself prints the
+    ready line (`LocalCommand`), once it has logged in and the port is bound.
+
+    Args:
+        head: where to log in.
+        local_port: port of this machine's loopback.
+        known_hosts: file with the keys of the cluster's hosts.
+        cluster: the cluster's name, for messages.
+        remote_port: the job server's port on the head's loopback.
+
+    Raises:
+        ClusterError: there is no ssh, or no such key.
+    """
+    if shutil.which("ssh") is None:
+        raise ClusterError(f"reaching cluster {cluster} needs ssh; install an OpenSSH client.")
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": CONNECT_S,
+        "ControlPath": "none",
+        "ExitOnForwardFailure": "yes",
+        "LocalCommand": f"echo {READY}",
+        "PermitLocalCommand": "yes",
+        "ServerAliveCountMax": 3,
+        "ServerAliveInterval": 10,
+        "StrictHostKeyChecking": "accept-new",
+        "UserKnownHostsFile": f'"{known_hosts}"',
+    }
+    identity = ["-i", _key(head.key, cluster), "-o", "IdentitiesOnly=yes"] if head.key else []
+    proxy = ["-o", f"ProxyCommand={head.proxy}"] if head.proxy else []
+    forward = ["-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"]
+    settings = [argument for name, value in options.items() for argument in ("-o", f"{name}={value}")]
+    command = ["ssh", "-N", "-T", *settings, *identity, *proxy, *forward, "-l", head.user, "--", head.address]
+    return TunnelCommand(command, re.compile(re.escape(READY)), f"the SSH tunnel to the head of cluster {cluster}")
+
+
+def _key(key: Path, cluster: str) -> str:
+    if not key.is_file():
+        raise ClusterError(
+            f"cluster {cluster}: the SSH key {key} is not on this machine; copy it from the machine that started the "
+            "cluster."
+        )
+    return str(key)

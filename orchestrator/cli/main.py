@@ -14,6 +14,7 @@ VERBS = {
     "data": "Build image-text shards from a corpus.",
     "shards": "Build, index and check shards of your own.",
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
+    "plan": "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
     "train": "Train a recipe.",
     "checkpoints": "List, verify, pin and prune a run's checkpoints.",
     "evaluate": "Measure a run's model on the held-out samples.",

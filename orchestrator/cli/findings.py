@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import click
@@ -14,16 +15,23 @@ if TYPE_CHECKING:
 
 MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
 
+INDENT = " " * 9
 
-def show_findings(findings: Sequence[Finding]) -> None:
-    """Print findings: a table on a terminal, lines elsewhere."""
+
+def show_findings(findings: Sequence[Finding], width: int | None = None) -> None:
+    """Print findings: a table on a terminal, lines elsewhere.
+
+    Args:
+        findings: what was found.
+        width: characters after which a line goes on below; None for lines of any length.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(_table(findings))
     else:
-        click.echo("\n".join(map(_line, findings)))
+        click.echo("\n".join(_line(finding, width) for finding in findings))
 
 
 def sound(findings: Sequence[Finding]) -> bool:
@@ -44,6 +52,9 @@ def _table(findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _line(finding: Finding) -> str:
-    fix = f"\n{'':9}fix: {finding.fix}" if finding.fix else ""
-    return f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}{fix}"
+def _line(finding: Finding, width: int | None) -> str:
+    found = f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}"
+    lines = [found, f"{INDENT}fix: {finding.fix}"] if finding.fix else [found]
+    if width is not None:
+        lines = [fill(line, width, subsequent_indent=INDENT, break_long_words=False) for line in lines]
+    return "\n".join(lines)

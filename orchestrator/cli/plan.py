@@ -69,7 +69,7 @@ def _recipe(path: Path, overrides: tuple[str, ...], samples: int | None) -> Reso
     if samples is None or _names_data(path, overrides):
         return load_recipe(path, overrides)
 
-    from orchestrator.cluster.preflight.reach import UNNAMED
+    from orchestrator.cluster.preflight.places import UNNAMED
 
     return load_recipe(path, (*overrides, f"data.train={UNNAMED}"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import click
@@ -24,18 +25,22 @@ UNKNOWN = "unknown"
 
 def show_tables(preflight: Preflight) -> None:
     """Print a plan for people."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    console.print(_facts(preflight))
+    _print(_facts(preflight))
     if preflight.judgement is not None:
-        click.echo()
-        console.print(_machines(preflight.judgement))
-        click.echo()
-        console.print(_costs(preflight.judgement))
-    click.echo()
-    show_findings(preflight.findings)
+        _print(_machines(preflight.judgement))
+        _print(_costs(preflight.judgement))
+    show_findings(preflight.findings, WIDTH)
     click.echo(_verdict(preflight.findings))
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table, end="\n\n")
+        return
+    with StringIO() as text:
+        Console(highlight=False, width=WIDTH, file=text).print(table)
+        click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")
 
 
 def _facts(preflight: Preflight) -> Table:

@@ -16,8 +16,8 @@ class Footprint:
         fixed_bytes: the part of the activations that does not grow with the micro-batch.
         sample_bytes: what every sample of a micro-batch adds to the activations.
         flop_per_sample: of the matrix products and convolutions of a step, averaged over the run.
-        cpu_samples_per_s: samples per second that the measuring machine's CPUs train on, without reading data; None when
-            the recipe trains on GPUs.
+        cpu_samples_per_s: samples per second that the measuring machine's CPUs train on, without reading data; None
+            when the recipe trains on GPUs.
         cpus: how many CPUs that were.
         sizes: of the micro-batches that were run.
         seconds: that measuring took.

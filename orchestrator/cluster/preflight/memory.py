@@ -85,7 +85,7 @@ def check_gpu_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]
     types = {one.accelerator.name: one.accelerator for one in kinds if one.accelerator and one.group.most}
     for accelerator in types.values():
         share = need.total / (accelerator.memory_gb * GB)
-        found = f"about {need.total / GB:.0f} of {accelerator.memory_gb:g} GB of an {accelerator.name}: {_parts(need)}"
+        found = f"about {need.total / GB:.0f} of {accelerator.memory_gb:g} GB of the {accelerator.name}: {_parts(need)}"
         fitting = largest_micro_batch(footprint, recipe, workers, accelerator.memory_gb * GB)
         if share <= COMFORTABLE:
             yield passed("gpu memory", f"{found} (estimate)")

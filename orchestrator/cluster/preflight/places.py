@@ -13,6 +13,9 @@ from orchestrator.spec.recipe import Recipe
 
 NAME = "places"
 
+UNNAMED = "not-named-yet"
+"""Stands in a recipe for training data that it does not name, when a plan is made without any."""
+
 
 def check_places(recipe: Recipe, cluster: Cluster) -> Iterator[Finding]:
     """Yield what would be written or looked for on the wrong machine.
@@ -24,7 +27,9 @@ def check_places(recipe: Recipe, cluster: Cluster) -> Iterator[Finding]:
     data = [(f"data.mix.{number}.uri", one.uri) for number, one in enumerate(recipe.data.mix or ())]
     data += [(f"data.{key}", uri) for key in ("train", "held_out") if (uri := getattr(recipe.data, key)) is not None]
     for key, uri in (*data, ("storage.uri", recipe.storage.uri)):
-        if urlsplit(uri).scheme in ("", "file"):
+        if uri == UNNAMED:
+            yield warned("data", "the recipe names no training data", "Set data.train before the run is submitted.")
+        elif urlsplit(uri).scheme in ("", "file"):
             yield _local(key, uri.removeprefix("file://"))
     if recipe.tracking.uri.startswith(SQLITE):
         yield _sqlite(recipe.tracking.uri, sum(group.most for group in cluster.groups))

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from orchestrator.cluster.finding import Finding, failed, warned
 from orchestrator.cluster.patience import side_by_side
 from orchestrator.cluster.preflight.data import DataSeen, look_at_data
+from orchestrator.cluster.preflight.places import UNNAMED
 from orchestrator.cluster.preflight.storage import check_writable
 from orchestrator.cluster.services import (
     PATIENCE_S,
@@ -21,9 +22,6 @@ from orchestrator.cluster.services import (
 )
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.recipe import Recipe
-
-UNNAMED = "not-named-yet"
-"""Stands in a recipe for training data that it does not name, when a plan is made without any."""
 
 ELSEWHERE = "This machine may lack what the cluster's have; they look again before training begins."
 

@@ -82,7 +82,7 @@ def _on_gpu(footprint: Footprint, precision: Precision, kinds: Sequence[Kind], m
     peak = peak_tflops(slowest, precision)
     return Speed(
         peak * 1e12 * mfu / footprint.flop_per_sample,
-        f"assumed: {mfu:.0%} of an {slowest.name}'s {peak:g} TFLOP/s in {precision}, "
+        f"assumed: {mfu:.0%} of the {slowest.name}'s {peak:g} TFLOP/s in {precision}, "
         f"{footprint.flop_per_sample / 1e9:.3g} GFLOP a sample as counted",
     )
 

@@ -60,7 +60,7 @@ def scenario(
         samples: that are left to train on.
     """
     wanted = speed.of(recipe, workers) if speed else None
-    fleet = fleet_for(kinds, workers, recipe.scale, _reading_cpus(recipe, wanted, decode_cpu_s))
+    fleet = fleet_for(kinds, workers, recipe, _reading_cpus(recipe, wanted, decode_cpu_s))
     cpus = decoding_cpus(recipe, fleet)
     pace = wanted
     if wanted is not None and decode_cpu_s:

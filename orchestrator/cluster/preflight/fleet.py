@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.cluster.preflight.machines import Kind
-from orchestrator.spec.recipe import ScaleSection
+from orchestrator.spec.recipe import Recipe, ScaleSection
 from orchestrator.stream.placement import Node
 
 
@@ -66,18 +66,20 @@ class Fleet:
         return sum((usd or 0.0) * machines for usd, machines in prices)
 
 
-def fleet_for(kinds: Sequence[Kind], workers: int, scale: ScaleSection, reading_cpus: float) -> Fleet:
+def fleet_for(kinds: Sequence[Kind], workers: int, recipe: Recipe, reading_cpus: float) -> Fleet:
     """Return the machines that hold some workers, and that leave CPUs to read with.
 
-    Machines that are always there are filled first, then the kinds that hold a worker for the least money. Machines to
-    read with are added while the CPUs that are left do not suffice, those without GPUs first.
+    Machines that are always there are filled first, then the kinds that hold a worker for the least money. Machines
+    without GPUs are added while the CPUs that are left do not suffice to read with; such with GPUs are added only for
+    as many CPUs as the recipe keeps free for it.
 
     Args:
         kinds: the cluster's machines.
         workers: how many are wanted; the fleet has fewer when there is no more room.
-        scale: what each of them needs.
+        recipe: what each of them needs.
         reading_cpus: CPUs to be left over.
     """
+    scale = recipe.scale
     berths = {number: Berth(kind, kind.group.fewest) for number, kind in enumerate(kinds)}
     order = sorted(berths, key=lambda number: _worker_price(kinds[number], scale))
     for grow in (False, True):
@@ -85,7 +87,7 @@ def fleet_for(kinds: Sequence[Kind], workers: int, scale: ScaleSection, reading_
             missing = workers - sum(berth.workers for berth in berths.values())
             berths[number] = _board(berths[number], missing, scale, grow)
     fleet = Fleet(tuple(berths[number] for number in sorted(berths)), scale.cpus_per_worker)
-    return _with_readers(fleet, reading_cpus)
+    return _with_readers(fleet, reading_cpus, recipe.stream.reader_cpus)
 
 
 def _worker_price(kind: Kind, scale: ScaleSection) -> tuple[bool, float]:
@@ -105,11 +107,12 @@ def _board(berth: Berth, missing: int, scale: ScaleSection, grow: bool) -> Berth
     return Berth(berth.kind, machines, min(berth.workers + missing, machines * places))
 
 
-def _with_readers(fleet: Fleet, reading_cpus: float) -> Fleet:
+def _with_readers(fleet: Fleet, wanted_cpus: float, kept_free_cpus: float) -> Fleet:
     berths = list(fleet.berths)
     for number in sorted(range(len(berths)), key=lambda number: _cpu_price(berths[number].kind)):
         berth = berths[number]
-        lacking = reading_cpus - replace(fleet, berths=tuple(berths)).spare_cpus
+        asked = kept_free_cpus if berth.kind.group.gpus else wanted_cpus
+        lacking = asked - replace(fleet, berths=tuple(berths)).spare_cpus
         more = math.ceil(lacking / berth.kind.cpus) if lacking > 0 and berth.kind.cpus else 0
         machines = max(berth.machines, min(berth.machines + more, berth.kind.group.most))
         berths[number] = replace(berth, machines=machines)

@@ -78,7 +78,7 @@ def judge(
     left = None if samples is None else max(0, samples - seen.done_steps * recipe.batch.samples)
     counts = _worker_counts(recipe, kinds)
     scenarios = tuple(scenario(recipe, kinds, each, speed, seen.decode_cpu_s, left) for each in counts)
-    largest = fleet_for(kinds, recipe.scale.most_workers, recipe.scale, recipe.stream.reader_cpus)
+    largest = fleet_for(kinds, recipe.scale.most_workers, recipe, recipe.stream.reader_cpus)
     findings = (
         *check_batch(resolved),
         *check_room(recipe, kinds, largest),
@@ -101,7 +101,7 @@ def _samples(recipe: Recipe, epoch_samples: int | None) -> int | None:
 def _worker_counts(recipe: Recipe, kinds: Sequence[Kind]) -> list[int]:
     """Return the numbers of workers to plan for: the fewest, and the most that the cluster has room for."""
     scale = recipe.scale
-    largest: Fleet = fleet_for(kinds, scale.most_workers, scale, recipe.stream.reader_cpus)
+    largest: Fleet = fleet_for(kinds, scale.most_workers, recipe, recipe.stream.reader_cpus)
     return sorted({scale.fewest_workers, max(scale.fewest_workers, largest.workers)})
 
 

@@ -25,7 +25,10 @@ FLOAT32_TFLOPS: Mapping[str, float] = {
     "T4": 8.1,
     "V100": 15.7,
 }
-"""Rated peak in float32 without tensor cores, from NVIDIA's data sheets; torch uses no tf32 unless told to."""
+"""Rated peak in float32 without tensor cores, from NVIDIA's data sheets, by a GPU's name up to its memory's size.
+
+torch uses no tf32 unless told to.
+"""
 
 FLOAT32_SHARE = 1 / 16
 """Share of the bfloat16 peak that is assumed in float32 for a GPU that is not listed: that of an A100."""
@@ -91,7 +94,7 @@ def peak_tflops(accelerator: Accelerator, precision: Precision) -> float:
     """Return a GPU's rated peak in TFLOP/s; in float64, half of float32's."""
     if precision == "bfloat16":
         return accelerator.tflops_bfloat16
-    float32 = FLOAT32_TFLOPS.get(accelerator.name, accelerator.tflops_bfloat16 * FLOAT32_SHARE)
+    float32 = FLOAT32_TFLOPS.get(accelerator.name.split("-")[0], accelerator.tflops_bfloat16 * FLOAT32_SHARE)
     return float32 / 2 if precision == "float64" else float32
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -14,17 +14,23 @@ from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.train.footprint.extrapolation import Run, extrapolate
 from orchestrator.train.footprint.flops import flop_counter
 from orchestrator.train.footprint.live_bytes import LiveBytes
-from orchestrator.train.footprint.phases import phases
+from orchestrator.train.footprint.phases import Phase, phases
 from orchestrator.train.footprint.preparing import NotMeasuredError, Prepared, cpus_here
 from orchestrator.train.step import precision_context
 from workloads.contract import Clock, KeyedRandom
 
-SIZES = (2, 4)
-"""Micro-batches that are run: two, so that what looks for negatives among other samples finds some."""
+SMALL = 2
+"""Samples of the smaller micro-batch: two, so that what looks for negatives among other samples finds some."""
 
-TIMED_SIZE = 16
+LARGE = (4, 16)
+LARGE_BYTES = 10**9
+"""Samples of the larger micro-batch, fewest and most, and the activations that it should stay below.
+
+The larger it is the less it matters that chance decides how many tokens are masked.
+"""
+
 TIMED_S = 5.0
-"""Samples of the micro-batch that is timed, and the longest that it may be expected to take."""
+"""Longest time that a micro-batch of the most samples may be expected to take, for its speed to be measured."""
 
 ROOM_FOR_PASSES = 2
 """Memory that small micro-batches are expected to need, in multiples of the trained parameters'."""
@@ -56,12 +62,11 @@ def measure_footprint(resolved: ResolvedRecipe, prepared: Prepared, available_by
     model = _Model(resolved, prepared)
     model.check_room(available_bytes)
     size = resolved.recipe.batch.micro_batch_size
-    sizes = SIZES if size > SIZES[-1] else (size,)
     with torch.compiler.set_stance("force_eager"):
         parts = phases(model.workload)
-        counted = [(part.share, [model.count(one, part.clock) for one in sizes]) for part in parts]
+        counted = _count_phases(model, parts, size)
         rate = None if resolved.recipe.scale.use_gpu else model.samples_per_s(size, parts[-1].clock)
-    lines = [extrapolate([one.run for one in runs], size) for _, runs in counted]
+    lines = [extrapolate([one.run for one in runs], size) for runs in counted]
     highest = max(lines, key=lambda line: line.at(size))
     return Footprint(
         trained_bytes=model.trained_bytes,
@@ -69,12 +74,32 @@ def measure_footprint(resolved: ResolvedRecipe, prepared: Prepared, available_by
         buffer_bytes=model.buffer_bytes,
         fixed_bytes=highest.fixed,
         sample_bytes=highest.per_sample,
-        flop_per_sample=sum(share * runs[-1].flops / sizes[-1] for share, runs in counted),
+        flop_per_sample=sum(
+            part.share * runs[-1].flops / runs[-1].run.size for part, runs in zip(parts, counted, strict=True)
+        ),
         cpu_samples_per_s=rate,
         cpus=torch.get_num_threads(),
-        sizes=sizes,
+        sizes=tuple(dict.fromkeys(one.run.size for one in counted[0])),
         seconds=perf_counter() - began,
     )
+
+
+def _count_phases(model: _Model, parts: Sequence[Phase], size: int) -> list[list[Counted]]:
+    """Run a smaller and a larger micro-batch in each phase."""
+    small, large = min(SMALL, size), 0
+    counted = []
+    for part in parts:
+        first = model.count(small, part.clock)
+        large = large or _large(first, size)
+        counted.append([first] if large == small else [first, model.count(large, part.clock)])
+    return counted
+
+
+def _large(small: Counted, size: int) -> int:
+    """Return the size of the larger micro-batch, by what the smaller one took."""
+    fewest, most = LARGE
+    affordable = LARGE_BYTES * small.run.size // max(*small.run.timeline, 1)
+    return min(size, max(fewest, min(most, affordable)))
 
 
 class _Model:
@@ -112,7 +137,7 @@ class _Model:
 
     def samples_per_s(self, size: int, clock: Clock) -> float:
         """Return how fast this machine trains, without counting; a micro-batch that would take long is run in part."""
-        small, larger = min(SIZES[-1], size), min(TIMED_SIZE, size)
+        small, larger = (min(each, size) for each in LARGE)
         took = _seconds(lambda: self.run(small, clock))
         if took / small * larger > TIMED_S:
             return small / took

@@ -74,9 +74,11 @@ def _measured(resolved: ResolvedRecipe) -> tuple[Found, Observations]:
         prepared = _prepared(resolved)
         seen = replace(seen, decode_cpu_s=prepared.cpu_s)
         return _footprint(resolved, prepared, seen)
-    except (FuserayError, WorkloadError, TimeoutError) as error:
+    except (FuserayError, WorkloadError, TimeoutError, RuntimeError) as error:  # torch raises RuntimeErrors alone
         fix = "Nothing, if the cluster's machines can: they check it before training begins."
-        return (warned("model", f"memory and arithmetic are not checked here: {error}", fix),), seen
+        return (
+            warned("model", f"memory and arithmetic are not checked here: {str(error).splitlines()[0]}", fix),
+        ), seen
 
 
 def _prepared(resolved: ResolvedRecipe) -> Prepared:

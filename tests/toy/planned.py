@@ -81,3 +81,25 @@ def recipe(**values: Any) -> Recipe:
 def resolved(**values: Any) -> ResolvedRecipe:
     """The recipe with the toy workload."""
     return ResolvedRecipe(recipe(**values), ToyConfig(), ToyEntry())
+
+
+BLOCKED = """\
+import importlib.util, sys
+
+MISSING = {"torch", "torchvision", "timm", "transformers", "mlflow", "PIL", "cv2", "matplotlib", "safetensors"}
+
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in MISSING else found(name, package)
+from orchestrator.cli.main import main
+
+main()
+"""
+"""A program that is `fuseray` on a machine with the base installation alone."""

@@ -33,14 +33,7 @@ class _OneDnnLinear(TorchFunctionMode):
     ) -> Any:
         if func is F.linear and not kwargs and _fits(*args):
             return _Linear.apply(*args)
-        if func is Tensor.backward:
-            with self:  # which is off in here, but layers that are computed again are to be computed as before
-                return _backward(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-
-def _backward(loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
-    torch.autograd.backward(loss, gradient, **options)
 
 
 def _fits(states: Tensor, weight_GF: Tensor, bias_G: Tensor | None = None) -> bool:

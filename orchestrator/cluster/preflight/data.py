@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.packages import REINSTALL
 from orchestrator.cluster.patience import within
 from orchestrator.spec.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.data_set.index_file import check_shards, read_index
-from workloads.contract import BadSample, KeyedRandom, Transform
+from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
 
 NAME = "data"
 LOOKED_AT = 4
@@ -63,7 +64,14 @@ def _look(uri: str, endpoint: str | None, transform: Callable[[], Transform] | N
     if transform is None:
         return DataSeen((passed(NAME, f"{found}, index readable"), *findings), index.total)
     samples = list(evenly_spaced(folder, index, LOOKED_AT))
-    bad = [fault for sample in samples if (fault := _fault(transform(), sample))]
+    try:
+        bad = [fault for sample in samples if (fault := _fault(transform(), sample))]
+    except ImportError as error:
+        note = warned(NAME, f"{found}, index readable; {error.name} is not installed to decode any", REINSTALL)
+        return DataSeen((note, *findings), index.total)
+    except WorkloadError as error:
+        fix = "Samples cannot be transformed without it, here or on the cluster."
+        return DataSeen((failed(NAME, f"{found}; {error}", fix), *findings), index.total)
     if len(bad) == len(samples):
         reason = bad[0] if bad else "none of them can be read"
         fix = f"Look at them: fuseray shards verify {uri}"
@@ -72,9 +80,9 @@ def _look(uri: str, endpoint: str | None, transform: Callable[[], Transform] | N
     return DataSeen((passed(NAME, f"{found}; {usable}"), *findings), index.total)
 
 
-def _fault(transform: Transform, sample: object) -> str | None:
+def _fault(transform: Transform, sample: Sample) -> str | None:
     try:
-        transform(sample, KeyedRandom((0, "preflight")))  # type: ignore[arg-type]
+        transform(sample, KeyedRandom((0, "preflight")))
     except BadSample as fault:
         return str(fault)
     return None

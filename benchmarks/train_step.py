@@ -21,7 +21,6 @@ A step is forward, backward, AdamW, the teacher's update and the queue's, exactl
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import resource
@@ -111,14 +110,16 @@ def measure(settings: Settings) -> dict[str, Any]:
     from machine import gemm_gflops, peak_gflops
     from parts import time_shares
 
+    from orchestrator.train.footprint.flops import count_flops
+
     torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)
     step = _step(settings)
-    gflop_per_pair = None if settings.compile else _flops(step) / settings.batch_size / 1e9
+    gflop_per_pair = None if settings.compile else count_flops(step) / settings.batch_size / 1e9
     _seconds(step, device)
     peak_bytes, parts = _peak_bytes(device), time_shares(step, device)
     peer = _peer(settings) if settings.peer else None
-    peer_flops = _flops(peer) if peer else None
+    peer_flops = count_flops(peer) if peer else None
     rates, seconds, peer_seconds = [], [], []
     for _ in range(settings.repeats):
         rates.append(gemm_gflops(device))
@@ -248,32 +249,6 @@ def _micro_batch(settings: Settings, workload: Any) -> Any:
         "length": lengths.astype(np.int32),
     }
     return MicroBatch(0, tuple(str(row) for row in range(rows)), features, (), 0)
-
-
-def _flops(step: Callable[[], object]) -> int:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
-    def attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    def attention_backward(
-        grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
-    ) -> int:
-        return sdpa_backward_flop_count(grad, query, key, value)
-
-    def linear(states: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return 2 * math.prod(states) * int(weight[0])
-
-    aten = torch.ops.aten
-    on_cpu = {
-        torch.ops.mkldnn._linear_pointwise: linear,
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
-        step()
-    return int(counter.get_total_flops())
 
 
 def _peak_bytes(device: Any) -> int:

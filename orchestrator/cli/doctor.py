@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from orchestrator.cli.findings import show_findings, sound
 
+if TYPE_CHECKING:
     from orchestrator.cluster.finding import Finding
 
 RAY_PATIENCE_S = 30.0
-MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
 
 
 @click.command()
@@ -38,12 +37,12 @@ def command(as_json: bool, **wishes: Any) -> None:
 
     with Console(stderr=True).status("looking at this machine"):
         findings = list(_findings(**wishes))
-    sound = all(finding.level != "error" for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": sound, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        click.echo(json.dumps({"ok": sound(findings), "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        _show(findings)
-    if not sound:
+        show_findings(findings)
+        click.echo(_verdict(findings))
+    if not sound(findings):
         sys.exit(1)
 
 
@@ -80,35 +79,6 @@ def _run_a_task() -> None:
 
     with TemporaryDirectory() as folder, ray_session(ScaleSection(), 1, Path(folder) / "ray.log"):
         ray.get(ray.remote(lambda: None).remote(), timeout=RAY_PATIENCE_S)
-
-
-def _show(findings: Sequence[Finding]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(_table(findings))
-    else:
-        click.echo("\n".join(map(_line, findings)))
-    click.echo(_verdict(findings))
-
-
-def _table(findings: Sequence[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("", "check", "found", "fix"):
-        table.add_column(column, overflow="fold")
-    for finding in findings:
-        mark, style = MARKS[finding.level]
-        table.add_row(Text(mark, style), Text(finding.name), Text(finding.found), Text(finding.fix))
-    return table
-
-
-def _line(finding: Finding) -> str:
-    fix = f"\n{'':9}fix: {finding.fix}" if finding.fix else ""
-    return f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}{fix}"
 
 
 def _verdict(findings: Sequence[Finding]) -> str:

@@ -14,6 +14,7 @@ VERBS = {
     "data": "Build image-text shards from a corpus.",
     "shards": "Build, index and check shards of your own.",
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
+    "plan": "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
     "train": "Train a recipe.",
     "submit": "Train a recipe on a cluster.",
     "jobs": "List the jobs that this machine submitted, or all jobs of a cluster.",

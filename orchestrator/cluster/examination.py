@@ -97,6 +97,13 @@ def ray_folder() -> Path:
     return Path(named) if named else RAY_TEMPORARY
 
 
+def spare_memory_bytes() -> int:
+    """Return the main memory that this process can still get, within its container's limit."""
+    available = _available_bytes(os.sysconf("SC_PAGE_SIZE"))
+    limit = read_limits().memory_bytes
+    return available if limit is None else min(available, limit)
+
+
 def _available_bytes(page: int) -> int:
     """Return the memory that programs can still get, cached files counted in."""
     file = Path("/proc/meminfo")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -33,3 +34,11 @@ def within(seconds: float, action: Callable[[], Result]) -> Result:
     if not results:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return results[0]
+
+
+def side_by_side(actions: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
+    """Start actions that have patience of their own, all at once; their results come in the same order."""
+    pool = ThreadPoolExecutor(max(1, len(actions)), thread_name_prefix="checks")
+    results = [pool.submit(action) for action in actions]
+    pool.shutdown(wait=False)
+    return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from workloads.contract import BatchShape, Section
+
+Precision = Literal["float32", "bfloat16", "float64"]
 
 
 class MixedDataSection(Section):
@@ -291,9 +294,7 @@ class Recipe(Section):
     name: str = Field(description="The run's name; it names the run's folder.")
     workload: str = Field(description="What to train, found in the entry points 'fuseray.workloads'.")
     seed: int = Field(42, ge=0, description="Key of every random draw.")
-    precision: Literal["float32", "bfloat16", "float64"] = Field(
-        "float32", description="bfloat16 is autocast over float32 weights."
-    )
+    precision: Precision = Field("float32", description="bfloat16 is autocast over float32 weights.")
     data: DataSection
     batch: BatchSection
     length: LengthSection
@@ -308,6 +309,12 @@ class Recipe(Section):
     budget: BudgetSection = BudgetSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
+
+    def samples(self, epoch_samples: int) -> int:
+        """Return how many samples the whole run trains on, at so many in an epoch."""
+        if self.length.steps is not None:
+            return self.length.steps * self.batch.samples
+        return math.ceil((self.length.epochs or 0) * epoch_samples)
 
     @field_validator("name")
     @classmethod

@@ -60,10 +60,7 @@ class Plan:
     @property
     def total_samples(self) -> int:
         """Samples of the whole run."""
-        length, batch = self.recipe.length, self.recipe.batch.samples
-        if length.steps is not None:
-            return length.steps * batch
-        return math.ceil((length.epochs or 0) * self.data.total)
+        return self.recipe.samples(self.data.total)
 
     @property
     def steps(self) -> int:

@@ -15,7 +15,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from orchestrator.spec.recipe import OptimizerSection, Recipe
+from orchestrator.spec.recipe import OptimizerSection, Precision, Recipe
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.train.collective import Collective
 from orchestrator.train.parallel.protocol import Parallel
@@ -126,13 +126,8 @@ class Stepper:
         def backward(loss: Tensor, retain_graph: bool = False, final: bool = False) -> None:
             self._parallel.backward(loss * weight, retain_graph, last=last and final)
 
-        with self._precision():
+        with precision_context(self._recipe.precision, self._device):
             return self._workload.micro_step(batch, clock, backward)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self._recipe.precision == "bfloat16":
-            return torch.autocast(self._device.type, torch.bfloat16)
-        return nullcontext()
 
     def _update(self, step: int, norm: Tensor, finite: bool) -> dict[str, float]:
         options = self._recipe.optimizer
@@ -145,6 +140,11 @@ class Stepper:
         if finite:
             self.optimizer.step()
         return {"learning_rate": rate, "gradient_norm": float(norm)}
+
+
+def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Return what micro-batches run in: autocast to bfloat16, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def build_optimizer(options: OptimizerSection, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -105,7 +106,7 @@ class AlbefWorkload:
 
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
         """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
-        with cpu_linear(batch["image"].device):
+        with self._linear(batch["image"].device):
             return MicroStep(self.model, self.config, clock, self.draws(clock)).run(batch, backward)
 
     def empty_result(self, clock: Clock) -> MicroResult:
@@ -133,6 +134,10 @@ class AlbefWorkload:
         from workloads.interop.exported import save_exported
 
         save_exported(folder, self.model.student, self.config)
+
+    def _linear(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return what linear maps run in; layers that are computed again are so outside of it, and have to agree."""
+        return nullcontext() if self.config.compute.gradient_checkpointing else cpu_linear(device)
 
     def _keyed_draws(self, clock: Clock) -> Draws:
         config = self.config

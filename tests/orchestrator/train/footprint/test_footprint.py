@@ -1,0 +1,156 @@
+"""What is predicted from small micro-batches is what a large one takes. Real models, real passes, on the CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from planned import resolved
+
+from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.train.footprint.extrapolation import Line, Run, extrapolate
+from orchestrator.train.footprint.flops import count_flops
+from orchestrator.train.footprint.live_bytes import LiveBytes
+from orchestrator.train.footprint.measuring import CPU, measure_footprint
+from orchestrator.train.footprint.phases import phases
+from orchestrator.train.footprint.preparing import NotMeasuredError, prepare
+from orchestrator.train.footprint.synthetic import synthetic_samples
+from workloads.contract import KeyedRandom
+
+PLENTY = 8 * 10**9
+
+
+def tiny(*overrides: str) -> ResolvedRecipe:
+    return load_recipe(Path("workloads/recipes/emoji-demo.yaml"), ["scale.use_gpu=true", *overrides])
+
+
+def live_peak(recipe: ResolvedRecipe, size: int) -> int:
+    """Return the most bytes alive in one micro-batch of the last phase, run as a worker does."""
+    workload = recipe.entry.create(recipe.workload)
+    model = workload.build(CPU, KeyedRandom((0,)), pretrained=False)
+    clock = phases(workload)[-1].clock
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    workload.begin_step(clock)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    batch = {name: torch.from_numpy(array) for name, array in prepare(recipe).batch(size).items()}
+    with LiveBytes([*model.parameters(), *model.buffers(), *gradients]) as live:
+        workload.micro_step(
+            batch, clock, lambda loss, retain_graph=False, final=False: loss.backward(None, retain_graph)
+        )
+    return live.peak
+
+
+def test_a_large_micro_batch_takes_what_small_ones_say() -> None:
+    recipe = tiny("batch.micro_batch_size=32", "adversarial.steps=0")
+    footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
+    small, large = footprint.sizes
+    assert (small, 4 <= large <= 16) == (2, True)
+    assert footprint.activation_bytes(32) == pytest.approx(live_peak(recipe, 32), rel=0.2)
+
+
+def test_the_demo_model_in_figures() -> None:
+    recipe = tiny("batch.micro_batch_size=2", "adversarial.steps=0")
+    footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
+    workload = recipe.entry.create(recipe.workload)
+    model = workload.build(CPU, KeyedRandom((0,)), pretrained=False)
+    trained = sum(each.numel() for group in workload.parameter_groups() for each in group.parameters)
+    assert footprint.trained_bytes == 4 * trained
+    assert footprint.trained_bytes + footprint.kept_bytes == 4 * sum(each.numel() for each in model.parameters())
+    assert footprint.sizes == (2,)
+    assert footprint.cpu_samples_per_s is None  # it is to train on GPUs
+
+
+def test_adversarial_passes_cost_arithmetic_while_they_last() -> None:
+    size = "batch.micro_batch_size=2"
+    plain, half, all_along = (
+        measure_footprint(recipe, prepare(recipe), PLENTY).flop_per_sample
+        for recipe in (
+            tiny(size, "adversarial.steps=0"),
+            tiny(size, "adversarial.steps=2", "adversarial.init=uniform", "adversarial.active=[0.5,1.0]"),
+            tiny(size, "adversarial.steps=2", "adversarial.init=uniform", "adversarial.active=[0.0,1.0]"),
+        )
+    )
+    assert plain < half < all_along
+    assert half == pytest.approx((plain + all_along) / 2, rel=0.05)
+
+
+def test_recomputing_activations_saves_memory() -> None:
+    size = ("batch.micro_batch_size=4", "model.preset=mini", "adversarial.steps=0")
+    kept, recomputed = (
+        measure_footprint(recipe, prepare(recipe), PLENTY).activation_bytes(4)
+        for recipe in (tiny(*size), tiny(*size, "compute.gradient_checkpointing=true"))
+    )
+    assert recomputed < 0.9 * kept
+
+
+def test_a_workload_of_someone_else_on_cpus() -> None:
+    recipe = resolved(scale={"workers": 2}, precision="float32")
+    footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
+    assert footprint.trained_bytes == 4 * (8 * 16 + 8 + 8 * 2 + 8)
+    assert footprint.kept_bytes == 0
+    assert footprint.buffer_bytes == 4 * 32 * 8
+    assert footprint.cpu_samples_per_s is not None
+    assert footprint.cpu_samples_per_s > 0
+    products = 2 * (16 * 8 + 2 * 8) + 2 * 8 * (16 + 32)  # two towers, and 16 + 32 keys, per sample, forwards
+    assert footprint.flop_per_sample == pytest.approx(3 * products, rel=0.25)
+
+
+def test_too_little_memory_is_said_before_it_is_used_up() -> None:
+    recipe = tiny()
+    prepared = prepare(recipe)
+    with pytest.raises(NotMeasuredError, match=r"this machine has 0\.1 GB to spare"):
+        measure_footprint(recipe, prepared, 10**8)
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    recipe = tiny()
+    text = recipe.workload.text.model_copy(update={"tokenizer": str(tmp_path / "none.json")})  # type: ignore[attr-defined]
+    broken = ResolvedRecipe(recipe.recipe, recipe.workload.model_copy(update={"text": text}), recipe.entry)
+    with pytest.raises(NotMeasuredError, match=r"none\.json"):
+        prepare(broken)
+
+
+def test_live_bytes_count_storages_once_and_let_them_go() -> None:
+    known = torch.zeros(1000)
+    with LiveBytes([known]) as live:
+        first = known + 1
+        view = first.view(10, 100)
+        second = torch.ones(500)
+        del first, view
+        known.mul_(2)
+    assert live.peak == 4 * 1500
+    assert live.timeline[-1] == 4 * 500
+    assert len(second) == 500
+
+
+def test_live_bytes_see_what_a_backward_pass_holds() -> None:
+    states = torch.ones(100, 100, requires_grad=True)
+    states.grad = torch.zeros_like(states)
+    with LiveBytes([states, states.grad]) as live:
+        states.exp().exp().sum().backward()
+    assert 3 * 40_000 <= live.peak <= 4 * 40_000 + 100  # both results are saved; a gradient or two come beside them
+
+
+def test_flops_of_the_cpus_own_kernels_count() -> None:
+    query = torch.ones(2, 3, 5, 8)
+    attention = count_flops(lambda: torch.nn.functional.scaled_dot_product_attention(query, query, query))
+    assert attention == 2 * 2 * (2 * 3) * 5 * 5 * 8
+
+
+@pytest.mark.parametrize(
+    ("runs", "size", "expected"),
+    [
+        ([Run(4, [3, 8, 2])], 4, Line(0, 2)),
+        ([Run(2, [30, 20]), Run(4, [30, 40])], 2, Line(30, 0)),
+        ([Run(2, [30, 20]), Run(4, [30, 40])], 8, Line(0, 10)),  # another moment is the highest one
+        ([Run(2, [30]), Run(4, [30, 50])], 8, Line(10, 10)),  # other operations: by the highest points
+    ],
+)
+def test_extrapolation(runs: list[Run], size: int, expected: Line) -> None:
+    assert extrapolate(runs, size) == expected
+
+
+def test_synthetic_samples_are_like_photographs() -> None:
+    sizes = [len(sample.image) for sample in synthetic_samples(4)]
+    assert len(set(sizes)) == 4
+    assert all(30_000 < size < 120_000 for size in sizes)

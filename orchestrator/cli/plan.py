@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight, show_preflight
 from orchestrator.spec.inheritance import read_extended
 from orchestrator.spec.loading import ResolvedRecipe, load_recipe
@@ -19,7 +20,9 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 @click.command()
 @click.argument("recipe", type=PATH)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
-@click.option("--cluster", type=PATH, metavar="FILE", help="The cluster's YAML.")
+@click.option(
+    "--cluster", type=cluster_file, metavar="CLUSTER", help="The cluster's YAML, or NAME for clusters/NAME.yaml."
+)
 @click.option("--here", is_flag=True, help="Look at this machine as one of the cluster's; needs no --cluster.")
 @click.option("--samples", type=click.IntRange(min=1), help="Plan as if the training data had so many samples.")
 @click.option("--mfu", type=SHARE, default=MFU, show_default=True, help="Share of a GPU's peak that training reaches.")

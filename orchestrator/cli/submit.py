@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.finding_jobs import CLUSTER_FILE, FoundJob, open_cluster, own_register, reach_of
+from orchestrator.cli.asking_first import ask_first
+from orchestrator.cli.cluster_argument import cluster_file
+from orchestrator.cli.finding_jobs import FoundJob, open_cluster, own_register, reach_of
 from orchestrator.cli.following_jobs import follow_to_end, say
 from orchestrator.cli.resuming import resume_overrides
 from orchestrator.spec.errors import SpecError
@@ -21,11 +25,20 @@ if TYPE_CHECKING:
     from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.spec.cluster import Cluster
 
+Look = Mapping[str, Any] | None
+"""What the cluster's head says of the recipe; None when it was not asked."""
+
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
-@click.option("--cluster", "file", required=True, type=CLUSTER_FILE, help="The cluster's YAML file.")
+@click.option(
+    "--cluster",
+    "file",
+    required=True,
+    type=cluster_file,
+    help="The cluster's YAML file, or NAME for clusters/NAME.yaml.",
+)
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, which must be there, instead of starting the recipe's."
 )
@@ -52,8 +65,12 @@ def command(
     cluster, launcher = open_cluster(file)
     resolved = _for_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
     submission = _submission(resolved, overrides, cluster, recipe, resume, prices)
-    _preflight(resolved, cluster, prices, resume)
-    _bring_up(cluster, launcher, yes)
+    up = launcher.is_up()
+    look = _look(submission, cluster) if up else None
+    _preflight(resolved, cluster, prices, resume, look)
+    if not up:
+        _bring_up(cluster, launcher, yes)
+        _refuse(_look(submission, cluster))
     _submit(submission)
     entry = submission.entry
     if detach:
@@ -92,6 +109,7 @@ def _submission(
 ) -> Submission:
     from orchestrator.cluster.jobs.secrets import refuse_secrets
     from orchestrator.cluster.jobs.submitting import Submission, new_entry
+    from orchestrator.spec.growth import growth_variable
     from orchestrator.train.recipe_file import recipe_yaml
 
     refuse_secrets(overrides, resolved.values())
@@ -101,6 +119,7 @@ def _submission(
         workload=resolved.recipe.workload,
         resume=resolved.recipe.name if resume not in (None, "auto") else None,
         prices=_read_prices(prices),
+        machines=growth_variable(cluster.groups),
     )
 
 
@@ -113,26 +132,40 @@ def _read_prices(file: Path | None) -> str | None:
         raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
 
 
-def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: str | None) -> None:
+def _look(submission: Submission, cluster: Cluster) -> Look:
+    """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
+    if cluster.kind == "local":
+        return None
+    from orchestrator.cluster.jobs.checking import look_from_cluster
+
+    say(f"cluster {cluster.name} checks the recipe")
+    return look_from_cluster(submission, reach_of(submission.entry.cluster_file), say)
+
+
+def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: str | None, look: Look) -> None:
     """Check the recipe against the cluster and show the plan with its price, before anything is started."""
-    # MERGE HERE: run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume is not None)), shown on
-    # standard error, and a SpecError when it is not ok
+    from orchestrator.cli.preflight import PreflightOptions, run_preflight, show_preflight
+
+    options = PreflightOptions(prices=prices, resume=resume is not None, from_cluster=look)
+    preflight = run_preflight(resolved, cluster, options)
+    with redirect_stdout(sys.stderr):
+        show_preflight(preflight, as_json=False)
+    if not preflight.ok:
+        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
+
+
+def _refuse(look: Look) -> None:
+    """Refuse to go on with what a cluster that has just come up finds wrong."""
+    errors = [one for one in (look or {}).get("findings", ()) if one["level"] == "error"]
+    if errors:
+        said = "\n".join(f"  {one['name']}: {one['found']}\n    fix: {one['fix']}" for one in errors)
+        raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
 
 
 def _bring_up(cluster: Cluster, launcher: Launcher, yes: bool) -> None:
-    """Start the cluster if it is not up; ask before that costs money."""
-    if launcher.is_up():
-        return
+    """Start the cluster; ask before that costs money."""
     say(f"cluster {cluster.name} is not up")
-    costs = any(group.market != "owned" for group in cluster.groups)
-    if costs and not yes:
-        if not sys.stdin.isatty():
-            raise SpecError(
-                f"cluster {cluster.name}: starting it costs money; say --yes, or run `fuseray up {cluster.file}` first."
-            )
-        click.confirm(
-            f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", abort=True, err=True
-        )
+    ask_first(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
     launcher.up(say)
 
 

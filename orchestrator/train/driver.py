@@ -15,8 +15,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.spec.cluster import NodeGroup
 from orchestrator.spec.growth import read_growth
 from orchestrator.spec.prices import PriceTable
+from orchestrator.spec.recipe import Recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.feed import Opening
 from orchestrator.stream.segment import Delivery, warm_up
@@ -80,7 +82,7 @@ def run(
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
     recipe = plan.recipe
-    meter = CostMeter(plan.run.costs, partial(_kinds, prices, owned=recipe.scale.address == "local"))
+    meter = CostMeter(plan.run.costs, partial(_kinds, prices, _owned(recipe)))
     refuse_used_up(recipe.budget, meter.spent(), recipe.name)
     interrupted = threading.Event()
     with stop_on(signal.SIGINT, interrupted):
@@ -116,6 +118,16 @@ def log_folder(plan: Plan) -> Path:
     if plan.run.root.is_local:
         return Path(plan.run.root.path) / "logs"
     return Path.home() / ".local" / "state" / "fuseray" / plan.recipe.name
+
+
+def _groups(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
+    """Return the machines that the cluster can have, None when it stays as it is."""
+    return None if recipe.scale.address == "local" else read_growth(os.environ)
+
+
+def _owned(recipe: Recipe) -> bool:
+    groups = _groups(recipe)
+    return recipe.scale.address == "local" if groups is None else all(group.market == "owned" for group in groups)
 
 
 def _kinds(prices: PriceTable | None, owned: bool) -> list[Kind]:
@@ -155,7 +167,7 @@ def _gather(
 ) -> bool:
     """Wait until the machines are there that the run cannot begin without; return whether they are."""
     recipe = plan.recipe
-    groups = read_growth(os.environ) if recipe.scale.address != "local" else None
+    groups = _groups(recipe)
     growth = None if groups is None else Growth(largest(groups, prices.machines if prices else {}))
     wish = Claim(f"{plan.run.root.uri} (to begin)", least_bundles(recipe))
     gathering = Gathering(recipe, growth, wish, display.message)

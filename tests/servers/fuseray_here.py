@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from orchestrator.cluster.errors import ClusterError
+from orchestrator.cluster.files import reading
+from orchestrator.cluster.launch import launchers
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.spec.cluster import Cluster, NodeGroup
 
@@ -56,18 +55,8 @@ def read_cluster(path: Path) -> Cluster:
 
 def use_here() -> None:
     """Let the command line find these clusters."""
-    _module("orchestrator.cluster.files.reading").read_cluster = read_cluster  # type: ignore[attr-defined]
-    _module("orchestrator.cluster.launch.launchers").launcher_of = Here  # type: ignore[attr-defined]
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError:
-        parent, _, _ = name.rpartition(".")
-        for missing in (parent, name):
-            sys.modules.setdefault(missing, ModuleType(missing))
-        return sys.modules[name]
+    reading.read_cluster = read_cluster
+    launchers.launcher_of = Here  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from orchestrator.cluster.jobs.package import RECIPE_NAME
+from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME
 
 STOP_WAIT_S = 600
 """How long a stopped job may take for its last checkpoint before Ray kills it."""
@@ -13,7 +13,7 @@ ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
 """Variables of a job; anybody who may ask the job server can read them."""
 
 
-def entrypoint(resume: str | None) -> str:
+def entrypoint(resume: str | None, with_prices: bool = False) -> str:
     """Return the shell command of a job.
 
     The shell is replaced by it, so that a signal reaches the run itself. The cluster's address is the one that Ray
@@ -21,6 +21,8 @@ def entrypoint(resume: str | None) -> str:
 
     Args:
         resume: the run that must be there to be continued; None continues the recipe's own run if it is there.
+        with_prices: whether a table of prices travels with the job.
     """
-    words = ["python", "-m", "orchestrator.cli", "train", RECIPE_NAME]
-    return f"exec {shlex.join([*words, '--resume', resume or 'auto', 'scale.address=auto'])}"
+    words = ["python", "-m", "orchestrator.cli", "train", RECIPE_NAME, "--resume", resume or "auto"]
+    prices = ["--prices", PRICES_NAME] if with_prices else []
+    return f"exec {shlex.join([*words, *prices, 'scale.address=auto'])}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,7 @@ class Submission:
         workload: the recipe's workload.
         resume: the run that must be there to be continued; None continues the recipe's own if it is there.
         prices: a table of prices, as YAML.
+        machines: variables that tell the run which machines its cluster can have.
     """
 
     entry: Entry
@@ -44,6 +45,7 @@ class Submission:
     workload: str
     resume: str | None = None
     prices: str | None = None
+    machines: Mapping[str, str] = field(default_factory=dict)
 
 
 def new_entry(
@@ -108,7 +110,20 @@ def _submit(submission: Submission, reach: Reach, package: Path) -> None:
     metadata = {RUN_KEY: entry.run, FOLDER_KEY: entry.run_folder}
     with reach() as server:
         jobs = _connected(server)
-        jobs.submit(entry.job, entrypoint(submission.resume), package, ENVIRONMENT, metadata)
+        _refuse_second(jobs, entry)
+        command = entrypoint(submission.resume, with_prices=submission.prices is not None)
+        jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
+
+
+def _refuse_second(jobs: Jobs, entry: Entry) -> None:
+    """Refuse to train a run that another job on the cluster trains already."""
+    for job in jobs.all():
+        if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
+            raise ClusterError(
+                f"job {job.id} on cluster {entry.cluster} trains this run already ({entry.run_folder}); follow it "
+                f"with `fuseray logs {job.id} -f`, end it with `fuseray stop {job.id}`, or start another run with "
+                "name=OTHER."
+            )
 
 
 def _connected(server: JobServer) -> Jobs:

@@ -64,6 +64,7 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
 def _connect(address: str, options: dict[str, Any]) -> None:
     if address != "local":
         prepare_joining(address)
+        options |= {"runtime_env": {"env_vars": LARGE_ALLOCATIONS}}
     ray.init(
         address=address,
         log_to_driver=False,

@@ -101,15 +101,31 @@ def test_a_job_is_followed_to_its_end_over_a_connection_that_breaks(user: User) 
     assert json.loads((user.folder / "runs" / "whole" / "run.json").read_text())["status"] == "FINISHED"
 
 
-def test_the_exit_code_of_a_job_that_fails_is_handed_on(user: User) -> None:
-    done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=bad", "data.train=nowhere", "--json")
-    assert done.returncode == 2
+def test_the_exit_code_of_a_job_is_handed_on(user: User) -> None:
+    budget = ("budget.hours=0.002", "length.steps=4000")
+    done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=dear", *budget, "--json")
+    assert done.returncode == 3, done.stderr
     outcome = json.loads(done.stdout)
-    assert (outcome["status"], outcome["exit_code"]) == ("FAILED", 2)
-    assert "nowhere: does not exist" in done.stderr
+    assert (outcome["status"], outcome["exit_code"]) == ("FAILED", 3)
+    assert "budget.hours" in done.stderr
     shown = user.fuseray("status", outcome["job"], "--json")
-    assert json.loads(shown.stdout)["exit_code"] == 2
-    assert "nowhere: does not exist" in json.loads(shown.stdout)["failure"]
+    assert json.loads(shown.stdout)["exit_code"] == 3
+
+
+def test_nothing_is_submitted_that_this_machine_or_the_cluster_finds_wrong(user: User) -> None:
+    here = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=bad", "data.train=nowhere")
+    assert here.returncode == 2
+    assert "nowhere: does not exist" in here.stderr
+    places = (f"storage.uri={user.folder}/runs", f"tracking.uri=sqlite:///{user.folder}/runs/mlflow.db")
+    far = user.cluster("far", kind="launcher")
+    there = user.fuseray(
+        "submit", "mine.yaml", "--cluster", far, "name=bad", "data.train=/nowhere", f"pace={user.folder}/pace", *places
+    )
+    assert there.returncode == 2
+    assert "data, from the cluster" in there.stderr
+    assert "/nowhere: does not exist" in there.stderr
+    assert "nothing was submitted" in there.stderr
+    assert not (user.folder / "state" / "fuseray" / "jobs").exists() or "bad" not in user.fuseray("jobs").stdout
 
 
 def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User) -> None:

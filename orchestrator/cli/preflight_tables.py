@@ -57,7 +57,7 @@ def _facts(preflight: Preflight) -> Table:
 def _estimates(judgement: Judgement) -> dict[str, str]:
     steps, samples, speed = judgement.steps, judgement.samples, judgement.speed
     length = UNKNOWN if steps is None or samples is None else f"{steps:,} steps, {samples:,} samples"
-    pace = UNKNOWN if speed is None else f"{speed.samples_per_s:,.3g} samples/s a worker; {speed.source}"
+    pace = UNKNOWN if speed is None else f"{_rate(speed.samples_per_s)} samples/s a worker; {speed.source}"
     return {"length": length, "speed": pace}
 
 
@@ -88,11 +88,15 @@ def _costs(judgement: Judgement) -> Table:
     for name in ("workers", "samples/s", "hours", "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
     for one in judgement.scenarios:
-        rate = UNKNOWN if one.samples_per_s is None else f"{one.samples_per_s:,.4g}"
+        rate = UNKNOWN if one.samples_per_s is None else _rate(one.samples_per_s)
         hours = UNKNOWN if one.hours is None else f"{one.hours:,.1f}"
         dollars = [UNKNOWN if usd is None else f"${usd:,.0f}" for usd in one.usd.values()]
         table.add_row(str(one.workers), rate, hours, *dollars)
     return table
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _verdict(findings: Sequence[Finding]) -> str:

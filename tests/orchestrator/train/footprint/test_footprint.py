@@ -60,27 +60,35 @@ def test_the_demo_model_in_figures() -> None:
     assert footprint.cpu_samples_per_s is None  # it is to train on GPUs
 
 
-def test_adversarial_passes_cost_arithmetic_while_they_last() -> None:
+def test_a_run_with_adversarial_passes_in_its_second_half_has_two_phases() -> None:
+    recipe = tiny("adversarial.steps=2", "adversarial.init=uniform", "adversarial.active=[0.5,1.0]")
+    workload = recipe.entry.create(recipe.workload)
+    workload.build(CPU, KeyedRandom((0,)), pretrained=False)
+    first, second = phases(workload)
+    assert first.share == pytest.approx(0.5, abs=0.02)
+    assert first.share + second.share == pytest.approx(1)
+    assert first.clock.progress < 0.5 <= second.clock.progress
+
+
+def test_adversarial_passes_cost_arithmetic() -> None:
     size = "batch.micro_batch_size=2"
-    plain, half, all_along = (
+    plain, adversarial = (
         measure_footprint(recipe, prepare(recipe), PLENTY).flop_per_sample
         for recipe in (
             tiny(size, "adversarial.steps=0"),
-            tiny(size, "adversarial.steps=2", "adversarial.init=uniform", "adversarial.active=[0.5,1.0]"),
             tiny(size, "adversarial.steps=2", "adversarial.init=uniform", "adversarial.active=[0.0,1.0]"),
         )
     )
-    assert plain < half < all_along
-    assert half == pytest.approx((plain + all_along) / 2, rel=0.05)
+    assert 1.2 * plain < adversarial < 4 * plain
 
 
 def test_recomputing_activations_saves_memory() -> None:
-    size = ("batch.micro_batch_size=4", "model.preset=mini", "adversarial.steps=0")
+    deep = ("batch.micro_batch_size=64", "model.vision.depth=12", "adversarial.steps=0", "masking.enabled=false")
     kept, recomputed = (
-        measure_footprint(recipe, prepare(recipe), PLENTY).activation_bytes(4)
-        for recipe in (tiny(*size), tiny(*size, "compute.gradient_checkpointing=true"))
+        measure_footprint(recipe, prepare(recipe), PLENTY).activation_bytes(64)
+        for recipe in (tiny(*deep), tiny(*deep, "compute.gradient_checkpointing=true"))
     )
-    assert recomputed < 0.9 * kept
+    assert recomputed < 0.8 * kept
 
 
 def test_a_workload_of_someone_else_on_cpus() -> None:

@@ -40,12 +40,7 @@ class Document:
         Raises:
             SpecError: the file cannot be read or is not what `parse` takes.
         """
-        try:
-            return cls.parse(path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise SpecError(f"{path}: cannot be read ({error.strerror}). Check the path of the recipe.") from error
-        except UnicodeDecodeError as error:
-            raise SpecError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+        return cls.parse(read_text(path), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Document:
@@ -54,16 +49,29 @@ class Document:
         Raises:
             SpecError: the text is not YAML, repeats a key or is not a mapping.
         """
+        documents = cls.parse_all(text, origin)
+        if len(documents) != 1:
+            raise SpecError(f"{origin}: must be one mapping of keys to values, found {len(documents)} documents.")
+        return documents[0]
+
+    @classmethod
+    def parse_all(cls, text: str, origin: str) -> list[Document]:
+        """Read YAML text of any number of documents, parted by `---`; empty ones are left out.
+
+        Raises:
+            SpecError: the text is not YAML, repeats a key, or a document is not a mapping.
+        """
         try:
-            tree = YAML(typ="rt").load(text)
+            trees = [tree for tree in YAML(typ="rt").load_all(text) if tree is not None]
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
         except YAMLError as error:
             raise SpecError(f"{origin}: is not valid YAML: {error}") from error
-        if not isinstance(tree, Mapping):
-            raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return cls(origin, _plain(tree), _places_of(tree, origin))
+        for tree in trees:
+            if not isinstance(tree, Mapping):
+                raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
+        return [cls(origin, _plain(tree), _places_of(tree, origin)) for tree in trees]
 
     def override(self, assignment: str) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
@@ -116,6 +124,20 @@ class Document:
     def _forget_places(self, key_path: KeyPath) -> None:
         depth = len(key_path)
         self._places = {path: place for path, place in self._places.items() if path[:depth] != key_path}
+
+
+def read_text(path: Path) -> str:
+    """Return what is in a text file.
+
+    Raises:
+        SpecError: it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
 
 
 def _over(base: Any, values: Any) -> Any:

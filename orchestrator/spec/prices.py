@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+
+from pydantic import Field
 
 from orchestrator.spec.cluster import Market
+from orchestrator.spec.document import Document
+from orchestrator.spec.errors import Finding, RecipeError
+from orchestrator.spec.validation import unknown_key, validate
+from workloads.contract import Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +76,76 @@ class PriceTable:
         if found is None:
             return None
         return found.spot_usd if market == "spot" else found.on_demand_usd
+
+
+class MachineEntry(Section):
+    """One machine in a file of prices."""
+
+    cpus: int = Field(ge=1, description="Virtual CPUs.")
+    memory_gb: float = Field(gt=0, description="Main memory, in GB.")
+    gpus: int = Field(0, ge=0, description="GPUs.")
+    accelerator: str | None = Field(None, description="Type of the GPUs, a key of accelerators.")
+    on_demand_usd: float | None = Field(None, ge=0, description="Per hour; null: unknown.")
+    spot_usd: float | None = Field(None, ge=0, description="Per hour, as last seen; null: unknown.")
+
+
+class AcceleratorEntry(Section):
+    """One type of GPU in a file of prices."""
+
+    memory_gb: float = Field(gt=0, description="Its memory, in GB.")
+    tflops_bfloat16: float = Field(gt=0, description="Dense peak of the tensor cores, in TFLOP/s.")
+
+
+class PriceFile(Section):
+    """A file of prices, ours or the user's."""
+
+    as_of: date | None = Field(None, description="The date of the prices; null: as in the table below it.")
+    machines: dict[str, MachineEntry] = Field({}, description="By name.")
+    accelerators: dict[str, AcceleratorEntry] = Field({}, description="By name.")
+
+
+def read_prices(override: Path | None = None) -> PriceTable:
+    """Return the table that comes with Fuseray, with the user's own entries over it.
+
+    Args:
+        override: a file of the same form; each of its entries replaces or adds one. None takes
+            `~/.config/fuseray/prices.yaml` where it exists.
+
+    Raises:
+        SpecError: a file cannot be read.
+        RecipeError: a file is wrong; all faults are listed with file and line.
+    """
+    table = _laid_over(PriceTable(date.min, {}, {}), _OURS)
+    own = override or _users_file()
+    return _laid_over(table, own) if own else table
+
+
+_OURS = Path(__file__).parent / "prices.yaml"
+
+
+def _users_file() -> Path | None:
+    path = Path.home() / ".config" / "fuseray" / "prices.yaml"
+    return path if path.is_file() else None
+
+
+def _laid_over(table: PriceTable, path: Path) -> PriceTable:
+    document = Document.read(path)
+    file = validate(PriceFile, document.plain(), document)
+    if isinstance(file, list):
+        raise RecipeError(file)
+    kinds = {name: Accelerator(name=name, **entry.model_dump()) for name, entry in file.accelerators.items()}
+    machines = {name: Machine(name=name, **entry.model_dump()) for name, entry in file.machines.items()}
+    laid = PriceTable(file.as_of or table.as_of, {**table.machines, **machines}, {**table.accelerators, **kinds})
+    faults = [Finding(document.place(("machines", name)), said) for name in machines if (said := _fault(laid, name))]
+    if faults:
+        raise RecipeError(faults)
+    return laid
+
+
+def _fault(table: PriceTable, name: str) -> str | None:
+    machine = table.machines[name]
+    if (machine.gpus > 0) != (machine.accelerator is not None):
+        return f"machines.{name}: a machine has both gpus and an accelerator, or neither."
+    if machine.accelerator is not None and machine.accelerator not in table.accelerators:
+        return f"machines.{name}.accelerator: {unknown_key(machine.accelerator, table.accelerators)}"
+    return None

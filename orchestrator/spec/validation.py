@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -65,10 +66,24 @@ def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:
 
 
 def _section_at(section: type[BaseModel], key_path: KeyPath) -> type[BaseModel] | None:
+    kinds: list[Any] = [section]
     for part in key_path:
-        field = section.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return None
-        section = nested
-    return section
+        kinds = [inner for kind in kinds for inner in _kinds_inside(kind, part)]
+    return next((kind for kind in kinds if _is_section(kind)), None)
+
+
+def _kinds_inside(kind: Any, part: str | int) -> Iterable[Any]:
+    if _is_section(kind):
+        field = kind.model_fields.get(str(part))
+        return _members_of(field.annotation) if field else ()
+    if get_origin(kind) is dict:
+        return _members_of(get_args(kind)[1])
+    return _members_of(get_args(kind)[0]) if get_origin(kind) in (list, tuple) else ()
+
+
+def _members_of(annotation: Any) -> Iterable[Any]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,0 +1,1 @@
+"""Cluster files: read, checked, and what they say about machines."""

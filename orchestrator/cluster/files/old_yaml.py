@@ -1,0 +1,33 @@
+"""Values that Ray and Kubernetes read differently from how they look.
+
+Both read YAML 1.1, in which an unquoted `no`, `on` or `0644` is not text and `12:30` is a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from orchestrator.cluster.files.faults import Faults
+from orchestrator.spec.document import KeyPath
+
+
+def read_as_their_tools_do(text: str) -> list[Any]:
+    """Return the documents as YAML 1.1 has them; empty ones are left out."""
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+def refuse_ambiguous(ours: Any, theirs: Any, faults: Faults, key_path: KeyPath = ()) -> None:
+    """Note every value that the two versions of YAML read differently."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        named = {str(key): value for key, value in theirs.items()}
+        for key, value in ours.items():
+            refuse_ambiguous(value, named.get(key), faults, (*key_path, key))
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            refuse_ambiguous(mine, other, faults, (*key_path, index))
+    elif ours != theirs and str(theirs) != str(ours):
+        faults.add(
+            key_path, f"is read as {theirs!r} by whoever gets this file; quote it, or write true, false or digits"
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.resuming import resume_overrides
 from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.spec.loading import load_recipe
 
@@ -35,7 +36,7 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
 
     Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 130 stopped by a signal with a checkpoint.
     """
-    resolved = load_recipe(recipe, (*overrides, *_resume_overrides(resume)))
+    resolved = load_recipe(recipe, (*overrides, *resume_overrides(resume)))
 
     from orchestrator.train.plan import make_plan
 
@@ -55,14 +56,6 @@ def command(recipe: Path, overrides: tuple[str, ...], resume: str | None, dry_ru
     click.echo(json.dumps(outcome) if as_json else _summary(outcome))
     if outcome["status"] == "KILLED":
         sys.exit(INTERRUPTED)
-
-
-def _resume_overrides(resume: str | None) -> list[str]:
-    """Return what names the run to resume: by name, or by the path or URI of its folder."""
-    if resume is None or resume == "auto":
-        return []
-    storage, slash, name = resume.rstrip("/").rpartition("/")
-    return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
 
 
 def _start(plan: Plan, resume: str | None) -> Start:

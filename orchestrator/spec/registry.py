@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 from orchestrator.spec.errors import SpecError
@@ -18,6 +18,12 @@ def find_workload(name: str) -> WorkloadEntry:
     """
     entry: WorkloadEntry = _find("fuseray.workloads", "workload", name, WorkloadEntry)
     return entry
+
+
+def workload_distribution(name: str) -> Distribution | None:
+    """Return the distribution that registers a workload, None when there is no such workload."""
+    point = _points("fuseray.workloads").get(name)
+    return None if point is None else point.dist
 
 
 def find_corpus(name: str) -> CorpusEntry:
@@ -46,10 +52,14 @@ def corpus_names() -> list[str]:
 
 
 def _find(group: str, kind: str, name: str, protocol: Any) -> Any:
-    points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
+    points = _points(group)
     if name not in points:
         raise SpecError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
     entry = points[name].load()
     if not isinstance(entry, protocol):
         raise SpecError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
     return entry
+
+
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

@@ -1,0 +1,1 @@
+"""Recipes on a cluster: packing the code, submitting it, following and ending jobs, and remembering them."""

@@ -1,0 +1,108 @@
+"""The jobs that this machine submitted, one small file each, for this user's eyes only."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from orchestrator.cluster.errors import ClusterError
+from orchestrator.spec.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What this machine remembers of a job.
+
+    Args:
+        job: its name on the cluster.
+        cluster_file: the cluster's file, absolute.
+        cluster: the cluster's name.
+        run: the run's name.
+        run_folder: where the run is written.
+        recipe: the recipe's file.
+        submitted: ISO 8601 time.
+    """
+
+    job: str
+    cluster_file: str
+    cluster: str
+    run: str
+    run_folder: str
+    recipe: str
+    submitted: str
+
+
+def register_folder() -> Path:
+    """Return the folder of this user's register."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "fuseray" / "jobs"
+
+
+class Register:
+    """The register.
+
+    Args:
+        folder: holds its files; it need not be there yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, entry: Entry) -> None:
+        """Remember a job: its file is whole or it is not there."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self._folder / f".{uuid4().hex}"
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                json.dump(asdict(entry), file, indent=2)
+            draft.replace(self._file(entry.job))
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def remove(self, job: str) -> None:
+        """Forget a job."""
+        self._file(job).unlink(missing_ok=True)
+
+    def entries(self) -> list[Entry]:
+        """Return all jobs, newest first.
+
+        Raises:
+            ClusterError: a file is damaged.
+        """
+        files = [path for path in self._folder.glob("*.json") if not path.name.startswith(".")]
+        return sorted(map(_read, files), key=lambda entry: (entry.submitted, entry.job), reverse=True)
+
+    def _file(self, job: str) -> Path:
+        return self._folder / f"{job}.json"
+
+
+def the_one(prefix: str, jobs: list[str], where: str) -> str:
+    """Return the job that a user means by its name or the beginning of it.
+
+    Args:
+        prefix: what the user wrote.
+        jobs: the jobs there are.
+        where: where they are, for the message.
+
+    Raises:
+        SpecError: none is meant, or several could be.
+    """
+    found = [job for job in jobs if job == prefix] or [job for job in jobs if job.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpecError(f"job {prefix!r} could be {', '.join(sorted(found))}; write more of it.")
+    raise SpecError(
+        f"job {prefix!r} is not {where}; `fuseray jobs` lists the jobs that this machine submitted, and "
+        "`fuseray jobs --cluster FILE` all jobs of a cluster."
+    )
+
+
+def _read(path: Path) -> Entry:
+    try:
+        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ClusterError(f"{path}: is damaged ({error}); delete it to forget the job.") from error

@@ -1,0 +1,195 @@
+"""Recipes as jobs on a real head of Ray that has a token and lacks this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from breaking_proxy import breaking_proxy
+from ray_head import RayHead, ray_head
+from shards import write_shards
+from toyland import install_toyland
+
+from orchestrator.cluster.jobs.register import Entry, Register
+
+TESTS = Path(__file__).parents[1]
+STEPS = 400
+RECIPE = f"""\
+workload: paced
+data: {{train: data/train}}
+batch: {{micro_batches: 2, micro_batch_size: 4}}
+length: {{steps: {STEPS}}}
+stream: {{window: 16}}
+scale: {{workers: 1, cpus_per_worker: 0.5}}
+checkpoint: {{every_steps: 200}}
+pace: pace
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user's folder on a laptop, and a cluster."""
+
+    folder: Path
+    head: RayHead
+
+    def cluster(self, name: str, **settings: str) -> str:
+        """Write a cluster's file; return its name."""
+        usual = {"kind": "local", "market": "owned", "url": self.head.url, "token": self.head.token}
+        (self.folder / f"{name}.json").write_text(json.dumps(usual | settings))
+        return f"{name}.json"
+
+    def pace(self, seconds: float) -> None:
+        """Say how long a step takes at least."""
+        (self.folder / "pace").write_text(str(seconds))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command line."""
+        command = [sys.executable, str(TESTS / "servers" / "fuseray_here.py"), *arguments]
+        paths = (TESTS.parent, TESTS / "servers", self.folder / "site")
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "RAY_ADDRESS": "nowhere:1",
+        }
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
+
+    def fuseray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line."""
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=280)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    @property
+    def register(self) -> Register:
+        """What the laptop remembers."""
+        return Register(self.folder / "state" / "fuseray" / "jobs")
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    folder = tmp_path_factory.mktemp("laptop")
+    write_shards(str(folder / "data"), 64)
+    install_toyland(folder / "site")
+    (folder / "mine.yaml").write_text(RECIPE)
+    with ray_head() as head:
+        user = User(folder, head)
+        user.pace(0)
+        user.cluster("lab")
+        yield user
+
+
+def test_a_job_is_followed_to_its_end_over_a_connection_that_breaks(user: User) -> None:
+    with breaking_proxy(user.head.port, once(b"step 11/")) as proxy:
+        through = user.cluster("proxied", url=f"http://127.0.0.1:{proxy.port}")
+        done = user.fuseray("submit", "mine.yaml", "--cluster", through, "name=whole")
+        assert done.returncode == 0, done.stderr
+        assert proxy.cuts == 1
+    assert done.stderr.count("the connection is lost") == 1
+    (entry,) = user.register.entries()
+    log = user.fuseray("logs", entry.job, "--cluster", "lab.json").stdout
+    assert f"step {STEPS}/{STEPS} loss" in log
+    assert done.stdout == f"{log}job {entry.job}: succeeded, exit code 0\n"
+    assert json.loads((user.folder / "runs" / "whole" / "run.json").read_text())["status"] == "FINISHED"
+
+
+def test_the_exit_code_of_a_job_that_fails_is_handed_on(user: User) -> None:
+    done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=bad", "data.train=nowhere", "--json")
+    assert done.returncode == 2
+    outcome = json.loads(done.stdout)
+    assert (outcome["status"], outcome["exit_code"]) == ("FAILED", 2)
+    assert "nowhere: does not exist" in done.stderr
+    shown = user.fuseray("status", outcome["job"], "--json")
+    assert json.loads(shown.stdout)["exit_code"] == 2
+    assert "nowhere: does not exist" in json.loads(shown.stdout)["failure"]
+
+
+def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User) -> None:
+    user.pace(0.1)
+    sent = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=halves", "--detach", "--json")
+    job = json.loads(sent.stdout)["job"]
+    left = _watch_until(user, job, "step 11/")
+    assert left.returncode == 130
+    assert f"fuseray stop {job}" in left.stderr
+
+    shown = json.loads(user.fuseray("status", "halves", "--json").stdout)
+    assert shown["status"] == "RUNNING"
+    assert shown["step"] >= 11
+    stopped = json.loads(user.fuseray("stop", "halves", "--json").stdout)
+    assert stopped["status"] == "STOPPED"
+    assert shown["step"] <= stopped["step"] < STEPS
+    saved = sorted(path.name for path in (user.folder / "runs" / "halves" / "checkpoints").iterdir())
+    assert saved[-1] == f"step-{stopped['step']:08d}"
+
+    user.pace(0)
+    done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "--resume", "halves")
+    assert done.returncode == 0, done.stderr
+    assert f"run halves continues at step {stopped['step']} of {STEPS}" in done.stdout
+    assert f"The run is finished after {STEPS} steps." in done.stdout
+
+
+def test_a_wrong_token_is_refused_and_nothing_is_remembered(user: User) -> None:
+    before = user.register.entries()
+    wrong = user.cluster("wrong", token="0" * 64)
+    for arguments in (("submit", "mine.yaml", "name=never"), ("jobs",), ("status", "whole")):
+        done = user.fuseray(*arguments, "--cluster", wrong)
+        assert done.returncode == 1
+        assert "the job server refuses the token" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert user.register.entries() == before
+    assert not (user.folder / "runs" / "never").exists()
+    assert user.fuseray("jobs", "--cluster", "lab.json").returncode == 0
+
+
+def test_a_job_that_the_head_forgot_is_said_to_be_lost(user: User) -> None:
+    file = str(user.folder / "lab.json")
+    user.register.add(
+        Entry(
+            job="ghost-1",
+            cluster_file=file,
+            cluster="lab",
+            run="ghost",
+            run_folder="/runs/ghost",
+            recipe="/mine.yaml",
+            submitted="2026-01-01T00:00:00+00:00",
+        )
+    )
+    listed = {row["job"]: row["status"] for row in json.loads(user.fuseray("jobs", "--json").stdout)["jobs"]}
+    assert listed["ghost-1"] == "LOST"
+    for verb in ("status", "logs", "stop"):
+        done = user.fuseray(verb, "ghost")
+        assert done.returncode == 1
+        assert f"`fuseray submit /mine.yaml --cluster {file} --resume ghost`" in done.stderr
+
+
+def once(words: bytes) -> object:
+    """Return what says True the first time that it hears some words."""
+    heard: list[bool] = []
+
+    def listen(content: bytes) -> bool:
+        if heard or words not in content:
+            return False
+        heard.append(True)
+        return True
+
+    return listen
+
+
+def _watch_until(user: User, job: str, words: str) -> subprocess.CompletedProcess[str]:
+    """Follow a job's log until some words come, then press Ctrl-C."""
+    with user.start("logs", job, "-f") as watching:
+        assert watching.stdout is not None
+        for line in watching.stdout:
+            if words in line:
+                break
+        watching.send_signal(signal.SIGINT)
+        out, err = watching.communicate(timeout=60)
+    return subprocess.CompletedProcess((), watching.returncode, out, err)

@@ -68,16 +68,17 @@ class Host:
     key: Path
     first_pid: int
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, text: str = "") -> str:
         """Run a command by SSH and return what it says.
 
         Args:
             command: as the host's shell takes it.
+            text: for its standard input.
 
         Raises:
             RuntimeError: it failed.
         """
-        done = subprocess.run([*self.ssh(), command], capture_output=True, text=True, timeout=COMMAND_S)
+        done = subprocess.run([*self.ssh(), command], input=text, capture_output=True, text=True, timeout=COMMAND_S)
         if done.returncode:
             raise RuntimeError(f"{self.name}: {command}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -66,15 +66,18 @@ class Laptop:
         path.write_text(yaml.safe_dump(content))
         return path
 
+    def fuseray(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run this checkout's `fuseray` as the user would; see `run`."""
+        return self.run("python", "-m", "orchestrator.cli", *words, timeout_s=timeout_s, check=check)
+
     def run(self, *command: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program of this Python environment as the user would.
 
         Raises:
             AssertionError: it failed.
         """
-        whole = [str(Path(PROGRAMS) / command[0]), *command[1:]]
         done = subprocess.run(
-            whole,
+            [str(Path(PROGRAMS) / command[0]), *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -89,7 +92,7 @@ class Laptop:
     def environment(self) -> dict[str, str]:
         """Return the variables of the user's commands, without what this process knows of other clusters."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
-        own = {"HOME": str(self.home), "TMPDIR": str(self.home), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+        own = {"PYTHONPATH": str(CHECKOUT), "HOME": str(self.home), "TMPDIR": str(self.home), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
         return kept | own | dict(self.variables)
 
     @contextmanager
@@ -107,7 +110,3 @@ class Laptop:
         with running([ssh, *forward, *rest], {}, self.home / "tunnel.log", ready):
             yield near
 
-
-def python() -> str:
-    """Return the path of this Python as the hosts see it."""
-    return sys.executable

@@ -17,6 +17,7 @@ import ray
 
 from orchestrator.spec.recipe import RecoverySection, ScaleSection
 from orchestrator.train.allocations import LARGE_ALLOCATIONS
+from orchestrator.train.joining import prepare_joining
 
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -33,32 +34,43 @@ QUIET = {
 def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoverySection | None = None) -> Iterator[None]:
     """Run the body with Ray available; Ray's own messages go to a log file.
 
+    A Ray of this machine gets a token of its own; a cluster is joined with the token of this process or not at all.
+
     Args:
         scale: where Ray is, and how large its object store may be.
         cpus: CPUs that a local Ray may hand out.
         log: file for Ray's messages.
         recovery: what Ray Train is to know of it, for sessions that train.
+
+    Raises:
+        JoinError: the cluster does not answer, or there is no token that it takes.
     """
     os.environ.update(QUIET | LARGE_ALLOCATIONS | _for_training(scale, recovery or RecoverySection()))
     _quiet(log)
-    with _token(scale.address) as options:
+    with _own_token(scale.address) as options:
         if scale.address == "local":
             options |= {
                 "num_cpus": cpus,
                 "object_store_memory": scale.object_store_mb * 10**6,
                 "include_dashboard": False,
             }
-        ray.init(
-            address=scale.address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-            **options,
-        )
+        _connect(scale.address, options)
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _connect(address: str, options: dict[str, Any]) -> None:
+    if address != "local":
+        prepare_joining(address)
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+        **options,
+    )
 
 
 def _for_training(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
@@ -73,7 +85,7 @@ def _for_training(scale: ScaleSection, recovery: RecoverySection) -> dict[str, s
 
 
 @contextmanager
-def _token(address: str) -> Iterator[dict[str, Any]]:
+def _own_token(address: str) -> Iterator[dict[str, Any]]:
     """Give a local Ray a token of its own, in a file that only this user can read and that goes with the session."""
     if address != "local" or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         yield {}

@@ -1,0 +1,1 @@
+"""Clusters that KubeRay runs on Kubernetes, reached through kubectl."""

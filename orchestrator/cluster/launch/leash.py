@@ -1,0 +1,44 @@
+"""A program that lives no longer than whoever started it: `leash.py COMMAND ...`, run by path, not imported.
+
+It runs the command in a session of its own, where a Ctrl-C at the terminal does not reach it, and ends it as soon as
+its own standard input closes, which the system does even for a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+GRACE_S = 5.0
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    for kind in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_IGN)
+    threading.Thread(target=_end_with_owner, args=(command,), daemon=True).start()
+    code = command.wait()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _end_with_owner(command: subprocess.Popen[bytes]) -> None:
+    os.read(0, 1)
+    _tell(command, signal.SIGTERM)
+    try:
+        command.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        _tell(command, signal.SIGKILL)
+
+
+def _tell(command: subprocess.Popen[bytes], kind: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(command.pid, kind)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,11 @@ OVERRIDES = (
     "stream.audit=true",
     "scale.workers=[1, 2]",
     "scale.cpus_per_worker=1",
-    "scale.resize_every_s=5",
 )
 START_S = 120.0
 END_S = 180.0
+SSH_LINGERS_S = 30.0
+"""Ray keeps its SSH connections open for ten seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -73,32 +75,46 @@ def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
         with mlflow_server(store_uri, files, tmp_path, address=outside) as mlflow:
             up.result()
             watch.say("the head is up")
-            wait_for(lambda: all(map(_has_joined, three_hosts.all)), START_S)
+            wait_for(lambda: all(map(_is_settled, three_hosts.all)), START_S)
             watch.say("all hosts joined")
             job = _submit(laptop, cluster, _recipe(tmp_path, bucket, store, mlflow.uri))
             watch.say("submitted")
             checkpoints = Checkpoints(store, bucket)
-            wait_for(lambda: checkpoints.newest() > 0, START_S)
-            watch.say("first checkpoint")
-            lost = next(host for host in three_hosts.all[1:] if _trains(host))
-            lost.cut_off()
-            last = checkpoints.newest()
-            watch.say(f"cut off {lost.name} at step {last} or later")
-            wait_for(lambda: checkpoints.newest() > last, START_S)
-            watch.say("next checkpoint")
+            with _explained(laptop, job):
+                wait_for(lambda: checkpoints.newest() > 0, START_S)
+                watch.say("first checkpoint")
+                lost = next(host for host in three_hosts.all[1:] if _trains(host))
+                raylets = _raylets(lost)
+                lost.cut_off()
+                last = checkpoints.newest()
+                watch.say(f"cut off {lost.name}")
+                wait_for(lambda: checkpoints.newest() > last, START_S)
+                watch.say("next checkpoint")
+            lost.restore()
             log = laptop.fuseray("logs", job, "-f", timeout_s=END_S).stdout
             watch.say("finished")
             assert "node lost" in log, log
             assert json.loads(laptop.fuseray("status", job, "--json").stdout)["step"] == STEPS
             audit = laptop.fuseray("audit", NAME, "--storage", f"{bucket}/runs", *endpoint, "--json").stdout
             assert json.loads(audit)["exact"], audit
-            lost.restore()
-            laptop.fuseray("down", str(cluster), "--yes")
+            watch.say("audited")
+            wait_for(lambda: _raylets(lost).isdisjoint(raylets) and _is_settled(lost), START_S)
+            watch.say(f"{lost.name} is back")
+            print(laptop.fuseray("down", str(cluster), "--yes").stdout[-600:])
             watch.say("down")
-            print(log, checkpoints.events())
-    assert {host.name: (host.processes(), host.shared_memory()) for host in three_hosts.all} == {
-        host.name: ([], []) for host in three_hosts.all
-    }
+            print(log)
+    wait_for(lambda: not any(host.processes() for host in three_hosts.all), SSH_LINGERS_S)
+    assert [host.shared_memory() for host in three_hosts.all] == [[], [], []]
+
+
+@contextmanager
+def _explained(laptop: Laptop, job: str) -> Iterator[None]:
+    """Show what the job said when something does not happen in time."""
+    try:
+        yield
+    except TimeoutError:
+        print(laptop.fuseray("logs", job, check=False).stdout)
+        raise
 
 
 class Checkpoints:
@@ -114,9 +130,6 @@ class Checkpoints:
         found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder).get("Contents", [])
         names = [one["Key"].removeprefix(self._folder) for one in found]
         return max((int(name.split("/")[0]) for name in names if name.endswith("/manifest.json")), default=0)
-
-    def events(self) -> str:
-        return self._client.get_object(Bucket=self._bucket, Key=f"runs/{NAME}/events.jsonl")["Body"].read().decode()
 
 
 def _submit(laptop: Laptop, cluster: Path, recipe: Path) -> str:
@@ -142,8 +155,14 @@ def _give_secrets(host: Host, store: S3Server) -> None:
     host.run("umask 077; mkdir -p ~/.config/fuseray; cat > ~/.config/fuseray/secrets.env", lines)
 
 
-def _has_joined(host: Host) -> bool:
-    return any("/raylet/raylet" in line for line in host.processes())
+def _raylets(host: Host) -> set[str]:
+    """Return the Ray nodes of a host, by what they were started with."""
+    return {line for line in host.processes() if "/raylet/raylet" in line}
+
+
+def _is_settled(host: Host) -> bool:
+    """Return whether Ray runs on a host and nobody starts or stops it just now."""
+    return bool(_raylets(host)) and not any("bash --login" in line for line in host.processes())
 
 
 def _trains(host: Host) -> bool:

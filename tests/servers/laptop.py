@@ -92,7 +92,12 @@ class Laptop:
     def environment(self) -> dict[str, str]:
         """Return the variables of the user's commands, without what this process knows of other clusters."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
-        own = {"PYTHONPATH": str(CHECKOUT), "HOME": str(self.home), "TMPDIR": str(self.home), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+        own = {
+            "PYTHONPATH": str(CHECKOUT),
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home),
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        }
         return kept | own | dict(self.variables)
 
     @contextmanager
@@ -109,4 +114,3 @@ class Laptop:
 
         with running([ssh, *forward, *rest], {}, self.home / "tunnel.log", ready):
             yield near
-

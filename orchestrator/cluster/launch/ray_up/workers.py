@@ -13,8 +13,8 @@ from orchestrator.cluster.launch.ray_up.head import Head
 KEY_ON_HEAD = "ray_bootstrap_key.pem"
 """Ray's launcher leaves the key that opens the workers in the home of the head."""
 
-STOP = "bash -lic 'ray stop' 2>&1"
-"""Finds Ray by the path of login shells, as the launcher's own commands do."""
+STOP = "bash -lic 'source ~/.bashrc; ray stop' 2>&1"
+"""Finds Ray as the launcher's own commands do, in an interactive login shell that reads ~/.bashrc."""
 
 CONNECT_S = 10
 STOP_S = 60.0
@@ -44,12 +44,19 @@ def stop_workers(workers: Sequence[str], head: Head, way: Sequence[str], say: Ca
 
 def _stop(worker: str, user: str, way: Sequence[str]) -> str | None:
     """Stop Ray on a worker; return why that failed, None when it did not."""
-    options = ("BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
+    options = (
+        "BatchMode=yes",
+        f"ConnectTimeout={CONNECT_S}",
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+    )
     flags = [word for option in ("LogLevel=ERROR", "IdentitiesOnly=yes", *options) for word in ("-o", option)]
     hop = shlex.join(["ssh", "-i", KEY_ON_HEAD, *flags, "-l", user, "--", worker, STOP])
     try:
-        ran = subprocess.run([*way, hop], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STOP_S)
+        ran = subprocess.run(
+            [*way, hop], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STOP_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"it took longer than {STOP_S:g} s"
-    said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()
+    said = (ran.stdout.strip() or ran.stderr.strip()).splitlines()
     return None if ran.returncode == 0 else (said[-1] if said else f"exit code {ran.returncode}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ from waiting import StopWatch, wait_for
 
 NAME = "hosts"
 STEPS = 80
+DASHBOARD_PORT = 8265
 OVERRIDES = (
     f"length.steps={STEPS}",
     "stream.audit=true",
     "scale.workers=[1, 2]",
     "scale.cpus_per_worker=1",
 )
-START_S = 120.0
-END_S = 180.0
+START_S = 180.0
+END_S = 240.0
 SSH_LINGERS_S = 30.0
 """Ray keeps its SSH connections open for ten seconds."""
 
@@ -59,7 +61,7 @@ def test_a_host_that_is_cut_off_reaches_nobody(three_hosts: Hosts) -> None:
     assert third.run(answers) == "yes\n"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
     """Up, submit and leave, lose a host, recover, finish, audit, down: as a user does it, from outside."""
     outside, watch = three_hosts.outside, StopWatch()
@@ -77,6 +79,10 @@ def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
             watch.say("the head is up")
             wait_for(lambda: all(map(_is_settled, three_hosts.all)), START_S)
             watch.say("all hosts joined")
+            with laptop.tunnel(DASHBOARD_PORT) as port:
+                assert _nodes(port, "wrong") == (403, 0)
+                assert _nodes(port, "") == (401, 0)
+                assert _nodes(port, laptop.token) == (200, 3)
             job = _submit(laptop, cluster, _recipe(tmp_path, bucket, store, mlflow.uri))
             watch.say("submitted")
             checkpoints = Checkpoints(store, bucket)
@@ -153,6 +159,19 @@ def _give_secrets(host: Host, store: S3Server) -> None:
     """Write the file that the cluster's start commands read."""
     lines = "".join(f"{name}={value}\n" for name, value in store.environment().items())
     host.run("umask 077; mkdir -p ~/.config/fuseray; cat > ~/.config/fuseray/secrets.env", lines)
+
+
+def _nodes(port: int, token: str) -> tuple[int, int]:
+    """Ask the job server for nodes; return its answer's status, and how many nodes are alive."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/api/v0/nodes", headers={"Authorization": f"Bearer {token}"} if token else {})
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    if answer.status != 200:
+        return answer.status, 0
+    found = json.loads(text)["data"]["result"]["result"]
+    return 200, sum(one["state"] == "ALIVE" for one in found)
 
 
 def _raylets(host: Host) -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,15 +37,8 @@ class Laptop:
 
     @property
     def token(self) -> str:
-        """The token that `ray` and `fuseray` take from the home."""
+        """The token of the clusters, which `fuseray up` made."""
         return (self.home / ".ray" / "auth_token").read_text().strip()
-
-    def make_token(self) -> None:
-        """Make the token that the shipped file sends to the hosts."""
-        folder = self.home / ".ray"
-        folder.mkdir(mode=0o700)
-        with open(os.open(folder / "auth_token", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
 
     def cluster_file(self, cpus: int) -> Path:
         """Write the shipped file with what a user has to change, and return where it is.
@@ -108,8 +101,6 @@ class Laptop:
         ssh, *rest = self.hosts.all[0].ssh()
 
         def ready() -> None:
-            import socket
-
             socket.create_connection(("127.0.0.1", near), timeout=1).close()
 
         with running([ssh, *forward, *rest], {}, self.home / "tunnel.log", ready):

@@ -51,7 +51,7 @@ class Document:
         """
         documents = cls.parse_all(text, origin)
         if len(documents) != 1:
-            raise SpecError(f"{origin}: must be one mapping of keys to values, found {len(documents)} documents.")
+            raise SpecError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
         return documents[0]
 
     @classmethod
@@ -112,7 +112,7 @@ class Document:
 
     def place(self, key_path: KeyPath) -> str:
         """Return `file:line` of the deepest part of a key path that a file has."""
-        for length in range(len(key_path), 0, -1):
+        for length in range(len(key_path), -1, -1):
             if key_path[:length] in self._places:
                 return self._places[key_path[:length]]
         return f"{self.origin}:1"
@@ -157,8 +157,9 @@ def _hides(values: Any, key_path: KeyPath) -> bool:
 
 
 def _places_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
-    places: dict[KeyPath, str] = {}
-    positions = node.lc.data if isinstance(node, CommentedMap | CommentedSeq) else None
+    known = isinstance(node, CommentedMap | CommentedSeq)
+    places = {prefix: f"{origin}:{node.lc.line + 1}"} if known and not prefix else {}
+    positions = node.lc.data if known else None
     for part, (line, *_) in (positions or {}).items():
         key_path = (*prefix, part if isinstance(node, CommentedSeq) else str(part))
         places[key_path] = f"{origin}:{line + 1}"

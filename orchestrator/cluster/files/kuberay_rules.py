@@ -45,6 +45,9 @@ def _check_auth(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None
         faults.add((*key_path, "authOptions"), "Ray would be open to every pod; add `authOptions: {mode: token}`")
     elif spec.authOptions.mode != "token":
         faults.add((*key_path, "authOptions", "mode"), "Ray would be open to every pod; write `mode: token`")
+    elif spec.authOptions.enableK8sTokenAuth:
+        said = "leave this out, and KubeRay makes a token for the cluster; Fuseray has no use for Kubernetes' own"
+        faults.add((*key_path, "authOptions", "enableK8sTokenAuth"), said)
 
 
 def _check_version(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:

@@ -11,7 +11,7 @@ from orchestrator.cluster.files.node_type_rules import TYPES, check_node_types
 from orchestrator.cluster.files.node_types import machine_of, market_of
 from orchestrator.cluster.files.providers import check_provider
 from orchestrator.cluster.files.ray_schema import check_as_ray_does, check_schema
-from orchestrator.cluster.files.start_commands import HEAD, STARTS, WORKER, check_start_commands
+from orchestrator.cluster.files.start_commands import HEAD, STARTS, WORKER, check_quotes, check_start_commands
 from orchestrator.spec.cluster import MACHINE_LABEL, Cluster, NodeGroup
 from orchestrator.spec.document import Document
 from orchestrator.spec.prices import PriceTable
@@ -29,6 +29,7 @@ def read_launcher(document: Document, file: Path, prices: PriceTable, faults: Fa
     values = document.plain()
     check_schema(values, faults)
     check_provider(values, faults)
+    check_quotes(values, faults)
     check_start_commands(values, faults)
     if provider_of(values) != PREMISES:
         check_node_types(values, prices, faults)

@@ -11,11 +11,19 @@ import yaml
 
 from orchestrator.cluster.files.faults import Faults
 from orchestrator.spec.document import KeyPath
+from orchestrator.spec.errors import SpecError
 
 
-def read_as_their_tools_do(text: str) -> list[Any]:
-    """Return the documents as YAML 1.1 has them; empty ones are left out."""
-    return [document for document in yaml.safe_load_all(text) if document is not None]
+def read_as_their_tools_do(text: str, origin: str) -> list[Any]:
+    """Return the documents as YAML 1.1 has them; empty ones are left out.
+
+    Raises:
+        SpecError: those tools could not read it.
+    """
+    try:
+        return [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise SpecError(f"{origin}: Ray and Kubernetes cannot read this, which is no YAML 1.1: {error}") from error
 
 
 def refuse_ambiguous(ours: Any, theirs: Any, faults: Faults, key_path: KeyPath = ()) -> None:

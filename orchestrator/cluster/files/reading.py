@@ -36,7 +36,7 @@ def read_cluster(path: Path, prices: PriceTable | None = None) -> Cluster:
     if not documents:
         raise SpecError(f"{path}: is empty. {KINDS}")
     if any(is_manifest(document) for document in documents):
-        return read_kuberay(documents, file, _ambiguities(documents, text))
+        return read_kuberay(documents, file, _ambiguities(documents, text, str(path)))
     if len(documents) > 1:
         raise SpecError(f"{path}: holds {len(documents)} documents, and none is a Kubernetes manifest. {KINDS}")
     document = documents[0]
@@ -45,11 +45,11 @@ def read_cluster(path: Path, prices: PriceTable | None = None) -> Cluster:
         raise SpecError(f"{document.place(('provider',))}: provider.type: this key is required. {KINDS}")
     if provider["type"] == THIS_MACHINE:
         return read_local(document, file)
-    return read_launcher(document, file, prices or read_prices(), _ambiguities(documents, text)[0])
+    return read_launcher(document, file, prices or read_prices(), _ambiguities(documents, text, str(path))[0])
 
 
-def _ambiguities(documents: list[Document], text: str) -> list[Faults]:
+def _ambiguities(documents: list[Document], text: str, origin: str) -> list[Faults]:
     faults = [Faults(document) for document in documents]
-    for document, theirs, noted in zip(documents, read_as_their_tools_do(text), faults, strict=True):
+    for document, theirs, noted in zip(documents, read_as_their_tools_do(text, origin), faults, strict=True):
         refuse_ambiguous(document.plain(), theirs, noted)
     return faults

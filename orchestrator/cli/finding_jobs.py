@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from orchestrator.spec.errors import SpecError
+
+CLUSTER_FILE = click.Path(path_type=Path)
+"""What the option --cluster takes."""
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.following import Reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,6 +13,9 @@ from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.job import Job
+
+NOBODY_LISTENS = 141
+"""Exit code when whoever read the output is gone, as shells use it."""
 
 LEFT = 130
 """Exit code after Ctrl-C, as shells use it."""
@@ -38,7 +42,11 @@ def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Jo
 def show_log(text: str, to_stderr: bool = False) -> None:
     """Print a piece of a log, which could hold anything."""
     lines = (printable(line.expandtabs()) for line in text.split("\n"))
-    click.echo("\n".join(lines), nl=False, err=to_stderr)
+    try:
+        click.echo("\n".join(lines), nl=False, err=to_stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(NOBODY_LISTENS)
 
 
 def say(line: str) -> None:

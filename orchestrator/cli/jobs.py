@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.finding_jobs import own_register, reach_of
+from orchestrator.cli.finding_jobs import CLUSTER_FILE, own_register, reach_of
 from orchestrator.cli.following_jobs import say
 from orchestrator.cli.job_table import job_row, print_jobs
 
 
 @click.command()
-@click.option(
-    "--cluster", type=click.Path(path_type=Path), help="Ask this cluster for all its jobs, also those of others."
-)
+@click.option("--cluster", type=CLUSTER_FILE, help="Ask this cluster for all its jobs, also those of others.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(cluster: Path | None, as_json: bool) -> None:
     """List the jobs that this machine submitted, newest first, and how they are doing."""

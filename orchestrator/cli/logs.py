@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
+from orchestrator.cli.finding_jobs import CLUSTER_FILE, FoundJob, explaining_loss, find_job
 from orchestrator.cli.following_jobs import follow_to_end, show_log
 
 
@@ -15,7 +15,7 @@ from orchestrator.cli.following_jobs import follow_to_end, show_log
 @click.argument("job")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job is over; exit with its exit code.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
-@click.option("--cluster", type=click.Path(path_type=Path), help="Look for JOB on this cluster, not in the register.")
+@click.option("--cluster", type=CLUSTER_FILE, help="Look for JOB on this cluster, not in the register.")
 def command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> None:
     """Show what JOB wrote: a job's name, or the beginning of one."""
     from orchestrator.cluster.jobs.progress import last_lines

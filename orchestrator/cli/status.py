@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
+from orchestrator.cli.finding_jobs import CLUSTER_FILE, FoundJob, explaining_loss, find_job
 from orchestrator.cli.job_table import job_row, print_job
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("job")
-@click.option("--cluster", type=click.Path(path_type=Path), help="Look for JOB on this cluster, not in the register.")
+@click.option("--cluster", type=CLUSTER_FILE, help="Look for JOB on this cluster, not in the register.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(job: str, cluster: Path | None, as_json: bool) -> None:
     """Say how JOB is doing: a job's name, or the beginning of one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
+from orchestrator.cli.finding_jobs import CLUSTER_FILE, FoundJob, explaining_loss, find_job
 from orchestrator.cli.following_jobs import leave, say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("job")
 @click.option("--now", is_flag=True, help="Do not wait for the last checkpoint; the job writes it by itself.")
-@click.option("--cluster", type=click.Path(path_type=Path), help="Look for JOB on this cluster, not in the register.")
+@click.option("--cluster", type=CLUSTER_FILE, help="Look for JOB on this cluster, not in the register.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(job: str, now: bool, cluster: Path | None, as_json: bool) -> None:
     """Stop JOB with a last checkpoint: a job's name, or the beginning of one."""

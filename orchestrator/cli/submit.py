@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.finding_jobs import FoundJob, open_cluster, own_register, reach_of
+from orchestrator.cli.finding_jobs import CLUSTER_FILE, FoundJob, open_cluster, own_register, reach_of
 from orchestrator.cli.following_jobs import follow_to_end, say
 from orchestrator.cli.resuming import resume_overrides
 from orchestrator.spec.errors import SpecError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
-@click.option("--cluster", "file", required=True, type=click.Path(path_type=Path), help="The cluster's YAML file.")
+@click.option("--cluster", "file", required=True, type=CLUSTER_FILE, help="The cluster's YAML file.")
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, which must be there, instead of starting the recipe's."
 )
@@ -52,16 +52,12 @@ def command(
     cluster, launcher = open_cluster(file)
     resolved = _for_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
     submission = _submission(resolved, overrides, cluster, recipe, resume, prices)
-    _preflight(resolved, cluster, prices)
+    _preflight(resolved, cluster, prices, resume)
     _bring_up(cluster, launcher, yes)
     _submit(submission)
     entry = submission.entry
     if detach:
-        _show(
-            _outcome(entry),
-            as_json,
-            f"follow it with `fuseray logs {entry.job} -f`, stop it with `fuseray stop {entry.job}`",
-        )
+        _show(_outcome(entry), as_json, f"job {entry.job}: submitted")
         return
     job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
     outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
@@ -117,9 +113,10 @@ def _read_prices(file: Path | None) -> str | None:
         raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
 
 
-def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None) -> None:
+def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: str | None) -> None:
     """Check the recipe against the cluster and show the plan with its price, before anything is started."""
-    # MERGE HERE: from orchestrator.cli.preflight import run_preflight; run_preflight(...)
+    # MERGE HERE: run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume is not None)), shown on
+    # standard error, and a SpecError when it is not ok
 
 
 def _bring_up(cluster: Cluster, launcher: Launcher, yes: bool) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from toyland import install_toyland
 from orchestrator.cluster.jobs.register import Entry, Register
 
 TESTS = Path(__file__).parents[1]
-STEPS = 400
+STEPS = 60
 RECIPE = f"""\
 workload: paced
 data: {{train: data/train}}
@@ -28,7 +28,7 @@ batch: {{micro_batches: 2, micro_batch_size: 4}}
 length: {{steps: {STEPS}}}
 stream: {{window: 16}}
 scale: {{workers: 1, cpus_per_worker: 0.5}}
-checkpoint: {{every_steps: 200}}
+checkpoint: {{every_steps: 50}}
 pace: pace
 """
 
@@ -113,10 +113,10 @@ def test_the_exit_code_of_a_job_that_fails_is_handed_on(user: User) -> None:
 
 
 def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User) -> None:
-    user.pace(0.1)
-    sent = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=halves", "--detach", "--json")
-    job = json.loads(sent.stdout)["job"]
+    user.pace(0.5)
+    job = _submitted_although_the_answer_is_lost(user, "name=halves")
     left = _watch_until(user, job, "step 11/")
+    user.pace(2)
     assert left.returncode == 130
     assert f"fuseray stop {job}" in left.stderr
 
@@ -170,7 +170,21 @@ def test_a_job_that_the_head_forgot_is_said_to_be_lost(user: User) -> None:
         assert f"`fuseray submit /mine.yaml --cluster {file} --resume ghost`" in done.stderr
 
 
-def once(words: bytes) -> object:
+def _submitted_although_the_answer_is_lost(user: User, override: str) -> str:
+    """Submit a job over a connection that breaks when the job server says that it took it; return the job."""
+    with breaking_proxy(user.head.port, once(b'"submission_id"')) as proxy:
+        through = user.cluster("broken", url=f"http://127.0.0.1:{proxy.port}")
+        sent = user.fuseray("submit", "mine.yaml", "--cluster", through, override, "--detach", "--json")
+        assert sent.returncode == 0, sent.stderr
+        assert proxy.cuts == 1
+    job = str(json.loads(sent.stdout)["job"])
+    user.cluster("broken")
+    jobs = json.loads(user.fuseray("jobs", "--cluster", "lab.json", "--json").stdout)["jobs"]
+    assert [row["job"] for row in jobs if row["run"] == "halves"] == [job]
+    return job
+
+
+def once(words: bytes) -> Callable[[bytes], bool]:
     """Return what says True the first time that it hears some words."""
     heard: list[bool] = []
 

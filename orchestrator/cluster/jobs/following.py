@@ -107,13 +107,15 @@ def follow(
 
 
 def _attempt(reach: Reach, job: str, reader: Reader) -> Job:
-    """Follow the log over one connection; return the job if it is over."""
+    """Follow the log over one connection; return the job if it is over, and its log was read to the end."""
     with reach() as server:
         jobs = Jobs(server)
         stream_log(jobs, job, reader)
         found = jobs.job(job)
-    if not found.is_over:
-        raise ConnectionLostError(f"{server.url}: the log of {job} broke off")
+        if not found.is_over:
+            raise ConnectionLostError(f"{server.url}: the log of {job} broke off")
+        reader.begin()
+        reader(jobs.log(job))
     return found
 
 

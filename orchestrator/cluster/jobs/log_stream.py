@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
@@ -16,6 +15,9 @@ QUIET_S = 20.0
 """After so long without a word the server is asked whether the job is still going on."""
 
 CONNECT_S = 15.0
+FAREWELL = aiohttp.ClientWSTimeout(ws_close=0.2)
+"""Ray's job server never answers a farewell, so nobody waits for it when a user has seen enough."""
+
 REFUSED = (401, 403)
 
 
@@ -37,9 +39,18 @@ def stream_log(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: flo
 
 
 async def _hand_on(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: float) -> None:
+    async for text in _pieces(jobs, job, quiet_s):
+        take(text)
+
+
+async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
     try:
-        async for text in _pieces(jobs, job, quiet_s):
-            take(text)
+        async with (
+            _session(jobs) as session,
+            session.ws_connect(_address(jobs, job), max_msg_size=0, timeout=FAREWELL) as log,
+        ):
+            while (message := await _next(log, jobs, job, quiet_s)) is not None:
+                yield message
     except aiohttp.WSServerHandshakeError as error:
         if error.status in REFUSED:
             raise refused(jobs.server.url) from error
@@ -49,19 +60,13 @@ async def _hand_on(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s:
         raise lost(jobs.server.url, type(error).__name__) from error
 
 
-async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
-    connector = aiohttp.TCPConnector(force_close=True)
+def _session(jobs: Jobs) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S)
-    address = f"{jobs.server.url}/api/jobs/{job}/logs/tail"
-    async with (
-        aiohttp.ClientSession(connector=connector, headers=authorization(jobs.server), timeout=timeout) as session,
-        session.ws_connect(address, max_msg_size=0) as log,
-    ):
-        connection: socket.socket | None = log.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        while (message := await _next(log, jobs, job, quiet_s)) is not None:
-            yield message
+    return aiohttp.ClientSession(headers=authorization(jobs.server), timeout=timeout)
+
+
+def _address(jobs: Jobs, job: str) -> str:
+    return f"{jobs.server.url}/api/jobs/{job}/logs/tail"
 
 
 async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quiet_s: float) -> str | None:
@@ -75,7 +80,7 @@ async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quie
             continue
         if message.type is aiohttp.WSMsgType.TEXT:
             return str(message.data)
-        if message.type in (aiohttp.WSMsgType.ERROR, aiohttp.WSMsgType.BINARY):
+        if message.type is aiohttp.WSMsgType.ERROR or log.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
             raise lost(jobs.server.url, "the log broke off")
         if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
             return None

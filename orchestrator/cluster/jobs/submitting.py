@@ -12,12 +12,13 @@ from time import sleep
 
 from orchestrator.cluster.errors import ClusterError
 from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint
-from orchestrator.cluster.jobs.errors import ConnectionLostError
+from orchestrator.cluster.jobs.errors import ConnectionLostError, TokenError
 from orchestrator.cluster.jobs.following import Reach
 from orchestrator.cluster.jobs.job import FOLDER_KEY, RUN_KEY
 from orchestrator.cluster.jobs.job_server import Jobs
 from orchestrator.cluster.jobs.package import build_package
 from orchestrator.cluster.jobs.register import Entry, Register
+from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.spec.cluster import Cluster
 from orchestrator.spec.recipe import Recipe
 
@@ -87,24 +88,48 @@ def submit(submission: Submission, reach: Reach, register: Register, pause: Call
         path = Path(folder) / "job.zip"
         build_package(path, submission.recipe, submission.workload, submission.prices)
         register.add(submission.entry)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                _submit(submission, reach, path)
-                return
-            except ConnectionLostError as error:
-                if attempt == ATTEMPTS:
-                    raise _uncertain(submission.entry, error) from error
-                pause(PAUSE_S)
-            except Exception:
-                register.remove(submission.entry.job)
-                raise
+        try:
+            _submit(submission, reach, path)
+        except ConnectionLostError:
+            _make_sure(submission, reach, path, pause)
+        except Exception:
+            register.remove(submission.entry.job)
+            raise
 
 
 def _submit(submission: Submission, reach: Reach, package: Path) -> None:
+    """Submit a job; a lost connection means that it may have been taken.
+
+    Raises:
+        ConnectionLostError: the connection was lost while the job was submitted.
+        ClusterError: the cluster cannot be reached, or refuses the job.
+    """
     entry = submission.entry
     metadata = {RUN_KEY: entry.run, FOLDER_KEY: entry.run_folder}
     with reach() as server:
-        Jobs(server).submit(entry.job, entrypoint(submission.resume), package, ENVIRONMENT, metadata)
+        jobs = _connected(server)
+        jobs.submit(entry.job, entrypoint(submission.resume), package, ENVIRONMENT, metadata)
+
+
+def _connected(server: JobServer) -> Jobs:
+    try:
+        return Jobs(server)
+    except ConnectionLostError as error:
+        raise ClusterError(str(error)) from error
+
+
+def _make_sure(submission: Submission, reach: Reach, package: Path, pause: Callable[[float], object]) -> None:
+    """Submit a job again that may have been taken; the job server takes a name once."""
+    for attempt in range(1, ATTEMPTS + 1):
+        pause(PAUSE_S)
+        try:
+            _submit(submission, reach, package)
+            return
+        except TokenError:
+            raise
+        except ClusterError as error:
+            if attempt == ATTEMPTS:
+                raise _uncertain(submission.entry, error) from error
 
 
 def _uncertain(entry: Entry, error: ClusterError) -> ClusterError:

@@ -25,17 +25,21 @@ def command(cluster: Path, open_browser: bool, show_token: bool) -> None:
 
     CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. The way to a remote cluster stays open until Ctrl-C.
     """
+    from orchestrator.cluster.errors import ClusterError
     from orchestrator.cluster.files.reading import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
 
     read = read_cluster(cluster)
-    with launcher_of(read).reach() as server:
-        click.echo(server.url)
-        click.echo(f"The page asks for the cluster's token: {_token_line(server, show_token)}", err=True)
-        if open_browser:
-            click.launch(server.url)
-        if read.kind != "local":
-            _hold(server)
+    try:
+        with launcher_of(read).reach() as server:
+            click.echo(server.url)
+            click.echo(f"The page asks for the cluster's token: {_token_line(server, show_token)}", err=True)
+            if open_browser:
+                click.launch(server.url)
+            if read.kind != "local":
+                _hold(server)
+    except ConnectionError as error:
+        raise ClusterError(f"cluster {read.name}: {error}") from None
 
 
 def _token_line(server: JobServer, show: bool) -> str:
@@ -53,4 +57,4 @@ def _hold(server: JobServer) -> None:
             pause.wait(LOOK_S)
     except KeyboardInterrupt:
         return
-    raise ConnectionError(f"{server.url} does not answer any more")
+    raise ConnectionError(f"{server.url} does not answer any more; see whether Ray still runs on the head.")

@@ -39,10 +39,11 @@ def prepare_joining(address: str) -> None:
     complaint = complaint_about_token(os.environ, Path.home())
     if complaint:
         raise JoinError(f"the cluster at {address} cannot be joined: {complaint}")
-    _turn_on()
     place = HOST_AND_PORT.fullmatch(address)
     if place:
         _see_that_something_listens(address, place["host"], int(place["port"]))
+    _turn_on()
+    if place:
         _see_that_it_takes_the_token(address)
 
 

@@ -18,9 +18,9 @@ GRACE_S = 5.0
 
 def main() -> None:
     """Run the command and leave with its exit code."""
-    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     for kind in (signal.SIGINT, signal.SIGHUP):
         signal.signal(kind, signal.SIG_IGN)
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_end_with_owner, args=(command,), daemon=True).start()
     code = command.wait()
     os._exit(code if code >= 0 else 128 - code)

@@ -20,6 +20,7 @@ from orchestrator.spec.errors import FuserayError
 OPEN_S = 60.0
 LAST_BREATH_S = 1.0
 KEPT_CHARACTERS = 1000
+NOISE = re.compile(r"^Warning: Permanently added .*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +91,5 @@ def _drain(program: Leashed) -> None:
 def _words(said: IO[bytes]) -> str:
     """Return what the program said last."""
     said.seek(0)
-    text = said.read().decode(errors="replace").strip()
+    text = NOISE.sub("", said.read().decode(errors="replace")).strip()
     return " ".join(text[-KEPT_CHARACTERS:].split()) or "it said nothing."

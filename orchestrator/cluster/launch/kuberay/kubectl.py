@@ -30,7 +30,7 @@ REASONS = (
         "Kubernetes does not know you; log in again and see `kubectl config view --minify`.",
     ),
     (
-        r"refused|unable to connect|no such host|timed? ?out|deadline exceeded|no configuration",
+        r"refused|unable to connect|no such host|timed out|i/o timeout|deadline exceeded|no configuration",
         "no Kubernetes cluster answers; see `kubectl config current-context` and whether you reach that cluster.",
     ),
 )

@@ -82,6 +82,6 @@ def token_in(secret: Mapping[str, Any] | None, name: str) -> str:
 
 def _no_token(name: str) -> str:
     raise ClusterError(
-        f"Secret {name} holds no token under {TOKEN_KEY}; KubeRay makes one from 1.5.1 on: update its operator, or make "
-        "the Secret and name it in spec.authOptions.secretName."
+        f"Secret {name} holds no token under {TOKEN_KEY}; KubeRay makes one from 1.5.1 on: update its operator, or "
+        "make the Secret and name it in spec.authOptions.secretName."
     )

@@ -23,7 +23,9 @@ from orchestrator.cluster.launch.ports import usable_port
 from orchestrator.cluster.launch.state import locked, state_folder, write_private
 from orchestrator.spec.cluster import Cluster
 
-KEPT_CHARACTERS = 2000
+KEPT_LINES = 5
+LONGEST_FOLDER = 36
+"""Characters; Ray's sockets, deep inside, may have 107."""
 
 
 class LocalLauncher:
@@ -150,9 +152,11 @@ class LocalLauncher:
 
 
 def _new_folder() -> Path:
-    """Return a name for a temporary folder, short enough for the sockets that Ray puts deep inside."""
-    return Path(tempfile.gettempdir()) / f"fuseray-{secrets.token_hex(4)}"
+    """Return a name for a temporary folder."""
+    usual = Path(tempfile.gettempdir())
+    base = usual if len(str(usual)) <= LONGEST_FOLDER else Path("/tmp")  # noqa: S108
+    return base / f"fuseray-{secrets.token_hex(4)}"
 
 
 def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace").strip()[-KEPT_CHARACTERS:]
+    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-KEPT_LINES:])

@@ -12,7 +12,7 @@ from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.cluster.launch.ports import free_port
 from orchestrator.cluster.launch.programs import find_program, run_aloud
 from orchestrator.cluster.launch.ray_up.head import Head, find_head, launcher_variables
-from orchestrator.cluster.launch.ray_up.ssh import ssh_to, ssh_tunnel
+from orchestrator.cluster.launch.ray_up.ssh import REMOTE_PORT, ssh_to, ssh_tunnel
 from orchestrator.cluster.launch.ray_up.token_file import ensure_token, read_token, token_source
 from orchestrator.cluster.launch.ray_up.workers import own_workers, stop_workers
 from orchestrator.cluster.launch.state import locked, state_folder
@@ -28,10 +28,12 @@ class RayLauncher:
 
     Args:
         cluster: its file is Ray's own.
+        remote_port: the job server's port on the head's loopback.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, remote_port: int = REMOTE_PORT) -> None:
         self._cluster = cluster
+        self._remote_port = remote_port
         self._folder = state_folder(cluster.name)
 
     def is_up(self) -> bool:
@@ -88,7 +90,7 @@ class RayLauncher:
     @contextmanager
     def _tunnel(self, head: Head, token: str) -> Iterator[JobServer]:
         port = free_port()
-        wanted = ssh_tunnel(head, port, self._folder / "known_hosts", self._cluster.name)
+        wanted = ssh_tunnel(head, port, self._folder / "known_hosts", self._cluster.name, self._remote_port)
         with tunnel(wanted):
             yield JobServer(f"http://127.0.0.1:{port}", token)
 

@@ -16,9 +16,7 @@ CONNECT_S = 20
 READY = "fuseray-tunnel-is-open"
 
 
-def ssh_tunnel(
-    head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int = REMOTE_PORT
-) -> TunnelCommand:
+def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int) -> TunnelCommand:
     """Return the command that forwards a port of the loopback to the head's job server.
 
     ssh itself prints the ready line (`LocalCommand`), once it has logged in and the port is bound.

@@ -32,8 +32,9 @@ def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, rem
         ClusterError: there is no ssh, or no such key.
     """
     saying = {"ExitOnForwardFailure": "yes", "LocalCommand": f"echo {READY}", "PermitLocalCommand": "yes"}
-    forward = ["-N", "-T", "-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"]
-    command = [*ssh_to(head, known_hosts, cluster, saying), *forward, "--", head.address]
+    forward = ["-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"]
+    ssh, *login = ssh_to(head, known_hosts, cluster, saying)
+    command = [ssh, "-N", "-T", *login, *forward, "--", head.address]
     return TunnelCommand(command, re.compile(re.escape(READY)), f"the SSH tunnel to the head of cluster {cluster}")
 
 

@@ -27,7 +27,8 @@ class MlflowServer:
         artifacts: where it keeps files.
         folder: for its log.
         environment: further variables of its process.
-        port: of the loopback interface.
+        port: that it listens on.
+        address: where it listens.
     """
 
     store: str
@@ -35,17 +36,18 @@ class MlflowServer:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=lambda: free_ports(1)[0])
+    address: str = "127.0.0.1"
     _group: int = 0
     _running: ExitStack = field(default_factory=ExitStack)
 
     @property
     def uri(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start it; returns when it answers."""
-        command = [program("mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command = [program("mlflow"), "server", "--host", self.address, "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
         environment = {**QUIET, **self.environment}
         server = running(command, environment, self.folder / "mlflow-server.log", self._ask, PATIENCE_S)
@@ -64,7 +66,7 @@ class MlflowServer:
         os.killpg(self._group, signal.SIGCONT)
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=5)
         connection.request("GET", "/health")
         connection.getresponse()
         connection.close()
@@ -72,17 +74,22 @@ class MlflowServer:
 
 @contextmanager
 def mlflow_server(
-    store: str, artifacts: str, folder: Path, environment: Mapping[str, str] | None = None
+    store: str,
+    artifacts: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[MlflowServer]:
-    """Run a server on the loopback interface.
+    """Run a server.
 
     Args:
         store: URI of its backend store.
         artifacts: where it keeps files.
         folder: for its log.
         environment: further variables of its process.
+        address: where it listens.
     """
-    server = MlflowServer(store, artifacts, folder, environment or {})
+    server = MlflowServer(store, artifacts, folder, environment or {}, address=address)
     server.start()
     try:
         yield server

@@ -16,8 +16,6 @@ ROLES = ("master", "volume", "filer", "s3")
 SETTINGS = (
     "-filer",
     "-s3",
-    "-ip=127.0.0.1",
-    "-ip.bind=127.0.0.1",
     "-master.telemetry=false",
     "-master.electionTimeout=100ms",
     "-master.volumeSizeLimitMB=64",
@@ -30,17 +28,19 @@ SETTINGS = (
 
 
 @contextmanager
-def seaweedfs(parent: Path | None = None) -> Iterator[S3Server]:
-    """Run SeaweedFS on the loopback interface with fresh credentials; its data is gone afterwards.
+def seaweedfs(parent: Path | None = None, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """Run SeaweedFS with fresh credentials; its data is gone afterwards.
 
     Args:
         parent: folder to keep the data below; the system's folder for temporary files when absent.
+        address: where it listens.
     """
     http, grpc = free_ports(len(ROLES)), free_ports(len(ROLES))
-    server = S3Server(f"http://127.0.0.1:{http[-1]}")
+    server = S3Server(f"http://{address}:{http[-1]}")
     with TemporaryDirectory(prefix="seaweedfs-", dir=parent, ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        command = [program("weed"), "server", *SETTINGS, *_ports(http, grpc), *_files(folder, server)]
+        listening = (f"-ip={address}", f"-ip.bind={address}")
+        command = [program("weed"), "server", *SETTINGS, *listening, *_ports(http, grpc), *_files(folder, server)]
         try:
             with running(command, {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}, folder / "log", server.make_bucket):
                 yield server

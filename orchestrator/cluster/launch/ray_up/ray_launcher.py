@@ -12,8 +12,9 @@ from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.cluster.launch.ports import free_port
 from orchestrator.cluster.launch.programs import find_program, run_aloud
 from orchestrator.cluster.launch.ray_up.head import Head, find_head, launcher_variables
-from orchestrator.cluster.launch.ray_up.ssh import REMOTE_PORT, ssh_tunnel
+from orchestrator.cluster.launch.ray_up.ssh import REMOTE_PORT, ssh_to, ssh_tunnel
 from orchestrator.cluster.launch.ray_up.token_file import ensure_token, read_token, token_source
+from orchestrator.cluster.launch.ray_up.workers import own_workers, stop_workers
 from orchestrator.cluster.launch.state import locked, state_folder
 from orchestrator.cluster.launch.tunnel import tunnel
 from orchestrator.spec.cluster import Cluster
@@ -55,13 +56,18 @@ class RayLauncher:
             self._ray("up", ["--no-restart"] if answers else [], say)
 
     def down(self, say: Callable[[str], object]) -> None:
-        """Run `ray down`.
+        """Run `ray down`, and stop Ray on machines of one's own, which it leaves running.
 
         Raises:
             ClusterError: it failed, so machines may still run, and cost.
         """
         with locked(self._folder):
+            workers = own_workers(self._cluster.settings)
+            head = find_head(self._cluster, self._folder) if workers else None
             self._ray("down", [], say)
+            if head is not None:
+                way = ssh_to(head, self._folder / "known_hosts", self._cluster.name)
+                stop_workers(workers, head, [*way, "--", head.address], say)
             (self._folder / "known_hosts").unlink(missing_ok=True)
 
     @contextmanager

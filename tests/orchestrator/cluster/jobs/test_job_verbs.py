@@ -113,7 +113,7 @@ def test_a_cluster_that_does_not_answer_is_said(folder: Path, verb: str) -> None
         (["--cluster", "lab.json", "storage.uri=runs"], "storage.uri: runs is a path that only this machine knows"),
         (["--cluster", "lab.json", "hub.token=x"], "unknown key 'hub'"),
         (["--cluster", "lab.json", "data.train=https://a:b@c/d"], "data.train: holds a password"),
-        (["--cluster", "cloud.json"], "cloud: starting it costs money; say --yes"),
+        (["--cluster", "cloud.json"], "cloud: there is no terminal to ask at; say --yes"),
         (["--cluster", "lab.json", "--prices", "nowhere.yaml"], "nowhere.yaml: cannot be read as a table of prices"),
     ],
 )

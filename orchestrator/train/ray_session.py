@@ -46,7 +46,8 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
         JoinError: the cluster does not answer, or there is no token that it takes.
     """
     os.environ.update(QUIET | LARGE_ALLOCATIONS | _for_training(scale, recovery or RecoverySection()))
-    _quiet(log)
+    handler = _handler(log)
+    _quiet(handler)
     with _own_token(scale.address) as options:
         if scale.address == "local":
             options |= {
@@ -55,6 +56,7 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
                 "include_dashboard": False,
             }
         _connect(scale.address, options)
+        _quiet(handler)  # Ray takes the handlers off when it starts
         try:
             yield
         finally:
@@ -101,14 +103,8 @@ def _own_token(address: str) -> Iterator[dict[str, Any]]:
             del os.environ["RAY_AUTH_TOKEN_PATH"]
 
 
-def _quiet(log: Path) -> None:
-    import_module("ray.data")  # sets up loggers of its own, which would write to the terminal
-    ray_worker: Any = import_module("ray._private.worker")
-    ray_worker.print_to_stdstream = _log_message  # the raylet's messages would go to standard output
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log)
-    handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+def _quiet(handler: logging.Handler) -> None:
+    """Have Ray's loggers write to one handler alone."""
     for name in ("ray", "ray.data", "ray.train", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -116,6 +112,17 @@ def _quiet(log: Path) -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("default")
+
+
+def _handler(log: Path) -> logging.Handler:
+    import_module("ray.data")  # sets up loggers of its own, which would write to the terminal
+    ray_worker: Any = import_module("ray._private.worker")
+    ray_worker.print_to_stdstream = _log_message  # the raylet's messages would go to standard output
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
 
 
 def _log_message(data: dict[str, Any], **_: object) -> None:

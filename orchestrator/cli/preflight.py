@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.cluster.preflight.observations import Observations
     from orchestrator.spec.prices import PriceTable
 
-MFU = 0.35
-"""Share of a GPU's peak that is assumed when nothing was measured."""
+MFU = 0.25
+"""Share of a GPU's peak that is assumed when nothing was measured: on the careful side, no GPU has confirmed it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,8 +86,7 @@ class _Training:
         try:
             self._run_steps()
         finally:
-            if self._rank == 0:
-                self._feed.close()
+            self._close_feed()
 
     def _run_steps(self) -> None:
         next_step = self._first_step
@@ -221,8 +220,14 @@ class _Training:
         """End this attempt once the checkpoint is there, for all workers at once."""
         self._line.close(step + 1)
         self._saving.settle()
+        self._close_feed()
         self._line.leave()
         raise LeftError(f"the workers saved step {step + 1} and made room, as they were asked to")
+
+    def _close_feed(self) -> None:
+        """End what is being read while these workers are still there: later nobody takes back its wish for machines."""
+        if self._rank == 0:
+            self._feed.close()
 
     def _export(self) -> None:
         state = self._parallel.gathered(self._model.state_dict())

@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## Build shards, train, evaluate and report on real data; a s
 	@echo "  MLflow       runs/mlflow.db               browse it: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 
 test: $(INSTALLED) ## Run the whole test suite.
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses 2
 
 lint: $(INSTALLED) ## Run ruff, mypy and import-linter.
 	@$(VENV)/bin/ruff check

@@ -105,9 +105,11 @@ def _place() -> Iterator[tuple[Before, Path]]:
     before = Before.now(mark)
     scratch = Path(tempfile.mkdtemp(prefix="chaos-"))
     (scratch / "tmp").mkdir()
+    tempfile.tempdir = str(scratch)
     try:
         yield before, scratch
     finally:
+        tempfile.tempdir = None
         before.end()
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ MARK = "FUSERAY_CHAOS"
 """A variable of everything that a chaos run starts."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-OURS = ("ray", "r-", "seaweedfs-", "mlflow", "torch", "pymp-", "plasma", "fuseray", "chaos-")
-"""How the temporary files and folders of what a chaos run uses begin; others are other people's."""
+FOLDERS = ("r-", "seaweedfs-")
+"""How the folders of clusters and servers begin, which they remove themselves."""
 
 CACHES = ("torchinductor_",)
 """How the caches begin that a user's programs share, and that stay."""
@@ -27,7 +26,7 @@ class Before:
     """What was there before.
 
     Args:
-        files: in shared memory and among the temporary files.
+        files: in shared memory.
         mark: value of `MARK`.
     """
 
@@ -40,15 +39,16 @@ class Before:
         return cls(frozenset(_files()), mark)
 
     def left(self, scratch: Path) -> list[str]:
-        """Return what is there now and was not before; files that other processes hold are theirs.
+        """Return what is there now and was not before; shared memory that other processes hold is theirs.
 
         Args:
-            scratch: the folder for temporary files of everything that was started.
+            scratch: holds the temporary files of everything that was started, in `tmp` those of the runs.
         """
-        new = [path for path in _files() if path not in self.files and path != scratch]
+        new = [path for path in _files() if path not in self.files]
         held = _held() if new else frozenset[str]()
         files = [str(path) for path in new if str(path) not in held]
         temporary = [path for path in sorted((scratch / "tmp").iterdir()) if not path.name.startswith(CACHES)]
+        temporary += [path for path in sorted(scratch.iterdir()) if path.name.startswith(FOLDERS)]
         return self.processes() + files + [str(path) for path in temporary]
 
     def processes(self) -> list[str]:
@@ -71,9 +71,8 @@ class Before:
 
 
 def _files() -> Iterator[Path]:
-    """Yield this user's entries of shared memory, and those among the temporary files that may be ours."""
-    temporary = Path(tempfile.gettempdir())
-    for path in (*SHARED_MEMORY.iterdir(), *(path for path in temporary.iterdir() if path.name.startswith(OURS))):
+    """Yield this user's entries of shared memory."""
+    for path in SHARED_MEMORY.iterdir():
         with suppress(OSError):
             if path.lstat().st_uid == os.getuid():
                 yield path

@@ -84,6 +84,22 @@ class Document:
             raise SpecError(
                 f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
             )
+        try:
+            self.set(dotted, YAML(typ="safe").load(text))
+        except SpecError as error:
+            raise SpecError(f"override {assignment!r}: {error}") from error
+
+    def set(self, dotted: str, value: Any, place: str = COMMAND_LINE) -> None:
+        """Set the value of a dotted key; sections that are not there, or null, are made.
+
+        Args:
+            dotted: the key.
+            value: plain.
+            place: where it was written.
+
+        Raises:
+            SpecError: the path runs through something that is not a mapping.
+        """
         *parents, last = dotted.split(".")
         node: dict[str, Any] = self._values
         for depth, parent in enumerate(parents, start=1):
@@ -91,11 +107,14 @@ class Document:
                 node[parent] = {}
             node = node[parent]
             if not isinstance(node, dict):
-                section = ".".join(parents[:depth])
-                raise SpecError(f"override {assignment!r}: {section!r} is not a section of the recipe.")
-        node[last] = YAML(typ="safe").load(text)
+                raise SpecError(f"{'.'.join(parents[:depth])!r} is not a section of the recipe.")
+        node[last] = deepcopy(value)
         self._forget_places((*parents, last))
-        self._places[(*parents, last)] = COMMAND_LINE
+        self._places[(*parents, last)] = place
+
+    def copy(self) -> Document:
+        """Return a copy that changes on its own."""
+        return Document(self.origin, deepcopy(self._values), self._places)
 
     def pop(self, key: str) -> Any:
         """Remove a top-level key and return its value, None when it is absent."""

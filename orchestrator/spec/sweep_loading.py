@@ -1,0 +1,198 @@
+"""From a sweep's file to a checked sweep, whose every configuration is a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.spec.condition import Condition, ConditionError
+from orchestrator.spec.document import Document
+from orchestrator.spec.errors import Finding, RecipeError, SpecError
+from orchestrator.spec.inheritance import read_extended
+from orchestrator.spec.loading import ResolvedRecipe, resolve
+from orchestrator.spec.search_space import Parameter, SpaceError, parse_parameter
+from orchestrator.spec.sweep import Sweep
+from orchestrator.spec.validation import validate
+
+Assignment = Mapping[str, Any]
+"""Values of searched keys by dotted key; keys whose condition does not hold are not in it."""
+
+NOTHING: Assignment = {}
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.999)
+"""Where the ranges that a condition asks for are tried."""
+
+KEPT = ("name", "storage", "tracking", "seed")
+"""Keys that a sweep sets itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSweep:
+    """A sweep that has been checked.
+
+    Args:
+        sweep: its sections.
+        parameters: what is searched, each after those that its condition asks for.
+        constraints: what every configuration has to meet.
+        base: the recipe's document with the sweep's overrides.
+        filled: all values of that recipe, defaults too; conditions are about these.
+    """
+
+    sweep: Sweep
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[Condition, ...]
+    base: Document
+    filled: Document
+
+    def active(self, drawn: Assignment) -> dict[str, Any]:
+        """Return those of the drawn values whose conditions hold, in the order of the parameters."""
+        filled, kept = self.filled.copy(), dict[str, Any]()
+        for parameter in self.parameters:
+            if parameter.key in drawn and (parameter.when is None or parameter.when.holds(filled.plain())):
+                filled.set(parameter.key, drawn[parameter.key])
+                kept[parameter.key] = drawn[parameter.key]
+        return kept
+
+    def allowed(self, assignment: Assignment) -> bool:
+        """Return whether a configuration meets the constraints."""
+        values = _with(self.filled, assignment).plain()
+        return all(constraint.holds(values) for constraint in self.constraints)
+
+    def recipe(self, assignment: Assignment, more: Assignment = NOTHING) -> ResolvedRecipe:
+        """Return the recipe of a configuration.
+
+        Args:
+            assignment: values of the searched keys.
+            more: values of further keys.
+
+        Raises:
+            RecipeError: the values do not go together.
+        """
+        document = _with(self.base, {**assignment, **more})
+        return resolve(document, {"name": self.sweep.name} | document.plain())
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
+    """Read and check a sweep and the recipe that it builds on. Nothing is started.
+
+    Args:
+        path: the sweep's file.
+        overrides: `key.path=value` over the sweep's own keys.
+
+    Raises:
+        SpecError: a file is unreadable.
+        RecipeError: keys, values, ranges or conditions are wrong; all faults are listed with file and line.
+    """
+    document = Document.read(path)
+    for assignment in overrides:
+        document.override(assignment)
+    values = {"name": path.stem} | document.plain()
+    sweep = validate(Sweep, values, document)
+    if isinstance(sweep, list):
+        raise RecipeError(sweep)
+    base = _base(path.parent / sweep.recipe, sweep, document)
+    filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.plain()).values(), {})
+    resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled)
+    _check_values(resolved, document)
+    return resolved
+
+
+def _base(recipe: Path, sweep: Sweep, document: Document) -> Document:
+    if not recipe.is_file():
+        raise RecipeError([Finding(document.place(("recipe",)), f"recipe: {recipe} is not there.")])
+    base = read_extended(recipe)
+    base.pop("name")
+    for key, value in sweep.overrides.items():
+        _set(base, key, value, document.place(("overrides", key)))
+    return base
+
+
+def _with(document: Document, values: Assignment) -> Document:
+    changed = document.copy()
+    for key, value in values.items():
+        changed.set(key, value)
+    return changed
+
+
+def _set(base: Document, key: str, value: Any, place: str) -> None:
+    try:
+        base.set(key, value, place)
+    except SpecError as error:
+        raise RecipeError([Finding(place, str(error))]) from error
+
+
+def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tuple[Condition, ...]]:
+    findings, parameters, constraints = [], [], []
+    for key, written in sweep.space.items():
+        try:
+            if key.split(".")[0] in KEPT:
+                raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+            parameters.append(parse_parameter(key, written))
+        except (SpaceError, ConditionError) as error:
+            findings.append(Finding(document.place(("space", key)), f"space.{key}: {error}"))
+    for number, text in enumerate(sweep.constraints):
+        try:
+            constraints.append(Condition.parse(text))
+        except ConditionError as error:
+            findings.append(Finding(document.place(("constraints", number)), f"constraints: {error}"))
+    if findings:
+        raise RecipeError(findings)
+    return _in_order(parameters, document), tuple(constraints)
+
+
+def _in_order(parameters: Sequence[Parameter], document: Document) -> tuple[Parameter, ...]:
+    """Return the parameters so that a condition's keys, and the sections that hold them, come before it."""
+    left, ordered = list(parameters), list[Parameter]()
+    while left:
+        ready = [one for one in left if not any(_asks_for(one, other.key) for other in left if other is not one)]
+        if not ready:
+            circle = ", ".join(one.key for one in left)
+            raise RecipeError(
+                [Finding(document.place(("space",)), f"space: the conditions of {circle} form a circle.")]
+            )
+        ordered += ready
+        left = [one for one in left if one not in ready]
+    return tuple(ordered)
+
+
+def _asks_for(parameter: Parameter, key: str) -> bool:
+    """Return whether another searched key decides on a parameter: its condition asks for it, or it is its section."""
+    asked = parameter.when.asked if parameter.when else ()
+    return _within(parameter.key, key) or any(one == key or _within(one, key) or _within(key, one) for one in asked)
+
+
+def _within(key: str, section: str) -> bool:
+    return key.startswith(f"{section}.")
+
+
+def _check_values(resolved: ResolvedSweep, document: Document) -> None:
+    """Try the edges of every range, one by one, so that a wrong key or an impossible value is found before a trial."""
+    findings: dict[str, Finding] = {}
+    for parameter, edge in ((one, edge) for one in resolved.parameters for edge in one.domain.edges()):
+        try:
+            resolved.recipe(_beside(resolved, parameter, edge))
+        except RecipeError as error:
+            said = "; ".join(one.message for one in error.findings)
+        except (SpecError, ConditionError) as error:
+            said = str(error)
+        else:
+            continue
+        place = document.place(("space", parameter.key))
+        findings.setdefault(parameter.key, Finding(place, f"space.{parameter.key}: {said}"))
+    if findings:
+        raise RecipeError(list(findings.values()))
+
+
+def _beside(resolved: ResolvedSweep, parameter: Parameter, edge: Any) -> Assignment:
+    """Return an edge of a parameter with values of the others under which it is searched; nothing if there are none."""
+    needed = {parameter.key: edge}
+    if parameter.when is None:
+        return needed
+    others = [one for one in resolved.parameters if _asks_for(parameter, one.key)]
+    for share in SHARES:
+        active = resolved.active({one.key: one.domain.at(share) for one in others} | needed)
+        if parameter.key in active:
+            return active
+    return NOTHING

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from orchestrator.spec.errors import SpecError
+from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.sweep.proposals import Told, drawn, estimated, explored, grid
+
+RECIPE = """\
+workload: albef
+data: {train: shards}
+batch: {micro_batches: 2, micro_batch_size: 8}
+length: {steps: 30}
+model: {preset: tiny}
+"""
+SPACE = """\
+space:
+  distillation.alpha: uniform(0, 0.8)
+  adversarial.steps: [0, 2]
+  adversarial.step_size: {draw: "loguniform(1e-4, 1e-1)", when: adversarial.steps > 1}
+"""
+ALPHA = "space: {distillation.alpha: 'uniform(0, 0.8)'}\n"
+
+
+def sweep(folder: Path, text: str = SPACE, objectives: str = "[{metric: loss, mode: min}]") -> ResolvedSweep:
+    (folder / "mine.yaml").write_text(RECIPE)
+    file = folder / "alpha.yaml"
+    search = "search: {method: random, trials: 4}"
+    file.write_text(f"recipe: mine.yaml\nobjectives: {objectives}\n{search}\n{text}")
+    return load_sweep(file)
+
+
+def test_a_grid_has_every_combination_once_and_none_of_what_a_condition_leaves_out(tmp_path: Path) -> None:
+    found = grid(sweep(tmp_path))
+    assert len(found) == 4 * 1 + 4 * 4
+    assert found[0] == {"distillation.alpha": 0.0, "adversarial.steps": 0}
+    sizes = [one["adversarial.step_size"] for one in found if "adversarial.step_size" in one]
+    assert sizes[:4] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+
+
+def test_a_grid_keeps_to_the_constraints(tmp_path: Path) -> None:
+    found = grid(sweep(tmp_path, ALPHA + "constraints: [distillation.alpha < 0.5]"))
+    assert [one["distillation.alpha"] for one in found] == pytest.approx([0.0, 0.8 / 3, 1.6 / 3][:2])
+
+
+def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Path) -> None:
+    one = sweep(tmp_path)
+    found = [drawn(one, number) for number in range(200)]
+    assert found == [drawn(one, number) for number in range(200)]
+    alphas = [each["distillation.alpha"] for each in found]
+    assert mean(alphas) == pytest.approx(0.4, abs=0.05)
+    assert min(alphas) < 0.05
+    assert max(alphas) > 0.75
+    with_steps = [each for each in found if each["adversarial.steps"] == 2]
+    assert 70 < len(with_steps) < 130
+    assert all(("adversarial.step_size" in each) == (each["adversarial.steps"] == 2) for each in found)
+
+
+@pytest.mark.parametrize("propose", [grid, lambda one: drawn(one, 0), lambda one: estimated(one, 0, [])])
+def test_an_empty_space_is_refused(tmp_path: Path, propose: object) -> None:
+    empty = sweep(tmp_path, ALPHA + "constraints: [distillation.alpha > 1]")
+    with pytest.raises(SpecError, match=r"no configuration meets all of distillation.alpha > 1"):
+        propose(empty)
+
+
+def follow(one: ResolvedSweep, trials: int) -> list[Told]:
+    told: list[Told] = []
+    for number in range(trials):
+        assignment = estimated(one, number, told)
+        told.append(Told(number, assignment, ((assignment["distillation.alpha"] - 0.6) ** 2,)))
+    return told
+
+
+def test_the_estimator_learns_and_gives_the_same_again(tmp_path: Path) -> None:
+    one = sweep(tmp_path, ALPHA)
+    told = follow(one, 30)
+    assert told == follow(one, 30)
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+    assert mean(off[20:]) < 0.5 * mean(off[:10])
+
+
+def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tmp_path: Path) -> None:
+    both = "[{metric: loss, mode: min}, {metric: samples_per_s, mode: max}]"
+    one = sweep(tmp_path, objectives=both)
+    told = [Told(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)), Told(1, drawn(one, 1))]
+    found = estimated(one, 2, told)
+    assert 0 <= found["distillation.alpha"] <= 0.8
+    assert ("adversarial.step_size" in found) == (found["adversarial.steps"] == 2)
+
+
+def test_exploring_moves_every_number_by_a_fifth_within_its_range_and_keeps_to_conditions(tmp_path: Path) -> None:
+    one = sweep(tmp_path)
+    start = {"distillation.alpha": 0.4, "adversarial.steps": 2, "adversarial.step_size": 0.01}
+    found = explored(one, start)
+    assert found == explored(one, start)
+    assert found["distillation.alpha"] == pytest.approx(0.32) or found["distillation.alpha"] == pytest.approx(0.48)
+    assert found["adversarial.step_size"] == pytest.approx(0.008) or found["adversarial.step_size"] == pytest.approx(
+        0.012
+    )
+    edge = explored(one, {"distillation.alpha": 0.8, "adversarial.steps": 0})
+    assert edge["distillation.alpha"] in (0.8, pytest.approx(0.64))
+
+
+def test_trials_that_were_stopped_early_count_for_less_than_whole_ones(tmp_path: Path) -> None:
+    one = sweep(tmp_path, ALPHA)
+    whole = [Told(number, {"distillation.alpha": 0.1 + 0.01 * number}, (0.5,)) for number in range(6)]
+    early = [Told(6 + number, {"distillation.alpha": 0.6 + 0.01 * number}, (0.1,), stopped_at=8) for number in range(6)]
+    found = [estimated(one, number, whole + early)["distillation.alpha"] for number in range(12, 32)]
+    assert mean(found) < 0.4

@@ -52,7 +52,7 @@ from chaos_training import Training
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import ResolvedRecipe
 
-STEPS_PER_FAULT = 16
+STEPS_PER_FAULT = 32
 LIMIT_S = 1800.0
 """How long a run may take that nothing disturbs."""
 
@@ -131,7 +131,8 @@ def _both_runs(
     resolved = setting.named(name, own)
     steps, every = make_plan(resolved).steps, resolved.recipe.checkpoint.every_steps
     nodes = nodes_for(resolved.recipe.scale.most_workers)
-    drawn = schedule(seed, faults, kinds, range(every + 1, steps - every), nodes)
+    last = steps - max(every, steps // (faults + 1))  # the run has to last until the last fault is told
+    drawn = schedule(seed, faults, kinds, range(every + 1, last), nodes)
     settings = dict(setting.environment) | {"TMPDIR": str(scratch / "tmp")}
     cluster = stack.enter_context(
         own_cluster(nodes.first, 1, settings) if address is None else users_cluster(address, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
@@ -15,6 +16,9 @@ from seaweedfs_server import seaweedfs
 
 settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
+
+# Shells have what they start in the background ignore Ctrl-C, and the programs of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OTHER_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 

@@ -117,6 +117,11 @@ class _Model:
         self.buffer_bytes = _bytes(self._module.buffers())
 
     def check_room(self, available_bytes: int) -> None:
+        """Make room for gradients.
+
+        Raises:
+            NotMeasuredError: the passes would not fit into so much memory.
+        """
         gradients, passes = self.trained_bytes, ROOM_FOR_PASSES * self.trained_bytes
         if gradients + passes > available_bytes:
             raise NotMeasuredError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from orchestrator.spec.names import folder_name
 from workloads.contract import BatchShape, Section
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -319,9 +319,7 @@ class Recipe(Section):
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")
-        return name
+        return folder_name(name)
 
     @model_validator(mode="after")
     def _enough_micro_batches(self) -> Recipe:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from orchestrator.spec.names import folder_name
 from workloads.contract import Section
 
 
@@ -84,9 +84,7 @@ class Sweep(Section):
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")
-        return name
+        return folder_name(name)
 
     @model_validator(mode="after")
     def _comparable(self) -> Sweep:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from orchestrator.cluster.errors import ClusterError
+from orchestrator.cluster.private_files import state_home, write_private
 from orchestrator.spec.errors import SpecError
 
 
@@ -37,8 +36,7 @@ class Entry:
 
 def register_folder() -> Path:
     """Return the folder of this user's register."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "fuseray" / "jobs"
+    return state_home() / "jobs"
 
 
 class Register:
@@ -54,13 +52,7 @@ class Register:
     def add(self, entry: Entry) -> None:
         """Remember a job: its file is whole or it is not there."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = self._folder / f".{uuid4().hex}"
-        try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                json.dump(asdict(entry), file, indent=2)
-            draft.replace(self._file(entry.job))
-        finally:
-            draft.unlink(missing_ok=True)
+        write_private(self._file(entry.job), json.dumps(asdict(entry), indent=2))
 
     def remove(self, job: str) -> None:
         """Forget a job."""

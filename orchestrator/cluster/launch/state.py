@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.cluster.errors import ClusterError
+from orchestrator.cluster.private_files import state_home
 
 SOUND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -22,7 +23,7 @@ def state_folder(name: str) -> Path:
     """
     if not SOUND_NAME.fullmatch(name):
         raise ClusterError(f"cluster {name!r}: a name has letters, digits, '.', '_' and '-'; change cluster_name.")
-    folder = _base() / "fuseray" / "clusters" / name
+    folder = state_home() / "clusters" / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -51,19 +52,3 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def _base() -> Path:
-    given = os.environ.get("XDG_STATE_HOME", "")
-    return Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"

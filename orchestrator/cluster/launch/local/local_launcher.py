@@ -20,7 +20,8 @@ from orchestrator.cluster.launch.local.processes import LOOK_S, Patience, end_pr
 from orchestrator.cluster.launch.local.ray_head import environment, start_command, wanted_port
 from orchestrator.cluster.launch.local.record import Memory, Record
 from orchestrator.cluster.launch.ports import usable_port
-from orchestrator.cluster.launch.state import locked, state_folder, write_private
+from orchestrator.cluster.launch.state import locked, state_folder
+from orchestrator.cluster.private_files import write_private
 from orchestrator.spec.cluster import Cluster
 
 KEPT_LINES = 5

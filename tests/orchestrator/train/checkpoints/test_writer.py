@@ -68,20 +68,23 @@ def test_what_is_written_is_the_state_at_the_save(hooked: HookedStorage) -> None
 
 def test_a_save_waits_for_the_write_before_it(hooked: HookedStorage) -> None:
     """The memory for copies is used again, so it must not change while it is being written."""
-    run, started, seen = RunFolder(hooked.location("run")), threading.Event(), list[str]()
+    run, seen = RunFolder(hooked.location("run")), list[str]()
+    released = {step: threading.Event() for step in ("step-00000001", "step-00000002")}
 
     def slow(path: str) -> None:
-        seen.append(path.split("/")[2])
-        started.wait(60)
+        step = path.split("/")[2]
+        seen.append(step)
+        released[step].wait(60)
 
     hooked.on_write = slow
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
     writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
-    threading.Timer(0.05, started.set).start()
+    threading.Timer(0.05, released["step-00000001"].set).start()
     stall = writer.save(state_of(2), tensors_of(2), moments_of(2), alone())
     assert stall.waiting_s > 0
     assert stall.seconds == stall.waiting_s + stall.staging_s
     assert run.newest_step() == 1
+    released["step-00000002"].set()
     writer.close()
     assert seen == ["step-00000001"] * 4 + ["step-00000002"] * 4
     for place, step in zip(run.committed_checkpoints(), (2, 1), strict=True):

@@ -45,7 +45,7 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
     Raises:
         JoinError: the cluster does not answer, or there is no token that it takes.
     """
-    os.environ.update(QUIET | LARGE_ALLOCATIONS | _for_training(scale, recovery or RecoverySection()))
+    os.environ.update(ray_variables(scale, recovery or RecoverySection()))
     handler = _handler(log)
     _quiet(handler)
     with _own_token(scale.address) as options:
@@ -76,10 +76,12 @@ def _connect(address: str, options: dict[str, Any]) -> None:
     )
 
 
-def _for_training(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
-    """Return Ray Train's settings; on a machine alone nobody needs to watch for its preemption."""
+def ray_variables(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
+    """Return the variables of a process that starts training; on a machine alone nobody watches for its preemption."""
     alone = scale.address == "local" and recovery.notices == "none"
     return {
+        **QUIET,
+        **LARGE_ALLOCATIONS,
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(not alone)),
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",

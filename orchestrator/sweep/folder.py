@@ -1,0 +1,206 @@
+"""A sweep's folder in storage: what was searched, and what became of every trial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes
+
+SWEEP_FILE = "sweep.json"
+
+Status = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
+"""STOPPED: early, by the scheduler or the budget."""
+
+
+class SweepError(FuserayError):
+    """A sweep is missing, or cannot be continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a trial reported.
+
+    Args:
+        samples: that it had seen.
+        values: of the objectives.
+    """
+
+    samples: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """What is known of a trial.
+
+    Args:
+        number: of its configuration.
+        replica: of the configuration.
+        assignment: values of the searched keys.
+        status: how it is.
+        points: what it reported, by samples.
+        reason: why it failed or was stopped; empty otherwise.
+        started: ISO 8601.
+        ended: ISO 8601, empty while it runs.
+        run: the name of its run, which is another one after it took over a checkpoint; empty before its first report.
+    """
+
+    number: int
+    replica: int
+    assignment: Assignment
+    status: Status
+    points: tuple[Point, ...] = ()
+    reason: str = ""
+    started: str = ""
+    ended: str = ""
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """The trial's name."""
+        return trial_name(self.number, self.replica)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in ("FINISHED", "STOPPED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepFile:
+    """What a sweep remembers about itself.
+
+    Args:
+        name: the sweep's name.
+        created: ISO 8601 time of the first start.
+        status: RUNNING, FINISHED, FAILED or KILLED, as in MLflow.
+        ended: ISO 8601 time at which it last ended; empty while it runs.
+        reason: why it was stopped before its end; empty otherwise.
+        tracking_uri: MLflow's address.
+        mlflow_run_id: the sweep's own run there; those of its trials are below it.
+        trials: how many trials the whole sweep has.
+        samples: that a whole trial sees.
+        report_steps: steps from report to report, of figures that every step has.
+        seconds: that earlier starts of its driver have taken.
+    """
+
+    name: str
+    created: str
+    status: str
+    tracking_uri: str
+    mlflow_run_id: str
+    trials: int
+    samples: int
+    report_steps: int
+    ended: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFolder:
+    """The folder of one sweep; every trial's run is a folder in it."""
+
+    root: Location
+
+    @property
+    def spec(self) -> Location:
+        """The sweep's YAML as it was started, which names the recipe beside it."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def recipe(self) -> Location:
+        """The recipe that all trials share, complete."""
+        return self.root / RECIPE_FILE
+
+    @property
+    def report(self) -> Location:
+        """The report page."""
+        return self.root / "report.html"
+
+    @property
+    def best(self) -> Location:
+        """The recipe of the best configuration."""
+        return self.root / "best.yaml"
+
+    @property
+    def tune(self) -> Location:
+        """Ray Tune's own files."""
+        return self.root / "tune"
+
+    def run(self, name: str) -> RunFolder:
+        """Return the folder of a trial's run."""
+        return RunFolder(self.root / name)
+
+    def exists(self) -> bool:
+        """Return whether a sweep was started here."""
+        return (self.root / SWEEP_FILE).size() is not None
+
+    def read(self) -> SweepFile:
+        """Return what the sweep remembers.
+
+        Raises:
+            SweepError: there is no sweep here, or its file is damaged.
+        """
+        place = self.root / SWEEP_FILE
+        if place.size() is None:
+            raise SweepError(f"{self.root.uri}: is not a sweep (no {SWEEP_FILE}); name a sweep's folder.")
+        try:
+            return SweepFile(**json.loads(place.read()))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise SweepError(f"{place.uri}: is damaged ({error}).") from error
+
+    def write(self, file: SweepFile) -> None:
+        """Remember."""
+        (self.root / SWEEP_FILE).write(json_bytes(asdict(file)))
+
+    def keep(self, record: TrialRecord) -> None:
+        """Write what is known of a trial in place of what was."""
+        (self.root / "trials" / f"{record.name}.json").write(json_bytes(asdict(record)))
+
+    def trials(self) -> list[TrialRecord]:
+        """Return what is known of all trials, by number and replica.
+
+        Raises:
+            SweepError: a file is damaged.
+        """
+        folder = self.root / "trials"
+        places = [place for place in folder.list() if place.name.endswith(".json")] if folder.exists() else []
+        return sorted(map(_read_trial, places), key=lambda one: (one.number, one.replica))
+
+
+def find_sweep(name_or_uri: str, storage_uri: str, endpoint: str | None = None) -> SweepFolder:
+    """Return the sweep that a user means: a name below a storage URI, or the URI or path of a sweep's folder.
+
+    Raises:
+        SweepError: there is no such sweep.
+    """
+    below = SweepFolder(locate(f"{storage_uri}/{name_or_uri}", endpoint)) if "://" not in name_or_uri else None
+    if below is not None and below.exists():
+        return below
+    direct = SweepFolder(locate(name_or_uri, endpoint))
+    if direct.exists():
+        return direct
+    raise SweepError(
+        f"no sweep {name_or_uri!r} below {storage_uri} and no sweep's folder of that name; "
+        f"look into {storage_uri} for the sweeps there are, or name another place with --storage."
+    )
+
+
+def trial_name(number: int, replica: int) -> str:
+    """Return the name of a trial, and of its run as long as it does not take over another's checkpoint."""
+    return f"trial-{number:04d}-{replica}"
+
+
+def _read_trial(place: Location) -> TrialRecord:
+    try:
+        values = json.loads(place.read())
+        points = tuple(Point(one["samples"], tuple(one["values"])) for one in values.pop("points"))
+        return TrialRecord(**values | {"points": points})
+    except (ValueError, TypeError, KeyError) as error:
+        raise SweepError(f"{place.uri}: is damaged ({error}).") from error

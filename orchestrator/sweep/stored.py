@@ -1,0 +1,36 @@
+"""A sweep's YAML and recipe in its folder, so that it can be continued and reported without the files it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.storage.location import Location
+from orchestrator.storage.run_folder import RECIPE_FILE
+from orchestrator.sweep.folder import SweepFolder
+
+
+def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
+    """Write a sweep and its recipe into its folder; what the recipe extends is resolved."""
+    _write(folder.recipe, sweep.base.plain())
+    _write(folder.spec, sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_FILE})
+
+
+def stored_sweep(folder: SweepFolder) -> ResolvedSweep:
+    """Return the sweep that a folder holds, checked anew.
+
+    Raises:
+        SpecError: it cannot be read.
+        RecipeError: this version of Fuseray refuses it.
+    """
+    with TemporaryDirectory() as here:
+        for place in (folder.recipe, folder.spec):
+            Path(here, place.name).write_bytes(place.read())
+        return load_sweep(Path(here, folder.spec.name))
+
+
+def _write(place: Location, values: object) -> None:
+    place.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())

@@ -1,0 +1,143 @@
+"""A trial as Ray Tune sees it: a whole Fuseray run, with workers, checkpoints and recovery of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from orchestrator.spec.errors import FuserayError
+from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.spec.prices import PriceTable
+from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.storage.location import Location
+from orchestrator.sweep.folder import trial_name
+from orchestrator.sweep.lineage import Lineage, inherited
+from orchestrator.sweep.results import FAILED, RUN, RUNGS, SAMPLES, WHOLE
+from orchestrator.sweep.schedulers import first_rung
+from orchestrator.sweep.trial_run import Report, Reports, TrialRun, earlier_reports
+from orchestrator.train.display import Display
+from orchestrator.train.driver import run_on_cluster
+from orchestrator.train.driving import Outcome
+from orchestrator.train.plan import make_plan
+from orchestrator.train.ray_session import ray_variables
+from orchestrator.train.start import continued_run, new_run
+
+STATE = "trial.json"
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag for the run that a run belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all trials of a sweep have in common.
+
+    Args:
+        sweep: the sweep.
+        folder: the sweep's folder.
+        parent: the sweep's own run in MLflow.
+        samples: that a whole trial sees.
+        report_steps: steps from report to report, for figures that every step has.
+        prices: what machines cost; None when that is not known.
+        share: the part of the machines that is charged to a trial.
+    """
+
+    sweep: ResolvedSweep
+    folder: Location
+    parent: str
+    samples: int
+    report_steps: int
+    prices: PriceTable | None
+    share: float
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the objectives."""
+        return [one.metric for one in self.sweep.sweep.objectives]
+
+    def recipe(self, config: Mapping[str, Any], lineage: Lineage) -> ResolvedRecipe:
+        """Return the recipe of a trial.
+
+        Args:
+            config: its number, replica and assignment.
+            lineage: its run.
+        """
+        own = {
+            "name": lineage.run,
+            "seed": self.sweep.recipe({}).recipe.seed + config["replica"],
+            "storage.uri": self.folder.uri,
+        }
+        start = {} if lineage.start is None else {"start": dict(lineage.start)}
+        return self.sweep.recipe(config["assignment"], own | start)
+
+
+class SweepTrial(tune.Trainable):
+    """Runs one configuration; a result per report, the last one marked as done.
+
+    Tune's checkpoint of a trial names its run and the samples that were reported. A trial that finds its own name in
+    one goes on with its run; one that finds another's goes on from that run's weights and place with its own
+    configuration.
+    """
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]
+        """Take note of what to run; Tune calls it before everything else."""
+        self._config = config
+        self._shared = shared
+        self._name = trial_name(config["number"], config["replica"])
+        self._lineage = Lineage(self._name)
+        self._run: TrialRun | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next report and return it; a run that fails for good is done, with the reason."""
+        try:
+            if self._run is None:
+                self._run = self._begin()
+            report = self._run.next()
+        except FuserayError as error:
+            return self._result(Report(self._lineage.samples, ())) | {FAILED: str(error), "done": True}
+        self._lineage = replace(self._lineage, samples=report.samples)
+        return self._result(report)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write which run this is and how far it was reported; the run's own checkpoints hold the rest."""
+        Path(checkpoint_dir, STATE).write_text(self._lineage.text())
+
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+        """Read which run to go on with; Tune calls it before the first step."""
+        self._lineage = Lineage.parse(Path(checkpoint, STATE).read_text())
+
+    def cleanup(self) -> None:
+        """Stop the run with a checkpoint, if it still runs; its machines are free then."""
+        if self._run is not None:
+            self._run.end()
+
+    def _begin(self) -> TrialRun:
+        shared = self._shared
+        samples_per_step = shared.sweep.recipe(self._config["assignment"]).recipe.batch.samples
+        self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step)
+        plan = make_plan(shared.recipe(self._config, self._lineage))
+        os.environ.update(ray_variables(plan.recipe.scale, plan.recipe.recovery))
+        start = continued_run(plan) if plan.run.exists() else new_run(plan)
+        reports = Reports(shared.metrics, samples_per_step, plan.steps, shared.report_steps)
+
+        def train(display: Display, interrupted: threading.Event) -> Outcome:
+            tags = {PARENT: shared.parent}
+            return run_on_cluster(plan, start, display, interrupted, shared.prices, shared.share, tags)
+
+        before = earlier_reports(plan.run, reports)
+        return TrialRun(train, reports, plan.total_samples, before, self._lineage.samples, start.done)
+
+    def _result(self, report: Report) -> dict[str, Any]:
+        return {
+            **dict(zip(self._shared.metrics, report.values, strict=False)),
+            SAMPLES: report.samples,
+            RUNGS: report.samples // first_rung(self._shared.sweep, self._shared.samples),
+            WHOLE: report.whole,
+            RUN: self._lineage.run,
+            "done": report.whole,
+        }

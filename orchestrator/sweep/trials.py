@@ -1,0 +1,26 @@
+"""The trials of a sweep as its driver knows them; what is known is in the sweep's folder, too."""
+
+from __future__ import annotations
+
+from orchestrator.sweep.folder import SweepFolder, TrialRecord
+
+
+class Trials:
+    """The record of all trials.
+
+    Args:
+        folder: the sweep's folder.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+        self.by_name = {record.name: record for record in folder.trials()}
+
+    def all(self) -> list[TrialRecord]:
+        """Return the records by number and replica."""
+        return sorted(self.by_name.values(), key=lambda one: (one.number, one.replica))
+
+    def keep(self, record: TrialRecord) -> None:
+        """Take a record in place of what was known of the trial."""
+        self.by_name[record.name] = record
+        self._folder.keep(record)

@@ -1,0 +1,194 @@
+"""One start of a run on Ray, and its books: MLflow, quarantine, status, costs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.spec.cluster import NodeGroup
+from orchestrator.spec.growth import read_growth
+from orchestrator.spec.prices import PriceTable
+from orchestrator.spec.recipe import Recipe
+from orchestrator.storage.run_folder import RunFile
+from orchestrator.stream.feed import Opening
+from orchestrator.stream.segment import Delivery, warm_up
+from orchestrator.track.costs import Spent
+from orchestrator.track.tracker import Tracker
+from orchestrator.train.books import Books
+from orchestrator.train.channel import Channel
+from orchestrator.train.claim import Claim
+from orchestrator.train.cost_meter import CostMeter, metering
+from orchestrator.train.display import Display
+from orchestrator.train.failure import explained, failure_of
+from orchestrator.train.growth import largest, least_bundles
+from orchestrator.train.machines import Gathering, Growth, present_decoded_share, present_nodes
+from orchestrator.train.plan import Plan
+from orchestrator.train.spending import Spending
+from orchestrator.train.start import Start
+from orchestrator.train.trainer import make_trainer
+from orchestrator.train.watching import MachineWatch, Watching
+from orchestrator.train.worker import Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        status: FINISHED, or KILLED when it was asked to stop or its budget is used up.
+        steps_done: steps that are done.
+        spent: what it has used, in all its starts.
+        stopped_by: the key of the budget that is used up, and how far; empty otherwise.
+    """
+
+    status: str
+    steps_done: int
+    spent: Spent
+    stopped_by: str = ""
+
+
+@dataclass(frozen=True)
+class Driving:
+    """One start of a run.
+
+    Args:
+        plan: what to do.
+        start: whether this is a new run or the continuation of one.
+        display: shows progress.
+        interrupted: set when the run is to stop with a checkpoint.
+        meter: meters its machines.
+        machines: looks for notices of preemption; None when nobody in this run does.
+        prices: what machines cost; None when that is not known.
+        tags: of a new run in MLflow, beside its own.
+    """
+
+    plan: Plan
+    start: Start
+    display: Display
+    interrupted: threading.Event
+    meter: CostMeter
+    machines: MachineWatch | None = None
+    prices: PriceTable | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, session: Callable[[], AbstractContextManager[None]]) -> Outcome:
+        """Train within a session of Ray; whatever comes of it is entered into the books.
+
+        Raises:
+            TrainingError: the run failed; the message says why and where the log is.
+            TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
+        """
+        plan, books = self.plan, self._open_books()
+        spending = Spending(self.meter, plan.recipe.budget, plan.recipe.name, self.display.message)
+        status = "FAILED"
+        try:
+            with session(), metering(self.meter, self.display.message):
+                spending.begin()
+                if self._gather(spending):
+                    self._train(books, spending)
+            status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except Exception as error:
+            failure = failure_of(error, books.last_fault, plan, log_folder(plan) / "ray.log")
+            books.failed(failure)
+            raise explained(failure, plan) from error
+        finally:
+            stopped_by = spending.stopped_by if status == "KILLED" else ""
+            books.close(status, stopped_by)
+        return Outcome(status, books.steps_done, self.meter.spent(), stopped_by)
+
+    def _open_books(self) -> Books:
+        plan, recipe, previous = self.plan, self.plan.recipe, self.start.previous
+        if previous is None:
+            tracker = Tracker.start(
+                recipe.tracking.uri,
+                recipe.tracking.experiment,
+                recipe.name,
+                {"run_folder": plan.run.root.uri, **self.tags},
+                self.display.message,
+                recipe.tracking.artifacts,
+            )
+            file = _new_file(plan, tracker.run_id)
+        else:
+            file = replace(previous, status="RUNNING", ended="")
+            tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.message)
+        tracker.params(plan.resolved.values())
+        return Books(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
+
+    def _gather(self, spending: Spending) -> bool:
+        """Wait until the machines are there that the run cannot begin without; return whether they are."""
+        recipe, groups = self.plan.recipe, groups_of(self.plan.recipe)
+        growth = None if groups is None else Growth(largest(groups, self.prices.machines if self.prices else {}))
+        wish = Claim(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
+        gathering = Gathering(recipe, growth, wish, self.display.message)
+        return gathering.wait(lambda: self.interrupted.is_set() or spending.used_up())
+
+    def _train(self, books: Books, spending: Spending) -> None:
+        plan = self.plan
+        books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
+        assignment = self._assignment(books)
+        try:
+            Watching(assignment, books, spending, self.machines, self.interrupted).run(
+                lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
+            )
+        finally:
+            if self.machines is not None:
+                self.machines.stop()
+
+    def _assignment(self, books: Books) -> Assignment:
+        """Return what the workers are told; reading starts up in the meantime, in the background."""
+        plan, scale, opening = self.plan, self.plan.recipe.scale, None
+        delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))
+        number = self.start.first_step * plan.recipe.batch.micro_batches
+        threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
+        if scale.fewest_workers == scale.most_workers:
+            opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
+        return Assignment(plan, books.mlflow_run_id, _channel(), opening)
+
+
+def log_folder(plan: Plan) -> Path:
+    """Return the local folder for a run's logs: in the run's folder when that is local."""
+    if plan.run.root.is_local:
+        return Path(plan.run.root.path) / "logs"
+    return Path.home() / ".local" / "state" / "fuseray" / plan.recipe.name
+
+
+def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
+    """Return the machines that a recipe's cluster can have, None when it stays as it is."""
+    return None if recipe.scale.address == "local" else read_growth(os.environ)
+
+
+def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
+    return RunFile(
+        name=plan.recipe.name,
+        recipe_digest=plan.resolved.digest(),
+        index_digest=plan.data.digest,
+        tracking_uri=plan.recipe.tracking.uri,
+        mlflow_run_id=mlflow_run_id,
+        steps=plan.steps,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="RUNNING",
+    )
+
+
+def _channel() -> Any:
+    """Start the channel on the driver's own machine, so that no other one can take it along."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Channel)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _warm_up(delivery: Delivery, number: int) -> None:
+    with suppress(Exception):  # what fails here fails again where it is needed, and is explained there
+        warm_up(delivery, number)

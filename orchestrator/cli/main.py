@@ -16,6 +16,7 @@ VERBS = {
     "import-checkpoint": "Turn another project's checkpoint into one to train from.",
     "plan": "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
     "train": "Train a recipe.",
+    "sweep": "Search hyperparameters.",
     "submit": "Train a recipe on a cluster.",
     "jobs": "List the jobs that this machine submitted, or all jobs of a cluster.",
     "status": "Say how a job is doing.",

@@ -1,51 +1,157 @@
-"""Runs a sweep on Ray Tune. One driver per sweep; the trials' own drivers are its actors."""
+"""Runs a sweep on Ray Tune. One driver per sweep; every trial is driven by a process of its own beside it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.search import configurations
+import ray
+
+from orchestrator.spec.prices import PriceTable
+from orchestrator.spec.recipe import ScaleSection
+from orchestrator.sweep.bell import hang_bell
+from orchestrator.sweep.books import SweepBooks
+from orchestrator.sweep.budget import GpuHours, used_up
+from orchestrator.sweep.ending import Ending
+from orchestrator.sweep.folder import TrialRecord
+from orchestrator.sweep.machines import machines_of, side_by_side, this_machine
+from orchestrator.sweep.plan import SweepPlan
+from orchestrator.sweep.schedulers import first_rung
 from orchestrator.sweep.trial import Shared
+from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.tuning import tune_trials
+from orchestrator.track.costs import Spent
+from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
+from orchestrator.train.driving import groups_of, log_folder_of
+from orchestrator.train.interrupts import stop_on
+from orchestrator.train.ray_session import ray_session
 
-TRIAL_CPUS = 0.001
-"""A trial's own process drives its run and hardly computes; Ray wants more than nothing."""
 
-LOST_PROCESSES = 8
-"""How often a trial's driver may be lost, with its machine for example, before the trial counts as failed."""
+class SweepDisplay(Protocol):
+    """Shows a sweep to whoever is watching."""
 
-TUNE_VARIABLES = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
-EXPERIMENT = "tune"
+    def message(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+    def trials(self, records: Sequence[TrialRecord]) -> None:
+        """Show what is known of all trials."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class SweepPlan:
-    """A sweep with all that it needs.
+class SweepOutcome:
+    """How a sweep ended.
 
     Args:
-        shared: what all trials have in common.
-        folder: the sweep's folder.
-        concurrency: trials that run side by side.
+        status: FINISHED, or KILLED when it was asked to stop or its budget is used up.
+        trials: what became of the trials.
+        spent: what its machines have come to, in all its starts.
+        stopped_by: the key of the budget that is used up, and how far; empty otherwise.
     """
 
-    shared: Shared
-    folder: SweepFolder
-    concurrency: int
+    status: str
+    trials: tuple[TrialRecord, ...]
+    spent: Spent
+    stopped_by: str = ""
 
-    @property
-    def sweep(self) -> ResolvedSweep:
-        """The sweep."""
-        return self.shared.sweep
 
-    @property
-    def trials(self) -> int:
-        """Trials of the whole sweep."""
-        return configurations(self.sweep) * self.sweep.sweep.replicas
+def run_sweep(plan: SweepPlan, display: SweepDisplay, prices: PriceTable | None = None) -> SweepOutcome:
+    """Run a sweep until all its trials are over, a signal asks to stop, or its budget is used up.
+
+    A sweep that was started before goes on: trials that are over stay as they are, the others continue their runs.
+
+    Args:
+        plan: what to do.
+        display: shows progress.
+        prices: what machines cost; None when that is not known.
+
+    Raises:
+        SpecError: there is no room for a trial.
+        TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
+    """
+    interrupted = threading.Event()
+    with stop_on(signal.SIGINT, interrupted):
+        return _Sweeping(plan, display, prices, interrupted).run()
+
+
+@dataclass(frozen=True)
+class _Sweeping:
+    """One start of a sweep."""
+
+    plan: SweepPlan
+    display: SweepDisplay
+    prices: PriceTable | None
+    interrupted: threading.Event
+
+    def run(self) -> SweepOutcome:
+        plan = self.plan
+        with self._session() as at_a_time:
+            books = SweepBooks.open(plan, self.display.message)
+            trials = Trials(plan.folder, self.display.trials)
+            meter = self._meter()
+            ending = Ending(self.interrupted, self._limits(meter, trials), self.display.message)
+            status = "FAILED"
+            try:
+                with metering(meter, self.display.message):
+                    self._tune(books.mlflow_run_id, trials, ending, at_a_time)
+                status = "KILLED" if ending.reason else "FINISHED"
+            finally:
+                books.close(status, ending.reason, meter.spent(), trials.all())
+        stopped_by = "" if ending.asked else ending.reason
+        return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
+
+    def _tune(self, mlflow_run_id: str, trials: Trials, ending: Ending, at_a_time: int) -> None:
+        plan, bell = self.plan, hang_bell()
+        if ending.look():
+            return
+        shared = Shared(
+            sweep=plan.sweep,
+            folder=plan.folder.root,
+            parent=mlflow_run_id,
+            first_rung=first_rung(plan.sweep, plan.base.total_samples),
+            report_steps=plan.report_steps,
+            bell=bell,
+            prices=self.prices,
+            share=1 / at_a_time,
+            more={},
+        )
+        with ending.watched(bell):
+            tune_trials(shared, trials, plan.base.total_samples, at_a_time, lambda: bool(ending.reason))
+
+    @contextmanager
+    def _session(self) -> Iterator[int]:
+        """Have Ray available; yield how many trials run at a time."""
+        recipe, sweep = self.plan.base.recipe, self.plan.sweep.sweep
+        scale, local = recipe.scale, recipe.scale.address == "local"
+        at_a_time = side_by_side(sweep.concurrency, self.plan.trials, recipe, this_machine()) if local else 1
+        log = log_folder_of(self.plan.folder.root, sweep.name) / "ray.log"
+        with (
+            ray_session(_for_trials(scale, at_a_time), os.cpu_count() or 1, log, recipe.recovery),
+            stop_on(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
+        ):
+            if not local:
+                nodes = machines_of(recipe, self.prices)
+                at_a_time = side_by_side(sweep.concurrency, self.plan.trials, recipe, nodes)
+            yield at_a_time
+
+    def _meter(self) -> CostMeter:
+        recipe = self.plan.base.recipe
+        groups, local = groups_of(recipe), recipe.scale.address == "local"
+        owned = local if groups is None else all(group.market == "owned" for group in groups)
+        return CostMeter(self.plan.folder.costs, lambda: kinds_of(ray.nodes(), self.prices, owned))
+
+    def _limits(self, meter: CostMeter, trials: Trials) -> Callable[[], str]:
+        scale = self.plan.base.recipe.scale
+        hours = GpuHours(self.plan.folder, trials, scale.most_workers if scale.use_gpu else 0)
+        return lambda: used_up(self.plan.sweep.sweep.budget, meter.spent(), hours)
+
+
+def _for_trials(scale: ScaleSection, at_a_time: int) -> ScaleSection:
+    """Return where Ray is, with an object store for so many trials."""
+    return scale.model_copy(update={"object_store_mb": scale.object_store_mb * at_a_time})

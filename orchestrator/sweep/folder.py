@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.sweep_loading import Assignment
@@ -14,7 +15,8 @@ from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes
 SWEEP_FILE = "sweep.json"
 
 Status = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
-"""STOPPED: early, by the scheduler or the budget."""
+"""STOPPED: early, by the scheduler or by a budget of the recipe. PAUSED: it goes on when its turn comes, or when the
+sweep is continued."""
 
 
 class SweepError(FuserayError):
@@ -48,6 +50,7 @@ class TrialRecord:
         started: ISO 8601.
         ended: ISO 8601, empty while it runs.
         run: the name of its run, which is another one after it took over a checkpoint; empty before its first report.
+        start: the recipe's section `start` of that run; None when it does not start from another run's checkpoint.
     """
 
     number: int
@@ -59,6 +62,7 @@ class TrialRecord:
     started: str = ""
     ended: str = ""
     run: str = ""
+    start: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -85,8 +89,6 @@ class SweepFile:
         mlflow_run_id: the sweep's own run there; those of its trials are below it.
         trials: how many trials the whole sweep has.
         samples: that a whole trial sees.
-        report_steps: steps from report to report, of figures that every step has.
-        seconds: that earlier starts of its driver have taken.
     """
 
     name: str
@@ -96,10 +98,8 @@ class SweepFile:
     mlflow_run_id: str
     trials: int
     samples: int
-    report_steps: int
     ended: str = ""
     reason: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ class SweepFolder:
         return self.root / "best.yaml"
 
     @property
-    def tune(self) -> Location:
-        """Ray Tune's own files."""
-        return self.root / "tune"
+    def costs(self) -> Location:
+        """Holds a file per start of the sweep: which machines it had, and when."""
+        return self.root / "costs"
 
     def run(self, name: str) -> RunFolder:
         """Return the folder of a trial's run."""

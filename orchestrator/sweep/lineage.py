@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from orchestrator.spec.sweep_loading import Assignment
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError
@@ -19,7 +19,7 @@ class Lineage:
 
     Args:
         run: its name.
-        samples: samples that it had reported.
+        samples: samples up to which the sweep knows its reports.
         start: the recipe's section `start`; None when it does not start from another run's checkpoint.
     """
 
@@ -27,26 +27,19 @@ class Lineage:
     samples: int = 0
     start: Mapping[str, Any] | None = None
 
-    def text(self) -> str:
-        """Return it as JSON."""
-        return json.dumps(asdict(self))
 
-    @classmethod
-    def parse(cls, text: str) -> Lineage:
-        """Read it."""
-        return cls(**json.loads(text))
-
-
-def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: int) -> Lineage:
+def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: int, assignment: Assignment) -> Lineage:
     """Return how a trial goes on that was given a state, which may be another trial's.
 
-    The new run's name follows from where it starts, so that a trial that is started again finds it.
+    The new run's name follows from where it starts and with which values, so that a trial that is started again finds
+    it.
 
     Args:
         trial: the trial's name.
         found: the state.
         folder: the sweep's folder.
         samples_per_step: of both runs.
+        assignment: values of the searched keys from there on.
 
     Raises:
         SweepError: the other trial's run has no checkpoint of what it had reported.
@@ -57,6 +50,7 @@ def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: in
     saved = [one for one in RunFolder(folder / found.run).committed_checkpoints() if checkpoint_step(one) <= steps]
     if not saved:
         raise SweepError(f"{trial}: {found.run} has no checkpoint up to step {steps} to go on from.")
-    source = blake2b(f"{found.run} {checkpoint_step(saved[0])}".encode(), digest_size=4).hexdigest()
+    origin = f"{found.run} {checkpoint_step(saved[0])} {sorted(assignment.items())}"
+    source = blake2b(origin.encode(), digest_size=4).hexdigest()
     start = {"checkpoint": saved[0].uri, "take": "everything"}
     return Lineage(f"{trial}-from-{source}", checkpoint_step(saved[0]) * samples_per_step, start)

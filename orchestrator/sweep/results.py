@@ -6,11 +6,11 @@ SAMPLES = "samples"
 RUNGS = "rungs"
 """The same in units of the first rung; HyperBand makes brackets of whole units."""
 
-WHOLE = "whole"
-"""Whether the trial has come to its end."""
+OUTCOME = "outcome"
+"""How the trial ended, as a record's status; empty while it goes on."""
 
-FAILED = "failed"
-"""Why the trial failed for good; absent otherwise."""
+REASON = "reason"
+"""Why it failed or was stopped; empty otherwise."""
 
-RUN = "run"
-"""The name of the trial's run, which is another one after it took over a checkpoint."""
+LINEAGE = "lineage"
+"""The run that the trial goes on with, as a record has it."""

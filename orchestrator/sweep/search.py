@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
+from orchestrator.sweep.lineage import Lineage
 from orchestrator.sweep.proposals import Told, drawn, estimated, grid
 from orchestrator.sweep.trials import Trials
 
@@ -23,26 +25,36 @@ class SweepSearch(Searcher):
     Args:
         sweep: the sweep.
         trials: its trials so far.
-        recall: told what trials have reported in earlier starts, before they go on.
+        recall: told what trials have reported in earlier starts, before they go on; None: they report it again.
+        ended: whether no further trial is to start.
     """
 
-    def __init__(self, sweep: ResolvedSweep, trials: Trials, recall: Recall) -> None:
+    def __init__(
+        self, sweep: ResolvedSweep, trials: Trials, recall: Recall | None, ended: Callable[[], bool] = lambda: False
+    ) -> None:
         first = sweep.sweep.objectives[0]
         super().__init__(metric=first.metric, mode=first.mode)
         self._sweep = sweep
         self._trials = trials
         self._recall = recall
+        self._ended = ended
         self._grid = grid(sweep) if sweep.sweep.search.method == "grid" else ()
         self._waiting = [record for record in trials.all() if not record.is_over]
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a trial's number, replica and assignment, or that there is none left."""
-        record = self._waiting.pop(0) if self._waiting else self._new()
+        """Return a trial's number, replica, assignment and run, or that there is none left."""
+        record = None if self._ended() else self._waiting.pop(0) if self._waiting else self._new()
         if record is None:
             return Searcher.FINISHED
-        self._recall(trial_id, record.points)
+        if self._recall is not None:
+            self._recall(trial_id, record.points)
         self._trials.keep(record)
-        return {"number": record.number, "replica": record.replica, "assignment": dict(record.assignment)}
+        return {
+            "number": record.number,
+            "replica": record.replica,
+            "assignment": dict(record.assignment),
+            "lineage": asdict(self._lineage(record)),
+        }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the record knows it."""
@@ -52,6 +64,10 @@ class SweepSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the record is the state."""
+
+    def _lineage(self, record: TrialRecord) -> Lineage:
+        reported = record.points[-1].samples if self._recall is not None and record.points else 0
+        return Lineage(record.run or record.name, reported, record.start)
 
     def _new(self) -> TrialRecord | None:
         known = self._trials.by_name

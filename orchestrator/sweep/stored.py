@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +20,12 @@ def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
     _write(folder.spec, sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_FILE})
 
 
-def stored_sweep(folder: SweepFolder) -> ResolvedSweep:
+def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> ResolvedSweep:
     """Return the sweep that a folder holds, checked anew.
+
+    Args:
+        folder: the sweep's folder.
+        overrides: `key.path=value` over the sweep's own keys.
 
     Raises:
         SpecError: it cannot be read.
@@ -29,7 +34,7 @@ def stored_sweep(folder: SweepFolder) -> ResolvedSweep:
     with TemporaryDirectory() as here:
         for place in (folder.recipe, folder.spec):
             Path(here, place.name).write_bytes(place.read())
-        return load_sweep(Path(here, folder.spec.name))
+        return load_sweep(Path(here, folder.spec.name), overrides)
 
 
 def _write(place: Location, values: object) -> None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
 from orchestrator.storage.location import Location
 from orchestrator.sweep.folder import trial_name
 from orchestrator.sweep.lineage import Lineage, inherited
-from orchestrator.sweep.results import FAILED, RUN, RUNGS, SAMPLES, WHOLE
-from orchestrator.sweep.schedulers import first_rung
-from orchestrator.sweep.trial_run import Report, Reports, TrialRun, earlier_reports
+from orchestrator.sweep.reports import Report, Reports, earlier_reports
+from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
+from orchestrator.sweep.trial_run import TrialRun
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
-from orchestrator.train.driving import Outcome
-from orchestrator.train.plan import make_plan
-from orchestrator.train.ray_session import ray_variables
+from orchestrator.train.driving import Outcome, log_folder
+from orchestrator.train.plan import Plan, make_plan
+from orchestrator.train.ray_session import log_ray_to, ray_variables
 from orchestrator.train.start import continued_run, new_run
 
 STATE = "trial.json"
@@ -41,19 +43,23 @@ class Shared:
         sweep: the sweep.
         folder: the sweep's folder.
         parent: the sweep's own run in MLflow.
-        samples: that a whole trial sees.
+        first_rung: samples after which trials are first compared.
         report_steps: steps from report to report, for figures that every step has.
+        bell: an actor of class `Bell`.
         prices: what machines cost; None when that is not known.
         share: the part of the machines that is charged to a trial.
+        more: values of recipe keys that the sweep sets in every trial.
     """
 
     sweep: ResolvedSweep
     folder: Location
     parent: str
-    samples: int
+    first_rung: int
     report_steps: int
+    bell: Any
     prices: PriceTable | None
     share: float
+    more: Assignment
 
     @property
     def metrics(self) -> list[str]:
@@ -68,6 +74,7 @@ class Shared:
             lineage: its run.
         """
         own = {
+            **self.more,
             "name": lineage.run,
             "seed": self.sweep.recipe({}).recipe.seed + config["replica"],
             "storage.uri": self.folder.uri,
@@ -89,41 +96,56 @@ class SweepTrial(tune.Trainable):
         self._config = config
         self._shared = shared
         self._name = trial_name(config["number"], config["replica"])
-        self._lineage = Lineage(self._name)
+        self._lineage = Lineage(**config["lineage"])
         self._run: TrialRun | None = None
 
     def step(self) -> dict[str, Any]:
         """Wait for the next report and return it; a run that fails for good is done, with the reason."""
         try:
-            if self._run is None:
-                self._run = self._begin()
-            report = self._run.next()
+            report = self._next()
         except FuserayError as error:
-            return self._result(Report(self._lineage.samples, ())) | {FAILED: str(error), "done": True}
+            return self._result(self._failure(str(error)))
+        except Exception as error:
+            return self._result(self._failure(f"{type(error).__name__}: {error}"))
         self._lineage = replace(self._lineage, samples=report.samples)
         return self._result(report)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write which run this is and how far it was reported; the run's own checkpoints hold the rest."""
-        Path(checkpoint_dir, STATE).write_text(self._lineage.text())
+        Path(checkpoint_dir, STATE).write_text(json.dumps(asdict(self._lineage)))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Read which run to go on with; Tune calls it before the first step."""
-        self._lineage = Lineage.parse(Path(checkpoint, STATE).read_text())
+        self._lineage = Lineage(**json.loads(Path(checkpoint, STATE).read_text()))
 
     def cleanup(self) -> None:
         """Stop the run with a checkpoint, if it still runs; its machines are free then."""
         if self._run is not None:
             self._run.end()
 
+    def _next(self) -> Report:
+        if self._run is None:
+            if asked := self._asked_to_stop():
+                return Report(self._lineage.samples, (), "PAUSED", asked)
+            self._run = self._begin()
+        return self._run.next(self._asked_to_stop)
+
+    def _asked_to_stop(self) -> str:
+        return str(ray.get(self._shared.bell.rung.remote()))
+
     def _begin(self) -> TrialRun:
-        shared = self._shared
-        samples_per_step = shared.sweep.recipe(self._config["assignment"]).recipe.batch.samples
-        self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step)
+        shared, assignment = self._shared, self._config["assignment"]
+        samples_per_step = shared.sweep.recipe(assignment).recipe.batch.samples
+        self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step, assignment)
         plan = make_plan(shared.recipe(self._config, self._lineage))
+        log_ray_to(log_folder(plan) / "ray.log")
         os.environ.update(ray_variables(plan.recipe.scale, plan.recipe.recovery))
-        start = continued_run(plan) if plan.run.exists() else new_run(plan)
         reports = Reports(shared.metrics, samples_per_step, plan.steps, shared.report_steps)
+        return self._started(plan, reports)
+
+    def _started(self, plan: Plan, reports: Reports) -> TrialRun:
+        shared = self._shared
+        start = continued_run(plan) if plan.run.exists() else new_run(plan)
 
         def train(display: Display, interrupted: threading.Event) -> Outcome:
             tags = {PARENT: shared.parent}
@@ -132,12 +154,16 @@ class SweepTrial(tune.Trainable):
         before = earlier_reports(plan.run, reports)
         return TrialRun(train, reports, plan.total_samples, before, self._lineage.samples, start.done)
 
+    def _failure(self, reason: str) -> Report:
+        return Report(self._lineage.samples, (), "FAILED", reason)
+
     def _result(self, report: Report) -> dict[str, Any]:
         return {
             **dict(zip(self._shared.metrics, report.values, strict=False)),
             SAMPLES: report.samples,
-            RUNGS: report.samples // first_rung(self._shared.sweep, self._shared.samples),
-            WHOLE: report.whole,
-            RUN: self._lineage.run,
-            "done": report.whole,
+            RUNGS: report.samples // self._shared.first_rung,
+            OUTCOME: report.outcome or "",
+            REASON: report.reason,
+            LINEAGE: asdict(self._lineage),
+            "done": report.outcome is not None,
         }

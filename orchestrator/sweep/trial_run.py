@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepError
-from orchestrator.track.metric_log import read_metric_log
+from orchestrator.sweep.reports import Report, Reports
 from orchestrator.train.channel import Record
 from orchestrator.train.display import Display
 from orchestrator.train.driving import Outcome
@@ -17,60 +16,10 @@ from orchestrator.train.driving import Outcome
 END_S = 600.0
 """How long a run may take to stop with a checkpoint."""
 
-EVALUATED = "held_out/"
-"""How the names of figures begin that only evaluated steps have."""
+LISTEN_EVERY_S = 0.5
 
 Train = Callable[[Display, threading.Event], Outcome]
 """Trains with a display until done, or until the event asks to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a trial has come to.
-
-    Args:
-        samples: that it has seen.
-        values: of the objectives.
-        whole: whether it has come to its end.
-    """
-
-    samples: int
-    values: tuple[float, ...]
-    whole: bool = False
-
-
-class Reports:
-    """The steps that are reported: those that have every objective, and of these not more than one in `every` steps.
-
-    Args:
-        metrics: names of the objectives.
-        samples_per_step: the recipe's batch.
-        steps: of the whole run.
-        every: steps from report to report.
-    """
-
-    def __init__(self, metrics: Sequence[str], samples_per_step: int, steps: int, every: int) -> None:
-        self.metrics = metrics
-        self._samples_per_step = samples_per_step
-        self._steps = steps
-        self._every = every
-
-    def of(self, step: int, metrics: Mapping[str, float]) -> Report | None:
-        """Return the report of a step, None when there is none."""
-        if not all(name in metrics for name in self.metrics):
-            return None
-        done = step + 1
-        evaluated = any(name.startswith(EVALUATED) for name in self.metrics)
-        if done != self._steps and not evaluated and done % self._every:
-            return None
-        return Report(done * self._samples_per_step, tuple(float(metrics[name]) for name in self.metrics))
-
-
-def earlier_reports(run: RunFolder, reports: Reports) -> list[Report]:
-    """Return what a run has reported in earlier starts, by samples, from its own metric log."""
-    lines = read_metric_log(run.metrics) if run.exists() else ()
-    found = (reports.of(line.step, line.metrics) for line in lines)
-    return [report for report in found if report is not None]
 
 
 class TrialRun:
@@ -103,16 +52,27 @@ class TrialRun:
         if not done:
             self._thread.start()
 
-    def next(self) -> Report:
-        """Wait for the next report and return it.
+    def next(self, asked_to_stop: Callable[[], str]) -> Report:
+        """Wait for the next report and return it; the last one says how the run ended.
+
+        Args:
+            asked_to_stop: why the run is to stop with a checkpoint; empty while it is not.
 
         Raises:
-            FuserayError: the run failed; the message says why.
+            Exception: the run failed; the message says why.
         """
-        found = self._queue.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
+        asked = ""
+        while True:
+            try:
+                found = self._queue.get(timeout=LISTEN_EVERY_S)
+            except queue.Empty:
+                asked = asked or asked_to_stop()
+                if asked:
+                    self._interrupted.set()
+                continue
+            if isinstance(found, Exception):
+                raise found
+            return found.because(asked)
 
     def end(self) -> None:
         """Stop the run with a checkpoint, if it still runs."""
@@ -121,7 +81,8 @@ class TrialRun:
             self._thread.join(END_S)
 
     def message(self, text: str) -> None:
-        """Take a message for people; the run's own log and MLflow have what matters of it."""
+        """Write a message for people into the trial's log."""
+        logging.getLogger("ray.train").warning("%s", text)
 
     def step(self, record: Record, skipped: int) -> None:
         """Take in a step that is done."""
@@ -138,10 +99,13 @@ class TrialRun:
         except Exception as error:
             self._queue.put(error)
             return
-        if outcome.status == "FINISHED":
-            self._queue.put(self._whole())
+        self._queue.put(self._whole() if outcome.status == "FINISHED" else self._cut_short(outcome.stopped_by))
 
     def _whole(self) -> Report | Exception:
         if self._last is None:
             return SweepError(f"objectives: no step of the run had the figures {', '.join(self._reports.metrics)}.")
-        return Report(self._samples, self._last.values, whole=True)
+        return Report(self._samples, self._last.values, "FINISHED")
+
+    def _cut_short(self, stopped_by: str) -> Report:
+        last = self._last or Report(0, ())
+        return Report(last.samples, last.values, "STOPPED" if stopped_by else "PAUSED", stopped_by)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
+
+Show = Callable[[Sequence[TrialRecord]], None]
 
 
 class Trials:
@@ -10,10 +14,12 @@ class Trials:
 
     Args:
         folder: the sweep's folder.
+        show: told all records whenever one of them changes.
     """
 
-    def __init__(self, folder: SweepFolder) -> None:
+    def __init__(self, folder: SweepFolder, show: Show = lambda _: None) -> None:
         self._folder = folder
+        self._show = show
         self.by_name = {record.name: record for record in folder.trials()}
 
     def all(self) -> list[TrialRecord]:
@@ -24,3 +30,4 @@ class Trials:
         """Take a record in place of what was known of the trial."""
         self.by_name[record.name] = record
         self._folder.keep(record)
+        self._show(self.all())

@@ -18,6 +18,7 @@ from orchestrator.spec.cluster import NodeGroup
 from orchestrator.spec.growth import read_growth
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.recipe import Recipe
+from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.feed import Opening
 from orchestrator.stream.segment import Delivery, warm_up
@@ -159,9 +160,12 @@ class Driving:
 
 def log_folder(plan: Plan) -> Path:
     """Return the local folder for a run's logs: in the run's folder when that is local."""
-    if plan.run.root.is_local:
-        return Path(plan.run.root.path) / "logs"
-    return Path.home() / ".local" / "state" / "fuseray" / plan.recipe.name
+    return log_folder_of(plan.run.root, plan.recipe.name)
+
+
+def log_folder_of(root: Location, name: str) -> Path:
+    """Return the local folder for the logs of something with a folder and a name: in its folder when that is local."""
+    return Path(root.path) / "logs" if root.is_local else Path.home() / ".local" / "state" / "fuseray" / name
 
 
 def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:

@@ -105,6 +105,11 @@ def _own_token(address: str) -> Iterator[dict[str, Any]]:
             del os.environ["RAY_AUTH_TOKEN_PATH"]
 
 
+def log_ray_to(log: Path) -> None:
+    """Have Ray's messages of this process go to a log file and nowhere else."""
+    _quiet(_handler(log))
+
+
 def _quiet(handler: logging.Handler) -> None:
     """Have Ray's loggers write to one handler alone."""
     for name in ("ray", "ray.data", "ray.train", "py.warnings"):

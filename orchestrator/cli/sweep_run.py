@@ -1,0 +1,126 @@
+"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep --resume NAME`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.train import INTERRUPTED, USED_UP
+from orchestrator.spec.errors import FuserayError, SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.driver import SweepOutcome
+    from orchestrator.sweep.folder import SweepFolder
+    from orchestrator.sweep.plan import SweepPlan
+
+FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
+"""Keys of a sweep that may be other ones when it is continued."""
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
+@click.option("--resume", metavar="NAME", help="Continue this sweep where it stopped; SWEEP is left out then.")
+@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs of --resume.")
+@click.option(
+    "--prices",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A price table of your own, over the one that comes with Fuseray.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan; start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def command(
+    words: tuple[str, ...],
+    resume: str | None,
+    storage: str,
+    endpoint: str | None,
+    prices: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
+
+    Exit codes: 0 done, 1 it failed or no trial came to its end, 2 the sweep is wrong, 3 its budget is used up, 130
+    stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
+    """
+    plan = _resumed(resume, storage, endpoint, words) if resume is not None else _new(words)
+    if dry_run:
+        return
+    outcome = _run(plan, prices, as_json)
+    _show(plan, outcome, as_json)
+    sys.exit(_code(outcome))
+
+
+def _new(words: tuple[str, ...]) -> SweepPlan:
+    from orchestrator.spec.sweep_loading import load_sweep
+    from orchestrator.sweep.plan import check_new, make_sweep_plan
+
+    if not words:
+        raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
+    sweep = load_sweep(Path(words[0]), words[1:])
+    try:
+        plan = make_sweep_plan(sweep)
+    except FuserayError as error:
+        raise SpecError(str(error)) from error
+    check_new(plan.folder)
+    return plan
+
+
+def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
+    from orchestrator.sweep.folder import find_sweep
+    from orchestrator.sweep.plan import SweepPlan, make_sweep_plan
+    from orchestrator.sweep.stored import stored_sweep
+
+    for override in overrides:
+        if "=" not in override:
+            raise click.UsageError(f"{override!r}: with --resume the sweep's file is left out; it is in its folder")
+        if not override.startswith(FREE_TO_CHANGE):
+            raise SpecError(
+                f"{override}: a sweep that is continued stays as it is, save for budget.*, concurrency and "
+                "search.trials. Start another sweep with name=OTHER."
+            )
+    folder: SweepFolder = find_sweep(name, storage, endpoint)
+    plan = make_sweep_plan(stored_sweep(folder, overrides))
+    return SweepPlan(plan.sweep, plan.base, folder)
+
+
+def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
+    from orchestrator.cli.sweep_terminal import SweepTerminal
+    from orchestrator.spec.prices import read_prices
+    from orchestrator.sweep.driver import run_sweep
+
+    with SweepTerminal(plan, quiet) as terminal:
+        return run_sweep(plan, terminal, read_prices(prices))
+
+
+def _code(outcome: SweepOutcome) -> int:
+    if outcome.status == "KILLED":
+        return USED_UP if outcome.stopped_by else INTERRUPTED
+    return 0 if any(record.status == "FINISHED" for record in outcome.trials) else 1
+
+
+def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
+    statuses = [record.status for record in outcome.trials]
+    counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    values = {
+        "status": outcome.status,
+        "stopped_by": outcome.stopped_by,
+        "trials": counts,
+        "cost": outcome.spent.describe(),
+        "sweep_folder": plan.folder.root.uri,
+        "mlflow": plan.base.recipe.tracking.uri,
+    }
+    if as_json:
+        click.echo(json.dumps(values))
+        return
+    ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
+    trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
+    click.echo(f"The sweep {ending}: {trials or 'no trial was started'}.")
+    for name in ("sweep_folder", "cost", "mlflow"):
+        click.echo(f"  {name.replace('_', ' '):13} {values[name]}")
+    if outcome.status == "KILLED":
+        click.echo(f"  go on         fuseray sweep --resume {plan.folder.root.uri}")

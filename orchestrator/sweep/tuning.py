@@ -1,0 +1,83 @@
+"""Ray Tune, set up for a sweep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+
+import ray
+from ray import tune
+
+from orchestrator.sweep.chronicle import Chronicle
+from orchestrator.sweep.schedulers import SuccessiveHalving, make_scheduler
+from orchestrator.sweep.search import SweepSearch
+from orchestrator.sweep.trial import Shared, SweepTrial
+from orchestrator.sweep.trials import Trials
+
+LOST_PROCESSES = 8
+"""How often the process that drives a trial may be lost before the trial counts as failed."""
+
+PARTS = 10_000
+"""Ray counts resources in so many parts."""
+
+VARIABLES = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no figures
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+ONE_BY_ONE = ("none", "asha")
+"""Schedulers that let a trial run until it is over; the others have trials take turns."""
+
+
+def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int, ended: Callable[[], bool]) -> None:
+    """Run the trials of a sweep that are not over; what becomes of them is in the record.
+
+    The processes that drive trials stay on this machine, which every trial needs anyway, and of which each takes a
+    share, so that not more of them run than there is room for. Tune's own files go when this returns.
+
+    Args:
+        shared: what all trials have in common.
+        trials: the record.
+        samples: that a whole trial sees.
+        side_by_side: how many trials run at a time.
+        ended: whether no further trial is to start.
+    """
+    os.environ.update(VARIABLES)
+    sweep = shared.sweep
+    scheduler = make_scheduler(sweep, samples)
+    recall = scheduler.recall if isinstance(scheduler, SuccessiveHalving) else None
+    if recall is not None:
+        for record in trials.all():
+            if record.is_over:
+                recall(record.name, record.points)
+    one_by_one = sweep.sweep.scheduler.kind in ONE_BY_ONE
+    with TemporaryDirectory(prefix="fuseray-tune-") as files:
+        tune.run(
+            tune.with_parameters(SweepTrial, shared=shared),
+            name="tune",
+            storage_path=files,
+            resources_per_trial=_share_of_this_machine(side_by_side),
+            num_samples=-1,
+            search_alg=SweepSearch(sweep, trials, recall, ended),
+            scheduler=scheduler,
+            max_concurrent_trials=side_by_side if one_by_one else None,
+            callbacks=[Chronicle(trials, shared.metrics)],
+            max_failures=LOST_PROCESSES,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+
+
+def _share_of_this_machine(side_by_side: int) -> tune.PlacementGroupFactory:
+    here = f"node:{ray.util.get_node_ip_address()}"
+    return tune.PlacementGroupFactory([{here: (PARTS // side_by_side) / PARTS}])
+
+
+def _name(trial: tune.experiment.Trial) -> str:
+    return str(trial.trial_id)

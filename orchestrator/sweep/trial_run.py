@@ -32,16 +32,26 @@ class TrialRun:
         before: reports that were made before this start, by samples.
         seen: samples up to which the sweep knows them.
         done: whether the run has ended before, so that there is nothing left to train.
+        listen_every_s: seconds between two looks whether it is to stop.
     """
 
     def __init__(
-        self, train: Train, reports: Reports, samples: int, before: Sequence[Report], seen: int, done: bool = False
+        self,
+        train: Train,
+        reports: Reports,
+        samples: int,
+        before: Sequence[Report] = (),
+        seen: int = 0,
+        done: bool = False,
+        listen_every_s: float = LISTEN_EVERY_S,
     ) -> None:
         self._train = train
         self._reports = reports
         self._samples = samples
+        self._listen_every_s = listen_every_s
         self._queue: queue.Queue[Report | Exception] = queue.Queue()
         self._last = before[-1] if before else None
+        self._seen = seen
         self._interrupted = threading.Event()
         for report in before:
             if seen < report.samples < samples:
@@ -64,7 +74,7 @@ class TrialRun:
         asked = ""
         while True:
             try:
-                found = self._queue.get(timeout=LISTEN_EVERY_S)
+                found = self._queue.get(timeout=self._listen_every_s)
             except queue.Empty:
                 asked = asked or asked_to_stop()
                 if asked:
@@ -90,7 +100,7 @@ class TrialRun:
         if report is None or (self._last is not None and report.samples <= self._last.samples):
             return
         self._last = report
-        if report.samples < self._samples:
+        if self._seen < report.samples < self._samples:
             self._queue.put(report)
 
     def _run(self) -> None:

@@ -14,6 +14,7 @@ from orchestrator.storage.location import Location
 from orchestrator.track.apart import Refusals
 from orchestrator.track.connection import SQLITE, Connection, TrackingError, address, connect, said
 from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
+from orchestrator.track.forgotten import forgotten_run
 from orchestrator.track.metric_log import StepLine
 from orchestrator.track.outbox import LINGER_S, Outbox
 from orchestrator.track.step_sender import Points, StepSender
@@ -98,6 +99,9 @@ class Tracker:
     ) -> Self:
         """Create a run in an experiment, which is made if need be.
 
+        A run of the same name and tags that nothing was ever logged to is taken instead: its driver was lost before it
+        could remember the run.
+
         Args:
             uri: MLflow tracking URI, or 'environment'.
             experiment: its name.
@@ -119,10 +123,12 @@ class Tracker:
                 if found
                 else client.create_experiment(experiment, artifact_location=artifacts or _beside(place))
             )
-            run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+            run_id = forgotten_run(client, experiment_id, name, tags) if found else None
+            if run_id is None:
+                run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
             raise _unreachable(place, error) from None
-        return cls(uri, run.info.run_id, tell, outboxes)
+        return cls(uri, run_id, tell, outboxes)
 
     @classmethod
     def resume(cls, uri: str, run_id: str, tell: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:

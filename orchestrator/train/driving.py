@@ -124,8 +124,9 @@ class Driving:
         else:
             file = replace(previous, status="RUNNING", ended="")
             tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.message)
+        books = Books(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
         tracker.params(plan.resolved.values())
-        return Books(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
+        return books
 
     def _gather(self, spending: Spending) -> bool:
         """Wait until the machines are there that the run cannot begin without; return whether they are."""

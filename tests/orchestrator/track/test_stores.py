@@ -24,6 +24,12 @@ def start(store: Store, told: list[str], tags: dict[str, str] | None = None) -> 
     )
 
 
+def begin(store: Store, experiment: str, tags: dict[str, str], name: str = "name") -> Tracker:
+    return Tracker.start(
+        store.uri, experiment, name, tags, lambda _: None, store.artifacts, outboxes=Pauses().outboxes()
+    )
+
+
 def resume(store: Store, run_id: str, told: list[str]) -> Tracker:
     return Tracker.resume(store.uri, run_id, told.append, Pauses().outboxes())
 
@@ -121,3 +127,21 @@ def test_an_unknown_run_is_explained(store: Store) -> None:
         resume(store, "0" * 32, [])
     with pytest.raises(TrackingError, match="MLflow has no run 0000"):
         TrackedRun(store.uri, "0" * 32)
+
+
+def test_a_run_that_its_driver_could_not_remember_is_taken_again(store: Store) -> None:
+    experiment, tags = (
+        f"experiment-{secrets.token_hex(4)}",
+        {"run_folder": "s3://bucket/a b", "mlflow.parentRunId": "1"},
+    )
+    forgotten = begin(store, experiment, tags).run_id
+    assert begin(store, experiment, tags, "other").run_id != forgotten
+    assert begin(store, experiment, tags | {"run_folder": "it's"}).run_id != forgotten
+    again = begin(store, experiment, tags)
+    assert again.run_id == forgotten
+    again.step(points(0, loss=1.0))
+    assert again.wait(60)
+    used = begin(store, experiment, tags)
+    assert used.run_id != forgotten
+    used.finish("KILLED", NOON_MS)
+    assert begin(store, experiment, tags).run_id not in (used.run_id, forgotten)

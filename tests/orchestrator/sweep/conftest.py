@@ -1,0 +1,49 @@
+"""A small sweep, and folders to keep it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.storage.location import locate
+from orchestrator.sweep.folder import SweepFolder
+from orchestrator.sweep.trials import Trials
+
+RECIPE = """\
+workload: albef
+data: {train: shards}
+batch: {micro_batches: 2, micro_batch_size: 8}
+length: {steps: 30}
+model: {preset: tiny}
+"""
+SWEEP = """\
+recipe: mine.yaml
+objectives: [{metric: loss, mode: min}]
+space: {distillation.alpha: "uniform(0, 0.8)"}
+search: {method: random, trials: 3}
+"""
+
+Make = Callable[..., ResolvedSweep]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function from overrides to a sweep over alpha."""
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "alpha.yaml").write_text(SWEEP)
+    return lambda *overrides: load_sweep(tmp_path / "alpha.yaml", overrides)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    """Return the folder of a sweep that does not exist yet."""
+    return SweepFolder(locate(str(tmp_path / "runs" / "alpha")))
+
+
+@pytest.fixture
+def trials(folder: SweepFolder) -> Trials:
+    """Return the record of a sweep without trials."""
+    return Trials(folder)

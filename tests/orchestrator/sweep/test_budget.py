@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from orchestrator.spec.sweep import SweepBudgetSection
+from orchestrator.sweep.budget import GpuHours, used_up
+from orchestrator.sweep.ending import ASKED, Ending
+from orchestrator.sweep.folder import SweepFolder, TrialRecord
+from orchestrator.sweep.trials import Trials
+from orchestrator.track.cost_files import write_start
+from orchestrator.track.costs import Kind, Spent, Start
+
+HOUR_MS = 3_600_000
+SPENT = Spent(7200.0, {Kind("g5.xlarge", "spot", 0.5): 7200.0})
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (SweepBudgetSection(), ""),
+        (SweepBudgetSection(hours=2.5, usd=1.5, gpu_hours=7), ""),
+        (SweepBudgetSection(hours=2), "budget.hours: the sweep has taken 2 of 2 hours"),
+        (SweepBudgetSection(usd=1), "budget.usd: the sweep has cost 1.00 of 1 USD"),
+        (SweepBudgetSection(gpu_hours=6), "budget.gpu_hours: the trials have taken 6.5 of 6 GPU-hours"),
+    ],
+)
+def test_each_key_of_the_budget_ends_the_sweep(budget: SweepBudgetSection, said: str) -> None:
+    assert used_up(budget, SPENT, lambda: 6.5) == said
+
+
+def test_gpu_hours_are_the_wall_time_of_trials_times_their_workers(folder: SweepFolder, trials: Trials) -> None:
+    hours = GpuHours(folder, trials, gpus=4)
+    assert hours() == 0
+    trials.keep(TrialRecord(number=0, replica=0, assignment={}, status="RUNNING"))
+    trials.keep(TrialRecord(number=1, replica=0, assignment={}, status="FINISHED", run="trial-0001-0"))
+    assert hours() == 0
+    write_start(folder.run("trial-0000-0").costs, Start(0, HOUR_MS))
+    write_start(folder.run("trial-0000-0").costs, Start(3 * HOUR_MS, 4 * HOUR_MS))
+    assert hours() == 8
+    write_start(folder.run("trial-0000-0").costs, Start(3 * HOUR_MS, 5 * HOUR_MS))
+    assert hours() == 12
+
+
+def test_a_sweep_ends_when_asked_or_when_its_budget_is_used_up_and_says_so_once() -> None:
+    told: list[str] = []
+    limits = [""]
+    interrupted = threading.Event()
+    by_budget = Ending(interrupted, lambda: limits[0], told.append)
+    assert by_budget.look() == ""
+    limits[0] = "budget.usd: all"
+    assert by_budget.look() == by_budget.look() == "budget.usd: all"
+    assert told == ["budget.usd: all; its trials stop with a checkpoint"]
+    assert not by_budget.asked
+    interrupted.set()
+    asked = Ending(interrupted, lambda: limits[0], told.append)
+    assert asked.look() == ASKED
+    assert asked.asked
+    assert len(told) == 2

@@ -58,6 +58,13 @@ def _summary(found: FoundJob, stopped: Stopped) -> str:
         return f"job {job.id} ended by itself in the meantime: {job.status.lower()}, exit code {job.code}."
     if stopped.step is None:
         folder = job.run_folder or "its run folder"
+        if found.entry is not None and found.entry.verb == "sweep":
+            return f"job {job.id} is stopped, with a checkpoint of every trial that ran; {_hint(found, job.run)}."
         return f"job {job.id} is stopped, and its log tells of no last checkpoint; what it saved before is in {folder}."
-    hint = f"; continue with `fuseray submit RECIPE --cluster FILE --resume {job.run}`" if job.run else ""
+    hint = f"; {_hint(found, job.run)}" if job.run else ""
     return f"job {job.id} is stopped with a checkpoint after {stopped.step} steps{hint}."
+
+
+def _hint(found: FoundJob, run: str) -> str:
+    other = f"fuseray submit RECIPE --cluster FILE --resume {run}"
+    return f"continue with `{found.entry.go_on if found.entry else other}`"

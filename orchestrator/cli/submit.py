@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.asking_first import ask_first
 from orchestrator.cli.cluster_argument import cluster_file
-from orchestrator.cli.finding_jobs import FoundJob, open_cluster, own_register, reach_of
-from orchestrator.cli.following_jobs import follow_to_end, say
+from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.resuming import resume_overrides
-from orchestrator.spec.errors import SpecError
+from orchestrator.cli.sending_jobs import Sending, follow_job, on_cluster, price_text
 from orchestrator.spec.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.register import Entry
     from orchestrator.cluster.jobs.submitting import Submission
-    from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.spec.cluster import Cluster
-
-Look = Mapping[str, Any] | None
-"""What the cluster's head says of the recipe; None when it was not asked."""
 
 
 @click.command()
@@ -63,40 +52,17 @@ def command(
     when Ctrl-C ended the watching alone.
     """
     cluster, launcher = open_cluster(file)
-    resolved = _for_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
-    submission = _submission(resolved, overrides, cluster, recipe, resume, prices)
-    up = launcher.is_up()
-    look = _look(submission, cluster) if up else None
-    _preflight(resolved, cluster, prices, resume, look)
-    if not up:
-        _bring_up(cluster, launcher, yes)
-        _refuse(_look(submission, cluster))
-    _submit(submission)
-    entry = submission.entry
-    if detach:
-        _show(_outcome(entry), as_json, f"job {entry.job}: submitted")
-        return
-    job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
-    outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
-    _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
-    if job.failure and not job.explained_itself:
-        say(job.failure)
-    sys.exit(job.code)
-
-
-def _for_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
-    """Return the recipe as it is meant on the cluster's machines, or refuse it."""
-    from orchestrator.cluster.jobs.places import absolute
-    from orchestrator.cluster.jobs.sharing import check_shared
-    from orchestrator.spec.document import Document
-    from orchestrator.spec.loading import resolve
-
-    if cluster.kind == "local":
-        values = absolute(resolved, Path.cwd())
-        return resolve(Document("recipe", values, {}), values)
-    for warning in check_shared(resolved, Path.cwd()):
-        say(f"warning: {warning}")
-    return resolved
+    resolved = on_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
+    sending = Sending(
+        resolved=resolved,
+        cluster=cluster,
+        launcher=launcher,
+        submission=_submission(resolved, overrides, cluster, recipe, resume, prices),
+        prices=prices,
+        resume=resume is not None,
+    )
+    sending.send(yes)
+    follow_job(sending.submission.entry, detach, as_json)
 
 
 def _submission(
@@ -118,73 +84,6 @@ def _submission(
         recipe=recipe_yaml(resolved),
         workload=resolved.recipe.workload,
         resume=resolved.recipe.name if resume not in (None, "auto") else None,
-        prices=_read_prices(prices),
+        prices=price_text(prices),
         machines=growth_variable(cluster.groups),
     )
-
-
-def _read_prices(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
-
-
-def _look(submission: Submission, cluster: Cluster) -> Look:
-    """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
-    if cluster.kind == "local":
-        return None
-    from orchestrator.cluster.jobs.checking import look_from_cluster
-
-    say(f"cluster {cluster.name} checks the recipe")
-    return look_from_cluster(submission, reach_of(submission.entry.cluster_file), say)
-
-
-def _preflight(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: str | None, look: Look) -> None:
-    """Check the recipe against the cluster and show the plan with its price, before anything is started."""
-    from orchestrator.cli.preflight import PreflightOptions, run_preflight, show_preflight
-
-    options = PreflightOptions(prices=prices, resume=resume is not None, from_cluster=look)
-    preflight = run_preflight(resolved, cluster, options)
-    with redirect_stdout(sys.stderr):
-        show_preflight(preflight, as_json=False)
-    if not preflight.ok:
-        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
-
-
-def _refuse(look: Look) -> None:
-    """Refuse to go on with what a cluster that has just come up finds wrong."""
-    errors = [one for one in (look or {}).get("findings", ()) if one["level"] == "error"]
-    if errors:
-        said = "\n".join(f"  {one['name']}: {one['found']}\n    fix: {one['fix']}" for one in errors)
-        raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
-
-
-def _bring_up(cluster: Cluster, launcher: Launcher, yes: bool) -> None:
-    """Start the cluster; ask before that costs money."""
-    say(f"cluster {cluster.name} is not up")
-    ask_first(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
-    launcher.up(say)
-
-
-def _submit(submission: Submission) -> None:
-    from orchestrator.cluster.jobs.submitting import submit
-
-    entry = submission.entry
-    submit(submission, reach_of(entry.cluster_file), own_register())
-    say(
-        f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
-        f"  run folder  {entry.run_folder}\n"
-        f"  come back   fuseray logs {entry.job} -f\n"
-        f"  stop        fuseray stop {entry.job}"
-    )
-
-
-def _outcome(entry: Entry) -> dict[str, Any]:
-    return {"job": entry.job, "cluster": entry.cluster, "run": entry.run, "run_folder": entry.run_folder}
-
-
-def _show(outcome: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(outcome) if as_json else text)

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.spec.errors import FuserayError, SpecError
 
 if TYPE_CHECKING:
     from orchestrator.sweep.driver import SweepOutcome
-    from orchestrator.sweep.folder import SweepFolder
     from orchestrator.sweep.plan import SweepPlan
 
-FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
-"""Keys of a sweep that may be other ones when it is continued."""
+
+AUTO = "auto"
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
-@click.option("--resume", metavar="NAME", help="Continue this sweep where it stopped; SWEEP is left out then.")
+@click.option(
+    "--resume",
+    metavar="NAME",
+    help="Continue this sweep where it stopped, without SWEEP; 'auto' continues SWEEP's own sweep if there is one.",
+)
 @click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs of --resume.")
 @click.option(
@@ -31,6 +35,14 @@ FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A price table of your own, over the one that comes with Fuseray.",
 )
+@click.option(
+    "--cluster",
+    type=cluster_file,
+    metavar="CLUSTER",
+    help="Run on a cluster: its YAML, or NAME for clusters/NAME.yaml.",
+)
+@click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
+@click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(
@@ -39,6 +51,9 @@ def command(
     storage: str,
     endpoint: str | None,
     prices: Path | None,
+    cluster: Path | None,
+    detach: bool,
+    yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -47,7 +62,13 @@ def command(
     Exit codes: 0 done, 1 it failed or no trial came to its end, 2 the sweep is wrong, 3 its budget is used up, 130
     stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
     """
-    plan = _resumed(resume, storage, endpoint, words) if resume is not None else _new(words)
+    if cluster is not None:
+        _send(words, resume, cluster, prices, detach, yes, as_json)
+        return
+    try:
+        plan = _plan(words, resume, storage, endpoint)
+    except FuserayError as error:
+        raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
@@ -55,37 +76,65 @@ def command(
     sys.exit(_code(outcome))
 
 
-def _new(words: tuple[str, ...]) -> SweepPlan:
+def _send(
+    words: tuple[str, ...],
+    resume: str | None,
+    cluster: Path,
+    prices: Path | None,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from orchestrator.cli.sweep_sending import send_sweep
     from orchestrator.spec.sweep_loading import load_sweep
-    from orchestrator.sweep.plan import check_new, make_sweep_plan
 
+    if not words or resume not in (None, AUTO):
+        raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
+    send_sweep(load_sweep(Path(words[0]), words[1:]), Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
+
+
+def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
+    if resume is not None and resume != AUTO:
+        return _resumed(resume, storage, endpoint, words)
     if not words:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
-    sweep = load_sweep(Path(words[0]), words[1:])
-    try:
-        plan = make_sweep_plan(sweep)
-    except FuserayError as error:
-        raise SpecError(str(error)) from error
-    check_new(plan.folder)
+    from orchestrator.spec.sweep_loading import load_sweep
+    from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
+
+    plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
+    if resume is None or not plan.folder.exists():
+        check_new(plan.folder)
+        return plan
+    check_left(plan.folder)
+    _refuse_changes(plan)
     return plan
 
 
 def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
     from orchestrator.sweep.folder import find_sweep
-    from orchestrator.sweep.plan import SweepPlan, make_sweep_plan
+    from orchestrator.sweep.plan import SweepPlan, check_left, make_sweep_plan
     from orchestrator.sweep.stored import stored_sweep
 
-    for override in overrides:
-        if "=" not in override:
-            raise click.UsageError(f"{override!r}: with --resume the sweep's file is left out; it is in its folder")
-        if not override.startswith(FREE_TO_CHANGE):
-            raise SpecError(
-                f"{override}: a sweep that is continued stays as it is, save for budget.*, concurrency and "
-                "search.trials. Start another sweep with name=OTHER."
-            )
-    folder: SweepFolder = find_sweep(name, storage, endpoint)
+    for word in overrides:
+        if "=" not in word:
+            raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
+    folder = find_sweep(name, storage, endpoint)
+    check_left(folder)
     plan = make_sweep_plan(stored_sweep(folder, overrides))
+    _refuse_changes(plan)
     return SweepPlan(plan.sweep, plan.base, folder)
+
+
+def _refuse_changes(plan: SweepPlan) -> None:
+    from orchestrator.sweep.plan import FREE_TO_CHANGE, changed_keys
+    from orchestrator.sweep.stored import stored_sweep
+
+    if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
+        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
+        raise SpecError(
+            f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
+            f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."
+        )
 
 
 def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:

@@ -22,6 +22,7 @@ from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.machines import machines_of, side_by_side, this_machine
 from orchestrator.sweep.plan import SweepPlan
 from orchestrator.sweep.schedulers import first_rung
+from orchestrator.sweep.tidying import tidy
 from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.trials import Trials
 from orchestrator.sweep.tuning import tune_trials
@@ -102,6 +103,7 @@ class _Sweeping:
                     self._tune(books.mlflow_run_id, trials, ending, at_a_time)
                 status = "KILLED" if ending.reason else "FINISHED"
             finally:
+                tidy(plan.folder, trials.all(), self.display.message)
                 books.close(status, ending.reason, meter.spent(), trials.all())
         stopped_by = "" if ending.asked else ending.reason
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)

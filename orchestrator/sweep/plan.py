@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.search import configurations
+from orchestrator.track.cost_files import read_starts
+from orchestrator.track.metric_log import now_ms
+from orchestrator.track.tracker import flatten
 from orchestrator.train.plan import Plan, make_plan
+
+FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
+"""Keys of a sweep that may be other ones when it is continued."""
+
+ALIVE_S = 20.0
+"""A driver writes down more often than this that it is there."""
 
 REPORTS = 20
 """Reports of a trial whose objectives every step has."""
@@ -63,5 +74,37 @@ def check_new(folder: SweepFolder) -> None:
     if folder.exists() or RunFolder(folder.root).exists():
         raise SweepError(
             f"{folder.root.uri}: a sweep or a run of this name exists. Continue a sweep with "
-            f"fuseray sweep --resume {folder.root.name}, or start another with name=OTHER."
+            f"fuseray sweep --resume {folder.root.uri}, or start another with name=OTHER."
         )
+
+
+def check_left(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
+    """Refuse to continue a sweep whose driver is still there.
+
+    Args:
+        folder: the sweep's folder.
+        clock_ms: the time in milliseconds since 1970.
+
+    Raises:
+        SweepError: it seems to be.
+    """
+    if folder.read().status != "RUNNING":
+        return
+    seen_s = (clock_ms() - max((start.end_ms for start in read_starts(folder.costs)), default=0)) / 1000
+    if seen_s < ALIVE_S:
+        raise SweepError(
+            f"{folder.root.uri}: the sweep's driver was there {max(seen_s, 0):.0f} s ago, and two would disturb each "
+            f"other. Stop it first; if it was killed, try again in {ALIVE_S:.0f} s."
+        )
+
+
+def changed_keys(before: ResolvedSweep, now: ResolvedSweep) -> list[str]:
+    """Return the keys of a sweep, and of its recipe, that may not change when it is continued and did."""
+    old, new = _fixed(before), _fixed(now)
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+
+
+def _fixed(sweep: ResolvedSweep) -> dict[str, Any]:
+    spec = flatten(sweep.sweep.model_dump(mode="json", exclude={"recipe", "overrides"}))
+    kept = {key: value for key, value in spec.items() if not key.startswith(FREE_TO_CHANGE)}
+    return kept | flatten({"recipe": sweep.recipe({}).values()})

@@ -38,7 +38,7 @@ def look_from_cluster(
     name = f"{submission.entry.job}-check"
     with TemporaryDirectory(prefix="fuseray-job-") as folder, reach() as server:
         package = Path(folder) / "job.zip"
-        build_package(package, submission.recipe, submission.workload, submission.prices)
+        build_package(package, submission.recipe, submission.workload, submission.prices, submission.sweep)
         Jobs(server).submit(name, COMMAND, package, ENVIRONMENT, {})
     heard: list[str] = []
     job = follow(reach, name, Reader(heard.append), say, patience)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME
+from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME
 
 STOP_WAIT_S = 600
 """How long a stopped job may take for its last checkpoint before Ray kills it."""
@@ -23,6 +23,21 @@ def entrypoint(resume: str | None, with_prices: bool = False) -> str:
         resume: the run that must be there to be continued; None continues the recipe's own run if it is there.
         with_prices: whether a table of prices travels with the job.
     """
-    words = ["python", "-m", "orchestrator.cli", "train", RECIPE_NAME, "--resume", resume or "auto"]
-    prices = ["--prices", PRICES_NAME] if with_prices else []
-    return f"exec {shlex.join([*words, *prices, 'scale.address=auto'])}"
+    return _command("train", RECIPE_NAME, "--resume", resume or "auto", *_prices(with_prices), "scale.address=auto")
+
+
+def sweep_entrypoint(with_prices: bool = False) -> str:
+    """Return the shell command of a job that runs a sweep, or continues it; the sweep itself says where Ray is.
+
+    Args:
+        with_prices: whether a table of prices travels with the job.
+    """
+    return _command("sweep", SWEEP_NAME, "--resume", "auto", *_prices(with_prices))
+
+
+def _prices(with_prices: bool) -> list[str]:
+    return ["--prices", PRICES_NAME] if with_prices else []
+
+
+def _command(*words: str) -> str:
+    return f"exec {shlex.join(['python', '-m', 'orchestrator.cli', *words])}"

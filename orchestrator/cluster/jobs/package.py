@@ -14,6 +14,9 @@ from orchestrator.cluster.jobs.guard import check_content
 
 RECIPE_NAME = "recipe.yaml"
 PRICES_NAME = "prices.yaml"
+SWEEP_NAME = "sweep.yaml"
+"""The sweep's file in the package; it names the recipe beside it."""
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the package, as early as zip files know it."""
 
@@ -36,7 +39,12 @@ class Package:
 
 
 def build_package(
-    path: Path, recipe: str, workload: str, prices: str | None = None, most_bytes: int = MOST_BYTES
+    path: Path,
+    recipe: str,
+    workload: str,
+    prices: str | None = None,
+    sweep: str | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Package:
     """Write a zip file that becomes the working directory of a job.
 
@@ -45,6 +53,7 @@ def build_package(
         recipe: the resolved recipe, as YAML.
         workload: the recipe's workload.
         prices: a table of prices, as YAML.
+        sweep: a sweep over the recipe, as YAML.
         most_bytes: how large the code may be before it is packed.
 
     Raises:
@@ -54,7 +63,7 @@ def build_package(
     files = {file.name: file for one in shipped for file in _code(one)}
     check_size(tuple(files.values()), most_bytes)
     contents = {name: file.read() for name, file in files.items()}
-    for name, text in _texts(shipped, recipe, prices):
+    for name, text in _texts(shipped, {RECIPE_NAME: recipe, PRICES_NAME: prices, SWEEP_NAME: sweep}):
         check_content(text.encode(), name)
         contents[name] = text.encode()
     _write(path, contents)
@@ -68,13 +77,11 @@ def _code(shipped: Shipped) -> Iterator[SourceFile]:
         yield from source_files(top, name if top.is_dir() else f"{name}{top.suffix}")
 
 
-def _texts(shipped: tuple[Shipped, ...], recipe: str, prices: str | None) -> Iterator[tuple[str, str]]:
+def _texts(shipped: tuple[Shipped, ...], files: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
     for one in shipped:
         yield f"{one.folder}/METADATA", one.metadata
         yield f"{one.folder}/entry_points.txt", one.entry_points
-    yield RECIPE_NAME, recipe
-    if prices is not None:
-        yield PRICES_NAME, prices
+    yield from ((name, text) for name, text in files.items() if text is not None)
 
 
 def _write(path: Path, contents: Mapping[str, bytes]) -> None:

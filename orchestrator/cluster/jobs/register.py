@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.cluster.errors import ClusterError
 from orchestrator.cluster.private_files import state_home, write_private
@@ -21,8 +22,9 @@ class Entry:
         cluster: the cluster's name.
         run: the run's name.
         run_folder: where the run is written.
-        recipe: the recipe's file.
+        recipe: the file of the recipe, or of the sweep.
         submitted: ISO 8601 time.
+        verb: what it was submitted by.
     """
 
     job: str
@@ -32,6 +34,13 @@ class Entry:
     run_folder: str
     recipe: str
     submitted: str
+    verb: Literal["submit", "sweep"] = "submit"
+
+    @property
+    def go_on(self) -> str:
+        """The command that continues the job's run, or sweep, after it was lost or stopped."""
+        resume = "auto" if self.verb == "sweep" else self.run
+        return f"fuseray {self.verb} {self.recipe} --cluster {self.cluster_file} --resume {resume}"
 
 
 def register_folder() -> Path:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import sleep
+from typing import Literal
 
 from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint
+from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint, sweep_entrypoint
 from orchestrator.cluster.jobs.errors import ConnectionLostError, TokenError
 from orchestrator.cluster.jobs.following import Reach
 from orchestrator.cluster.jobs.job import FOLDER_KEY, RUN_KEY
@@ -37,6 +38,7 @@ class Submission:
         workload: the recipe's workload.
         resume: the run that must be there to be continued; None continues the recipe's own if it is there.
         prices: a table of prices, as YAML.
+        sweep: a sweep over the recipe, as YAML; None to train the recipe.
         machines: variables that tell the run which machines its cluster can have.
     """
 
@@ -45,6 +47,7 @@ class Submission:
     workload: str
     resume: str | None = None
     prices: str | None = None
+    sweep: str | None = None
     machines: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,14 +55,16 @@ def new_entry(
     cluster: Cluster,
     recipe: Recipe,
     recipe_file: Path,
+    verb: Literal["submit", "sweep"] = "submit",
     suffix: Callable[[], str] = lambda: secrets.token_hex(SUFFIX_BYTES),
 ) -> Entry:
     """Return what will be remembered of a new job.
 
     Args:
         cluster: where it will run.
-        recipe: the orchestrator's part of its recipe.
-        recipe_file: the recipe's file.
+        recipe: the orchestrator's part of its recipe; of a sweep's base recipe, which bears the sweep's name.
+        recipe_file: the file of the recipe, or of the sweep.
+        verb: what it is submitted by.
         suffix: makes the end of its name, which tells it from other jobs of the run.
     """
     return Entry(
@@ -70,6 +75,7 @@ def new_entry(
         run_folder=f"{recipe.storage.uri.rstrip('/')}/{recipe.name}",
         recipe=str(recipe_file.absolute()),
         submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+        verb=verb,
     )
 
 
@@ -88,7 +94,7 @@ def submit(submission: Submission, reach: Reach, register: Register, pause: Call
     """
     with TemporaryDirectory(prefix="fuseray-job-") as folder:
         path = Path(folder) / "job.zip"
-        build_package(path, submission.recipe, submission.workload, submission.prices)
+        build_package(path, submission.recipe, submission.workload, submission.prices, submission.sweep)
         register.add(submission.entry)
         try:
             _submit(submission, reach, path)
@@ -111,7 +117,8 @@ def _submit(submission: Submission, reach: Reach, package: Path) -> None:
     with reach() as server:
         jobs = _connected(server)
         _refuse_second(jobs, entry)
-        command = entrypoint(submission.resume, with_prices=submission.prices is not None)
+        with_prices = submission.prices is not None
+        command = sweep_entrypoint(with_prices) if submission.sweep else entrypoint(submission.resume, with_prices)
         jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
 
 

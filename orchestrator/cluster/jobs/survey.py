@@ -84,5 +84,5 @@ def lost_job(entry: Entry) -> ClusterError:
     return ClusterError(
         f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was started anew since "
         f"{entry.submitted}, and jobs end with the head. What the run saved is in {entry.run_folder}; go on with "
-        f"`fuseray submit {entry.recipe} --cluster {entry.cluster_file} --resume {entry.run}`."
+        f"`{entry.go_on}`."
     )

@@ -1,0 +1,88 @@
+"""Submitting a sweep to a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from orchestrator.cli.finding_jobs import open_cluster
+from orchestrator.cli.sending_jobs import Sending, follow_job, on_cluster, price_text
+from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.spec.sweep_loading import ResolvedSweep
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.jobs.submitting import Submission
+    from orchestrator.spec.cluster import Cluster
+
+
+def send_sweep(
+    sweep: ResolvedSweep,
+    file: Path,
+    overrides: Sequence[str],
+    cluster_file: Path,
+    prices: Path | None,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Submit a sweep as a job, which continues it if it is there, and follow the job.
+
+    Args:
+        sweep: the sweep.
+        file: the sweep's file.
+        overrides: what the command line laid over it.
+        cluster_file: the cluster's file.
+        prices: a table of prices of the user's own.
+        detach: whether to leave as soon as the job is submitted.
+        yes: whether machines that cost money may be started without asking.
+        as_json: whether scripts read along.
+
+    Raises:
+        SpecError: something has to be mended first; nothing was submitted.
+        ClusterError: the cluster cannot be reached, or refuses the job.
+    """
+    cluster, launcher = open_cluster(cluster_file)
+    resolved = on_cluster(sweep.recipe({}), cluster)
+    submission = _submission(sweep, resolved, file, overrides, cluster, prices)
+    Sending(
+        resolved=resolved, cluster=cluster, launcher=launcher, submission=submission, prices=prices, resume=False
+    ).send(yes)
+    follow_job(submission.entry, detach, as_json)
+
+
+def _submission(
+    sweep: ResolvedSweep,
+    resolved: ResolvedRecipe,
+    file: Path,
+    overrides: Sequence[str],
+    cluster: Cluster,
+    prices: Path | None,
+) -> Submission:
+    from orchestrator.cluster.jobs.package import RECIPE_NAME
+    from orchestrator.cluster.jobs.secrets import refuse_secrets
+    from orchestrator.cluster.jobs.submitting import Submission, new_entry
+    from orchestrator.spec.growth import growth_variable
+
+    refuse_secrets(overrides, resolved.values())
+    spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
+    return Submission(
+        entry=new_entry(cluster, resolved.recipe, file, "sweep"),
+        recipe=_base(sweep, resolved),
+        workload=resolved.recipe.workload,
+        prices=price_text(prices),
+        sweep=_yaml(spec),
+        machines=growth_variable(cluster.groups),
+    )
+
+
+def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
+    """Return the recipe that trials share, with its places as they are meant on the cluster."""
+    written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
+    return _yaml({key: value for key, value in meant.items() if key in written})
+
+
+def _yaml(values: object) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

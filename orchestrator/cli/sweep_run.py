@@ -39,7 +39,7 @@ AUTO = "auto"
     "--cluster",
     type=cluster_file,
     metavar="CLUSTER",
-    help="Run on a cluster: its YAML, or NAME for clusters/NAME.yaml.",
+    help="Run there: a YAML, or NAME for clusters/NAME.yaml.",
 )
 @click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.sending_jobs import Sending, follow_job, on_cluster, price_text
 from orchestrator.spec.loading import ResolvedRecipe
@@ -65,6 +63,7 @@ def _submission(
     from orchestrator.cluster.jobs.secrets import refuse_secrets
     from orchestrator.cluster.jobs.submitting import Submission, new_entry
     from orchestrator.spec.growth import growth_variable
+    from orchestrator.sweep.stored import plain_yaml
 
     refuse_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
@@ -73,16 +72,14 @@ def _submission(
         recipe=_base(sweep, resolved),
         workload=resolved.recipe.workload,
         prices=price_text(prices),
-        sweep=_yaml(spec),
+        sweep=plain_yaml(spec),
         machines=growth_variable(cluster.groups),
     )
 
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
     """Return the recipe that trials share, with its places as they are meant on the cluster."""
+    from orchestrator.sweep.stored import plain_yaml
+
     written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
-    return _yaml({key: value for key, value in meant.items() if key in written})
-
-
-def _yaml(values: object) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return plain_yaml({key: value for key, value in meant.items() if key in written})

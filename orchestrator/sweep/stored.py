@@ -37,5 +37,11 @@ def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> Resolved
         return load_sweep(Path(here, folder.spec.name), overrides)
 
 
+def plain_yaml(values: object) -> str:
+    """Return plain values as YAML."""
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def _write(place: Location, values: object) -> None:
-    place.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+    place.write(plain_yaml(values).encode())

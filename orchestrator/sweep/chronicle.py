@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 
-from orchestrator.sweep.folder import Point, Status, TrialRecord, trial_name
+from orchestrator.sweep.folder import Point, Status, TrialRecord
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, SAMPLES
+from orchestrator.sweep.schedulers import GIVEN, name_of
 from orchestrator.sweep.trials import Trials
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Chronicle(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note that a trial runs; its assignment may be another one than before."""
         record = self._of(trial)
-        self._trials.keep(replace(record, status="RUNNING", assignment=trial.config["assignment"], reason="", ended=""))
+        self._trials.keep(
+            replace(record, status="RUNNING", assignment=trial.config[GIVEN]["assignment"], reason="", ended="")
+        )
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -76,7 +79,7 @@ class Chronicle(Callback):
                 self._trials.keep(replace(record, status="PAUSED"))
 
     def _of(self, trial: Trial) -> TrialRecord:
-        record = self._trials.by_name[trial_name(trial.config["number"], trial.config["replica"])]
+        record = self._trials.by_name[name_of(trial)]
         return record if record.started else replace(record, started=self._clock())
 
     def _end(self, trial: Trial, status: Status, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -15,21 +15,44 @@ from ray.tune.schedulers import (
 )
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.sweep.folder import Point
+from orchestrator.sweep.folder import Point, TrialRecord, trial_name
 from orchestrator.sweep.proposals import explored
 from orchestrator.sweep.results import RUNGS, SAMPLES
 
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+GIVEN = "given"
+"""The key of Ray Tune's configuration of a trial under which all stands that the trial is given."""
+
+REPLAYED = ("hyperband",)
+"""Schedulers that know nothing of earlier starts: trials report to them again."""
+
 
 class SuccessiveHalving(AsyncHyperBandScheduler):
-    """Ray Tune's ASHA (Li et al. 2020), which can be told what it knew before its driver was lost."""
+    """Ray Tune's ASHA (Li et al. 2020), which knows what was reported before its driver was lost.
 
-    def recall(self, trial_id: str, points: Sequence[Point]) -> None:
-        """Enter what a trial has reported before; it is not stopped for it.
+    A trial that goes on is not stopped for what it has reported before.
 
-        Args:
-            trial_id: its name at Ray Tune, under which it goes on; any other name if it is over.
-            points: what it reported, by samples.
-        """
+    Args:
+        past: the trials of earlier starts.
+        options: Ray Tune's.
+    """
+
+    def __init__(self, past: Sequence[TrialRecord], **options: Any) -> None:
+        super().__init__(**options)
+        self._past = {record.name: record.points for record in past}
+        for record in past:
+            if record.is_over:
+                self._enter(record.name, record.points)
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Take in a trial."""
+        super().on_trial_add(tune_controller, trial)
+        self._enter(trial.trial_id, self._past.get(name_of(trial), ()))
+
+    def _enter(self, trial_id: str, points: Sequence[Point]) -> None:
         past: Any = SimpleNamespace(trial_id=trial_id)
         sign = 1.0 if self._mode == "max" else -1.0
         for point in points:
@@ -37,12 +60,36 @@ class SuccessiveHalving(AsyncHyperBandScheduler):
                 bracket.on_result(past, point.samples, sign * point.values[0])
 
 
-def make_scheduler(sweep: ResolvedSweep, samples: int) -> TrialScheduler:
+class Population(PopulationBasedTraining):
+    """Ray Tune's PBT (Jaderberg et al. 2017), which knows how far trials were before its driver was lost.
+
+    Args:
+        past: the trials of earlier starts.
+        interval: samples between two exchanges.
+        options: Ray Tune's.
+    """
+
+    def __init__(self, past: Sequence[TrialRecord], interval: int, **options: Any) -> None:
+        super().__init__(perturbation_interval=interval, **options)
+        self._past = {record.name: record.points for record in past}
+        self._interval = interval
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Take in a trial."""
+        super().on_trial_add(tune_controller, trial)
+        if points := self._past.get(name_of(trial)):
+            state, samples = self._trial_state[trial], points[-1].samples
+            state.last_train_time = samples
+            state.last_perturbation_time = samples - samples % self._interval
+
+
+def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecord] = ()) -> TrialScheduler:
     """Return the scheduler of a sweep.
 
     Args:
         sweep: the sweep.
         samples: that a whole trial sees.
+        past: the trials of earlier starts.
     """
     options, first = sweep.sweep.scheduler, sweep.sweep.objectives[0]
     goal: dict[str, Any] = {"metric": first.metric, "mode": first.mode}
@@ -51,9 +98,10 @@ def make_scheduler(sweep: ResolvedSweep, samples: int) -> TrialScheduler:
             return FIFOScheduler()
         case "asha":
             return SuccessiveHalving(
+                past,
                 time_attr=SAMPLES,
                 max_t=samples,
-                grace_period=max(1, round(options.first_rung * samples)),
+                grace_period=first_rung(sweep, samples),
                 reduction_factor=options.reduction,
                 stop_last_trials=False,
                 **goal,
@@ -66,10 +114,11 @@ def make_scheduler(sweep: ResolvedSweep, samples: int) -> TrialScheduler:
                 stop_last_trials=False,
                 **goal,
             )
-    return PopulationBasedTraining(
+    return Population(
+        past,
+        first_rung(sweep, samples),
         time_attr=SAMPLES,
-        perturbation_interval=max(1, round(options.exchange_every * samples)),
-        custom_explore_fn=lambda config: config | {"assignment": explored(sweep, config["assignment"])},
+        custom_explore_fn=lambda config: _explored(sweep, config),
         quantile_fraction=options.quantile,
         **goal,
     )
@@ -80,3 +129,14 @@ def first_rung(sweep: ResolvedSweep, samples: int) -> int:
     options = sweep.sweep.scheduler
     share = options.exchange_every if options.kind == "pbt" else options.first_rung
     return max(1, round(share * samples))
+
+
+def name_of(trial: Trial) -> str:
+    """Return our name of one of Ray Tune's trials."""
+    given = trial.config[GIVEN]
+    return trial_name(given["number"], given["replica"])
+
+
+def _explored(sweep: ResolvedSweep, config: dict[str, Any]) -> dict[str, Any]:
+    given = config[GIVEN]
+    return config | {GIVEN: given | {"assignment": explored(sweep, given["assignment"])}}

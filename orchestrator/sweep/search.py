@@ -10,13 +10,11 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
-from orchestrator.sweep.folder import Point, TrialRecord, trial_name
+from orchestrator.sweep.folder import TrialRecord, trial_name
 from orchestrator.sweep.lineage import Lineage
 from orchestrator.sweep.proposals import Told, drawn, estimated, grid
+from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trials import Trials
-
-Recall = Callable[[str, Sequence[Point]], object]
-"""Told what a trial reported in an earlier start of the sweep, by its name at Ray Tune."""
 
 
 class SweepSearch(Searcher):
@@ -25,29 +23,32 @@ class SweepSearch(Searcher):
     Args:
         sweep: the sweep.
         trials: its trials so far.
-        recall: told what trials have reported in earlier starts, before they go on; None: they report it again.
+        replay: whether trials that go on report again what they have reported in earlier starts.
         ended: whether no further trial is to start.
     """
 
     def __init__(
-        self, sweep: ResolvedSweep, trials: Trials, recall: Recall | None, ended: Callable[[], bool] = lambda: False
+        self, sweep: ResolvedSweep, trials: Trials, replay: bool = False, ended: Callable[[], bool] = lambda: False
     ) -> None:
         first = sweep.sweep.objectives[0]
         super().__init__(metric=first.metric, mode=first.mode)
         self._sweep = sweep
         self._trials = trials
-        self._recall = recall
+        self._replay = replay
         self._ended = ended
         self._grid = grid(sweep) if sweep.sweep.search.method == "grid" else ()
         self._waiting = [record for record in trials.all() if not record.is_over]
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a trial's number, replica, assignment and run, or that there is none left."""
+        """Return what a trial is given, or that there is none left."""
+        given = self.next()
+        return Searcher.FINISHED if given is None else {GIVEN: given}
+
+    def next(self) -> dict[str, Any] | None:
+        """Return a trial's number, replica, assignment and run; None when there is none left."""
         record = None if self._ended() else self._waiting.pop(0) if self._waiting else self._new()
         if record is None:
-            return Searcher.FINISHED
-        if self._recall is not None:
-            self._recall(trial_id, record.points)
+            return None
         self._trials.keep(record)
         return {
             "number": record.number,
@@ -66,7 +67,7 @@ class SweepSearch(Searcher):
         """Nothing: the record is the state."""
 
     def _lineage(self, record: TrialRecord) -> Lineage:
-        reported = record.points[-1].samples if self._recall is not None and record.points else 0
+        reported = record.points[-1].samples if record.points and not self._replay else 0
         return Lineage(record.run or record.name, reported, record.start)
 
     def _new(self) -> TrialRecord | None:

@@ -22,6 +22,7 @@ from orchestrator.sweep.folder import trial_name
 from orchestrator.sweep.lineage import Lineage, inherited
 from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
+from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trial_run import TrialRun
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
@@ -66,21 +67,21 @@ class Shared:
         """Names of the objectives."""
         return [one.metric for one in self.sweep.sweep.objectives]
 
-    def recipe(self, config: Mapping[str, Any], lineage: Lineage) -> ResolvedRecipe:
+    def recipe(self, given: Mapping[str, Any], lineage: Lineage) -> ResolvedRecipe:
         """Return the recipe of a trial.
 
         Args:
-            config: its number, replica and assignment.
+            given: its number, replica and assignment.
             lineage: its run.
         """
         own = {
             **self.more,
             "name": lineage.run,
-            "seed": self.sweep.recipe({}).recipe.seed + config["replica"],
+            "seed": self.sweep.recipe({}).recipe.seed + given["replica"],
             "storage.uri": self.folder.uri,
         }
         start = {} if lineage.start is None else {"start": dict(lineage.start)}
-        return self.sweep.recipe(config["assignment"], own | start)
+        return self.sweep.recipe(given["assignment"], own | start)
 
 
 class SweepTrial(tune.Trainable):
@@ -93,10 +94,10 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]
         """Take note of what to run; Tune calls it before everything else."""
-        self._config = config
+        self._given = config[GIVEN]
         self._shared = shared
-        self._name = trial_name(config["number"], config["replica"])
-        self._lineage = Lineage(**config["lineage"])
+        self._name = trial_name(self._given["number"], self._given["replica"])
+        self._lineage = Lineage(**self._given["lineage"])
         self._run: TrialRun | None = None
 
     def step(self) -> dict[str, Any]:
@@ -134,10 +135,10 @@ class SweepTrial(tune.Trainable):
         return str(ray.get(self._shared.bell.rung.remote()))
 
     def _begin(self) -> TrialRun:
-        shared, assignment = self._shared, self._config["assignment"]
+        shared, assignment = self._shared, self._given["assignment"]
         samples_per_step = shared.sweep.recipe(assignment).recipe.batch.samples
         self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step, assignment)
-        plan = make_plan(shared.recipe(self._config, self._lineage))
+        plan = make_plan(shared.recipe(self._given, self._lineage))
         log_ray_to(log_folder(plan) / "ray.log")
         os.environ.update(ray_variables(plan.recipe.scale, plan.recipe.recovery))
         reports = Reports(shared.metrics, samples_per_step, plan.steps, shared.report_steps)

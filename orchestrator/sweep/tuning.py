@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import ray
 from ray import tune
 
 from orchestrator.sweep.chronicle import Chronicle
-from orchestrator.sweep.schedulers import SuccessiveHalving, make_scheduler
+from orchestrator.sweep.schedulers import GIVEN, REPLAYED, make_scheduler
 from orchestrator.sweep.search import SweepSearch
 from orchestrator.sweep.trial import Shared, SweepTrial
 from orchestrator.sweep.trials import Trials
@@ -29,8 +30,6 @@ VARIABLES = {
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-ONE_BY_ONE = ("none", "asha")
-"""Schedulers that let a trial run until it is over; the others have trials take turns."""
 
 
 def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int, ended: Callable[[], bool]) -> None:
@@ -47,31 +46,38 @@ def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int,
         ended: whether no further trial is to start.
     """
     os.environ.update(VARIABLES)
-    sweep = shared.sweep
-    scheduler = make_scheduler(sweep, samples)
-    recall = scheduler.recall if isinstance(scheduler, SuccessiveHalving) else None
-    if recall is not None:
-        for record in trials.all():
-            if record.is_over:
-                recall(record.name, record.points)
-    one_by_one = sweep.sweep.scheduler.kind in ONE_BY_ONE
+    kind = shared.sweep.sweep.scheduler.kind
+    scheduler = make_scheduler(shared.sweep, samples, trials.all())
+    search = SweepSearch(shared.sweep, trials, kind in REPLAYED, ended)
     with TemporaryDirectory(prefix="fuseray-tune-") as files:
         tune.run(
             tune.with_parameters(SweepTrial, shared=shared),
             name="tune",
             storage_path=files,
             resources_per_trial=_share_of_this_machine(side_by_side),
-            num_samples=-1,
-            search_alg=SweepSearch(sweep, trials, recall, ended),
             scheduler=scheduler,
-            max_concurrent_trials=side_by_side if one_by_one else None,
             callbacks=[Chronicle(trials, shared.metrics)],
             max_failures=LOST_PROCESSES,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
             raise_on_failed_trial=False,
             verbose=0,
+            **(_all_at_once(search) if kind == "pbt" else _one_by_one(search, side_by_side, kind)),
         )
+
+
+def _one_by_one(search: SweepSearch, side_by_side: int, kind: str) -> dict[str, Any]:
+    """Return how trials come to be when the search is asked for each; with HyperBand they take turns."""
+    return {
+        "search_alg": search,
+        "num_samples": -1,
+        "max_concurrent_trials": None if kind == "hyperband" else side_by_side,
+    }
+
+
+def _all_at_once(search: SweepSearch) -> dict[str, Any]:
+    """Return the whole population at once: Ray Tune's PBT takes no search."""
+    return {"config": {GIVEN: tune.grid_search(list(iter(search.next, None)))}}
 
 
 def _share_of_this_machine(side_by_side: int) -> tune.PlacementGroupFactory:

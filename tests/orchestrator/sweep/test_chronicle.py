@@ -10,6 +10,7 @@ from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.chronicle import Chronicle
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, SAMPLES
+from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.search import SweepSearch
 from orchestrator.sweep.trials import Trials
 
@@ -37,7 +38,7 @@ class Story:
         times = count()
         self.folder = folder
         trials = Trials(folder)
-        self.trial = Trial(SweepSearch(make(), trials, None).suggest("a"))
+        self.trial = Trial(SweepSearch(make(), trials).suggest("a"))
         self.chronicle = Chronicle(trials, ["loss"], lambda: f"at {next(times)}")
         self.chronicle.on_trial_start(0, [], self.trial)  # type: ignore[arg-type]
 
@@ -107,7 +108,7 @@ def test_a_trial_that_waits_for_its_turn_and_takes_over_another_ones_checkpoint(
     story.trial.status = "PAUSED"
     story.chronicle.on_step_end(0, [story.trial])  # type: ignore[list-item]
     assert story.record.status == "PAUSED"
-    story.trial.config["assignment"] = {"distillation.alpha": 0.75}
+    story.trial.config[GIVEN]["assignment"] = {"distillation.alpha": 0.75}
     story.chronicle.on_trial_start(0, [], story.trial)  # type: ignore[arg-type]
     story.reports(160, 0.25, run=f"{NAME}-from-ab")
     assert story.record.assignment == {"distillation.alpha": 0.75}

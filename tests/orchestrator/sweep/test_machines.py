@@ -15,7 +15,7 @@ Make = Callable[..., ResolvedSweep]
 
 def recipe(make: Make, **overrides: object) -> Recipe:
     values = ", ".join(f'"{key.replace("__", ".")}": {value}' for key, value in overrides.items())
-    return make("overrides={" + values + ", \"batch.micro_batches\": 8}").recipe({}).recipe
+    return make("overrides={" + values + ', "batch.micro_batches": 8}').recipe({}).recipe
 
 
 def test_a_trial_takes_its_workers_and_cpus_to_read_with(make: Make) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import (
@@ -12,9 +13,9 @@ from ray.tune.schedulers import (
 )
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.sweep.folder import Point
+from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.results import SAMPLES
-from orchestrator.sweep.schedulers import SuccessiveHalving, first_rung, make_scheduler
+from orchestrator.sweep.schedulers import GIVEN, Population, SuccessiveHalving, first_rung, make_scheduler
 
 Make = Callable[..., ResolvedSweep]
 
@@ -22,14 +23,20 @@ Make = Callable[..., ResolvedSweep]
 class Trial:
     """What the scheduler looks at of Ray Tune's trials."""
 
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
+    def __init__(self, trial_id: str, number: int = 9) -> None:
+        self.trial_id = self.experiment_tag = trial_id
+        self.config = {GIVEN: {"number": number, "replica": 0, "assignment": {"distillation.alpha": 0.5}}}
 
 
-def halving(make: Make, mode: str = "min") -> SuccessiveHalving:
+def past(number: int, value: float, *samples: int, status: str = "FINISHED") -> TrialRecord:
+    points = tuple(Point(one, (value,)) for one in samples)
+    return TrialRecord(number=number, replica=0, assignment={}, status=status, points=points)  # type: ignore[arg-type]
+
+
+def halving(make: Make, mode: str = "min", records: Sequence[TrialRecord] = ()) -> SuccessiveHalving:
     objectives = f'objectives=[{{"metric": "loss", "mode": "{mode}"}}]'
     options = ("scheduler.kind=asha", "scheduler.first_rung=0.25", "scheduler.reduction=2")
-    found = make_scheduler(make(objectives, *options), 480)
+    found = make_scheduler(make(objectives, *options), 480, records)
     assert isinstance(found, SuccessiveHalving)
     return found
 
@@ -54,11 +61,13 @@ def test_rungs_are_counted_in_samples(make: Make) -> None:
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
 def test_what_earlier_starts_have_seen_counts_when_trials_are_compared(make: Make, mode: str, sign: float) -> None:
-    scheduler = halving(make, mode)
-    for name, value in (("trial-0000-0", 0.1), ("trial-0001-0", 0.2)):
-        scheduler.recall(name, (Point(120, (sign * value,)), Point(240, (sign * value,))))
-    going_on, new, good = Trial("a"), Trial("b"), Trial("c")
-    scheduler.recall("a", (Point(120, (sign * 0.9,)),))
+    records = [
+        past(0, sign * 0.1, 120, 240),
+        past(1, sign * 0.2, 120, 240, status="STOPPED"),
+        past(2, sign * 0.9, 120, status="RUNNING"),
+    ]
+    scheduler = halving(make, mode, records)
+    going_on, new, good = Trial("a", number=2), Trial("b"), Trial("c")
     for trial in (going_on, new, good):
         scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
 
@@ -75,3 +84,24 @@ def test_a_trial_without_figures_is_not_compared(make: Make) -> None:
     scheduler, trial = halving(make), Trial("a")
     scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
     assert scheduler.on_trial_result(None, trial, {SAMPLES: 240}) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+
+
+def test_a_population_goes_on_with_its_exchanges_where_it_was(make: Make) -> None:
+    sweep = make("scheduler.kind=pbt", "scheduler.exchange_every=0.25")
+    scheduler = make_scheduler(sweep, 480, [past(3, 0.5, 96, 192, 200, status="RUNNING")])
+    assert isinstance(scheduler, Population)
+    checkpoints = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+    states = []
+    for trial in (Trial("a", number=3), Trial("b", number=4)):
+        trial.run_metadata = SimpleNamespace(checkpoint_manager=checkpoints)  # type: ignore[attr-defined]
+        scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)  # type: ignore[arg-type]
+        states.append(scheduler._trial_state[trial])  # type: ignore[index]
+    assert [(one.last_train_time, one.last_perturbation_time) for one in states] == [(200, 120), (0, 0)]
+
+
+def test_a_trial_that_takes_over_a_checkpoint_gets_values_near_those_of_the_other(make: Make) -> None:
+    scheduler = make_scheduler(make("scheduler.kind=pbt"), 480)
+    config = Trial("a").config
+    near = scheduler._custom_explore_fn(config)[GIVEN]  # type: ignore[attr-defined]
+    assert near["assignment"]["distillation.alpha"] in (0.5 * 0.8, 0.5 * 1.2)
+    assert (near["number"], config[GIVEN]["assignment"]) == (9, {"distillation.alpha": 0.5})

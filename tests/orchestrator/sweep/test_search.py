@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ray.tune.search import Searcher
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
+from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.search import SweepSearch, configurations, told
 from orchestrator.sweep.trials import Trials
 
@@ -20,9 +21,9 @@ def ended(number: int, *values: float, status: str = "FINISHED", replica: int = 
 
 
 def test_every_configuration_is_given_once_per_replica_and_then_no_more(make: Make, trials: Trials) -> None:
-    search = SweepSearch(make("replicas=2"), trials, None)
-    found = [search.suggest(f"t{number}") for number in range(7)]
-    assert found[6] == Searcher.FINISHED
+    search = SweepSearch(make("replicas=2"), trials)
+    found = [search.suggest(f"t{number}")[GIVEN] for number in range(6)]
+    assert search.suggest("t6") == Searcher.FINISHED
     assert [(one["number"], one["replica"]) for one in found[:6]] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     assert found[0]["assignment"] == found[1]["assignment"] != found[2]["assignment"]
     assert [one["lineage"]["run"] for one in found[:2]] == ["trial-0000-0", "trial-0000-1"]
@@ -35,32 +36,32 @@ def test_a_grid_ends_by_itself_or_after_so_many_trials(make: Make) -> None:
 
 
 def test_what_was_under_way_goes_on_before_anything_new_starts(make: Make, folder: SweepFolder) -> None:
-    first = SweepSearch(make(), Trials(folder), None)
-    first.suggest("a")
-    lost = first.suggest("b")
+    first = SweepSearch(make(), Trials(folder))
+    first.next()
+    lost = first.next()
+    assert lost is not None
     folder.keep(replace(Trials(folder).by_name["trial-0000-0"], status="FINISHED"))
     run, start = "trial-0001-0-from-ab", {"checkpoint": "c"}
     record = replace(Trials(folder).by_name["trial-0001-0"], points=(Point(80, (0.5,)),), run=run, start=start)
     folder.keep(record)
 
-    heard: list[tuple[str, Sequence[Point]]] = []
-    search = SweepSearch(make(), Trials(folder), lambda trial, points: heard.append((trial, points)))
-    again = search.suggest("c")
+    search = SweepSearch(make(), Trials(folder))
+    again = search.suggest("c")[GIVEN]
     assert (again["number"], again["assignment"]) == (1, lost["assignment"])
     assert again["lineage"] == {"run": run, "samples": 80, "start": start}
-    assert heard == [("c", record.points)]
-    assert search.suggest("d")["number"] == 2
+    assert search.suggest("d")[GIVEN]["number"] == 2
     assert search.suggest("e") == Searcher.FINISHED
 
 
 def test_trials_report_again_to_a_scheduler_that_cannot_be_told(make: Make, folder: SweepFolder) -> None:
     folder.keep(replace(ended(0, 0.5, 0.4), status="PAUSED"))
-    assert SweepSearch(make(), Trials(folder), None).suggest("a")["lineage"]["samples"] == 0
+    assert SweepSearch(make(), Trials(folder), replay=True).suggest("a")[GIVEN]["lineage"]["samples"] == 0
+    assert SweepSearch(make(), Trials(folder)).suggest("a")[GIVEN]["lineage"]["samples"] == 160
 
 
 def test_nothing_starts_any_more_once_the_sweep_ends(make: Make, trials: Trials) -> None:
     over: list[bool] = []
-    search = SweepSearch(make(), trials, None, lambda: bool(over))
+    search = SweepSearch(make(), trials, ended=lambda: bool(over))
     search.suggest("a")
     over.append(True)
     assert search.suggest("b") == Searcher.FINISHED
@@ -72,9 +73,9 @@ def test_the_estimator_proposes_the_same_from_the_same_record(make: Make, folder
 
     def run(first: int, last: int) -> list[float]:
         trials, alphas = Trials(folder), []
-        search = SweepSearch(sweep, trials, None)
+        search = SweepSearch(sweep, trials)
         for number in range(first, last):
-            alpha = search.suggest(f"t{number}")["assignment"]["distillation.alpha"]
+            alpha = search.suggest(f"t{number}")[GIVEN]["assignment"]["distillation.alpha"]
             trials.keep(ended(number, (alpha - 0.3) ** 2, alpha=alpha))
             alphas.append(alpha)
         return alphas

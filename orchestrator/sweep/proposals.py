@@ -95,13 +95,18 @@ def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assign
     raise SpecError(_nothing_left(sweep))
 
 
-def explored(sweep: ResolvedSweep, assignment: Assignment) -> Assignment:
+def explored(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
     """Return a configuration near another one, for trials that take over a checkpoint (Jaderberg et al. 2017, PBT).
 
     Every number is made larger or smaller by a fifth, within its range; of a list, a neighbour is taken or the same.
     A configuration that the constraints forbid is thrown away, and after some attempts the old one is kept.
+
+    Args:
+        sweep: the sweep.
+        assignment: values of the trial that the checkpoint is from.
+        trial: who takes it over; others go elsewhere.
     """
-    key = KeyedRandom((sweep.sweep.search.seed, "exchange", repr(sorted(assignment.items()))))
+    key = KeyedRandom((sweep.sweep.search.seed, "exchange", trial, repr(sorted(assignment.items()))))
     for attempt in range(EXPLORATIONS):
         draws = {one.key: float(key.child(attempt, one.key).numpy().random()) for one in sweep.parameters}
         near = {

@@ -64,13 +64,15 @@ class Population(PopulationBasedTraining):
     """Ray Tune's PBT (Jaderberg et al. 2017), which knows how far trials were before its driver was lost.
 
     Args:
+        sweep: the sweep.
         past: the trials of earlier starts.
         interval: samples between two exchanges.
         options: Ray Tune's.
     """
 
-    def __init__(self, past: Sequence[TrialRecord], interval: int, **options: Any) -> None:
-        super().__init__(perturbation_interval=interval, **options)
+    def __init__(self, sweep: ResolvedSweep, past: Sequence[TrialRecord], interval: int, **options: Any) -> None:
+        super().__init__(perturbation_interval=interval, custom_explore_fn=dict, **options)  # Ray wants one
+        self._sweep = sweep
         self._past = {record.name: record.points for record in past}
         self._interval = interval
 
@@ -81,6 +83,11 @@ class Population(PopulationBasedTraining):
             state, samples = self._trial_state[trial], points[-1].samples
             state.last_train_time = samples
             state.last_perturbation_time = samples - samples % self._interval
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the configuration of a trial that takes over another one's checkpoint: near the other one's values."""
+        given, theirs = trial.config[GIVEN], trial_to_clone.config[GIVEN]["assignment"]
+        return {GIVEN: given | {"assignment": explored(self._sweep, theirs, name_of(trial))}}, {}
 
 
 def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -114,14 +121,8 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
                 stop_last_trials=False,
                 **goal,
             )
-    return Population(
-        past,
-        first_rung(sweep, samples),
-        time_attr=SAMPLES,
-        custom_explore_fn=lambda config: _explored(sweep, config),
-        quantile_fraction=options.quantile,
-        **goal,
-    )
+    interval = first_rung(sweep, samples)
+    return Population(sweep, past, interval, time_attr=SAMPLES, quantile_fraction=options.quantile, **goal)
 
 
 def first_rung(sweep: ResolvedSweep, samples: int) -> int:
@@ -135,8 +136,3 @@ def name_of(trial: Trial) -> str:
     """Return our name of one of Ray Tune's trials."""
     given = trial.config[GIVEN]
     return trial_name(given["number"], given["replica"])
-
-
-def _explored(sweep: ResolvedSweep, config: dict[str, Any]) -> dict[str, Any]:
-    given = config[GIVEN]
-    return config | {GIVEN: given | {"assignment": explored(sweep, given["assignment"])}}

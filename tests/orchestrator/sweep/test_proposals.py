@@ -94,13 +94,13 @@ def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tm
 def test_exploring_moves_every_number_by_a_fifth_within_its_range_and_keeps_to_conditions(tmp_path: Path) -> None:
     one = sweep(tmp_path)
     start = {"distillation.alpha": 0.4, "adversarial.steps": 2, "adversarial.step_size": 0.01}
-    found = explored(one, start)
-    assert found == explored(one, start)
+    found = explored(one, start, "trial-0000-0")
+    assert found == explored(one, start, "trial-0000-0")
     assert found["distillation.alpha"] == pytest.approx(0.32) or found["distillation.alpha"] == pytest.approx(0.48)
     assert found["adversarial.step_size"] == pytest.approx(0.008) or found["adversarial.step_size"] == pytest.approx(
         0.012
     )
-    edge = explored(one, {"distillation.alpha": 0.8, "adversarial.steps": 0})
+    edge = explored(one, {"distillation.alpha": 0.8, "adversarial.steps": 0}, "trial-0000-0")
     assert edge["distillation.alpha"] in (0.8, pytest.approx(0.64))
 
 

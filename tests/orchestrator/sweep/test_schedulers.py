@@ -101,7 +101,8 @@ def test_a_population_goes_on_with_its_exchanges_where_it_was(make: Make) -> Non
 
 def test_a_trial_that_takes_over_a_checkpoint_gets_values_near_those_of_the_other(make: Make) -> None:
     scheduler = make_scheduler(make("scheduler.kind=pbt"), 480)
-    config = Trial("a").config
-    near = scheduler._custom_explore_fn(config)[GIVEN]  # type: ignore[attr-defined]
-    assert near["assignment"]["distillation.alpha"] in (0.5 * 0.8, 0.5 * 1.2)
-    assert (near["number"], config[GIVEN]["assignment"]) == (9, {"distillation.alpha": 0.5})
+    donor = Trial("a", number=2)
+    found = [scheduler._get_new_config(Trial("b", number), donor)[0][GIVEN] for number in range(3, 19)]  # type: ignore[attr-defined]
+    assert [one["number"] for one in found] == list(range(3, 19))
+    assert {one["assignment"]["distillation.alpha"] for one in found} == {0.5 * 0.8, 0.5 * 1.2}
+    assert donor.config[GIVEN]["assignment"] == {"distillation.alpha": 0.5}

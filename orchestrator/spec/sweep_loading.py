@@ -24,6 +24,9 @@ NOTHING: Assignment = {}
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.999)
 """Where the ranges that a condition asks for are tried."""
 
+MEASURES = ("length", "batch", "evaluation")
+"""Sections that decide how many samples a trial sees and by what it is measured."""
+
 KEPT = ("name", "storage", "tracking", "seed")
 """Keys that a sweep sets itself."""
 
@@ -38,6 +41,7 @@ class ResolvedSweep:
         constraints: what every configuration has to meet.
         base: the recipe's document with the sweep's overrides.
         filled: all values of that recipe, defaults too; conditions are about these.
+        written: the sweep's own file, which knows where its values stand.
     """
 
     sweep: Sweep
@@ -45,6 +49,11 @@ class ResolvedSweep:
     constraints: tuple[Condition, ...]
     base: Document
     filled: Document
+    written: Document
+
+    def place(self, *key_path: str | int) -> str:
+        """Return where a value of the sweep stands, as file and line."""
+        return self.written.place(key_path)
 
     def active(self, drawn: Assignment) -> dict[str, Any]:
         """Return those of the drawn values whose conditions hold, in the order of the parameters."""
@@ -94,7 +103,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
         raise RecipeError(sweep)
     base = _base(path.parent / sweep.recipe, sweep, document)
     filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.plain()).values(), {})
-    resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled)
+    resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled, document)
     _check_values(resolved, document)
     return resolved
 
@@ -127,8 +136,7 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
     findings, parameters, constraints = [], [], []
     for key, written in sweep.space.items():
         try:
-            if key.split(".")[0] in KEPT:
-                raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+            _check_key(key, sweep.scheduler.kind)
             parameters.append(parse_parameter(key, written))
         except (SpaceError, ConditionError) as error:
             findings.append(Finding(document.place(("space", key)), f"space.{key}: {error}"))
@@ -140,6 +148,17 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
     if findings:
         raise RecipeError(findings)
     return _in_order(parameters, document), tuple(constraints)
+
+
+def _check_key(key: str, scheduler: str) -> None:
+    section = key.split(".")[0]
+    if section in KEPT:
+        raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+    if section in MEASURES and scheduler != "none":
+        raise SpaceError(
+            f"{scheduler} compares trials while they run, and trials that differ in {', '.join(MEASURES)} are not "
+            "comparable then; set scheduler.kind to none, or let the key be the same for all (overrides)"
+        )
 
 
 def _in_order(parameters: Sequence[Parameter], document: Document) -> tuple[Parameter, ...]:

@@ -151,7 +151,7 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
 
 
 def _check_key(key: str, scheduler: str) -> None:
-    section = key.split(".")[0]
+    section = key.split(".", maxsplit=1)[0]
     if section in KEPT:
         raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
     if section in MEASURES and scheduler != "none":

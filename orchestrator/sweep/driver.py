@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.search import configurations
+from orchestrator.sweep.proposals import configurations
 from orchestrator.sweep.trial import Shared
-
-TRIAL_CPUS = 0.001
-"""A trial's own process drives its run and hardly computes; Ray wants more than nothing."""
 
 LOST_PROCESSES = 8
 """How often a trial's driver may be lost, with its machine for example, before the trial counts as failed."""

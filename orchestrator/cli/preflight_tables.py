@@ -37,7 +37,8 @@ def print_table(table: Table) -> None:
     """Print a table with a blank line after it; its width is the terminal's, or `WIDTH` elsewhere."""
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(table, end="\n\n")
+        console.print(table)
+        console.print()
         return
     with StringIO() as text:
         Console(highlight=False, width=WIDTH, file=text).print(table)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SCHEDULERS = {
     "none": "every trial runs to its end",
-    "asha": "asha: of {reduction} trials one goes on after {first_rung:.3g} of a run, then after {reduction} times that",
-    "hyperband": "hyperband: of {reduction} trials of a bracket one goes on, the first time after {first_rung:.3g} of a run",
+    "asha": "asha: 1 in {reduction} goes on after {first_rung:.3g} of a run, and after every {reduction} times that",
+    "hyperband": "hyperband: 1 in {reduction} of a bracket goes on, for the first time after {first_rung:.3g} of a run",
     "pbt": "pbt: the worst {quantile:.0%} take over from the best after every {exchange_every:.3g} of a run",
 }
 
@@ -107,20 +107,23 @@ def _domain(domain: Domain) -> str:
 
 
 def _amounts(estimate: SweepEstimate) -> Table:
+    rows = {"one trial": estimate.trial}
+    rows |= {"expected": estimate.expected} if estimate.expected is not None else {}
+    rows["all to the end"] = estimate.whole
+    gpus = ("GPU-hours",) if estimate.needs.gpus else ()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("estimate")
-    for name in ("trials", "samples", "hours", "GPU-hours", "cost as in the file", "all on spot", "all on demand"):
+    table.add_column("estimate", no_wrap=True)
+    for name in ("trials", "samples", "hours", *gpus, "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
-    table.add_row("one trial", *_figures(estimate.trial))
-    if estimate.expected is not None:
-        table.add_row("expected, with early stopping", *_figures(estimate.expected))
-    table.add_row("every trial to its end", *_figures(estimate.whole))
+    for name, amount in rows.items():
+        table.add_row(name, *_figures(amount, bool(gpus)))
     return table
 
 
-def _figures(amount: Amount) -> list[str]:
+def _figures(amount: Amount, gpus: bool) -> list[str]:
     samples = UNKNOWN if amount.samples is None else f"{amount.samples:,}"
-    return [f"{amount.runs:.3g}", samples, _number(amount.hours), _number(amount.gpu_hours), *map(_usd, amount.usd.values())]
+    gpu_hours = [_number(amount.gpu_hours)] if gpus else []
+    return [f"{amount.runs:.3g}", samples, _number(amount.hours), *gpu_hours, *map(_usd, amount.usd.values())]
 
 
 def _number(value: Any) -> str:

@@ -27,6 +27,9 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.999)
 MEASURES = ("length", "batch", "evaluation")
 """Sections that decide how many samples a trial sees and by what it is measured."""
 
+DOTTED = ("space", "overrides")
+"""Sections of a sweep whose keys are dotted."""
+
 KEPT = ("name", "storage", "tracking", "seed")
 """Keys that a sweep sets itself."""
 
@@ -88,7 +91,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
 
     Args:
         path: the sweep's file.
-        overrides: `key.path=value` over the sweep's own keys.
+        overrides: `key.path=value` over the sweep's own keys, such as `search.trials=9` or `overrides.length.steps=12`.
 
     Raises:
         SpecError: a file is unreadable.
@@ -96,7 +99,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
     """
     document = Document.read(path)
     for assignment in overrides:
-        document.override(assignment)
+        document.override(assignment, DOTTED)
     values = {"name": path.stem} | document.plain()
     sweep = validate(Sweep, values, document)
     if isinstance(sweep, list):

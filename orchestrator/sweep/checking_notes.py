@@ -11,6 +11,9 @@ from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER, is
 from orchestrator.sweep.checking_reports import compared_at, interval
 from orchestrator.sweep.proposals import STARTUP
 
+LATE = 0.02
+"""Share of a run by which trials may be compared later than was asked for without a word."""
+
 
 def notes(sweep: ResolvedSweep, steps: int | None, found: int) -> Iterator[Finding]:
     """Yield warnings.
@@ -42,20 +45,16 @@ def _search(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
 
 
 def _scheduler(sweep: ResolvedSweep, steps: int | None, found: int) -> Iterator[Finding]:
-    options, trials = sweep.sweep.scheduler, sweep.sweep.search.trials
-    if (
-        options.kind in ("asha", "hyperband")
-        and trials is not None
-        and trials * sweep.sweep.replicas <= options.reduction
-    ):
-        said = f"of {trials * sweep.sweep.replicas} trials, {options.kind} with reduction {options.reduction} stops few"
+    options, trials = sweep.sweep.scheduler, found * sweep.sweep.replicas
+    if options.kind in ("asha", "hyperband") and trials <= options.reduction:
+        said = f"of {trials} trials, {options.kind} with reduction {options.reduction} stops few"
         yield warned("scheduler", said, "Raise search.trials, or set scheduler.kind to none.")
     if options.kind == "none" or steps is None or not is_evaluated(sweep):
         return
     recipe = sweep.recipe({}).recipe
     key, share = interval(sweep)
     at, every = compared_at(sweep, recipe, steps), recipe.evaluation.every_steps or 1
-    if at - share * steps >= 1:
+    if at / steps - share > LATE:
         said = f"trials are first compared after step {at}, where they are measured, not after {share * steps:.0f}"
         fix = f"Nothing, or let evaluation.every_steps ({every}) divide the steps of scheduler.{key}."
         yield warned("scheduler", said, fix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.spec.sweep_loading import Assignment
@@ -26,13 +26,13 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def short_keys(keys: list[str]) -> dict[str, str]:
+def short_keys(keys: Sequence[str], separator: str = ".") -> dict[str, str]:
     """Return the last words of keys, as many as it takes to tell them apart."""
-    short = {}
-    for key in keys:
-        parts = key.split(".")
-        lengths = range(1, len(parts) + 1)
-        endings = (".".join(parts[-length:]) for length in lengths)
-        others = [f".{other}" for other in keys if other != key]
-        short[key] = next((end for end in endings if not any(one.endswith(f".{end}") for one in others)), key)
-    return short
+    return {key: _short(key, [other for other in keys if other != key], separator) for key in keys}
+
+
+def _short(key: str, others: Sequence[str], separator: str) -> str:
+    words = key.split(separator)
+    endings = (separator.join(words[start:]) for start in reversed(range(len(words))))
+    taken = [f"{separator}{other}" for other in others]
+    return next((end for end in endings if not any(one.endswith(f"{separator}{end}") for one in taken)), key)

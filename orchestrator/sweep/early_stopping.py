@@ -1,15 +1,21 @@
-"""How many samples a sweep is expected to see when its scheduler stops trials early: pure arithmetic.
+"""How many samples a sweep is expected to see when its scheduler stops trials early: pure.
 
-All of it holds for trials whose figures come in random order: neither does the search learn, nor do figures change
-their order from rung to rung. A search that learns brings better trials later, of which more go on.
+It holds for trials that come in random order and stay as good as they are from rung to rung. A search that learns
+brings better trials later, of which more go on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from orchestrator.spec.sweep import SchedulerSection
+from workloads.contract import KeyedRandom
+
+PLAYS = 100
+"""Random orders of trials over which ASHA's use is averaged, always the same ones."""
 
 
 def expected_runs(options: SchedulerSection, trials: int) -> float:
@@ -28,40 +34,40 @@ def expected_runs(options: SchedulerSection, trials: int) -> float:
 
 
 def _asha(first_rung: float, reduction: int, trials: int) -> float:
-    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket.
+    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket: the mean of many plays."""
+    rungs = [first_rung]
+    while rungs[-1] * reduction < 1 - 1e-9:
+        rungs.append(rungs[-1] * reduction)
+    orders = (KeyedRandom(("asha", play)).numpy().random(trials).tolist() for play in range(PLAYS))
+    return fmean(_played(rungs, reduction, order) for order in orders)
 
-    Rungs are at first_rung * reduction^k of a run; between two of them run those that the lower one let pass.
+
+def _played(rungs: Sequence[float], reduction: int, order: Iterable[float]) -> float:
+    """Return the whole runs that trials use when each is compared with those that came to a rung before it.
+
+    Args:
+        rungs: as shares of a run.
+        reduction: a trial is stopped when it is below the (1 - 1/reduction) quantile of them.
+        order: how good the trials are, in their order.
     """
-    total, left, before = 0.0, float(trials), 0.0
-    for rung in _rungs(first_rung, reduction):
-        total += left * (rung - before)
-        left, before = _passing(left, reduction), rung
-    return total + left * (1 - before)
+    used, boards = 0.0, [(rung, list[float]()) for rung in rungs]
+    for worth in order:
+        end = 1.0
+        for rung, board in boards:
+            stops = bool(board) and worth < _quantile(board, 1 - 1 / reduction)
+            insort(board, worth)
+            if stops:
+                end = rung
+                break
+        used += end
+    return used
 
 
-def _rungs(first_rung: float, reduction: int) -> Iterator[float]:
-    rung = first_rung
-    while rung < 1 - 1e-9:
-        yield rung
-        rung *= reduction
-
-
-def _passing(arriving: float, reduction: int) -> float:
-    """Return how many trials a rung is expected to let pass.
-
-    The first passes; one that finds n others passes when it is not below their (1 - 1/reduction) quantile, which lies
-    at place (n - 1)(1 - 1/reduction) among them. Its own place is any of n + 1 with equal chances, so it passes with
-    the chance (n - place) / (n + 1): more often than one in `reduction`, the more so the fewer there are.
-    """
-    whole = int(arriving)
-    chances = [_chance(found, reduction) for found in range(whole + 1)]
-    return sum(chances[:whole]) + (arriving - whole) * chances[whole]
-
-
-def _chance(found: int, reduction: int) -> float:
-    if found == 0:
-        return 1.0
-    return (found - (found - 1) * (1 - 1 / reduction)) / (found + 1)
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile with linear interpolation, as numpy does."""
+    below, part = divmod(share * (len(ordered) - 1), 1)
+    low = ordered[int(below)]
+    return low + part * (ordered[min(int(below) + 1, len(ordered) - 1)] - low)
 
 
 def _hyperband(units: int, reduction: int, trials: int) -> float:

@@ -62,7 +62,8 @@ def _budget(key: str, limit: float, estimate: SweepEstimate) -> Finding:
         return passed("budget", f"{said}; {needs}")
     enough = int(estimate.trials * limit / likely)
     fix = f"Raise budget.{key}, lower search.trials, or shorten the trials (length); it can be continued later."
-    return warned("budget", f"{said}, and {needs}; it lasts for about {enough} of {estimate.trials} trials", fix)
+    lasts = f"lasts for about {enough} of {estimate.trials} trials" if enough else "does not last for a whole trial"
+    return warned("budget", f"{said}, and {needs}; it {lasts}", fix)
 
 
 def _need(key: str, amount: Amount) -> float | None:

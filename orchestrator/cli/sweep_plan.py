@@ -74,14 +74,14 @@ def plan_sweep(
         SpecError: the price table is wrong.
     """
     from orchestrator.cluster.files.local_file import this_machine
-    from orchestrator.sweep.checking import check_sweep
+    from orchestrator.sweep.checking import check_reports, check_sweep
     from orchestrator.sweep.estimate_findings import estimate_findings
     from orchestrator.sweep.estimating import estimate_sweep
 
-    check_sweep(sweep)
-    recipe = sweep.recipe({})
+    notes, recipe = check_sweep(sweep), sweep.recipe({})
     preflight, judgement = judged_preflight(recipe, cluster or this_machine(), options or PreflightOptions())
-    notes = check_sweep(sweep, judgement.steps)
+    if judgement.steps is not None:
+        notes += check_reports(sweep, judgement.steps)
     estimate = estimate_sweep(sweep, judgement, preflight.observations.decode_cpu_s, room)
     found = [finding for finding in preflight.findings if finding.level != "pass"]
     return PlannedSweep(sweep, preflight, judgement, estimate, (*estimate_findings(sweep, estimate), *notes, *found))

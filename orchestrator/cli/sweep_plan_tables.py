@@ -15,11 +15,12 @@ from orchestrator.spec.search_space import Choice, Domain
 
 if TYPE_CHECKING:
     from orchestrator.cli.sweep_plan import PlannedSweep
+    from orchestrator.spec.sweep import SchedulerSection
     from orchestrator.sweep.estimating import Amount, SweepEstimate
 
 SCHEDULERS = {
     "none": "every trial runs to its end",
-    "asha": "asha: 1 in {reduction} goes on after {first_rung:.3g} of a run, and after every {reduction} times that",
+    "asha": "asha: 1 in {reduction} goes on after {rungs} of a run",
     "hyperband": "hyperband: 1 in {reduction} of a bracket goes on, for the first time after {first_rung:.3g} of a run",
     "pbt": "pbt: the worst {quantile:.0%} take over from the best after every {exchange_every:.3g} of a run",
 }
@@ -47,12 +48,19 @@ def _lines(planned: PlannedSweep) -> Iterator[tuple[str, str]]:
     sweep, estimate, about = planned.sweep.sweep, planned.estimate, planned.preflight.about
     yield "sweep", f"{sweep.name}: {_trials(estimate)}, by {sweep.search.method}"
     yield "objectives", ", ".join(f"{one.metric} ({one.mode})" for one in sweep.objectives)
-    yield "scheduler", SCHEDULERS[sweep.scheduler.kind].format(**sweep.scheduler.model_dump())
+    yield "scheduler", _scheduler(sweep.scheduler)
     yield "trial", f"{about['run'].partition(' ')[2]}; {_length(planned)}"
     yield "cluster", about["cluster"]
     yield "side by side", _side(estimate)
     yield "speed", _speed(planned)
     yield "prices", f"US dollars, as of {about['prices']}; spot prices change all the time"
+
+
+def _scheduler(options: SchedulerSection) -> str:
+    from orchestrator.sweep.early_stopping import rungs_of
+
+    rungs = ", ".join(f"{rung:.3g}" for rung in rungs_of(options.first_rung, options.reduction))
+    return SCHEDULERS[options.kind].format(rungs=rungs, **options.model_dump())
 
 
 def _trials(estimate: SweepEstimate) -> str:

@@ -9,7 +9,7 @@ from orchestrator.spec.errors import Finding as Fault
 from orchestrator.spec.errors import RecipeError, SpecError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
-from orchestrator.sweep.checking_notes import notes
+from orchestrator.sweep.checking_notes import late, notes
 from orchestrator.sweep.checking_objectives import objective_faults
 from orchestrator.sweep.checking_reports import report_faults
 from orchestrator.sweep.describing import described
@@ -23,12 +23,11 @@ Tried = tuple[Assignment, ResolvedRecipe]
 """A configuration with its recipe."""
 
 
-def check_sweep(sweep: ResolvedSweep, steps: int | None = None) -> tuple[Finding, ...]:
-    """Check a sweep, and return what else its author should know.
+def check_sweep(sweep: ResolvedSweep) -> tuple[Finding, ...]:
+    """Check what can be checked without looking at data; return what else the author should know.
 
     Args:
         sweep: the sweep.
-        steps: of a whole trial; None when nobody knows how much data there is, so that rungs are not checked.
 
     Raises:
         RecipeError: it cannot do what it says; all faults are listed with file and line.
@@ -36,11 +35,24 @@ def check_sweep(sweep: ResolvedSweep, steps: int | None = None) -> tuple[Finding
     configurations = _configurations(sweep)
     tried, faults = _resolved(sweep, configurations)
     faults += objective_faults(sweep, tried)
-    if steps is not None:
-        faults += report_faults(sweep, steps)
     if faults:
         raise RecipeError(faults)
-    return tuple(notes(sweep, steps, len(configurations)))
+    return tuple(notes(sweep, len(configurations)))
+
+
+def check_reports(sweep: ResolvedSweep, steps: int) -> tuple[Finding, ...]:
+    """Check that trials report, and save, where the scheduler needs it; return what else the author should know.
+
+    Args:
+        sweep: the sweep, as `check_sweep` lets it pass.
+        steps: of a whole trial.
+
+    Raises:
+        RecipeError: they do not; all faults are listed with file and line.
+    """
+    if faults := report_faults(sweep, steps):
+        raise RecipeError(faults)
+    return tuple(late(sweep, steps))
 
 
 def _configurations(sweep: ResolvedSweep) -> Sequence[Assignment]:

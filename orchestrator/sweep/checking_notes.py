@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from orchestrator.cluster.finding import Finding, warned
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sweep_loading import MEASURES, ResolvedSweep
-from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER, is_evaluated
+from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER
 from orchestrator.sweep.checking_reports import compared_at, interval
 from orchestrator.sweep.proposals import STARTUP
 
@@ -15,17 +15,37 @@ LATE = 0.02
 """Share of a run by which trials may be compared later than was asked for without a word."""
 
 
-def notes(sweep: ResolvedSweep, steps: int | None, found: int) -> Iterator[Finding]:
+def notes(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
     """Yield warnings.
 
     Args:
         sweep: the sweep.
-        steps: of a whole trial; None when nobody knows.
         found: configurations of the grid, or that were drawn to look at them.
     """
     yield from _search(sweep, found)
-    yield from _scheduler(sweep, steps, found)
     yield from _measure(sweep)
+    options, trials = sweep.sweep.scheduler, found * sweep.sweep.replicas
+    if options.kind in ("asha", "hyperband") and trials <= options.reduction:
+        said = f"of {trials} trials, {options.kind} with reduction {options.reduction} stops few"
+        yield warned("scheduler", said, "Raise search.trials, or set scheduler.kind to none.")
+
+
+def late(sweep: ResolvedSweep, steps: int) -> Iterator[Finding]:
+    """Yield that trials are compared later than was asked for.
+
+    Args:
+        sweep: the sweep.
+        steps: of a whole trial.
+    """
+    if sweep.sweep.scheduler.kind == "none":
+        return
+    recipe = sweep.recipe({}).recipe
+    key, share = interval(sweep)
+    at = compared_at(sweep, recipe, steps)
+    if at / steps - share > LATE:
+        said = f"trials are first compared after step {at}, where they are measured, not after {share * steps:.0f}"
+        fix = f"Nothing, or let evaluation.every_steps ({recipe.evaluation.every_steps}) divide scheduler.{key}."
+        yield warned("scheduler", said, fix)
 
 
 def _search(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
@@ -42,22 +62,6 @@ def _search(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
         yield warned("search", said, f"Raise search.trials above {STARTUP}, or set search.method to random.")
     if trials * sweep.sweep.replicas == 1:
         yield warned("search", "a single trial is compared with nothing", "Raise search.trials or widen the space.")
-
-
-def _scheduler(sweep: ResolvedSweep, steps: int | None, found: int) -> Iterator[Finding]:
-    options, trials = sweep.sweep.scheduler, found * sweep.sweep.replicas
-    if options.kind in ("asha", "hyperband") and trials <= options.reduction:
-        said = f"of {trials} trials, {options.kind} with reduction {options.reduction} stops few"
-        yield warned("scheduler", said, "Raise search.trials, or set scheduler.kind to none.")
-    if options.kind == "none" or steps is None or not is_evaluated(sweep):
-        return
-    recipe = sweep.recipe({}).recipe
-    key, share = interval(sweep)
-    at, every = compared_at(sweep, recipe, steps), recipe.evaluation.every_steps or 1
-    if at / steps - share > LATE:
-        said = f"trials are first compared after step {at}, where they are measured, not after {share * steps:.0f}"
-        fix = f"Nothing, or let evaluation.every_steps ({every}) divide the steps of scheduler.{key}."
-        yield warned("scheduler", said, fix)
 
 
 def _measure(sweep: ResolvedSweep) -> Iterator[Finding]:

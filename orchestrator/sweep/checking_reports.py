@@ -10,6 +10,9 @@ from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.checking_objectives import is_evaluated
 
+REPORTS = 100
+"""Reports of a trial when every step has its figures; up to twice as many where they have to meet a rung."""
+
 
 def report_faults(sweep: ResolvedSweep, steps: int) -> list[Fault]:
     """Return what keeps a scheduler from its work.
@@ -35,6 +38,20 @@ def interval(sweep: ResolvedSweep) -> tuple[str, float]:
     return "first_rung", options.first_rung
 
 
+def report_steps(sweep: ResolvedSweep, steps: int) -> int:
+    """Return the steps from report to report, for figures that every step has: few reports, one where trials compare.
+
+    Args:
+        sweep: the sweep.
+        steps: of a whole trial.
+    """
+    most = max(1, steps // REPORTS)
+    if sweep.sweep.scheduler.kind == "none":
+        return most
+    first = max(1, _ceil(interval(sweep)[1] * steps))
+    return math.ceil(first / math.ceil(first / most))
+
+
 def compared_at(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
     """Return the first step after which trials are compared: the first report at or after the interval.
 
@@ -44,7 +61,12 @@ def compared_at(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
         steps: of a whole trial.
     """
     every = _report_steps(sweep, recipe)
-    return math.ceil(round(interval(sweep)[1] * steps, 6) / every) * every
+    return _ceil(interval(sweep)[1] * steps / every) * every
+
+
+def _ceil(value: float) -> int:
+    """Return the next whole number, that of products such as 0.1 * 30 without the error of floats."""
+    return math.ceil(round(value, 6))
 
 
 def _report_steps(sweep: ResolvedSweep, recipe: Recipe) -> int:

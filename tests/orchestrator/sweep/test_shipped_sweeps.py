@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.spec.loading import load_recipe
 from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
-from orchestrator.sweep.checking import check_sweep
+from orchestrator.sweep.checking import check_reports, check_sweep
 from orchestrator.sweep.proposals import configurations, drawn, grid
 
 FOLDER = Path("workloads/recipes/sweeps")
@@ -25,7 +25,8 @@ def shipped(name: str) -> ResolvedSweep:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_it_passes_all_checks_without_a_word(path: Path) -> None:
-    assert check_sweep(shipped(path.stem), STEPS[path.stem.partition("-")[0]]) == ()
+    assert check_sweep(shipped(path.stem)) == ()
+    assert check_reports(shipped(path.stem), STEPS[path.stem.partition("-")[0]]) == ()
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.finding import Finding
 from orchestrator.spec.errors import RecipeError
 from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
-from orchestrator.sweep.checking import check_sweep
+from orchestrator.sweep.checking import check_reports, check_sweep
+from orchestrator.sweep.checking_reports import REPORTS, compared_at, report_steps
 
 RECIPE = """\
 workload: albef
@@ -34,19 +36,23 @@ def load(
     return load_sweep(folder / "alpha.yaml", overrides)
 
 
-def refusal(sweep: ResolvedSweep, steps: int | None = STEPS) -> str:
+def check(sweep: ResolvedSweep) -> list[Finding]:
+    return [*check_sweep(sweep), *check_reports(sweep, STEPS)]
+
+
+def refusal(sweep: ResolvedSweep) -> str:
     with pytest.raises(RecipeError) as caught:
-        check_sweep(sweep, steps)
+        check(sweep)
     return str(caught.value)
 
 
 def said(sweep: ResolvedSweep) -> str:
-    return "\n".join(f"{one.name}: {one.found} {one.fix}" for one in check_sweep(sweep, STEPS))
+    return "\n".join(f"{one.name}: {one.found} {one.fix}" for one in check(sweep))
 
 
 @pytest.mark.parametrize("metric", [RECALL, "loss", "loss_itc", "gradient_norm", "held_out/image_to_text/median_rank"])
 def test_figures_that_every_trial_has_are_objectives(tmp_path: Path, metric: str) -> None:
-    check_sweep(load(tmp_path, metric=metric), STEPS)
+    check(load(tmp_path, metric=metric))
 
 
 @pytest.mark.parametrize(
@@ -77,29 +83,39 @@ def test_held_out_figures_need_samples_and_a_rhythm(tmp_path: Path) -> None:
 
 def test_a_figure_of_some_steps_does_for_whole_trials_alone(tmp_path: Path) -> None:
     late = "overrides.adversarial={steps: 2, active: [0.5, 1.0]}"
-    check_sweep(load(tmp_path, late, metric="loss_adversarial"), STEPS)
+    check(load(tmp_path, late, metric="loss_adversarial"))
     found = refusal(load(tmp_path, late, "scheduler.kind=asha", metric="loss_adversarial"))
     assert "only steps in a part of the run have loss_adversarial" in found
-    check_sweep(
-        load(tmp_path, "overrides.adversarial={steps: 2}", "scheduler.kind=asha", metric="loss_adversarial"), STEPS
-    )
+    check(load(tmp_path, "overrides.adversarial={steps: 2}", "scheduler.kind=asha", metric="loss_adversarial"))
 
 
 def test_rungs_need_a_report_before_them(tmp_path: Path) -> None:
-    check_sweep(load(tmp_path, "scheduler={kind: asha, first_rung: 0.05}"), STEPS)
+    check(load(tmp_path, "scheduler={kind: asha, first_rung: 0.05}"))
     found = refusal(load(tmp_path, "scheduler={kind: asha, first_rung: 0.04}"))
     assert "after 8 of 200 steps, but the objectives are measured every 10 steps" in found
     assert "Set evaluation.every_steps to 8 or less (overrides), or scheduler.first_rung to at least 0.05." in found
-    check_sweep(load(tmp_path, "scheduler={kind: asha, first_rung: 0.04}", metric="loss"), STEPS)
+    check(load(tmp_path, "scheduler={kind: asha, first_rung: 0.04}", metric="loss"))
     assert "less than one" in refusal(load(tmp_path, "scheduler={kind: asha, first_rung: 0.001}", metric="loss"))
 
 
-def test_rungs_are_not_checked_where_nobody_knows_how_long_trials_are(tmp_path: Path) -> None:
-    check_sweep(load(tmp_path, "scheduler={kind: asha, first_rung: 0.001}"))
+@pytest.mark.parametrize("steps", [1, 7, 160, 298_829])
+@pytest.mark.parametrize(
+    "scheduler", ["{kind: none}", "{kind: asha, first_rung: 0.3}", "{kind: pbt, exchange_every: 0.07}"]
+)
+def test_figures_of_every_step_are_reported_now_and_then_and_where_trials_compare(
+    tmp_path: Path, steps: int, scheduler: str
+) -> None:
+    sweep = load(tmp_path, f"scheduler={scheduler}", metric="loss")
+    every = report_steps(sweep, steps)
+    assert every >= 1
+    assert steps / every <= 2 * REPORTS
+    if sweep.sweep.scheduler.kind != "none":
+        first = compared_at(sweep, sweep.recipe({}).recipe, steps)
+        assert -(-first // every) * every - first <= steps / 100
 
 
 def test_what_pbt_takes_over_has_to_be_saved_where_it_is_compared(tmp_path: Path) -> None:
-    check_sweep(load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.1}"), STEPS)
+    check(load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.1}"))
     found = refusal(load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.15}"))
     assert f"{tmp_path}/mine.yaml:7: checkpoint.every_steps: pbt exchanges checkpoints every 30 steps" in found
     assert "Set it to 15 or 30 (overrides)." in found
@@ -116,7 +132,7 @@ def test_a_configuration_that_is_no_recipe_is_found_before_it_is_run(tmp_path: P
     assert "alpha.yaml:5: space: matching.enabled false, masking.enabled false, contrastive.enabled false" in found
     assert "no objective is left" in found
     ruled_out = 'constraints=["matching.enabled or masking.enabled or contrastive.enabled"]'
-    check_sweep(load(tmp_path, "overrides.matching={hard_negatives: false}", ruled_out, space=space), STEPS)
+    check(load(tmp_path, "overrides.matching={hard_negatives: false}", ruled_out, space=space))
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "tpe"])

@@ -79,8 +79,10 @@ def plan_sweep(
     from orchestrator.sweep.estimating import estimate_sweep
 
     notes, recipe = check_sweep(sweep), sweep.recipe({})
+    if (known := recipe.recipe.length.steps) is not None:
+        notes += check_reports(sweep, known)
     preflight, judgement = judged_preflight(recipe, cluster or this_machine(), options or PreflightOptions())
-    if judgement.steps is not None:
+    if known is None and judgement.steps is not None:
         notes += check_reports(sweep, judgement.steps)
     estimate = estimate_sweep(sweep, judgement, preflight.observations.decode_cpu_s, room)
     found = [finding for finding in preflight.findings if finding.level != "pass"]

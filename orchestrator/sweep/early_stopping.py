@@ -79,7 +79,8 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 def _hyperband(units: int, reduction: int, trials: int) -> float:
     """HyperBand (Li et al. 2018) as Ray Tune does it, which counts in units of the first rung.
 
-    Trials fill brackets in turn, and those of a bracket are under way together.
+    Trials fill brackets in turn. A bracket is halved when all of its trials have come as far as that; those that are
+    ahead are paused until then.
     """
     total, left = 0.0, trials
     while left > 0:

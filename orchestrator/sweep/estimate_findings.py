@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.sweep.early_stopping import bracket_sizes, units_of
 from orchestrator.sweep.estimating import Amount, SweepEstimate
 
 FORMS = {"hours": "{:,.2f} h", "gpu_hours": "{:,.1f} GPU-hours", "usd": "${:,.2f}"}
@@ -20,7 +19,6 @@ def estimate_findings(sweep: ResolvedSweep, estimate: SweepEstimate) -> Iterator
         estimate: of it.
     """
     yield _room(estimate)
-    yield from _brackets(sweep, estimate)
     for key, limit in sweep.sweep.budget:
         if limit is not None:
             yield _budget(key, limit, estimate)
@@ -33,16 +31,6 @@ def _room(estimate: SweepEstimate) -> Finding:
         fix = "Lower scale.workers, scale.cpus_per_worker or stream.reader_cpus (overrides), or name larger machines."
         return failed("room", f"a trial needs {each}, and there are not so many {estimate.bound}", fix)
     return passed("room", f"a trial needs {each}; {side} of {estimate.trials} run side by side ({estimate.bound})")
-
-
-def _brackets(sweep: ResolvedSweep, estimate: SweepEstimate) -> Iterator[Finding]:
-    options = sweep.sweep.scheduler
-    if options.kind != "hyperband":
-        return
-    largest = min(estimate.trials, max(bracket_sizes(units_of(options), options.reduction).values()))
-    if 0 < estimate.side_by_side < largest:
-        said = f"hyperband compares up to {largest} trials at once, and {estimate.side_by_side} run side by side"
-        yield warned("scheduler", f"{said}: it may stop fewer than estimated", "Prefer scheduler.kind asha.")
 
 
 def _budget(key: str, limit: float, estimate: SweepEstimate) -> Finding:

@@ -133,11 +133,6 @@ def test_a_trial_without_room_is_refused(tmp_path: Path) -> None:
     assert "a trial needs 12 CPUs and 4 GPUs, and there are not so many GPUs" in found[0].found
 
 
-def test_hyperband_is_told_that_its_brackets_are_not_whole(tmp_path: Path) -> None:
-    _, found = estimated(tmp_path, "scheduler={kind: hyperband, first_rung: 0.1}")
-    assert "compares up to 9 trials at once, and 4 run side by side" in found[1].found
-
-
 @pytest.mark.parametrize(
     ("trials", "concurrency", "cpus", "gpus", "expected"),
     [

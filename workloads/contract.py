@@ -311,6 +311,21 @@ class Transform(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MetricNames:
+    """The names of the figures that a run reports.
+
+    Args:
+        steps: that `micro_step` reports in every step.
+        some_steps: that it reports in a part of the run only.
+        evaluation: that `evaluate` reports while training, without re-ranking.
+    """
+
+    steps: tuple[str, ...]
+    some_steps: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class WorkloadEntry(Protocol):
     """What the entry-point group `fuseray.workloads` finds. Importing it must not import torch."""
@@ -327,6 +342,10 @@ class WorkloadEntry(Protocol):
 
     def check(self, config: Any, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
+        ...
+
+    def metric_names(self, config: Any) -> MetricNames:
+        """Return what a run of a recipe will report, known before anything is built."""
         ...
 
     def transform(self, config: Any) -> Transform:

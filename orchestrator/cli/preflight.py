@@ -88,6 +88,13 @@ def run_preflight(resolved: ResolvedRecipe, cluster: Cluster, options: Preflight
     Raises:
         SpecError: the price table is wrong.
     """
+    return judged_preflight(resolved, cluster, options)[0]
+
+
+def judged_preflight(
+    resolved: ResolvedRecipe, cluster: Cluster, options: PreflightOptions
+) -> tuple[Preflight, Judgement]:
+    """Return what `run_preflight` does, and by itself what follows for the cluster."""
     from orchestrator.cli.observing import observe
     from orchestrator.cluster.preflight.judging import Assumptions, judge
     from orchestrator.train.footprint.preparing import cpus_here
@@ -96,7 +103,7 @@ def run_preflight(resolved: ResolvedRecipe, cluster: Cluster, options: Preflight
     findings, seen = observe(resolved, cluster.kind == "local", options)
     judgement = judge(resolved, cluster, prices, seen, Assumptions(options.mfu, options.samples_per_s, cpus_here()))
     about = {"cluster": f"{cluster.name} ({cluster.file.name})", "prices": f"{prices.as_of:%-d %B %Y}"}
-    return Preflight((*judgement.findings, *findings), seen, judgement, _about(resolved) | about)
+    return Preflight((*judgement.findings, *findings), seen, judgement, _about(resolved) | about), judgement
 
 
 def run_here(resolved: ResolvedRecipe, options: PreflightOptions) -> Preflight:

@@ -25,18 +25,20 @@ UNKNOWN = "unknown"
 
 def show_tables(preflight: Preflight) -> None:
     """Print a plan for people."""
-    _print(_facts(preflight))
+    print_table(_facts(preflight))
     if preflight.judgement is not None:
-        _print(_machines(preflight.judgement))
-        _print(_costs(preflight.judgement))
+        print_table(_machines(preflight.judgement))
+        print_table(_costs(preflight.judgement))
     show_findings(preflight.findings, WIDTH)
     click.echo(_verdict(preflight.findings))
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print a table with a blank line after it; its width is the terminal's, or `WIDTH` elsewhere."""
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(table, end="\n\n")
+        console.print(table)
+        console.print()
         return
     with StringIO() as text:
         Console(highlight=False, width=WIDTH, file=text).print(table)
@@ -57,7 +59,7 @@ def _facts(preflight: Preflight) -> Table:
 def _estimates(judgement: Judgement) -> dict[str, str]:
     steps, samples, speed = judgement.steps, judgement.samples, judgement.speed
     length = UNKNOWN if steps is None or samples is None else f"{steps:,} steps, {samples:,} samples"
-    pace = UNKNOWN if speed is None else f"{_rate(speed.samples_per_s)} samples/s a worker; {speed.source}"
+    pace = UNKNOWN if speed is None else f"{rate_text(speed.samples_per_s)} samples/s a worker; {speed.source}"
     return {"length": length, "speed": pace}
 
 
@@ -88,14 +90,15 @@ def _costs(judgement: Judgement) -> Table:
     for name in ("workers", "samples/s", "hours", "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
     for one in judgement.scenarios:
-        rate = UNKNOWN if one.samples_per_s is None else _rate(one.samples_per_s)
+        rate = UNKNOWN if one.samples_per_s is None else rate_text(one.samples_per_s)
         hours = UNKNOWN if one.hours is None else f"{one.hours:,.1f}"
         dollars = [UNKNOWN if usd is None else f"${usd:,.0f}" for usd in one.usd.values()]
         table.add_row(str(one.workers), rate, hours, *dollars)
     return table
 
 
-def _rate(per_s: float) -> str:
+def rate_text(per_s: float) -> str:
+    """Return a rate for people."""
     return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 

@@ -73,8 +73,12 @@ class Document:
                 raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
         return [cls(origin, _plain(tree), _places_of(tree, origin)) for tree in trees]
 
-    def override(self, assignment: str) -> None:
+    def override(self, assignment: str, dotted_in: Sequence[str] = ()) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
+
+        Args:
+            assignment: the key and the value.
+            dotted_in: sections whose own keys are dotted; what follows their name is one key.
 
         Raises:
             SpecError: the assignment has no `=`, or its path runs through something that is not a mapping.
@@ -84,8 +88,10 @@ class Document:
             raise SpecError(
                 f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
             )
+        section, _, rest = dotted.partition(".")
         try:
-            self.set(dotted, YAML(typ="safe").load(text))
+            keys = [section, rest] if section in dotted_in and rest else dotted.split(".")
+            self._set(keys, YAML(typ="safe").load(text), COMMAND_LINE)
         except SpecError as error:
             raise SpecError(f"override {assignment!r}: {error}") from error
 
@@ -100,7 +106,10 @@ class Document:
         Raises:
             SpecError: the path runs through something that is not a mapping.
         """
-        *parents, last = dotted.split(".")
+        self._set(dotted.split("."), value, place)
+
+    def _set(self, keys: Sequence[str], value: Any, place: str) -> None:
+        *parents, last = keys
         node: dict[str, Any] = self._values
         for depth, parent in enumerate(parents, start=1):
             if node.get(parent) is None:

@@ -24,6 +24,12 @@ NOTHING: Assignment = {}
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.999)
 """Where the ranges that a condition asks for are tried."""
 
+MEASURES = ("length", "batch", "evaluation")
+"""Sections that decide how many samples a trial sees and by what it is measured."""
+
+DOTTED = ("space", "overrides")
+"""Sections of a sweep whose keys are dotted."""
+
 KEPT = ("name", "storage", "tracking", "seed")
 """Keys that a sweep sets itself."""
 
@@ -38,6 +44,7 @@ class ResolvedSweep:
         constraints: what every configuration has to meet.
         base: the recipe's document with the sweep's overrides.
         filled: all values of that recipe, defaults too; conditions are about these.
+        written: the sweep's own file, which knows where its values stand.
     """
 
     sweep: Sweep
@@ -45,6 +52,11 @@ class ResolvedSweep:
     constraints: tuple[Condition, ...]
     base: Document
     filled: Document
+    written: Document
+
+    def place(self, *key_path: str | int) -> str:
+        """Return where a value of the sweep stands, as file and line."""
+        return self.written.place(key_path)
 
     def active(self, drawn: Assignment) -> dict[str, Any]:
         """Return those of the drawn values whose conditions hold, in the order of the parameters."""
@@ -79,7 +91,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
 
     Args:
         path: the sweep's file.
-        overrides: `key.path=value` over the sweep's own keys.
+        overrides: `key.path=value` over the sweep's own keys, such as `search.trials=9` or `overrides.length.steps=12`.
 
     Raises:
         SpecError: a file is unreadable.
@@ -87,14 +99,14 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
     """
     document = Document.read(path)
     for assignment in overrides:
-        document.override(assignment)
+        document.override(assignment, DOTTED)
     values = {"name": path.stem} | document.plain()
     sweep = validate(Sweep, values, document)
     if isinstance(sweep, list):
         raise RecipeError(sweep)
     base = _base(path.parent / sweep.recipe, sweep, document)
     filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.plain()).values(), {})
-    resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled)
+    resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled, document)
     _check_values(resolved, document)
     return resolved
 
@@ -127,8 +139,7 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
     findings, parameters, constraints = [], [], []
     for key, written in sweep.space.items():
         try:
-            if key.split(".")[0] in KEPT:
-                raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+            _check_key(key, sweep.scheduler.kind)
             parameters.append(parse_parameter(key, written))
         except (SpaceError, ConditionError) as error:
             findings.append(Finding(document.place(("space", key)), f"space.{key}: {error}"))
@@ -140,6 +151,17 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
     if findings:
         raise RecipeError(findings)
     return _in_order(parameters, document), tuple(constraints)
+
+
+def _check_key(key: str, scheduler: str) -> None:
+    section = key.split(".", maxsplit=1)[0]
+    if section in KEPT:
+        raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+    if section in MEASURES and scheduler != "none":
+        raise SpaceError(
+            f"{scheduler} compares trials while they run, and trials that differ in {', '.join(MEASURES)} are not "
+            "comparable then; set scheduler.kind to none, or let the key be the same for all (overrides)"
+        )
 
 
 def _in_order(parameters: Sequence[Parameter], document: Document) -> tuple[Parameter, ...]:

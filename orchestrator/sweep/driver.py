@@ -19,7 +19,7 @@ from orchestrator.sweep.books import SweepBooks
 from orchestrator.sweep.budget import GpuHours, used_up
 from orchestrator.sweep.ending import Ending
 from orchestrator.sweep.folder import TrialRecord
-from orchestrator.sweep.machines import machines_of, side_by_side, this_machine
+from orchestrator.sweep.machines import cluster_room, room_here, trials_at_a_time
 from orchestrator.sweep.plan import SweepPlan
 from orchestrator.sweep.schedulers import first_rung
 from orchestrator.sweep.tidying import tidy
@@ -131,15 +131,15 @@ class _Sweeping:
         """Have Ray available; yield how many trials run at a time."""
         recipe, sweep = self.plan.base.recipe, self.plan.sweep.sweep
         scale, local = recipe.scale, recipe.scale.address == "local"
-        at_a_time = side_by_side(sweep.concurrency, self.plan.trials, recipe, this_machine()) if local else 1
+        at_a_time = trials_at_a_time(self.plan.trials, sweep.concurrency, recipe, room_here()) if local else 1
         log = log_folder_of(self.plan.folder.root, sweep.name) / "ray.log"
         with (
             ray_session(_for_trials(scale, at_a_time), os.cpu_count() or 1, log, recipe.recovery),
             stop_on(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
         ):
             if not local:
-                nodes = machines_of(recipe, self.prices)
-                at_a_time = side_by_side(sweep.concurrency, self.plan.trials, recipe, nodes)
+                room = cluster_room(recipe, self.prices)
+                at_a_time = trials_at_a_time(self.plan.trials, sweep.concurrency, recipe, room)
             yield at_a_time
 
     def _meter(self) -> CostMeter:

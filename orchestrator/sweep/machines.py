@@ -1,4 +1,4 @@
-"""How many trials the machines have room for."""
+"""The machines that trials share, and how many of them run side by side there."""
 
 from __future__ import annotations
 
@@ -9,66 +9,54 @@ from orchestrator.spec.errors import SpecError
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.recipe import Recipe
 from orchestrator.stream.placement import Node
+from orchestrator.sweep.room import Room, TrialNeeds, side_by_side
 from orchestrator.train.driving import groups_of
 from orchestrator.train.growth import largest
 from orchestrator.train.machines import present_nodes
 
 
-def machines_of(recipe: Recipe, prices: PriceTable | None) -> Sequence[Node]:
-    """Return the machines that a sweep can have: those of a cluster that grows when all are there.
+def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:
+    """Return what there is on the cluster that was joined: on one that grows, with all machines that may come.
 
     Args:
-        recipe: of any trial; Ray is connected.
+        recipe: of any trial.
         prices: what is known of types of machines.
     """
     groups = groups_of(recipe)
     grown = None if groups is None else largest(groups, prices.machines if prices else {})
-    return present_nodes() if grown is None else grown
+    return _room(present_nodes() if grown is None else grown)
 
 
-def this_machine() -> Sequence[Node]:
-    """Return this machine alone."""
+def room_here() -> Room:
+    """Return what there is on this machine."""
     import torch
 
-    return [Node(os.cpu_count() or 1, torch.cuda.device_count())]
+    return Room(os.cpu_count() or 1, torch.cuda.device_count())
 
 
-def room(recipe: Recipe, nodes: Sequence[Node]) -> int:
-    """Return how many trials fit side by side, each with its fewest workers and its CPUs for reading.
-
-    Raises:
-        SpecError: not even one does.
-    """
-    scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    needed = scale.fewest_workers * scale.cpus_per_worker + recipe.stream.reader_cpus
-    fitting = int(cpus / needed + 1e-9)
-    if scale.use_gpu:
-        fitting = min(fitting, int(gpus // scale.fewest_workers))
-    if fitting < 1:
-        wanted = f" and {scale.fewest_workers} GPUs" if scale.use_gpu else ""
-        raise SpecError(
-            f"scale: a trial needs {needed:g} CPUs{wanted}; there are {cpus:g} CPUs and {gpus:g} GPUs. Lower "
-            "scale.workers or scale.cpus_per_worker by the sweep's overrides, or name a larger cluster."
-        )
-    return fitting
-
-
-def side_by_side(concurrency: int | None, trials: int, recipe: Recipe, nodes: Sequence[Node]) -> int:
+def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room: Room) -> int:
     """Return how many trials run at a time.
 
     Args:
-        concurrency: as the user wants it; None for as many as there is room for.
         trials: of the whole sweep.
+        concurrency: the most that the user wants; None for any number.
         recipe: of any trial.
-        nodes: the machines.
+        room: what there is for all.
 
     Raises:
-        SpecError: there is no room for one, or not for as many as the user wants.
+        SpecError: there is no room for one.
     """
-    fitting = room(recipe, nodes)
-    if concurrency is not None and concurrency > fitting:
+    needs = TrialNeeds.of(recipe)
+    found, bound = side_by_side(trials, concurrency, needs, room)
+    if found == 0:
+        wanted = f" and {needs.gpus} GPUs" if needs.gpus else ""
         raise SpecError(
-            f"concurrency: {concurrency} trials side by side are wanted, and the machines have room for {fitting}, "
-            "by scale.workers, scale.cpus_per_worker and stream.reader_cpus. Lower it, or leave it out."
+            f"scale: a trial needs {needs.cpus:g} CPUs{wanted}; there are {room.cpus:g} CPUs and {room.gpus:g} GPUs, "
+            f"too few {bound}. Lower scale.workers or scale.cpus_per_worker by the sweep's overrides, or name a larger "
+            "cluster."
         )
-    return min(concurrency or fitting, trials)
+    return found
+
+
+def _room(nodes: Sequence[Node]) -> Room:
+    return Room(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))

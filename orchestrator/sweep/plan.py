@@ -9,8 +9,10 @@ from typing import Any
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
+from orchestrator.sweep.checking import check_reports
+from orchestrator.sweep.checking_reports import report_steps
 from orchestrator.sweep.folder import SweepError, SweepFolder
-from orchestrator.sweep.search import configurations
+from orchestrator.sweep.proposals import configurations
 from orchestrator.track.cost_files import read_starts
 from orchestrator.track.metric_log import now_ms
 from orchestrator.track.tracker import flatten
@@ -21,9 +23,6 @@ FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
 
 ALIVE_S = 20.0
 """A driver writes down more often than this that it is there."""
-
-REPORTS = 20
-"""Reports of a trial whose objectives every step has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class SweepPlan:
     @property
     def report_steps(self) -> int:
         """Steps from report to report, of figures that every step has."""
-        return max(1, self.base.steps // REPORTS)
+        return report_steps(self.sweep, self.base.steps)
 
 
 def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
@@ -58,8 +57,10 @@ def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
         SpecError: a trial asks for more than the machine has, or starts from an unfit checkpoint.
+        RecipeError: trials would not report often enough for the scheduler.
     """
     base = make_plan(sweep.recipe({}))
+    check_reports(sweep, base.steps)
     recipe = base.recipe
     folder = SweepFolder(locate(f"{recipe.storage.uri}/{sweep.sweep.name}", recipe.storage.endpoint))
     return SweepPlan(sweep, base, folder)

@@ -61,6 +61,19 @@ def grid(sweep: ResolvedSweep) -> tuple[Assignment, ...]:
     return tuple(found.values())
 
 
+def configurations(sweep: ResolvedSweep) -> int:
+    """Return how many configurations a sweep tries.
+
+    Raises:
+        SpecError: its grid is empty.
+    """
+    search = sweep.sweep.search
+    if search.method != "grid":
+        return search.trials or 0
+    there = len(grid(sweep))
+    return there if search.trials is None else min(search.trials, there)
+
+
 def drawn(sweep: ResolvedSweep, number: int) -> Assignment:
     """Return the configuration of a number, each value drawn on its own.
 

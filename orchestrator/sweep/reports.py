@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.storage.run_folder import RunFolder
+from orchestrator.sweep.checking_objectives import EVALUATED
 from orchestrator.sweep.folder import Status
 from orchestrator.track.metric_log import read_metric_log
-
-EVALUATED = "held_out/"
-"""How the names of figures begin that only evaluated steps have."""
 
 
 @dataclass(frozen=True, slots=True)

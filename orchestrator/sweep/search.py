@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import TrialRecord, trial_name
 from orchestrator.sweep.lineage import Lineage
-from orchestrator.sweep.proposals import Told, drawn, estimated, grid
+from orchestrator.sweep.proposals import Told, configurations, drawn, estimated, grid
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trials import Trials
 
@@ -101,16 +101,3 @@ def told(records: Sequence[TrialRecord]) -> list[Told]:
         values = tuple(fmean(one) for one in zip(*(record.points[-1].values for record in ended), strict=True))
         found.append(Told(number, replicas[0].assignment, values, min(stopped, default=None)))
     return found
-
-
-def configurations(sweep: ResolvedSweep) -> int:
-    """Return how many configurations a sweep tries.
-
-    Raises:
-        SpecError: its grid is empty.
-    """
-    search = sweep.sweep.search
-    if search.method != "grid":
-        return search.trials or 0
-    there = len(grid(sweep))
-    return there if search.trials is None else min(search.trials, there)

@@ -8,7 +8,11 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
+from orchestrator.spec.document import Document
+from orchestrator.spec.errors import RecipeError
+from orchestrator.spec.sweep import Sweep
 from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.spec.validation import validate
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RECIPE_FILE
 from orchestrator.sweep.folder import SweepFolder
@@ -41,6 +45,20 @@ def plain_yaml(values: object) -> str:
     """Return plain values as YAML."""
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
+
+
+def stored_section(folder: SweepFolder) -> Sweep:
+    """Return the sections of the sweep that a folder holds; its recipe is not looked at.
+
+    Raises:
+        SpecError: they cannot be read.
+        RecipeError: this version of Fuseray refuses them.
+    """
+    document = Document.parse(folder.spec.read().decode(), folder.spec.uri)
+    section = validate(Sweep, document.plain(), document)
+    if isinstance(section, list):
+        raise RecipeError(section)
+    return section
 
 
 def _write(place: Location, values: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 
@@ -114,6 +114,16 @@ class Spent:
         unpriced = self.unpriced_node_hours
         without = f", {unpriced:.2f} of them without a known price" if unpriced else ""
         return f"{self.usd:.2f} USD for {self.node_hours:.2f} node-hours{without}"
+
+
+def added(parts: Iterable[Spent]) -> Spent:
+    """Return what several runs have used together; their seconds add up, too."""
+    seconds, nodes = 0.0, defaultdict[Kind, float](float)
+    for part in parts:
+        seconds += part.seconds
+        for kind, used in part.node_seconds.items():
+            nodes[kind] += used
+    return Spent(seconds, dict(nodes))
 
 
 def cost_tags(spent: Spent) -> dict[str, str]:

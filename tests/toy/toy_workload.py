@@ -18,6 +18,7 @@ from workloads.contract import (
     EvaluationOptions,
     Features,
     KeyedRandom,
+    MetricNames,
     MicroResult,
     ParameterGroup,
     Problem,
@@ -115,6 +116,9 @@ class ToyEntry:
     def check(self, config: ToyConfig, batch: BatchShape) -> Iterator[Problem]:
         if config.width > 64:
             yield Problem("width", "must be at most 64.")
+
+    def metric_names(self, config: ToyConfig) -> MetricNames:
+        return MetricNames(("loss",), evaluation=("samples",))
 
     def transform(self, config: ToyConfig) -> ToyTransform:
         return ToyTransform()

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from workloads.contract import Evaluation, EvaluationOptions, Sample
 from workloads.downstream.encoding import EncodedImages, ModelUnderTest, read
+from workloads.downstream.figure_names import RECALL_AT
 from workloads.downstream.matching import candidate_pairs, match_matrix
 from workloads.downstream.model import RetrievalModel
 from workloads.downstream.ranking import chance_recall, mean_rank, median_rank, ranks, recall
 from workloads.downstream.scores import Scores
 from workloads.downstream.showcase import gallery, heat_maps
 from workloads.transforms.pairs import EvaluationTransform
-
-RECALL_AT = (1, 5, 10)
 
 
 def evaluate_retrieval(

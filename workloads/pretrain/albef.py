@@ -27,8 +27,9 @@ from workloads.objectives.draws import Draws, KeyedDraws
 from workloads.pretrain.albef_compute import apply_compute
 from workloads.pretrain.albef_config import AlbefConfig
 from workloads.pretrain.albef_inference import AlbefInference
+from workloads.pretrain.albef_metrics import step_metric_names
 from workloads.pretrain.albef_model import AlbefModel
-from workloads.pretrain.albef_step import MicroStep, metric_names
+from workloads.pretrain.albef_step import MicroStep
 
 
 class AlbefWorkload:
@@ -113,7 +114,7 @@ class AlbefWorkload:
         """Return zero metrics and momentum features without rows."""
         zero, features = self.model.queue.image_queue.new_zeros(()), self.model.queue.image_queue.T[:0]
         shared = {"image_features": features, "text_features": features} if self.config.contrastive.enabled else {}
-        return MicroResult(dict.fromkeys(metric_names(self.config, clock.progress), zero), shared)
+        return MicroResult(dict.fromkeys(step_metric_names(self.config, clock.progress), zero), shared)
 
     def end_step(self, clock: Clock, shared: Mapping[str, Tensor]) -> None:
         """Put the step's momentum features into the queue, in order."""

@@ -26,11 +26,6 @@ from workloads.pretrain.albef_model import Encoded, Student
 from workloads.pretrain.albef_perturbed import PerturbedFusion
 
 
-def adversarial_is_active(config: AdversarialConfig, progress: float) -> bool:
-    """Return whether adversarial steps run at this share of the training."""
-    return config.steps > 0 and config.active[0] <= progress < config.active[1]
-
-
 def train_adversarially(
     task: FusionTask,
     image_B3HW: Tensor,

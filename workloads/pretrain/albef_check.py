@@ -9,7 +9,7 @@ from pathlib import Path
 from workloads.contract import BatchShape, Problem, WorkloadError
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.pretrain.albef_config import AdversarialConfig, AlbefConfig, ModelConfig
-from workloads.transforms.text import load_tokenizer
+from workloads.transforms.text import cached_tokenizer, load_tokenizer
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
@@ -39,7 +39,7 @@ def _tokens(config: AlbefConfig) -> Iterator[Problem]:
     if find_spec("tokenizers") is None:
         return  # a machine that trains nothing itself; the one that does checks it
     try:
-        tokenizer = load_tokenizer(config.text)
+        tokenizer = (cached_tokenizer if config.text.tokenizer == "minilm" else load_tokenizer)(config.text)
     except WorkloadError as error:
         yield Problem("text.tokenizer", str(error))
         return

@@ -194,6 +194,10 @@ class AdversarialConfig(Section):
             raise ValueError("must be two shares of the run in [0, 1], smaller first")
         return value
 
+    def is_active(self, progress: float) -> bool:
+        """Return whether adversarial steps run at this share of the training."""
+        return self.steps > 0 and self.active[0] <= progress < self.active[1]
+
 
 class ComputeConfig(Section):
     """How the mathematics is carried out; random numbers of dropout and perturbations aside, not what it gives."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from workloads.contract import BatchShape, Problem, Transform, Workload
+from workloads.contract import BatchShape, MetricNames, Problem, Transform, Workload
 from workloads.pretrain.albef_check import problems
 from workloads.pretrain.albef_config import AlbefConfig
+from workloads.pretrain.albef_metrics import metric_names
 
 
 class AlbefEntry:
@@ -28,6 +29,10 @@ class AlbefEntry:
     def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         return problems(config, batch)
+
+    def metric_names(self, config: AlbefConfig) -> MetricNames:
+        """Return what a run of a recipe reports."""
+        return metric_names(config)
 
     def transform(self, config: AlbefConfig) -> Transform:
         """Return the training transform: image and caption to pixels and token ids."""

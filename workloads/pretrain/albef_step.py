@@ -12,10 +12,11 @@ from workloads.nn.bert import Meetings
 from workloads.objectives.distillation import ramped_alpha
 from workloads.objectives.draws import Draws
 from workloads.objectives.matching import matching_pairs
-from workloads.pretrain.albef_adversarial import adversarial_is_active, train_adversarially
+from workloads.pretrain.albef_adversarial import train_adversarially
 from workloads.pretrain.albef_config import AlbefConfig
 from workloads.pretrain.albef_contrast import Contrast, contrast, no_contrast
 from workloads.pretrain.albef_fusion import FusionTask
+from workloads.pretrain.albef_metrics import step_metric_names
 from workloads.pretrain.albef_model import AlbefModel, Encoded
 from workloads.pretrain.albef_teacher import MomentumFeatures, TeacherOutputs, ask_teacher
 from workloads.pretrain.albef_texts import read_texts
@@ -81,7 +82,7 @@ class MicroStep:
             "temperature": task.student.temp,
         }
         options = self.config.adversarial
-        if adversarial_is_active(options, self.clock.progress):
+        if options.is_active(self.clock.progress):
             fusion, adversarial = train_adversarially(
                 task, image_B3HW, encoded, clean, options, self.clock.draw, backward
             )
@@ -89,22 +90,9 @@ class MicroStep:
             metrics |= {"loss_adversarial": adversarial.task, "adversarial_divergence": adversarial.divergence}
         if loss.requires_grad:
             backward(loss, final=True)
-        return {name: metrics[name].detach().clone() for name in metric_names(self.config, self.clock.progress)}
+        return {name: metrics[name].detach().clone() for name in step_metric_names(self.config, self.clock.progress)}
 
     def _shared(self, features: MomentumFeatures | None) -> Mapping[str, Tensor]:
         if features is None or not self.config.contrastive.enabled:
             return {}
         return {"image_features": features.image_BE, "text_features": features.text_BE}
-
-
-def metric_names(config: AlbefConfig, progress: float) -> tuple[str, ...]:
-    """Return the names of the metrics that every micro-batch reports at this share of the training."""
-    trained = {
-        ("loss",): True,
-        ("loss_itc",): config.contrastive.enabled,
-        ("loss_itm", "itm_skipped"): config.matching.enabled,
-        ("loss_mlm",): config.masking.enabled,
-        ("alpha", "temperature"): True,
-        ("loss_adversarial", "adversarial_divergence"): adversarial_is_active(config.adversarial, progress),
-    }
-    return tuple(name for names, reported in trained.items() if reported for name in names)

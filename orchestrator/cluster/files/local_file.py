@@ -46,19 +46,20 @@ def read_local(document: Document, file: Path) -> Cluster:
     if isinstance(checked, list):
         raise RecipeError(checked)
     gpus = gpus_of_this_machine() if checked.gpus is None else checked.gpus
-    head = NodeGroup(
-        name="this-machine",
-        machine=None,
-        market="owned",
-        fewest=1,
-        most=1,
-        cpus=checked.cpus,
-        gpus=gpus,
-        head=True,
-    )
+    head = _head(checked.cpus, gpus)
     return Cluster(
         kind="local", name=checked.cluster_name, file=file, groups=(head,), settings=checked.model_dump(mode="json")
     )
+
+
+def this_machine() -> Cluster:
+    """Return all of this machine as a cluster of one, for which there is no file."""
+    head = _head(None, gpus_of_this_machine())
+    return Cluster(kind="local", name=THIS_MACHINE, file=Path(THIS_MACHINE), groups=(head,), settings={})
+
+
+def _head(cpus: int | None, gpus: int) -> NodeGroup:
+    return NodeGroup(name=THIS_MACHINE, machine=None, market="owned", fewest=1, most=1, cpus=cpus, gpus=gpus, head=True)
 
 
 def gpus_of_this_machine(devices: Path = NVIDIA_DEVICES) -> int:

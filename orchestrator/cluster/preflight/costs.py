@@ -60,7 +60,7 @@ def scenario(
         samples: that are left to train on.
     """
     wanted = speed.of(recipe, workers) if speed else None
-    fleet = fleet_for(kinds, workers, recipe, _reading_cpus(recipe, wanted, decode_cpu_s))
+    fleet = fleet_for(kinds, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
     cpus = decoding_cpus(recipe, fleet)
     pace = wanted
     if wanted is not None and decode_cpu_s:
@@ -73,19 +73,26 @@ def scenario(
         wanted_per_s=wanted,
         decoding_cpus=cpus,
         hours=hours,
-        usd={pricing: _usd(fleet, pricing, hours) for pricing in PRICINGS},
+        usd={pricing: usd_of(fleet, pricing, hours) for pricing in PRICINGS},
     )
 
 
-def _reading_cpus(recipe: Recipe, wanted: float | None, decode_cpu_s: float | None) -> float:
-    """Return the CPUs to keep for reading: what the recipe asks for, and more where decoding needs it."""
+def reading_cpus(recipe: Recipe, wanted: float | None, decode_cpu_s: float | None) -> float:
+    """Return the CPUs to keep for reading: what the recipe asks for, and more where decoding needs it.
+
+    Args:
+        recipe: the recipe.
+        wanted: samples per second that its workers train on.
+        decode_cpu_s: CPU seconds of a sample.
+    """
     asked = recipe.stream.reader_cpus
     if wanted is None or decode_cpu_s is None or recipe.stream.decode_on == "workers":
         return asked
     return max(asked, MARGIN * wanted * decode_cpu_s)
 
 
-def _usd(fleet: Fleet, pricing: Pricing, hours: float | None) -> float | None:
+def usd_of(fleet: Fleet, pricing: Pricing, hours: float | None) -> float | None:
+    """Return what machines cost for some hours; None when the hours or a price are unknown."""
     per_hour = fleet.usd_per_hour(lambda kind: _price(kind, pricing))
     return None if hours is None or per_hour is None else hours * per_hour
 

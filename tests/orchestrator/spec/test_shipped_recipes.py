@@ -9,7 +9,7 @@ from orchestrator.spec.errors import RecipeError
 from orchestrator.spec.loading import load_recipe
 
 FOLDER = Path("workloads/recipes")
-RECIPES = sorted(FOLDER.rglob("*.yaml"))
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "sweeps")
 ABLATION = ["mlm-itm", "itc", "hard-negatives", "itc-mod"]
 """The rows of ALBEF's table 1 below the full model, each with one thing more than the one before."""
 
@@ -21,7 +21,9 @@ def test_it_resolves_with_data(recipe: Path) -> None:
     assert resolved.recipe.data.train == "shards"
 
 
-@pytest.mark.parametrize("recipe", sorted(FOLDER.rglob("albef-*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe", [path for path in RECIPES if path.stem.startswith("albef-")], ids=lambda path: path.stem
+)
 def test_an_official_run_asks_for_its_data(recipe: Path) -> None:
     with pytest.raises(RecipeError, match=r"data: this key is required; set data\.train\."):
         load_recipe(recipe)

@@ -113,6 +113,24 @@ def test_what_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, line:
     assert message in str(caught.value)
 
 
+def test_an_override_of_a_recipe_key_leaves_its_section_as_it_is(tmp_path: Path) -> None:
+    text = "space: {distillation.alpha: [0, 1]}\noverrides: {data.held_out: held}"
+    sweep = load(tmp_path, text, "overrides.data.train=others", "space.distillation.alpha=[0.5, 0.6, 0.7]")
+    assert (sweep.recipe({}).recipe.data.train, sweep.recipe({}).recipe.data.held_out) == ("others", "held")
+    assert sweep.parameters[0].domain == Choice((0.5, 0.6, 0.7))
+    with pytest.raises(RecipeError, match=r"command line: space\.distillation\.alpha: 3 is no range"):
+        load(tmp_path, text, "space.distillation.alpha=3")
+
+
+@pytest.mark.parametrize("key", ["batch.micro_batches", "length", "evaluation.samples"])
+def test_trials_that_a_scheduler_compares_are_measured_alike(tmp_path: Path, key: str) -> None:
+    values = {"batch.micro_batches": "[2, 4]", "length": "[{steps: 10}, {steps: 20}]", "evaluation.samples": "[2, 3]"}
+    space = f"space:\n  {key}: {values[key]}\n"
+    assert load(tmp_path, space).sweep.space
+    with pytest.raises(RecipeError, match=rf"alpha\.yaml:5: space\.{key}: asha .* set scheduler\.kind to none"):
+        load(tmp_path, space + "scheduler: {kind: asha}")
+
+
 def test_methods_and_schedulers_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     space = "space: {distillation.alpha: [0, 1]}\n"
     with pytest.raises(RecipeError, match=r"needs search.trials"):

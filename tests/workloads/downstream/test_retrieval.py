@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from workloads.contract import EvaluationOptions, Sample, WorkloadError
+from workloads.downstream.figure_names import retrieval_names
 from workloads.downstream.retrieval import evaluate_retrieval
 from workloads.downstream.showcase import evenly_spaced, word_maps
 from workloads.nn.features import ImageFeatures, TextFeatures
@@ -89,6 +90,7 @@ def colour_samples() -> list[Sample]:
 
 def test_a_model_that_knows_finds_everything() -> None:
     metrics = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), EvaluationOptions()).metrics
+    assert set(metrics) == set(retrieval_names())
     for direction in ("text_to_image", "image_to_text"):
         assert [metrics[f"{direction}/recall@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
         assert metrics[f"{direction}/chance@1"] == pytest.approx(1 / 6)

@@ -11,7 +11,6 @@ from workloads.contract import Clock
 from workloads.objectives.matching import matching_pairs
 from workloads.objectives.perturbation import start_perturbation
 from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_adversarial import adversarial_is_active
 from workloads.pretrain.albef_config import AdversarialConfig, ComputeConfig
 from workloads.pretrain.albef_contrast import contrast
 from workloads.pretrain.albef_fusion import FusionLosses, FusionTask
@@ -148,4 +147,4 @@ def test_inactive_steps_change_nothing(small: Small, micro_batch: dict[str, Tens
 )
 def test_active_part_of_the_run(steps: int, progress: float, active: bool) -> None:
     config = AdversarialConfig(steps=steps, active=(0.5, 0.9))
-    assert adversarial_is_active(config, progress) is active
+    assert config.is_active(progress) is active

@@ -62,6 +62,16 @@ class Findings:
         return [one.mode for one in self.sweep.sweep.objectives]
 
     @property
+    def whole(self) -> tuple[Configuration, ...]:
+        """The configurations that were trained to the end with every replica."""
+        return tuple(one for one in self.configurations if one.outcome == "whole" and one.scores)
+
+    @property
+    def some_less_far(self) -> bool:
+        """Whether configurations have to be compared before the end of their training."""
+        return 0 < self.compared_at < self.file.samples
+
+    @property
     def is_running(self) -> bool:
         """Whether the sweep goes on."""
         return self.file.status == "RUNNING"

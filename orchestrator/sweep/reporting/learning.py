@@ -69,8 +69,8 @@ def _finite(points: Sequence[Point], objective: int) -> list[tuple[int, float]]:
 def _draw(axes: Axes, trial: TrialRecord, points: Sequence[tuple[int, float]], best: bool) -> None:
     look: dict[str, Any] = BEST if best else WHOLE if trial.status == "FINISHED" else EARLY
     samples, values = zip(*points, strict=True)
-    dashed = {} if trial.is_over else {"linestyle": (0, (5, 2))}
-    axes.plot(samples, values, linewidth=2.4 if best else 1.2, alpha=1 if best else 0.7, **look, **dashed)
+    style: Any = "-" if trial.is_over else (0, (5, 2))
+    axes.plot(samples, values, linewidth=2.4 if best else 1.2, alpha=1 if best else 0.7, linestyle=style, **look)
     if len(points) == 1 and trial.status != "STOPPED":
         axes.plot(samples, values, "o", markersize=4, **look)
     if trial.status == "STOPPED":

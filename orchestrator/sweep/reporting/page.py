@@ -125,15 +125,16 @@ def _best_values(findings: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _responses(findings: Findings) -> Iterator[Drawing]:
-    best = findings.best.first
+def _responses(findings: Findings) -> Iterator[tuple[str, list[Drawing]]]:
+    """Yield per objective its name and its curves."""
     for objective, metric in enumerate(findings.metrics):
-        for at, parameter in enumerate(findings.sweep.parameters):
-            number = best.number if best else None
-            prefix = f"response-{objective}-{at}"
-            found = response_drawing(parameter, findings.configurations, objective, metric, number, prefix)
-            if found:
-                yield found
+        found = [
+            response_drawing(parameter, findings, objective, f"response-{objective}-{at}")
+            for at, parameter in enumerate(findings.sweep.parameters)
+        ]
+        drawn = [one for one in found if one is not None]
+        if drawn:
+            yield metric, drawn
 
 
 def _maps(
@@ -173,10 +174,9 @@ def _learning(findings: Findings) -> Iterator[Drawing]:
 
 
 def _fronts(findings: Findings) -> Iterator[Drawing]:
-    whole = [one for one in findings.configurations if one.outcome == "whole" and one.scores]
-    if whole:
+    if findings.whole:
         for pair in combinations(range(len(findings.metrics)), 2):
-            yield front_drawing(whole, findings.best.front, pair, findings.metrics)
+            yield front_drawing(findings.whole, findings.best.front, pair, findings.metrics)
 
 
 def _legend(colours: Grades) -> list[Legend]:

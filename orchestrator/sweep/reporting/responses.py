@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from orchestrator.report.palette import LIGHT
 from orchestrator.report.panels import Drawing
 from orchestrator.report.svg import inline
 from orchestrator.spec.search_space import Choice, Parameter
-from orchestrator.sweep.reporting.configurations import Configuration
+from orchestrator.sweep.reporting.configurations import Configuration, Score
 from orchestrator.sweep.reporting.figures import BEST, EARLY, WHOLE, aside, beyond, set_scale, show_values
+from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.scales import Scale
 from orchestrator.sweep.reporting.words import plain
 
@@ -24,57 +25,69 @@ WINDOW = 0.1
 """Standard deviation of the window under which neighbours are averaged, as a share of the axis."""
 
 LEAST = 6
-"""Whole configurations from which on a curve is drawn through them."""
+"""Configurations from which on a curve is drawn through them."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A configuration in the chart: where it is, its mean, its spread, and whether it is whole and the best."""
+    """A configuration in the chart.
+
+    Args:
+        number: of the configuration.
+        x: where its value of the key lies.
+        score: its objective.
+        whole: whether this is the end of its training, not the samples at which all are compared.
+        best: whether it is the best.
+    """
 
     number: int
     x: float
-    mean: float
-    spread: float
+    score: Score
     whole: bool
     best: bool
 
+    @property
+    def y(self) -> float:
+        """The mean over its replicas."""
+        return self.score.mean
 
-def response_drawing(
-    parameter: Parameter, found: Sequence[Configuration], objective: int, metric: str, best: int | None, prefix: str
-) -> Drawing | None:
+
+def response_drawing(parameter: Parameter, findings: Findings, objective: int, prefix: str) -> Drawing | None:
     """Draw an objective over a key, None when no configuration has both.
+
+    Configurations that were trained to the end are drawn with what they came to. Where some were stopped before, all
+    are drawn once more with what they had come to after the samples that nearly all have seen.
 
     Args:
         parameter: the key.
-        found: all configurations.
+        findings: of the sweep.
         objective: number of the objective.
-        metric: its name.
-        best: number of the best configuration.
         prefix: of the ids in the SVG.
     """
     scale = Scale(parameter.domain)
-    dots = [_dot(one, scale.place(one.assignment[parameter.key]), objective, best) for one in _with(found, parameter)]
+    whole = [_dot(one, parameter, scale, one.scores[objective], findings) for one in _having(parameter, findings.whole)]
+    compared = [
+        replace(_dot(one, parameter, scale, one.at(findings.compared_at)[objective], findings), whole=False)
+        for one in _having(parameter, findings.compared if findings.some_less_far else ())
+    ]
+    dots = [*compared, *whole]
     if not dots:
         return None
+    metric = findings.metrics[objective]
     drawing, axes = canvas(plain(metric), along=plain(parameter.key))
     set_scale(axes.xaxis, scale, axes.set_xlim)
-    outside = show_values(axes, [dot.mean for dot in dots])
-    if scale.is_numeric:
-        _draw_curve(axes, [dot for dot in dots if dot.whole])
-    else:
-        _draw_means(axes, [dot for dot in dots if dot.whole])
+    outside = show_values(axes, [dot.y for dot in dots])
+    _draw_course(axes, compared or whole, scale)
     low, high = axes.get_ylim()
     for dot in _apart(dots, parameter):
-        if low <= dot.mean <= high:
+        if low <= dot.y <= high:
             _draw(axes, dot)
-    without = sum(1 for one in found if one.scores and parameter.key not in one.assignment)
-    notes = [beyond(outside, "values are" if outside > 1 else "value is")]
-    notes += [f"{without} configurations leave this key as it is in the recipe."] if without else []
-    return Drawing(
-        parameter.key, inline(drawing, prefix, _summary(parameter, metric, dots)), " ".join(filter(None, notes))
+    note = " ".join(
+        filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, findings)])
     )
+    return Drawing(parameter.key, inline(drawing, prefix, _summary(parameter, metric, whole, compared)), note)
 
 
 def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
@@ -93,65 +106,77 @@ def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
     return np.where(far, np.nan, mean), np.where(far, np.nan, spread)
 
 
-def _with(found: Sequence[Configuration], parameter: Parameter) -> list[Configuration]:
-    return [
-        one
-        for one in found
-        if parameter.key in one.assignment and one.scores and one.outcome in ("whole", "early", "incomplete")
-    ]
+def _having(parameter: Parameter, found: Sequence[Configuration]) -> list[Configuration]:
+    return [one for one in found if parameter.key in one.assignment]
 
 
-def _dot(one: Configuration, x: float, objective: int, best: int | None) -> Dot:
-    score = one.scores[objective]
-    return Dot(one.number, x, score.mean, score.spread or 0.0, one.outcome == "whole", one.number == best)
+def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, findings: Findings) -> Dot:
+    best = findings.best.first
+    return Dot(
+        one.number,
+        scale.place(one.assignment[parameter.key]),
+        score,
+        True,
+        best is not None and best.number == one.number,
+    )
+
+
+def _without(parameter: Parameter, findings: Findings) -> str:
+    numbers = {one.number for one in (*findings.whole, *findings.compared) if parameter.key not in one.assignment}
+    if not numbers:
+        return ""
+    leave = "configuration leaves" if len(numbers) == 1 else "configurations leave"
+    return f"{len(numbers)} {leave} this key as it is in the recipe."
 
 
 def _apart(dots: Sequence[Dot], parameter: Parameter) -> list[Dot]:
-    """Return the dots moved sideways a little where several have the same value."""
-    if len({dot.x for dot in dots}) == len(dots):
+    """Return the dots moved sideways a little where several configurations have the same value."""
+    if len({dot.x for dot in dots}) == len({dot.number for dot in dots}):
         return list(dots)
     choices = len(parameter.domain.values) if isinstance(parameter.domain, Choice) else 0
     width = 0.5 / choices if choices else 0.03
-    return [Dot(d.number, d.x + aside(d.number, width), d.mean, d.spread, d.whole, d.best) for d in dots]
+    return [replace(dot, x=dot.x + aside(dot.number, width)) for dot in dots]
 
 
 def _draw(axes: Axes, dot: Dot) -> None:
-    look: dict[str, Any] = BEST if dot.best else WHOLE if dot.whole else EARLY
-    face = look["color"] if dot.whole else LIGHT["paper"]
+    look: dict[str, Any] = EARLY if not dot.whole else BEST if dot.best else WHOLE
     axes.errorbar(
         dot.x,
-        dot.mean,
-        yerr=dot.spread or None,
+        dot.y,
+        yerr=dot.score.spread or None,
         fmt="o",
-        markersize=7 if dot.best else 5,
-        markerfacecolor=face,
+        markersize=7 if dot.best and dot.whole else 5,
+        markerfacecolor=look["color"] if dot.whole else LIGHT["paper"],
         markeredgewidth=1.2,
         elinewidth=1.2,
         **look,
     )
 
 
-def _draw_curve(axes: Axes, dots: Sequence[Dot]) -> None:
-    if len(dots) < LEAST or len({dot.x for dot in dots}) < 3:
-        return
-    x, y = np.array([dot.x for dot in dots]), np.array([dot.mean for dot in dots])
+def _draw_course(axes: Axes, dots: Sequence[Dot], scale: Scale) -> None:
+    """Draw how the objective goes with the key, as far as there are enough configurations within the chart."""
     low, high = axes.get_ylim()
-    near = (y >= low) & (y <= high)
-    at = np.linspace(x[near].min(), x[near].max(), 60)
-    mean, spread = smoothed(x[near], y[near], at)
-    axes.fill_between(at, mean - spread, mean + spread, color=LIGHT["sky"], alpha=0.25, linewidth=0, zorder=1)
-    axes.plot(at, mean, color=LIGHT["sky"], linewidth=1.8, zorder=1)
+    inside = [dot for dot in dots if low <= dot.y <= high]
+    x, y = np.array([dot.x for dot in inside]), np.array([dot.y for dot in inside])
+    if not scale.is_numeric:
+        _draw_means(axes, x, y)
+    elif len(inside) >= LEAST and len(set(x.tolist())) > 2:
+        at = np.linspace(x.min(), x.max(), 60)
+        mean, spread = smoothed(x, y, at)
+        axes.fill_between(at, mean - spread, mean + spread, color=LIGHT["sky"], alpha=0.25, linewidth=0, zorder=1)
+        axes.plot(at, mean, color=LIGHT["sky"], linewidth=1.8, zorder=1)
 
 
-def _draw_means(axes: Axes, dots: Sequence[Dot]) -> None:
-    for x in {dot.x for dot in dots}:
-        mean = np.mean([dot.mean for dot in dots if dot.x == x])
-        axes.plot([x - 0.1, x + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
+def _draw_means(axes: Axes, x: Floats, y: Floats) -> None:
+    for place in sorted(set(x.tolist())):
+        mean = y[x == place].mean()
+        axes.plot([place - 0.1, place + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
 
 
-def _summary(parameter: Parameter, metric: str, dots: Sequence[Dot]) -> str:
-    values = [dot.mean for dot in dots]
-    return (
-        f"{metric} over {parameter.key}: {len(dots)} configurations, "
-        f"from {min(values):.4g} to {max(values):.4g}, {sum(dot.whole for dot in dots)} of them trained to the end"
-    )
+def _summary(parameter: Parameter, metric: str, whole: Sequence[Dot], compared: Sequence[Dot]) -> str:
+    said = [f"{metric} over {parameter.key}"]
+    for dots, what in ((whole, "trained to the end"), (compared, "after the samples that nearly all have seen")):
+        if dots:
+            values = [dot.y for dot in dots]
+            said.append(f"{len(dots)} configurations {what}, from {min(values):.4g} to {max(values):.4g}")
+    return "; ".join(said)

@@ -10,12 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
 from orchestrator.report.palette import LIGHT
+from orchestrator.spec.search_space import Choice
 from orchestrator.sweep.reporting.scales import Scale
-from orchestrator.sweep.reporting.words import number_text
+from orchestrator.sweep.reporting.words import LONGEST, tick_text
 
 BEST: dict[str, Any] = {"color": LIGHT["vermillion"], "zorder": 5}
 WHOLE: dict[str, Any] = {"color": LIGHT["blue"], "zorder": 3}
 EARLY: dict[str, Any] = {"color": LIGHT["muted"], "zorder": 2}
+
+_LETTERS = 56
+"""That have room along an axis."""
 
 _FAR = 3.0
 """Interquartile ranges beyond the quartile from which on a value does not widen an axis."""
@@ -29,7 +33,8 @@ def set_scale(axis: Any, scale: Scale, limits: Any) -> None:
         scale: of the key.
         limits: `axes.set_xlim` or `axes.set_ylim`.
     """
-    ticks = scale.ticks()
+    choices = len(scale.domain.values) if isinstance(scale.domain, Choice) else 1
+    ticks = scale.ticks(min(LONGEST, max(2, _LETTERS // choices - 1)))
     axis.set_major_locator(FixedLocator([place for place, _ in ticks]))
     axis.set_major_formatter(FixedFormatter([text for _, text in ticks]))
     limits(-0.03, 1.03)
@@ -58,7 +63,7 @@ def show_values(axes: Axes, values: Sequence[float]) -> int:
     low, high = usual(values)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
     axes.set_ylim(low - margin, high + margin)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(round(value, 12))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     return sum(not low <= value <= high for value in values)
 
 

@@ -12,7 +12,7 @@ from orchestrator.report.panels import Drawing
 from orchestrator.report.svg import inline
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import show_values
-from orchestrator.sweep.reporting.words import number_text, plain
+from orchestrator.sweep.reporting.words import plain, tick_text
 
 
 def front_drawing(
@@ -30,7 +30,7 @@ def front_drawing(
     drawing, axes = canvas(plain(metrics[b]), right=24, along=plain(metrics[a]))
     show_values(axes, [one.scores[b].mean for one in whole])
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(round(value, 12))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     for one in whole:
         best = one in front
         x, y = one.scores[a], one.scores[b]

@@ -89,7 +89,7 @@ def map_drawing(
     set_scale(axes.yaxis, up, axes.set_ylim)
     filled = _fill(axes, spots, colours)
     _draw(axes, spots, colours)
-    note = "" if filled else "Too few configurations, or all in a line, for a surface: the points alone."
+    note = "" if filled else "Too few configurations near each other for a surface: the points alone."
     return Drawing(f"{b} over {a}", inline(drawing, prefix, _summary(metric, a, b, spots)), note)
 
 

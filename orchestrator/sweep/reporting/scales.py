@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from orchestrator.spec.search_space import Choice, Domain, Range
-from orchestrator.sweep.reporting.words import label, number_text, value_text
+from orchestrator.sweep.reporting.words import LONGEST, label, number_text, value_text
 
 MOST_TICKS = 7
 
@@ -32,10 +32,14 @@ class Scale:
         low, high, at = (self._measure(one) for one in (self.domain.low, self.domain.high, value))
         return min(max((at - low) / (high - low), 0.0), 1.0)
 
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return places and what is written there."""
+    def ticks(self, letters: int = LONGEST) -> list[tuple[float, str]]:
+        """Return places and what is written there.
+
+        Args:
+            letters: that there is room for at a choice.
+        """
         if isinstance(self.domain, Choice):
-            return [(self.place(value), label(value_text(value))) for value in self.domain.values]
+            return [(self.place(value), label(value_text(value), letters)) for value in self.domain.values]
         return [(self.place(one), number_text(one)) for one in _round_numbers(self.domain)]
 
     def _measure(self, value: float) -> float:

@@ -37,10 +37,20 @@ def score_text(score: Score) -> str:
     return mean if score.spread is None else f"{mean} {PLUS_MINUS} {score.spread:.2g}"
 
 
-def label(text: str) -> str:
-    """Return a text that fits into a figure, where a dollar sign means nothing."""
+def tick_text(number: float) -> str:
+    """Write a number at an axis whose neighbours may differ in late digits only."""
+    return short_count(float(f"{number:.6g}"))
+
+
+def label(text: str, letters: int = LONGEST) -> str:
+    """Return a text that fits into a figure, where a dollar sign means nothing.
+
+    Args:
+        text: in full.
+        letters: that there is room for.
+    """
     line = " ".join(text.split())
-    short = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    short = line if len(line) <= letters else f"{line[: letters - 1]}…"
     return plain(short)
 
 

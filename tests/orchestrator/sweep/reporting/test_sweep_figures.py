@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.report.axes import canvas
 from orchestrator.spec.search_space import Choice, Parameter, Range
 from orchestrator.spec.sweep import SchedulerSection
 from orchestrator.sweep.reporting.configurations import Score
-from orchestrator.sweep.reporting.figures import usual
+from orchestrator.sweep.reporting.figures import set_scale, show_values, usual
 from orchestrator.sweep.reporting.grades import grades
 from orchestrator.sweep.reporting.maps import mapped_pairs, triangles
 from orchestrator.sweep.reporting.responses import smoothed
@@ -36,6 +37,25 @@ def test_ticks_are_round_and_within(domain: Range | Choice, ticks: list[str]) ->
     found = Scale(domain).ticks()
     assert [text for _, text in found] == ticks
     assert all(0 <= place <= 1 for place, _ in found)
+
+
+def test_long_choices_are_cut_to_the_room_there_is() -> None:
+    names = tuple(f"{letter}-choice-with-a-long-name" for letter in "abcd")
+    _, axes = canvas("loss")
+    set_scale(axes.xaxis, Scale(Choice(names)), axes.set_xlim)
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        "a-choice-wit…",
+        "b-choice-wit…",
+        "c-choice-wit…",
+        "d-choice-wit…",
+    ]
+
+
+def test_ticks_of_near_values_differ() -> None:
+    _, axes = canvas("loss")
+    assert show_values(axes, [2.3401, 2.3402, 2.3403]) == 0
+    texts = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(set(texts)) == len(texts) > 2
 
 
 def test_choices_stand_in_the_middle_of_equal_parts() -> None:

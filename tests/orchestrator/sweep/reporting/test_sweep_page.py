@@ -143,7 +143,7 @@ def test_a_sweep_without_a_finished_trial_says_so(make_sweep: MakeSweep, ends: d
 def test_one_trial_is_a_sweep(make_sweep: MakeSweep) -> None:
     _, html = page_of(make_sweep(trials=1))
     assert "Configuration 0 is the best by loss." in section(html, "best")
-    assert "Too few configurations, or all in a line, for a surface: the points alone." in section(html, "maps")
+    assert "Too few configurations near each other for a surface: the points alone." in section(html, "maps")
 
 
 def test_a_training_that_diverged_spoils_no_figure(make_sweep: MakeSweep) -> None:

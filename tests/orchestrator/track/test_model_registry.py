@@ -22,6 +22,12 @@ from orchestrator.track.tracker import Tracker
 WEIGHTS = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4)}
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's store of files opens a database in the working directory when it registers a model."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Location:
     folder = tmp_path / "model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -74,6 +75,11 @@ def short_count(number: float) -> str:
         if abs(number) >= limit:
             return f"{number / limit:g}{unit}"
     return f"{number:g}"
+
+
+def moment(iso: str) -> str:
+    """Write an ISO 8601 time for people, in UTC."""
+    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _scientific(number: float) -> str:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import shlex
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
-
-from markupsafe import Markup
 
 from orchestrator.report import palette
 from orchestrator.report.charts import time_bar
@@ -20,7 +15,7 @@ from orchestrator.report.model import GalleryQuery, Report, WordMaps
 from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, draw, draw_recalls
 from orchestrator.report.pictures import data_uri, thumbnail
 from orchestrator.report.retrieval import tables
-from orchestrator.report.templating import environment
+from orchestrator.report.templating import environment, frame
 
 SECTIONS = {
     "losses": "Losses",
@@ -79,13 +74,12 @@ def render(report: Report) -> str:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    script = (files("orchestrator.report") / "templates" / "copy.js").read_text(encoding="utf-8")
     return {
+        **frame(SECTIONS, "sections"),
         "report": report,
         "run": report.run,
         "run_argument": shlex.quote(report.run.name),
         "recipe_argument": shlex.quote(report.run.recipe),
-        "sections": SECTIONS,
         "tiles": tiles(report),
         **_charts(report),
         "tables": tables(report.retrieval),
@@ -93,10 +87,6 @@ def _context(report: Report) -> dict[str, Any]:
         "heat_maps": [_heat_row(maps) for maps in report.heat_maps],
         "scale": scale_stops(),
         "parts": _parts(report),
-        "light": palette.css_variables(palette.LIGHT),
-        "dark": palette.css_variables(palette.DARK),
-        "script": Markup(script),  # noqa: S704 - the package's own file
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     }
 
 

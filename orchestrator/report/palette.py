@@ -23,6 +23,13 @@ LIGHT = {
     "grey": "#a8a8a2",
     "good": "#00664a",
     "bad": "#a83c00",
+    "grade-1": "#d2d6c6",
+    "grade-2": "#aecbb3",
+    "grade-3": "#80bfa8",
+    "grade-4": "#4ca5a2",
+    "grade-5": "#2b859a",
+    "grade-6": "#1e638c",
+    "grade-7": "#1d3e76",
 }
 """Colour name to hexadecimal value on a light page; the values are distinct."""
 
@@ -43,11 +50,22 @@ DARK = {
     "grey": "#6d6d68",
     "good": "#4fd1a5",
     "bad": "#ff9a5c",
+    "grade-1": "#38433f",
+    "grade-2": "#365b5b",
+    "grade-3": "#367a79",
+    "grade-4": "#409a92",
+    "grade-5": "#63bba3",
+    "grade-6": "#9bd9b0",
+    "grade-7": "#e2f5bf",
 }
 """The same names on a dark page."""
 
 PARTS = ("sky", "vermillion", "blue", "green", "orange", "purple", "yellow", "slate")
 """Colours for the parts of a whole, neighbours well apart."""
+
+
+GRADES = tuple(f"grade-{number}" for number in range(1, 8))
+"""Colours for values from bad to good: the better, the further from the colour of the page, light or dark."""
 
 
 def part_colours(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.report import formats
+from orchestrator.report import formats, palette
 
 
 @cache
@@ -29,5 +34,25 @@ def environment() -> Environment:
         "duration": formats.duration,
         "size": formats.size,
         "svg": Markup,
+        "moment": formats.moment,
+        "compact": "{:.4g}".format,
     }
     return environment
+
+
+def frame(sections: Mapping[str, str], folder: str) -> dict[str, Any]:
+    """Return what `base.html.j2` needs of every page.
+
+    Args:
+        sections: ids and titles, in the page's order.
+        folder: of the templates that hold their bodies, by id.
+    """
+    script = (files("orchestrator.report") / "templates" / "copy.js").read_text(encoding="utf-8")
+    return {
+        "sections": sections,
+        "section_folder": folder,
+        "light": palette.css_variables(palette.LIGHT),
+        "dark": palette.css_variables(palette.DARK),
+        "script": Markup(script),  # noqa: S704 - the package's own file
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    }

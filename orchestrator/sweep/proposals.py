@@ -186,8 +186,8 @@ def _frozen(told: Told, domains: Mapping[str, Domain]) -> Any:
     known = {key: value for key, value in told.assignment.items() if key in domains}
     return optuna.trial.create_trial(
         **_outcome(told),
-        params={key: _as_optuna(value, domains[key]) for key, value in known.items()},
-        distributions={key: _distribution(domains[key]) for key in known},
+        params={key: as_optuna(value, domains[key]) for key, value in known.items()},
+        distributions={key: distribution(domains[key]) for key in known},
     )
 
 
@@ -202,7 +202,8 @@ def _outcome(told: Told) -> dict[str, Any]:
     return {"state": TrialState.COMPLETE, "values": list(told.values)}
 
 
-def _distribution(domain: Domain) -> Any:
+def distribution(domain: Domain) -> Any:
+    """Return a domain as Optuna has it; a choice by the numbers of its values."""
     import optuna
 
     if isinstance(domain, Choice):
@@ -212,7 +213,8 @@ def _distribution(domain: Domain) -> Any:
     return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.logarithmic)
 
 
-def _as_optuna(value: Any, domain: Domain) -> Any:
+def as_optuna(value: Any, domain: Domain) -> Any:
+    """Return a value as Optuna has it."""
     return domain.values.index(value) if isinstance(domain, Choice) else value
 
 

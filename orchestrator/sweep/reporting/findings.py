@@ -1,0 +1,138 @@
+"""What a sweep has found out, from its folder: plain values from which the page, the recipe and messages are made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.storage.run_folder import RunFolder
+from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
+from orchestrator.sweep.reporting.best import Best, Mode, choose
+from orchestrator.sweep.reporting.configurations import Configuration, comparable, compared_at, configurations
+from orchestrator.sweep.reporting.importance import Importance, importances
+from orchestrator.sweep.reporting.rungs import rungs
+from orchestrator.sweep.stored import stored_sweep
+from orchestrator.track.cost_curve import Costs
+from orchestrator.track.cost_files import read_starts
+from orchestrator.track.costs import Kind, Spent
+
+READERS = 8
+RUN_NAME = re.compile(r"trial-(\d+)-\d+(-from-[0-9a-f]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is known of a sweep.
+
+    Args:
+        file: what the sweep remembers about itself.
+        sweep: what was searched.
+        trials: by number and replica.
+        configurations: by number.
+        best: what came out best.
+        compared_at: samples at which configurations are compared that were not all trained to the end.
+        compared: the configurations that came so far.
+        importances: of the searched keys, per objective.
+        rungs: samples at which the scheduler compares trials.
+        spent: what was used, by number of configuration.
+    """
+
+    file: SweepFile
+    sweep: ResolvedSweep
+    trials: tuple[TrialRecord, ...]
+    configurations: tuple[Configuration, ...]
+    best: Best
+    compared_at: int
+    compared: tuple[Configuration, ...]
+    importances: tuple[tuple[Importance, ...], ...]
+    rungs: tuple[int, ...]
+    spent: Mapping[int, Spent]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the objectives."""
+        return [one.metric for one in self.sweep.sweep.objectives]
+
+    @property
+    def modes(self) -> list[Mode]:
+        """What is good of each objective."""
+        return [one.mode for one in self.sweep.sweep.objectives]
+
+    @property
+    def whole(self) -> tuple[Configuration, ...]:
+        """The configurations that were trained to the end with every replica."""
+        return tuple(one for one in self.configurations if one.outcome == "whole" and one.scores)
+
+    @property
+    def some_less_far(self) -> bool:
+        """Whether configurations have to be compared before the end of their training."""
+        return 0 < self.compared_at < self.file.samples
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the sweep goes on."""
+        return self.file.status == "RUNNING"
+
+
+def gather(folder: SweepFolder) -> Findings:
+    """Return what a sweep has found out so far.
+
+    Raises:
+        SweepError: there is no such sweep, or a file of it is damaged.
+        RecipeError: this version of Fuseray refuses its recipe.
+        CostFileError: the record of a trial's machines is damaged.
+    """
+    file, sweep, trials = folder.read(), stored_sweep(folder), tuple(folder.trials())
+    found = configurations(trials, sweep.sweep.replicas, file.status == "RUNNING")
+    at = compared_at(found)
+    compared = comparable(found, at)
+    objectives = sweep.sweep.objectives
+    return Findings(
+        file=file,
+        sweep=sweep,
+        trials=trials,
+        configurations=found,
+        best=choose(found, [one.mode for one in objectives]),
+        compared_at=at,
+        compared=compared,
+        importances=tuple(
+            importances(
+                sweep.parameters,
+                [(one.assignment, one.at(at)[number].mean) for one in compared],
+                sweep.sweep.search.seed,
+            )
+            for number in range(len(objectives))
+        ),
+        rungs=rungs(sweep.sweep.scheduler, file.samples),
+        spent=_spent(folder),
+    )
+
+
+def total(spent: Iterable[Spent]) -> Spent:
+    """Return what was used in all."""
+    seconds, node_seconds = 0.0, dict[Kind, float]()
+    for one in spent:
+        seconds += one.seconds
+        for kind, more in one.node_seconds.items():
+            node_seconds[kind] = node_seconds.get(kind, 0.0) + more
+    return Spent(seconds, node_seconds)
+
+
+def _spent(folder: SweepFolder) -> dict[int, Spent]:
+    """Return what all runs of each configuration have used, those too whose checkpoint was taken over."""
+    runs = [
+        (int(name[1]), folder.run(name[0])) for place in folder.root.list() if (name := RUN_NAME.fullmatch(place.name))
+    ]
+    with ThreadPoolExecutor(READERS, thread_name_prefix="costs") as pool:
+        spent = list(pool.map(_spent_by, [run for _, run in runs]))
+    found: dict[int, list[Spent]] = {}
+    for (number, _), one in zip(runs, spent, strict=True):
+        found.setdefault(number, []).append(one)
+    return {number: total(those) for number, those in found.items()}
+
+
+def _spent_by(run: RunFolder) -> Spent:
+    return Costs(read_starts(run.costs)).spent()

@@ -1,0 +1,182 @@
+"""An objective over the values of one searched key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from orchestrator.report.axes import canvas
+from orchestrator.report.palette import LIGHT
+from orchestrator.report.panels import Drawing
+from orchestrator.report.svg import inline
+from orchestrator.spec.search_space import Choice, Parameter
+from orchestrator.sweep.reporting.configurations import Configuration, Score
+from orchestrator.sweep.reporting.figures import BEST, EARLY, WHOLE, aside, beyond, set_scale, show_values
+from orchestrator.sweep.reporting.findings import Findings
+from orchestrator.sweep.reporting.scales import Scale
+from orchestrator.sweep.reporting.words import plain
+
+WINDOW = 0.1
+"""Standard deviation of the window under which neighbours are averaged, as a share of the axis."""
+
+LEAST = 6
+"""Configurations from which on a curve is drawn through them."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A configuration in the chart.
+
+    Args:
+        number: of the configuration.
+        x: where its value of the key lies.
+        score: its objective.
+        whole: whether this is the end of its training, not the samples at which all are compared.
+        best: whether it is the best.
+    """
+
+    number: int
+    x: float
+    score: Score
+    whole: bool
+    best: bool
+
+    @property
+    def y(self) -> float:
+        """The mean over its replicas."""
+        return self.score.mean
+
+
+def response_drawing(parameter: Parameter, findings: Findings, objective: int, prefix: str) -> Drawing | None:
+    """Draw an objective over a key, None when no configuration has both.
+
+    Configurations that were trained to the end are drawn with what they came to. Where some were stopped before, all
+    are drawn once more with what they had come to after the samples that nearly all have seen.
+
+    Args:
+        parameter: the key.
+        findings: of the sweep.
+        objective: number of the objective.
+        prefix: of the ids in the SVG.
+    """
+    scale = Scale(parameter.domain)
+    whole = [_dot(one, parameter, scale, one.scores[objective], findings) for one in _having(parameter, findings.whole)]
+    compared = [
+        replace(_dot(one, parameter, scale, one.at(findings.compared_at)[objective], findings), whole=False)
+        for one in _having(parameter, findings.compared if findings.some_less_far else ())
+    ]
+    dots = [*compared, *whole]
+    if not dots:
+        return None
+    metric = findings.metrics[objective]
+    drawing, axes = canvas(plain(metric), along=plain(parameter.key))
+    set_scale(axes.xaxis, scale, axes.set_xlim)
+    outside = show_values(axes, [dot.y for dot in dots])
+    _draw_course(axes, compared or whole, scale)
+    low, high = axes.get_ylim()
+    for dot in _apart(dots, parameter):
+        if low <= dot.y <= high:
+            _draw(axes, dot)
+    note = " ".join(
+        filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, findings)])
+    )
+    return Drawing(parameter.key, inline(drawing, prefix, _summary(parameter, metric, whole, compared)), note)
+
+
+def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
+    """Return the mean and the standard deviation of neighbours under a Gaussian window; not a number far from any.
+
+    Args:
+        x: places in [0, 1], [n].
+        y: values, [n].
+        at: where to look, [m].
+    """
+    weight_MN = np.exp(-0.5 * ((at[:, None] - x[None, :]) / WINDOW) ** 2)
+    total = weight_MN.sum(axis=1)
+    mean = weight_MN @ y / total
+    spread = np.sqrt((weight_MN * (y[None, :] - mean[:, None]) ** 2).sum(axis=1) / total)
+    far = total < 1
+    return np.where(far, np.nan, mean), np.where(far, np.nan, spread)
+
+
+def _having(parameter: Parameter, found: Sequence[Configuration]) -> list[Configuration]:
+    return [one for one in found if parameter.key in one.assignment]
+
+
+def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, findings: Findings) -> Dot:
+    best = findings.best.first
+    return Dot(
+        one.number,
+        scale.place(one.assignment[parameter.key]),
+        score,
+        True,
+        best is not None and best.number == one.number,
+    )
+
+
+def _without(parameter: Parameter, findings: Findings) -> str:
+    numbers = {one.number for one in (*findings.whole, *findings.compared) if parameter.key not in one.assignment}
+    if not numbers:
+        return ""
+    leave = "configuration leaves" if len(numbers) == 1 else "configurations leave"
+    return f"{len(numbers)} {leave} this key as it is in the recipe."
+
+
+def _apart(dots: Sequence[Dot], parameter: Parameter) -> list[Dot]:
+    """Return the dots moved sideways a little where several configurations have the same value."""
+    if len({dot.x for dot in dots}) == len({dot.number for dot in dots}):
+        return list(dots)
+    choices = len(parameter.domain.values) if isinstance(parameter.domain, Choice) else 0
+    width = 0.5 / choices if choices else 0.03
+    return [replace(dot, x=dot.x + aside(dot.number, width)) for dot in dots]
+
+
+def _draw(axes: Axes, dot: Dot) -> None:
+    look: dict[str, Any] = EARLY if not dot.whole else BEST if dot.best else WHOLE
+    axes.errorbar(
+        dot.x,
+        dot.y,
+        yerr=dot.score.spread or None,
+        fmt="o",
+        markersize=7 if dot.best and dot.whole else 5,
+        markerfacecolor=look["color"] if dot.whole else LIGHT["paper"],
+        markeredgewidth=1.2,
+        elinewidth=1.2,
+        **look,
+    )
+
+
+def _draw_course(axes: Axes, dots: Sequence[Dot], scale: Scale) -> None:
+    """Draw how the objective goes with the key, as far as there are enough configurations within the chart."""
+    low, high = axes.get_ylim()
+    inside = [dot for dot in dots if low <= dot.y <= high]
+    x, y = np.array([dot.x for dot in inside]), np.array([dot.y for dot in inside])
+    if not scale.is_numeric:
+        _draw_means(axes, x, y)
+    elif len(inside) >= LEAST and len(set(x.tolist())) > 2:
+        at = np.linspace(x.min(), x.max(), 60)
+        mean, spread = smoothed(x, y, at)
+        axes.fill_between(at, mean - spread, mean + spread, color=LIGHT["sky"], alpha=0.25, linewidth=0, zorder=1)
+        axes.plot(at, mean, color=LIGHT["sky"], linewidth=1.8, zorder=1)
+
+
+def _draw_means(axes: Axes, x: Floats, y: Floats) -> None:
+    for place in sorted(set(x.tolist())):
+        mean = y[x == place].mean()
+        axes.plot([place - 0.1, place + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
+
+
+def _summary(parameter: Parameter, metric: str, whole: Sequence[Dot], compared: Sequence[Dot]) -> str:
+    said = [f"{metric} over {parameter.key}"]
+    for dots, what in ((whole, "trained to the end"), (compared, "after the samples that nearly all have seen")):
+        if dots:
+            values = [dot.y for dot in dots]
+            said.append(f"{len(dots)} configurations {what}, from {min(values):.4g} to {max(values):.4g}")
+    return "; ".join(said)

@@ -7,6 +7,7 @@ equal, and a data set or a library that changes cannot bring wrong pixels back.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from orchestrator.stream.decoded.safe_store import SafeStore, warn_off
 from orchestrator.stream.decoded.store import Store
 from workloads.contract import BadSample, StagedTransform
 
+LOG = logging.getLogger(__name__)
 FOLDER_VARIABLE = "FUSERAY_DECODED_CACHE"
 PATIENCE_S = 2.0
 """How long to wait for somebody else who is decoding an image; who takes longer has been stopped."""
@@ -110,10 +112,19 @@ def _opened(folder: Path | None, limit_mb: int) -> SafeStore:
     try:
         if folder is None:
             raise FileNotFoundError("this user has no home")
-        return SafeStore(Store(folder, limit_mb * 10**6))
+        store = Store(folder, limit_mb * 10**6)
     except OSError as error:
         warn_off(str(folder or "the user's cache folder"), error)
         return SafeStore(None)
+    if store.capacity_bytes > limit_mb * 10**6:
+        LOG.warning(
+            "the cache of decoded images in %s has %d MB, which other runs that use it asked for; stream."
+            "decoded_cache_mb = %d counts when they have ended.",
+            folder,
+            store.capacity_bytes // 10**6,
+            limit_mb,
+        )
+    return SafeStore(store)
 
 
 def _key(decoding: str, image: bytes) -> bytes:

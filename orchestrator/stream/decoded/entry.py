@@ -1,11 +1,11 @@
-"""One decoded image in a file: a header and the pixels, which are used only if they are what the header promises."""
+"""One decoded image as stored: a header and the pixels, which are used only if they are what the header promises."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import struct
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,12 @@ Pixels = NDArray[np.uint8]
 """An image, [H, W, 3]."""
 
 MAGIC = b"decoded1"
-HEADER = struct.Struct("<8s32sIIQ8x")
-"""Magic, key, height, width, checksum."""
+HEADER = struct.Struct("<8s32sII16s")
+"""Magic, key, height, width, digest of the pixels."""
 
 CHANNELS = 3
-BLOCK_BYTES = 4096
-FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+PAGE_BYTES = 4096
+DIGEST_COLUMNS = 509
 
 
 def check_pixels(pixels: Pixels) -> None:
@@ -33,50 +33,50 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def entry_bytes(pixels: Pixels) -> int:
-    """Return the room that an entry takes: its file in whole blocks, and a block for its name and its record."""
-    return -(-(HEADER.size + pixels.nbytes) // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
+    """Return the room that an entry takes, in whole pages."""
+    return -(-(HEADER.size + pixels.nbytes) // PAGE_BYTES) * PAGE_BYTES
 
 
-def write_entry(handle: int, key: bytes, pixels: Pixels) -> None:
-    """Write an entry into an open file.
+def write_entry(handle: int, place: int, key: bytes, pixels: Pixels) -> None:
+    """Write an entry at a place of an open file.
 
     Raises:
         OSError: not all of it could be written.
     """
     height, width, _ = pixels.shape
-    header = HEADER.pack(MAGIC, key, height, width, _checksum(pixels))
-    if os.writev(handle, [header, pixels.data]) != HEADER.size + pixels.nbytes:
+    header = HEADER.pack(MAGIC, key, height, width, _digest(pixels))
+    if os.pwritev(handle, [header, pixels.data], place) != HEADER.size + pixels.nbytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_entry(path: Path, key: bytes) -> Pixels | None:
-    """Return the pixels of an entry, in memory of their own; None when there is none, or a damaged one.
+def read_entry(handle: int, place: int, key: bytes, most_bytes: int) -> Pixels | None:
+    """Return the pixels of an entry, in memory of their own; None when it is not there, or damaged.
 
     Read, not mapped: a disk that fails is an error here and would kill the process there.
 
     Raises:
         OSError: the disk is failing.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | FLAGS)
-    except FileNotFoundError:
+    header = os.pread(handle, HEADER.size, place)
+    if len(header) < HEADER.size:
         return None
-    with open(handle, "rb", buffering=0) as file:
-        header = file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return None
-        magic, found, height, width, checksum = HEADER.unpack(header)
-        size = os.fstat(handle).st_size - HEADER.size
-        if (magic, found) != (MAGIC, key) or size != height * width * CHANNELS:
-            return None
-        pixels = np.empty((height, width, CHANNELS), dtype=np.uint8)
-        complete = file.readinto(pixels.reshape(-1).data) == size
-    return pixels if complete and _checksum(pixels) == checksum else None
+    magic, found, height, width, digest = HEADER.unpack(header)
+    size = height * width * CHANNELS
+    if (magic, found) != (MAGIC, key) or not 0 < size <= most_bytes:
+        return None
+    pixels = np.empty((height, width, CHANNELS), dtype=np.uint8)
+    complete = os.preadv(handle, [pixels.data], place + HEADER.size) == size
+    return pixels if complete and _digest(pixels) == digest else None
 
 
-def _checksum(pixels: Pixels) -> int:
-    """Return the sum of an image's 64-bit words: it finds flipped, missing and zeroed bytes at the speed of memory."""
+def _digest(pixels: Pixels) -> bytes:
+    """Return 16 bytes that stand for an image, at the speed of memory.
+
+    Its 64-bit words are laid out in rows of a prime length and summed down the columns, and the sums are hashed. That
+    finds missing, flipped and zeroed bytes, and parts of other images; it is no protection against intent.
+    """
     flat = pixels.reshape(-1)
-    whole = flat.size // 8 * 8
-    words = int(np.add.reduce(flat[:whole].view("<u8"), dtype=np.uint64))
-    return (words + int.from_bytes(flat[whole:].tobytes(), "little")) % 2**64
+    whole = flat.size // (8 * DIGEST_COLUMNS) * 8 * DIGEST_COLUMNS
+    words = flat[:whole].view("<u8").reshape(-1, DIGEST_COLUMNS)
+    sums = np.add.reduce(words, axis=0, dtype=np.uint64)
+    return hashlib.sha256(sums.tobytes() + flat[whole:].tobytes()).digest()[:16]

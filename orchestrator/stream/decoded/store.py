@@ -1,47 +1,48 @@
-"""The files of the cache: one for each image, shared by all threads and processes of a user on a machine.
+"""The files of the cache, shared by all threads and processes of a user on a machine.
 
-    lock            held while the queue changes
-    queue           in which order the entries came
+    head, ring      the images; see `Ring`
+    table           where each of them is; see `Table`
+    lock            held while the head changes, and while a process opens the cache
+    users           held together by all processes that have the cache open
     claims/N        held by who decodes an image whose key falls to it
-    entries/KK/KEY  the images, and KEY.draft while one is being written
-    discarded       what is being removed because nothing is known of its order
 
-A process that is killed at any moment leaves all of it usable: locks go with their holders, and a draft goes when its
-place in the queue does.
+A process that is killed at any moment leaves all of it usable: locks go with their holders, and the table points to an
+image only once the whole of it is there.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.storage.private_folder import make_private
-from orchestrator.stream.decoded.entry import FLAGS, Pixels, check_pixels, entry_bytes, read_entry, write_entry
-from orchestrator.stream.decoded.locking import held
-from orchestrator.stream.decoded.queue_file import DamagedQueueError, QueueFile
+from orchestrator.stream.decoded.entry import PAGE_BYTES, Pixels, check_pixels
+from orchestrator.stream.decoded.files import held, hold_for_good, share
+from orchestrator.stream.decoded.ring import Ring
+from orchestrator.stream.decoded.table import Table
 
-CLAIMS = 1024
+TABLE_SHARE = 1 / 1024
+"""Of the limit: more than the table takes."""
+
 LOCK_PATIENCE_S = 1.0
-"""How long to wait for the queue; who holds it longer has been stopped."""
+"""How long to wait for the lock; who holds it longer has been stopped."""
 
 RESERVE_BYTES = 1024**3
 RESERVE_SHARE = 0.05
 """What is left free on the disk: the smaller of so many bytes and such a share of it."""
 
-LARGEST_SHARE = 0.125
-"""Of the limit: larger images are not kept, since each would push out too many others."""
-
 
 class Store:
     """Keeps decoded images in a folder.
 
+    A folder that others have in use stays as large as it is; otherwise one of another size is begun anew.
+
     Args:
         folder: private to this user; made if it is not there.
-        limit_bytes: that the entries may take.
+        limit_bytes: that the images may take.
         spare_bytes: tells how much more may be written to the disk.
 
     Raises:
@@ -50,89 +51,60 @@ class Store:
 
     def __init__(self, folder: Path, limit_bytes: int, spare_bytes: Callable[[], int] | None = None) -> None:
         self.folder = folder
-        self._limit_bytes = limit_bytes
         self._spare_bytes = spare_bytes or (lambda: _spare_bytes(folder))
         make_private(folder)
-        for name in ("claims", "entries"):
-            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        make_private(folder / "claims")
+        with held(folder / "lock", LOCK_PATIENCE_S) as mine:
+            if not mine:
+                raise OSError(errno.EBUSY, "another process keeps its file `lock`")
+            self._ring, self._table = Ring(folder), Table(folder / "table")
+            self._users, alone = hold_for_good(folder / "users")
+            if alone:
+                self._adapt(limit_bytes)
+            share(self._users)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What its images may take."""
+        head = self._ring.head
+        return 0 if head is None else head.capacity
 
     def read(self, key: bytes) -> Pixels | None:
-        """Return an image; None when it is not there, or its file is damaged.
+        """Return an image; None when it is not there, or damaged.
 
         Raises:
             OSError: the disk is failing.
         """
-        return read_entry(self._path(key), key)
+        position = self._table.find(key)
+        return None if position is None else self._ring.read(position, key)
 
     def claim(self, key: bytes, patience_s: float = 0.0) -> AbstractContextManager[bool]:
         """Keep others from decoding an image while the body runs; yields False when somebody else does that."""
-        number = int.from_bytes(key[:4], "little") % CLAIMS
-        return held(self.folder / "claims" / f"{number:03x}", patience_s)
+        return held(self.folder / "claims" / f"{key[0]:02x}", patience_s)
 
     def write(self, key: bytes, pixels: Pixels) -> bool:
-        """Keep an image; the caller holds its claim. Returns False when it cannot be kept now, or is too large.
+        """Keep an image, over the oldest ones if need be; returns False when it is too large, or cannot be kept now.
 
         Raises:
-            OSError: the disk is full or failing; nothing is left of the image.
+            OSError: the disk is full or failing.
+            ValueError: it is no image.
         """
         check_pixels(pixels)
-        path = self._path(key)
-        draft = path.with_suffix(".draft")
-        handle = self._reserve(key, draft, entry_bytes(pixels))
-        if handle is None:
+        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
+            position = self._ring.give_out(pixels, self._spare_bytes) if mine else None
+        if position is None:
             return False
-        try:
-            try:
-                write_entry(handle, key, pixels)
-            finally:
-                os.close(handle)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        with suppress(FileNotFoundError):  # it was the oldest entry before it was finished, and had to go
-            draft.rename(path)
+        if not self._ring.write(position, key, pixels):
+            return False
+        self._table.note(key, position)
         return True
 
-    def _reserve(self, key: bytes, draft: Path, size_bytes: int) -> int | None:
-        """Make room, put the entry on record, and return its open file: from now on it goes when its turn comes."""
-        if size_bytes > self._limit_bytes * LARGEST_SHARE:
-            return None
-        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
-            if not mine:
-                return None
-            with closing(self._queue()) as queue:
-                room = min(self._limit_bytes, queue.live_bytes + self._spare_bytes()) - size_bytes
-                queue.shrink(max(room, 0), self._remove)
-                if room < 0:
-                    raise OSError(errno.ENOSPC, "the disk is nearly full")
-                queue.add(key, size_bytes)
-            draft.parent.mkdir(mode=0o700, exist_ok=True)
-            return os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
-
-    def _queue(self) -> QueueFile:
-        path = self.folder / "queue"
-        try:
-            return QueueFile(path)
-        except DamagedQueueError:
-            self._start_over()
-            return QueueFile.create(path)
-
-    def _start_over(self) -> None:
-        entries, discarded = self.folder / "entries", self.folder / "discarded"
-        if discarded.exists():
-            shutil.rmtree(discarded)
-        entries.rename(discarded)  # at once, since others may be finishing drafts
-        shutil.rmtree(discarded)
-        entries.mkdir(mode=0o700)
-
-    def _remove(self, key: bytes) -> None:
-        path = self._path(key)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".draft").unlink(missing_ok=True)
-
-    def _path(self, key: bytes) -> Path:
-        name = key.hex()
-        return self.folder / "entries" / name[:2] / name
+    def _adapt(self, limit_bytes: int) -> None:
+        """Begin anew unless the ring has the size that it should have."""
+        wanted = int(limit_bytes * (1 - TABLE_SHARE)) // PAGE_BYTES * PAGE_BYTES
+        if self._ring.head is None or self._ring.head.capacity != wanted:
+            self._table.clear(wanted)
+            self._ring.clear(wanted)
 
 
 def _spare_bytes(folder: Path) -> int:

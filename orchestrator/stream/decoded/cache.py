@@ -22,8 +22,6 @@ from workloads.contract import BadSample, StagedTransform
 
 LOG = logging.getLogger(__name__)
 FOLDER_VARIABLE = "FUSERAY_DECODED_CACHE"
-PATIENCE_S = 2.0
-"""How long to wait for somebody else who is decoding an image; who takes longer has been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,11 @@ class DecodedCache:
 
     Args:
         limit_mb: that it may take on the machine's disk, in 10^6 bytes.
+        patience_s: how long to wait for somebody else who is decoding an image; who takes longer has been stopped.
     """
 
     limit_mb: int
+    patience_s: float = 2.0
 
     def decode(self, images: Sequence[bytes], transform: StagedTransform) -> Iterator[tuple[int, Pixels | BadSample]]:
         """Yield every image's place among the given ones and its pixels, or what is wrong with it, in any order.
@@ -51,7 +51,7 @@ class DecodedCache:
             else:
                 yield place, found
         for place in later:
-            found = turn.take(images[place], PATIENCE_S)
+            found = turn.take(images[place], self.patience_s)
             yield place, turn.decode(images[place]) if found is None else found
 
 

@@ -24,7 +24,7 @@ from orchestrator.stream.decoded.files import held, hold_for_good, share
 from orchestrator.stream.decoded.ring import Ring
 from orchestrator.stream.decoded.table import Table
 
-TABLE_SHARE = 1 / 1024
+TABLE_SHARE = 1 / 512
 """Of the limit: more than the table takes."""
 
 LOCK_PATIENCE_S = 1.0
@@ -65,7 +65,7 @@ class Store:
 
     @property
     def capacity_bytes(self) -> int:
-        """What its images may take."""
+        """What its images may take; 0 when the head is damaged."""
         head = self._ring.head
         return 0 if head is None else head.capacity
 
@@ -100,9 +100,9 @@ class Store:
         return True
 
     def _adapt(self, limit_bytes: int) -> None:
-        """Begin anew unless the ring has the size that it should have."""
+        """Begin anew unless ring and table have the sizes that they should have."""
         wanted = int(limit_bytes * (1 - TABLE_SHARE)) // PAGE_BYTES * PAGE_BYTES
-        if self._ring.head is None or self._ring.head.capacity != wanted:
+        if self.capacity_bytes != wanted or not self._table.fits(wanted):
             self._table.clear(wanted)
             self._ring.clear(wanted)
 

@@ -17,8 +17,8 @@ SLOT = struct.Struct("<16sQ")
 
 WAYS = 8
 BUCKET_BYTES = WAYS * SLOT.size
-EXPECTED_BYTES = 32 * 1024
-"""Of the smallest entries for which there are slots enough."""
+EXPECTED_BYTES = 16 * 1024
+"""Of the ring for each slot; entries of twice that size and more leave the buckets room for chance."""
 
 
 class Table:
@@ -41,7 +41,11 @@ class Table:
             OSError: the disk is failing.
         """
         os.ftruncate(self._handle, 0)
-        os.ftruncate(self._handle, (capacity // EXPECTED_BYTES // WAYS + 1) * BUCKET_BYTES)
+        os.ftruncate(self._handle, _size(capacity))
+
+    def fits(self, capacity: int) -> bool:
+        """Return whether it has the size for a ring of a size, in bytes."""
+        return os.fstat(self._handle).st_size == _size(capacity)
 
     def find(self, key: bytes) -> int | None:
         """Return the position that is noted for a key.
@@ -53,14 +57,16 @@ class Table:
         return next((position for start, position in slots if start == key[:16] and position), None)
 
     def note(self, key: bytes, position: int) -> None:
-        """Note a key's position, in place of the oldest one if need be.
+        """Note a key's position, in place of its former one, of one that is yet to come and so makes no sense, or of
+        the oldest one.
 
         Raises:
             OSError: the disk is full or failing.
         """
         place, slots = self._bucket(key)
         if slots:
-            way = min(range(len(slots)), key=lambda way: (slots[way][0] != key[:16], slots[way][1]))
+            ranks = [(start != key[:16], found <= position, found) for start, found in slots]
+            way = ranks.index(min(ranks))
             os.pwrite(self._handle, SLOT.pack(key[:16], position), place + way * SLOT.size)
 
     def _bucket(self, key: bytes) -> tuple[int, list[tuple[bytes, int]]]:
@@ -68,3 +74,7 @@ class Table:
         place = int.from_bytes(key[16:24], "little") % buckets * BUCKET_BYTES
         content = os.pread(self._handle, BUCKET_BYTES, place)
         return place, list(SLOT.iter_unpack(content[: len(content) // SLOT.size * SLOT.size]))
+
+
+def _size(capacity: int) -> int:
+    return (capacity // EXPECTED_BYTES // WAYS + 1) * BUCKET_BYTES

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.storage.private_folder import make_private
@@ -27,8 +27,8 @@ from orchestrator.stream.decoded.table import Table
 TABLE_SHARE = 1 / 512
 """Of the limit: more than the table takes."""
 
-LOCK_PATIENCE_S = 1.0
-"""How long to wait for the lock; who holds it longer has been stopped."""
+LOCK_PATIENCE_S = 10.0
+"""How long to wait for the lock, which is held for microseconds; who holds it longer has been stopped."""
 
 RESERVE_BYTES = 1024**3
 RESERVE_SHARE = 0.05
@@ -54,9 +54,8 @@ class Store:
         self._spare_bytes = spare_bytes or (lambda: _spare_bytes(folder))
         make_private(folder)
         make_private(folder / "claims")
-        with held(folder / "lock", LOCK_PATIENCE_S) as mine:
-            if not mine:
-                raise OSError(errno.EBUSY, "another process keeps its file `lock`")
+        self._stopped: set[int] = set()
+        with self._locked():
             self._ring, self._table = Ring(folder), Table(folder / "table")
             self._users, alone = hold_for_good(folder / "users")
             if alone:
@@ -78,26 +77,44 @@ class Store:
         position = self._table.find(key)
         return None if position is None else self._ring.read(position, key)
 
-    def claim(self, key: bytes, patience_s: float = 0.0) -> AbstractContextManager[bool]:
-        """Keep others from decoding an image while the body runs; yields False when somebody else does that."""
-        return held(self.folder / "claims" / f"{key[0]:02x}", patience_s)
+    @contextmanager
+    def claim(self, key: bytes, patience_s: float = 0.0) -> Iterator[bool]:
+        """Keep others from decoding an image while the body runs; yields False when somebody else does that.
 
-    def write(self, key: bytes, pixels: Pixels) -> bool:
-        """Keep an image, over the oldest ones if need be; returns False when it is too large, or cannot be kept now.
+        Whoever kept a claim for all of the patience has been stopped, and is not waited for again.
 
         Raises:
-            OSError: the disk is full or failing.
+            OSError: the claim's file cannot be opened.
+        """
+        number = key[0]
+        with held(self.folder / "claims" / f"{number:02x}", 0.0 if number in self._stopped else patience_s) as mine:
+            if mine:
+                self._stopped.discard(number)
+            elif patience_s:
+                self._stopped.add(number)
+            yield mine
+
+    def write(self, key: bytes, pixels: Pixels) -> bool:
+        """Keep an image, over the oldest ones if need be; returns False when it is too large, or its turn is over.
+
+        Raises:
+            OSError: the disk is full or failing, or another process has been stopped while it held the lock.
             ValueError: it is no image.
         """
         check_pixels(pixels)
-        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
-            position = self._ring.give_out(pixels, self._spare_bytes) if mine else None
-        if position is None:
-            return False
-        if not self._ring.write(position, key, pixels):
+        with self._locked():
+            position = self._ring.give_out(pixels, self._spare_bytes)
+        if position is None or not self._ring.write(position, key, pixels):
             return False
         self._table.note(key, position)
         return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
+            if not mine:
+                raise OSError(errno.EBUSY, "another process keeps the file `lock`")
+            yield
 
     def _adapt(self, limit_bytes: int) -> None:
         """Begin anew unless ring and table have the sizes that they should have."""

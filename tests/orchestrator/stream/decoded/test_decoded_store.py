@@ -157,6 +157,18 @@ def test_who_was_stopped_for_a_whole_round_writes_over_nobody(tmp_path: Path) ->
     assert kept(store, range(200)) == before
 
 
+def test_who_keeps_a_claim_is_waited_for_once(tmp_path: Path) -> None:
+    holder, other = Store(tmp_path, LIMIT), Store(tmp_path, LIMIT)
+    with holder.claim(key_of(1)):
+        for patience_s in (0.001, 1e9):
+            with other.claim(key_of(1), patience_s) as mine:
+                assert not mine
+        with other.claim(key_of(2), 1e9) as mine:
+            assert mine
+    with other.claim(key_of(1)) as mine:
+        assert mine
+
+
 def test_a_disk_that_fills_up_ends_the_growth_and_a_full_one_is_told(tmp_path: Path) -> None:
     size = entry_bytes(image(0))
     spare = 30 * size

@@ -327,6 +327,36 @@ class MetricNames:
 
 
 @runtime_checkable
+class StagedTransform(Transform, Protocol):
+    """A transform whose decoding is a stage of its own, so that runs on one machine can share what it gives.
+
+    `transform(sample, draw)` is `transform.finish(sample, transform.pixels(sample.image), draw)`, whatever these raise
+    included. Offering the stages is optional.
+    """
+
+    @property
+    def decoding(self) -> str:
+        """The name of the decoding; another one whenever equal bytes may give other pixels (new code or libraries)."""
+        ...
+
+    def pixels(self, image: bytes) -> np.ndarray:
+        """Decode an image file to contiguous uint8 [H, W, 3]; nothing but its bytes has a say.
+
+        Raises:
+            BadSample: when it cannot be decoded.
+        """
+        ...
+
+    def finish(self, sample: Sample, pixels: np.ndarray, draw: KeyedRandom) -> Features:
+        """Augment and tokenise one sample, given its pixels, which may be written into.
+
+        Raises:
+            BadSample: when the sample cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
 class WorkloadEntry(Protocol):
     """What the entry-point group `fuseray.workloads` finds. Importing it must not import torch."""
 

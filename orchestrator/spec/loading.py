@@ -23,6 +23,7 @@ FREE_STREAM_KEYS = (
     "decode_threads",
     "prefetch",
     "reader_cpus",
+    "decoded_cache_mb",
     "max_bad_share",
     "audit",
 )

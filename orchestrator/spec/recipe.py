@@ -69,6 +69,11 @@ class StreamSection(Section):
     )
     prefetch: int = Field(8, ge=1, description="Micro-batches that a worker holds ready before training asks.")
     reader_cpus: float = Field(1.0, ge=1, description="CPUs kept free for reading and decoding.")
+    decoded_cache_mb: int = Field(
+        0,
+        ge=0,
+        description="Decoded images kept on every machine's disk for all runs there, at most so many MB; 0: none.",
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="The run stops when more samples than this are bad.")
     audit: bool = Field(False, description="Write down the keys of every micro-batch; `fuseray audit` checks them.")
 

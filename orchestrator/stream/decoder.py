@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.decoded.cache import DecodedCache
 from orchestrator.stream.micro_batch import MicroBatch, Skipped, fingerprint, stack
 from orchestrator.stream.raw_batch import RawBatch, RawSample
-from workloads.contract import BadSample, Features, KeyedRandom, Transform
+from workloads.contract import BadSample, Features, KeyedRandom, Sample, StagedTransform, Transform
+
+Outcome = Features | BadSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +21,26 @@ class Decoder:
     Args:
         transform: the workload's.
         seed: the run's.
+        cache: of decoded images, for transforms that decode in a stage of its own; None for none.
     """
 
     transform: Transform
     seed: int
+    cache: DecodedCache | None = None
 
     def __call__(self, raw: RawBatch) -> MicroBatch:
         """Transform a micro-batch; samples that cannot be used are left out and listed."""
+        outcomes = dict(self._outcomes(raw.samples))
         features: list[Features] = []
         keys: list[str] = []
         skipped: list[Skipped] = []
-        for sample in raw.samples:
-            try:
-                features.append(self._features(sample))
-                keys.append(sample.content.key)
-            except BadSample as fault:
-                skipped.append(Skipped(sample.position, sample.shard, sample.content.key, fault.reason, fault.detail))
+        for place, sample in enumerate(raw.samples):
+            outcome, key = outcomes[place], sample.content.key
+            if isinstance(outcome, BadSample):
+                skipped.append(Skipped(sample.position, sample.shard, key, outcome.reason, outcome.detail))
+            else:
+                features.append(outcome)
+                keys.append(key)
         return MicroBatch(
             number=raw.number,
             keys=tuple(keys),
@@ -41,8 +49,32 @@ class Decoder:
             fingerprint=fingerprint(sample.content.key for sample in raw.samples),
         )
 
-    def _features(self, sample: RawSample) -> Features:
-        if isinstance(sample.content, Unreadable):
-            raise sample.content.fault
-        draw = KeyedRandom((self.seed, "transform", sample.source, sample.epoch, sample.number))
-        return self.transform(sample.content, draw)
+    def _outcomes(self, samples: Sequence[RawSample]) -> Iterator[tuple[int, Outcome]]:
+        """Yield what becomes of every sample, by its place, in any order."""
+        readable: list[tuple[int, Sample, KeyedRandom]] = []
+        for place, sample in enumerate(samples):
+            if isinstance(sample.content, Unreadable):
+                yield place, sample.content.fault
+            else:
+                draw = KeyedRandom((self.seed, "transform", sample.source, sample.epoch, sample.number))
+                readable.append((place, sample.content, draw))
+        if self.cache is not None and isinstance(self.transform, StagedTransform):
+            yield from _from_cache(self.cache, self.transform, readable)
+        else:
+            for place, content, draw in readable:
+                yield place, _outcome(self.transform, content, draw)
+
+
+def _from_cache(
+    cache: DecodedCache, transform: StagedTransform, readable: Sequence[tuple[int, Sample, KeyedRandom]]
+) -> Iterator[tuple[int, Outcome]]:
+    for number, pixels in cache.decode([sample.image for _, sample, _ in readable], transform):
+        place, sample, draw = readable[number]
+        yield place, pixels if isinstance(pixels, BadSample) else _outcome(transform.finish, sample, pixels, draw)
+
+
+def _outcome(step: Callable[..., Features], *arguments: object) -> Outcome:
+    try:
+        return step(*arguments)
+    except BadSample as fault:
+        return fault

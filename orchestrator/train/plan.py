@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.data_set.index import Index
 from orchestrator.stream.data_set.index_file import check_shards, read_index
+from orchestrator.stream.decoded.cache import DecodedCache
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.order.sharing import Sharing
 from orchestrator.stream.placement import Node, can_read
@@ -22,10 +24,12 @@ from orchestrator.stream.reader import Reader
 from orchestrator.stream.segment import Delivery
 from orchestrator.stream.stream_state import stream_settings
 from orchestrator.stream.training_data import DataSet, TrainingData
+from workloads.contract import StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.origin import Origin
 
+LOG = logging.getLogger(__name__)
 MAX_BLOCK_SAMPLES = 512
 """Samples that travel to a worker together, if there are so many in a step's share or less: decoded, some 100 MB."""
 
@@ -95,7 +99,8 @@ class Plan:
     def delivery(self, decoded_share: float) -> Delivery:
         """Return what delivers the run's micro-batches, of which the readers decode a share."""
         transform = self.resolved.entry.transform(self.resolved.workload)
-        return Delivery(self.reader, Decoder(transform, self.recipe.seed), decoded_share)
+        decoder = Decoder(transform, self.recipe.seed, self._decoded_cache(transform))
+        return Delivery(self.reader, decoder, decoded_share)
 
     def stream_settings(self) -> dict[str, Any]:
         """Return what determines the samples of every step, for checkpoints."""
@@ -112,6 +117,16 @@ class Plan:
             return {}
         epochs = self.data.epochs_of_sets((step + 1) * self.recipe.batch.samples, self.recipe.seed)
         return {f"epochs/data_set_{number}": value for number, value in enumerate(epochs)}
+
+    def _decoded_cache(self, transform: Transform) -> DecodedCache | None:
+        limit_mb = self.recipe.stream.decoded_cache_mb
+        if limit_mb and not isinstance(transform, StagedTransform):
+            LOG.warning(
+                "stream.decoded_cache_mb: the workload %s does not decode in a stage of its own, so that none of its "
+                "images can be kept.",
+                self.recipe.workload,
+            )
+        return DecodedCache(limit_mb) if limit_mb else None
 
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""

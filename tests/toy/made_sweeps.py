@@ -20,6 +20,8 @@ from workloads.contract import KeyedRandom
 
 SAMPLES = 9600
 REPORTS = 20
+BEGAN_MS = 1_700_000_000_000
+ENDED_MS = BEGAN_MS + 9_000_000
 RECIPE = """\
 workload: albef
 seed: 5
@@ -85,10 +87,9 @@ def build_sweep(place: Path, made: Made) -> SweepFolder:
             mlflow_run_id=made.mlflow_run_id,
             trials=configurations * replicas,
             samples=SAMPLES,
-            report_steps=30,
-            seconds=9000.0,
         )
     )
+    write_start(folder.costs, Start(BEGAN_MS, ENDED_MS, 1.0, (Period(BEGAN_MS, ENDED_MS, {KIND: 2}),)))
     started = configurations if made.trials is None else made.trials
     for number in range(started):
         assignment = drawn(sweep, number)
@@ -149,7 +150,7 @@ def final(assignment: Mapping[str, Any]) -> float:
 
 
 def start(number: int) -> Start:
-    begin = 1_700_000_000_000 + number
+    begin = BEGAN_MS + number
     return Start(begin, begin + 1_800_000, 0.5, (Period(begin, begin + 1_800_000, {KIND: 2}),))
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import math
+from functools import cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from workloads.contract import BadSample, KeyedRandom
 
@@ -21,6 +23,12 @@ cv2.setNumThreads(0)  # the pipeline runs one process per core already
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The only formats that Pillow may try."""
+
+DECODING = 1
+"""Version of `decode`: to be raised whenever it may give other pixels than before."""
+
+CODECS = ("jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
+"""What Pillow decodes with."""
 
 MAX_PIXELS = 50_000_000
 """Largest decoded image, in pixels; checked in the file's header, before anything is decoded."""
@@ -65,6 +73,13 @@ def decode(data: bytes) -> np.ndarray:
         raise BadSample("image is corrupt", f"{len(data)} bytes that are none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _damaged(error) from error
+
+
+@cache
+def decoding() -> str:
+    """Return the name of the decoding: the versions of `decode`, of Pillow and of what Pillow decodes with."""
+    codecs = " ".join(f"{name}={features.version(name)}" for name in CODECS)
+    return f"rgb={DECODING} pillow={PIL.__version__} {codecs}"
 
 
 def random_crop_box(width: int, height: int, scale: tuple[float, float], draw: KeyedRandom) -> Box:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from workloads.contract import BadSample, Features, KeyedRandom, Sample
-from workloads.transforms.images import channels_first, decode, random_crop_box, random_flip, resize
+from workloads.transforms.images import channels_first, decode, decoding, random_crop_box, random_flip, resize
 from workloads.transforms.randaugment import rand_augment
 from workloads.transforms.text import cached_tokenizer, clean_caption, encode
 
@@ -51,8 +51,30 @@ class PairTransform:
             BadSample: when the image cannot be decoded or every caption is empty after cleaning.
             WorkloadError: when the tokenizer cannot be found.
         """
+        return self.finish(sample, self.pixels(sample.image), draw)
+
+    @property
+    def decoding(self) -> str:
+        """The name of the decoding: our version of it and the libraries'."""
+        return decoding()
+
+    def pixels(self, image: bytes) -> np.ndarray:
+        """Decode an image file to uint8 [H, W, 3].
+
+        Raises:
+            BadSample: when it cannot be decoded.
+        """
+        return decode(image)
+
+    def finish(self, sample: Sample, pixels: np.ndarray, draw: KeyedRandom) -> Features:
+        """Return the features as `__call__` does, from decoded pixels, uint8 [H, W, 3].
+
+        Raises:
+            BadSample: when every caption is empty after cleaning.
+            WorkloadError: when the tokenizer cannot be found.
+        """
         tokens = encode_padded(self._pick_caption(sample, draw.child("caption")), self.text)
-        image_HWC = self._augmented(decode(sample.image), draw)
+        image_HWC = self._augmented(pixels, draw)
         return {"image": channels_first(image_HWC), "input_ids": tokens.input_ids, "length": tokens.length}
 
     def _pick_caption(self, sample: Sample, draw: KeyedRandom) -> str:

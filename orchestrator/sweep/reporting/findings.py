@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from orchestrator.sweep.reporting.rungs import rungs
 from orchestrator.sweep.stored import stored_sweep
 from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Kind, Spent
+from orchestrator.track.costs import Spent, added
 
 READERS = 8
 RUN_NAME = re.compile(r"trial-(\d+)-\d+(-from-[0-9a-f]+)?")
@@ -38,6 +38,7 @@ class Findings:
         importances: of the searched keys, per objective.
         rungs: samples at which the scheduler compares trials.
         spent: what was used, by number of configuration.
+        total: what the sweep's machines have come to.
     """
 
     file: SweepFile
@@ -50,6 +51,7 @@ class Findings:
     importances: tuple[tuple[Importance, ...], ...]
     rungs: tuple[int, ...]
     spent: Mapping[int, Spent]
+    total: Spent
 
     @property
     def metrics(self) -> list[str]:
@@ -108,17 +110,8 @@ def gather(folder: SweepFolder) -> Findings:
         ),
         rungs=rungs(sweep.sweep.scheduler, file.samples),
         spent=_spent(folder),
+        total=Costs(read_starts(folder.costs)).spent(),
     )
-
-
-def total(spent: Iterable[Spent]) -> Spent:
-    """Return what was used in all."""
-    seconds, node_seconds = 0.0, dict[Kind, float]()
-    for one in spent:
-        seconds += one.seconds
-        for kind, more in one.node_seconds.items():
-            node_seconds[kind] = node_seconds.get(kind, 0.0) + more
-    return Spent(seconds, node_seconds)
 
 
 def _spent(folder: SweepFolder) -> dict[int, Spent]:
@@ -131,7 +124,7 @@ def _spent(folder: SweepFolder) -> dict[int, Spent]:
     found: dict[int, list[Spent]] = {}
     for (number, _), one in zip(runs, spent, strict=True):
         found.setdefault(number, []).append(one)
-    return {number: total(those) for number, those in found.items()}
+    return {number: added(those) for number, those in found.items()}
 
 
 def _spent_by(run: RunFolder) -> Spent:

@@ -10,7 +10,7 @@ from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.headline import Tile
 from orchestrator.sweep.reporting.best import losses_of
 from orchestrator.sweep.reporting.configurations import Configuration, Score
-from orchestrator.sweep.reporting.findings import Findings, total
+from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.words import score_text, value_text
 from orchestrator.track.costs import Spent
 
@@ -120,13 +120,13 @@ def _trials(findings: Findings) -> Iterator[Tile]:
 
 
 def _cost(findings: Findings) -> Iterator[Tile]:
-    spent = total(findings.spent.values())
+    spent = findings.total
     if spent.node_seconds:
         unpriced = f", {figure(spent.unpriced_node_hours)} without a price" if spent.unpriced_node_hours else ""
         yield Tile("Cost", f"{spent.usd:,.2f} USD", f"{figure(spent.node_hours)} node-hours{unpriced}")
 
 
 def _time(findings: Findings) -> Iterator[Tile]:
-    if findings.file.seconds:
+    if findings.total.seconds:
         samples = f"{count(findings.file.samples)} samples in a whole trial"
-        yield Tile("Wall time", duration(findings.file.seconds), samples)
+        yield Tile("Wall time", duration(findings.total.seconds), samples)

@@ -67,7 +67,7 @@ def test_a_plan_for_this_machine(here: Path, capsys: pytest.CaptureFixture[str])
     assert "asha: 1 in 3 goes on after 0.2, 0.6 of a run" in shown
     assert "10 steps, 150 samples" in shown
     assert "samples/s a worker; measured: " in shown
-    assert "side by side  3 trials of 1.251 CPUs; the bound is CPUs" in shown
+    assert "side by side  3 trials of 1.25 CPUs; the bound is CPUs" in shown
     assert "0.0001 to 0.1, even on a log scale  adversarial.steps > 1" in shown
     assert "expected" in shown
     assert "budget.hours is 1,000.00 h" in shown
@@ -95,7 +95,7 @@ def test_a_trial_without_room_or_data_is_in_the_way(here: Path, capsys: pytest.C
     assert not planned.ok
     show_sweep_plan(planned)
     shown = capsys.readouterr().out
-    assert "ERROR    room: a trial needs 1.251 CPUs, and there are not so many CPUs" in shown
+    assert "ERROR    room: a trial needs 1.25 CPUs, and there are not so many CPUs" in shown
     assert "ERROR    data: " in shown
     assert "must be mended before the sweep can start." in shown
 

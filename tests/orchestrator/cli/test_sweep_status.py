@@ -21,7 +21,7 @@ from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.stored import store_sweep
 from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Kind, Period, Start
+from orchestrator.track.costs import Kind, Period, Spent, Start
 
 RECIPE = """\
 workload: albef
@@ -83,6 +83,11 @@ def pay(folder: SweepFolder, run: str, hours: float) -> None:
     write_start(folder.run(run).costs, Start(0, end, 0.5, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
 
 
+def pay_for_all(folder: SweepFolder, hours: float) -> None:
+    end = int(hours * HOUR_MS)
+    write_start(folder.costs, Start(0, end, 1.0, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
+
+
 def shown(view: SweepView, width: int = 160, height: int | None = None) -> list[str]:
     console = Console(width=width, file=io.StringIO(), highlight=False)
     with console.capture() as text:
@@ -98,9 +103,10 @@ def many(view: SweepView, count: int = 200) -> SweepView:
 
 def test_a_headline_and_the_best_and_the_running_first(folder: SweepFolder) -> None:
     pay(folder, "trial-0001-0", 3.0)
+    pay_for_all(folder, 2.0)
     lines = shown(SweepReader(folder).read(NOW))
     assert lines[0] == "sweep alpha: RUNNING; 4 of 8 trials are over, 2 running, 2 finished, 1 stopped, 1 failed"
-    assert lines[1] == "elapsed 2:00:00; cost $3.00; budget $10"
+    assert lines[1] == "elapsed 2:00:00; cost $4.00; budget $10"
     assert lines[2].startswith("best so far: 1 with held_out/text_to_image/recall@10 0.4 (")
     heading = ["trial", "status", "alpha", "steps", "samples", "of", "all", "recall@10", "elapsed", "cost"]
     assert lines[4].split() == heading
@@ -183,8 +189,9 @@ def test_the_command_prints_once_where_there_is_no_terminal(folder: SweepFolder)
 
 def test_the_command_speaks_json(folder: SweepFolder) -> None:
     pay(folder, "trial-0001-0", 3.0)
+    pay_for_all(folder, 2.0)
     found = json.loads(CliRunner().invoke(command, ["alpha", "--json"]).output)
-    assert (found["status"], found["best"], found["usd"], found["trials_in_all"]) == ("RUNNING", [1], 3.0, 8)
+    assert (found["status"], found["best"], found["usd"], found["trials_in_all"]) == ("RUNNING", [1], 4.0, 8)
     assert [one["usd"] for one in found["trials"]] == [None, 3.0, None, None, None, None]
     assert found["trials"][3]["reason"] == REASON
 
@@ -207,7 +214,7 @@ def written(console: Console) -> str:
 def test_watching_ends_with_the_sweep_and_survives_a_look_that_fails(folder: SweepFolder) -> None:
     view, console = SweepReader(folder).read(NOW), terminal()
     looks: Iterator[SweepView | SweepError] = iter(
-        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED", seconds=5400.0))]
+        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED"), total=Spent(5400.0))]
     )
 
     def read() -> SweepView:

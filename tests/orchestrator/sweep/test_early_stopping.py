@@ -11,7 +11,7 @@ from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 
 from orchestrator.spec.sweep import SchedulerSection
 from orchestrator.sweep.early_stopping import bracket_sizes, expected_runs
-from orchestrator.sweep.schedulers import SuccessiveHalving
+from orchestrator.sweep.schedulers import GIVEN, SuccessiveHalving
 
 UNITS = 1000
 
@@ -34,12 +34,12 @@ def rungs(options: SchedulerSection) -> list[int]:
 def played(options: SchedulerSection, trials: int, seed: int) -> float:
     """Return the whole runs that Ray Tune's ASHA lets trials of random worth use, one after the other."""
     scheduler = SuccessiveHalving(
-        time_attr="samples", metric="loss", mode="min", max_t=UNITS, grace_period=rungs(options)[0],
+        (), time_attr="samples", metric="loss", mode="min", max_t=UNITS, grace_period=rungs(options)[0],
         reduction_factor=options.reduction, stop_last_trials=False,
     )  # fmt: skip
     used = 0
     for number, loss in enumerate(np.random.default_rng(seed).random(trials)):
-        trial: Any = SimpleNamespace(trial_id=str(number))
+        trial: Any = SimpleNamespace(trial_id=str(number), config={GIVEN: {"number": number, "replica": 0}})
         scheduler.on_trial_add(None, trial)
         stops = (
             rung

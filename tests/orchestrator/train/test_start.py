@@ -1,16 +1,19 @@
 """New runs and continued ones, decided before anything starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from saving import save_checkpoint
 from shards import write_shards
+from toy_workload import ToyConfig, ToyEntry
 from version_two import rewrite_as_version_two
 
 from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.spec.loading import ResolvedRecipe, load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
+from orchestrator.stream.decoded.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.placement import Node
 from orchestrator.stream.stream_state import StreamState
@@ -47,6 +50,23 @@ def save(plan: Plan, step: int, stream: StreamState | None = None) -> None:
     told = stream and stream.plain()
     state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, None, told)
     save_checkpoint(plan.run, state, torch.nn.Linear(1, 1).state_dict(), {})
+
+
+def test_the_cache_of_decoded_images_is_off_unless_asked_for_and_free_to_change(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert plan.delivery(0.5).decoder.cache is None
+    remember(plan)
+    changed = plan_of(tmp_path, "stream.decoded_cache_mb=500")
+    assert changed.delivery(0.5).decoder.cache == DecodedCache(500)
+    assert continued_run(changed).previous is not None
+
+
+def test_a_workload_that_cannot_use_the_cache_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_of(tmp_path, "stream.decoded_cache_mb=500")
+    plan.delivery(0.5)
+    assert caplog.text == ""
+    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).delivery(0.5)
+    assert "stream.decoded_cache_mb: the workload albef does not decode in a stage of its own" in caplog.text
 
 
 def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import io
 import pickle
 
 import numpy as np
+import PIL
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from workloads.contract import BadSample, KeyedRandom, Sample
+from workloads.contract import BadSample, KeyedRandom, Sample, StagedTransform
 from workloads.pretrain.albef_config import AugmentConfig, RandAugmentConfig, TextConfig
 from workloads.transforms.images import channels_first, decode, resize
 from workloads.transforms.pairs import EvaluationTransform, PairTransform
@@ -28,8 +29,8 @@ TRANSFORM = PairTransform(32, AugmentConfig(), TEXT)
 
 
 def test_features_have_the_promised_shapes_and_types() -> None:
-    features = TRANSFORM(SAMPLE, KEY)
-    assert {name: (array.shape, array.dtype.name) for name, array in features.items()} == {
+    found = TRANSFORM(SAMPLE, KEY)
+    assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
         "image": ((3, 32, 32), "uint8"),
         "input_ids": ((8,), "int32"),
         "length": ((), "int32"),
@@ -37,10 +38,10 @@ def test_features_have_the_promised_shapes_and_types() -> None:
 
 
 def test_ids_are_zero_padded_after_length() -> None:
-    features = TRANSFORM(SAMPLE, KEY)
-    length = int(features["length"])
-    assert (features["input_ids"][:length] > 0).all()
-    assert (features["input_ids"][length:] == 0).all()
+    found = TRANSFORM(SAMPLE, KEY)
+    length = int(found["length"])
+    assert (found["input_ids"][:length] > 0).all()
+    assert (found["input_ids"][length:] == 0).all()
 
 
 def test_equal_keys_give_equal_features() -> None:
@@ -83,6 +84,20 @@ def test_unusable_samples_are_bad_samples(sample: Sample, reason: str) -> None:
     with pytest.raises(BadSample) as caught:
         TRANSFORM(sample, KEY)
     assert caught.value.reason == reason
+
+
+def test_the_stages_one_after_the_other_give_the_same() -> None:
+    assert isinstance(TRANSFORM, StagedTransform)
+    for number in range(5):
+        whole = TRANSFORM(SAMPLE, KEY.child(number))
+        staged = TRANSFORM.finish(SAMPLE, TRANSFORM.pixels(SAMPLE.image), KEY.child(number))
+        for name, array in whole.items():
+            np.testing.assert_array_equal(staged[name], array)
+
+
+def test_the_decoding_is_named_after_the_libraries_that_do_it() -> None:
+    assert f"pillow={PIL.__version__}" in TRANSFORM.decoding
+    assert f"libjpeg_turbo={features.version('libjpeg_turbo')}" in TRANSFORM.decoding
 
 
 def test_evaluation_resizes_the_whole_image() -> None:

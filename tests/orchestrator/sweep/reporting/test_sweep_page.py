@@ -38,7 +38,7 @@ def test_a_finished_sweep_has_every_section_and_figure(make_sweep: MakeSweep) ->
     assert len(page.all("svg")) == 4 + 3 + 1 + 1
     assert all(svg["aria-label"] and svg["role"] == "img" for svg in page.all("svg"))
     assert "36 of 36 36 finished" in words(page)
-    assert "Cost 360.00 USD 18.0 node-hours" in words(page)
+    assert "Cost 100.00 USD 5.00 node-hours" in words(page)
     assert "Wall time 2 h 30 min 9,600 samples in a whole trial" in words(page)
     assert re.search(r"Best \d\.\d+ ± 0\.\d+ the smallest loss; over 3 seeds, configuration 2", words(page))
     assert "started 2026-05-01 10:00:00 UTC" in words(page)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,20 +32,16 @@ class Sending:
     """A job on its way to a cluster.
 
     Args:
-        resolved: the recipe; of a sweep, the one that its trials share.
         cluster: where it is to run.
         launcher: of that cluster.
         submission: the job.
-        prices: a table of prices of the user's own.
-        resume: whether a run that is there goes on.
+        check: checks what is to run, shows the plan with its price, and refuses what cannot start.
     """
 
-    resolved: ResolvedRecipe
     cluster: Cluster
     launcher: Launcher
     submission: Submission
-    prices: Path | None
-    resume: bool
+    check: Callable[[Look], None]
 
     def send(self, yes: bool) -> None:
         """Check, show the plan, bring the cluster up if need be, and submit.
@@ -59,7 +54,7 @@ class Sending:
             ClusterError: the cluster cannot be reached, or refuses the job.
         """
         up = self.launcher.is_up()
-        self._preflight(self._look() if up else None)
+        self.check(self._look() if up else None)
         if not up:
             self._bring_up(yes)
             _refuse(self._look())
@@ -73,17 +68,6 @@ class Sending:
 
         say(f"cluster {self.cluster.name} checks the recipe")
         return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), say)
-
-    def _preflight(self, look: Look) -> None:
-        """Check the recipe against the cluster and show the plan with its price, before anything is started."""
-        from orchestrator.cli.preflight import PreflightOptions, run_preflight, show_preflight
-
-        options = PreflightOptions(prices=self.prices, resume=self.resume, from_cluster=look)
-        preflight = run_preflight(self.resolved, self.cluster, options)
-        with redirect_stdout(sys.stderr):
-            show_preflight(preflight, as_json=False)
-        if not preflight.ok:
-            raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
 
     def _bring_up(self, yes: bool) -> None:
         """Start the cluster; ask before that costs money."""
@@ -103,6 +87,16 @@ class Sending:
             f"  come back   fuseray logs {entry.job} -f\n"
             f"  stop        fuseray stop {entry.job}"
         )
+
+
+def refuse_errors(ok: bool) -> None:
+    """Refuse to submit what a plan finds wrong.
+
+    Raises:
+        SpecError: something has to be mended.
+    """
+    if not ok:
+        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
 
 
 def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:

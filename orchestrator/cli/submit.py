@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ import click
 from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.resuming import resume_overrides
-from orchestrator.cli.sending_jobs import Sending, follow_job, on_cluster, price_text
+from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.spec.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
@@ -54,15 +57,22 @@ def command(
     cluster, launcher = open_cluster(file)
     resolved = on_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
     sending = Sending(
-        resolved=resolved,
         cluster=cluster,
         launcher=launcher,
         submission=_submission(resolved, overrides, cluster, recipe, resume, prices),
-        prices=prices,
-        resume=resume is not None,
+        check=partial(_check, resolved, cluster, prices, resume is not None),
     )
     sending.send(yes)
     follow_job(sending.submission.entry, detach, as_json)
+
+
+def _check(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: bool, look: Look) -> None:
+    from orchestrator.cli.preflight import PreflightOptions, run_preflight, show_preflight
+
+    preflight = run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume, from_cluster=look))
+    with redirect_stdout(sys.stderr):
+        show_preflight(preflight, as_json=False)
+    refuse_errors(preflight.ok)
 
 
 def _submission(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ AUTO = "auto"
 )
 @click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
-@click.option("--dry-run", is_flag=True, help="Show the plan; start nothing.")
+@click.option("--no-plan", is_flag=True, help="Start without working out the plan and showing it first.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; start nothing. Exit code 2 when something is in the way.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(
     words: tuple[str, ...],
@@ -54,6 +56,7 @@ def command(
     cluster: Path | None,
     detach: bool,
     yes: bool,
+    no_plan: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -69,6 +72,8 @@ def command(
         plan = _plan(words, resume, storage, endpoint)
     except FuserayError as error:
         raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
+    if dry_run or not (no_plan or plan.folder.exists()):
+        _show_plan(plan, prices, dry_run, as_json)
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
@@ -137,6 +142,18 @@ def _refuse_changes(plan: SweepPlan) -> None:
         )
 
 
+def _show_plan(plan: SweepPlan, prices: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Work out the plan and show it; what scripts read on standard output is the outcome, or a dry run's plan."""
+    from orchestrator.cli.preflight import PreflightOptions
+    from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan
+
+    planned = plan_sweep(plan.sweep, options=PreflightOptions(prices=prices, quiet=as_json))
+    with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
+        show_sweep_plan(planned, as_json and dry_run)
+    if not planned.ok:
+        raise SpecError("nothing was started: mend what is marked ERROR above first.")
+
+
 def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
     from orchestrator.cli.sweep_terminal import SweepTerminal
     from orchestrator.spec.prices import read_prices
@@ -153,23 +170,20 @@ def _code(outcome: SweepOutcome) -> int:
 
 
 def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
+    from orchestrator.cli.sweep_report import as_values, lines
+    from orchestrator.sweep.reporting.writing import write_report
+
+    report = write_report(plan.folder)
     statuses = [record.status for record in outcome.trials]
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
-    values = {
-        "status": outcome.status,
-        "stopped_by": outcome.stopped_by,
-        "trials": counts,
-        "cost": outcome.spent.describe(),
-        "sweep_folder": plan.folder.root.uri,
-        "mlflow": plan.base.recipe.tracking.uri,
-    }
     if as_json:
-        click.echo(json.dumps(values))
+        values = {"status": outcome.status, "stopped_by": outcome.stopped_by, "trials": counts}
+        places = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
+        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | as_values(report)))
         return
     ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
     trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
-    click.echo(f"The sweep {ending}: {trials or 'no trial was started'}.")
-    for name in ("sweep_folder", "cost", "mlflow"):
-        click.echo(f"  {name.replace('_', ' '):13} {values[name]}")
+    click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
+    click.echo("\n".join(lines(report)))
     if outcome.status == "KILLED":
-        click.echo(f"  go on         fuseray sweep --resume {plan.folder.root.uri}")
+        click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")

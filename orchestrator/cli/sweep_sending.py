@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.finding_jobs import open_cluster
-from orchestrator.cli.sending_jobs import Sending, follow_job, on_cluster, price_text
+from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.sweep_loading import ResolvedSweep
 
@@ -45,10 +48,19 @@ def send_sweep(
     cluster, launcher = open_cluster(cluster_file)
     resolved = on_cluster(sweep.recipe({}), cluster)
     submission = _submission(sweep, resolved, file, overrides, cluster, prices)
-    Sending(
-        resolved=resolved, cluster=cluster, launcher=launcher, submission=submission, prices=prices, resume=False
-    ).send(yes)
+    check = partial(_check, sweep, cluster, prices)
+    Sending(cluster=cluster, launcher=launcher, submission=submission, check=check).send(yes)
     follow_job(submission.entry, detach, as_json)
+
+
+def _check(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, look: Look) -> None:
+    from orchestrator.cli.preflight import PreflightOptions
+    from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan
+
+    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=look))
+    with redirect_stdout(sys.stderr):
+        show_sweep_plan(planned)
+    refuse_errors(planned.ok)
 
 
 def _submission(

@@ -32,7 +32,7 @@ def sweep_entrypoint(with_prices: bool = False) -> str:
     Args:
         with_prices: whether a table of prices travels with the job.
     """
-    return _command("sweep", SWEEP_NAME, "--resume", "auto", *_prices(with_prices))
+    return _command("sweep", SWEEP_NAME, "--resume", "auto", "--no-plan", *_prices(with_prices))
 
 
 def _prices(with_prices: bool) -> list[str]:

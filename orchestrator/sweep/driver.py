@@ -14,6 +14,7 @@ import ray
 
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.recipe import ScaleSection
+from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
 from orchestrator.sweep.bell import hang_bell
 from orchestrator.sweep.books import SweepBooks
 from orchestrator.sweep.budget import GpuHours, used_up
@@ -31,6 +32,9 @@ from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
 from orchestrator.train.driving import groups_of, log_folder_of
 from orchestrator.train.interrupts import stop_on
 from orchestrator.train.ray_session import ray_session
+
+DECODED_CACHE_MB = 10_000
+"""Of decoded images that trials side by side share on each machine, where the recipe does not say it."""
 
 
 class SweepDisplay(Protocol):
@@ -121,7 +125,7 @@ class _Sweeping:
             bell=bell,
             prices=self.prices,
             share=1 / at_a_time,
-            more={},
+            more=_decoded_once(plan.sweep) if at_a_time > 1 else {},
         )
         with ending.watched(bell):
             tune_trials(shared, trials, plan.base.total_samples, at_a_time, lambda: bool(ending.reason))
@@ -152,6 +156,12 @@ class _Sweeping:
         scale = self.plan.base.recipe.scale
         hours = GpuHours(self.plan.folder, trials, scale.most_workers if scale.use_gpu else 0)
         return lambda: used_up(self.plan.sweep.sweep.budget, meter.spent(), hours)
+
+
+def _decoded_once(sweep: ResolvedSweep) -> Assignment:
+    """Return what has trials on one machine share the work of decoding, unless the recipe says how."""
+    said = sweep.base.plain().get("stream") or {}
+    return {} if "decoded_cache_mb" in said else {"stream.decoded_cache_mb": DECODED_CACHE_MB}
 
 
 def _for_trials(scale: ScaleSection, at_a_time: int) -> ScaleSection:

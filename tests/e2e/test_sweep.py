@@ -1,0 +1,112 @@
+"""A sweep whose driver is killed in the middle ends as it would have: one trial finishes, one is stopped, one fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from shards import write_shards
+from waiting import wait_for
+
+from orchestrator.storage.location import locate
+from orchestrator.sweep.folder import Point, SweepError, SweepFolder
+from orchestrator.sweep.plan import check_left
+
+RECIPE = """\
+workload: albef
+batch: {micro_batches: 2, micro_batch_size: 4}
+length: {steps: 16}
+scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
+stream: {window: 64}
+model:
+  preset: tiny
+  image_size: 32
+  vision: {width: 64, depth: 2, heads: 2}
+text: {max_tokens: 12}
+contrastive: {queue_size: 64}
+schedule: {warmup_steps: 0}
+checkpoint: {every_steps: 4}
+"""
+SWEEP = """\
+name: rates
+recipe: recipe.yaml
+objectives: [{metric: loss, mode: min}]
+space: {optimizer.learning_rate: [1.0e-3, 1.0e-8, 1.0e+20]}
+search: {method: grid}
+scheduler: {kind: asha, first_rung: 0.5, reduction: 2}
+"""
+RUNS = ["rates", "trial-0000-0", "trial-0001-0", "trial-0002-0"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator.cli", "sweep", *arguments]
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400)
+
+
+def reported(folder: SweepFolder, number: int) -> tuple[Point, ...]:
+    return next((record.points for record in folder.trials() if record.number == number), ())
+
+
+def is_left(folder: SweepFolder) -> bool:
+    try:
+        check_left(folder)
+    except SweepError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    folder = SweepFolder(locate(str(tmp_path / "runs" / "rates")))
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(command("sweep.yaml", "--no-plan"), cwd=tmp_path, stdout=log, stderr=log)
+        wait_for(lambda: bool(reported(folder, 1)), 300)
+        first.kill()
+        first.wait()
+    killed = reported(folder, 1)
+
+    early = sweep(tmp_path, "--resume", "rates")
+    assert early.returncode == 2
+    assert "the sweep's driver was there" in early.stderr
+    wait_for(lambda: is_left(folder), 60)
+    again = sweep(tmp_path, "--resume", "rates", "--json")
+    assert again.returncode == 0, again.stderr
+    _check_trials(folder, killed)
+    _check_mlflow(tmp_path, json.loads(again.stdout))
+
+
+def _check_trials(folder: SweepFolder, killed: tuple[Point, ...]) -> None:
+    whole, stopped, failed = folder.trials()
+    assert [one.status for one in (whole, stopped, failed)] == ["FINISHED", "STOPPED", "FAILED"]
+    assert whole.points[-1].samples == 16 * 8
+    assert stopped.points[-1].samples == 8 * 8
+    assert stopped.points[: len(killed)] == killed
+    assert "not a number" in failed.reason
+    assert [folder.run(one.name).read().status for one in (whole, stopped, failed)] == ["FINISHED", "KILLED", "FAILED"]
+    assert folder.read().status == "FINISHED"
+
+
+def _check_mlflow(folder: Path, outcome: dict[str, object]) -> None:
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert Counter(run.info.run_name for run in client.search_runs([experiment.experiment_id])) == Counter(RUNS)
+    parent = runs["rates"].info
+    assert {runs[name].data.tags["mlflow.parentRunId"] for name in RUNS[1:]} == {parent.run_id}
+    assert [runs[name].info.status for name in RUNS] == ["FINISHED", "FINISHED", "KILLED", "FAILED"]
+    for name in RUNS[1:3]:
+        steps = [one.step for one in client.get_metric_history(runs[name].info.run_id, "loss")]
+        assert steps == list(range(len(steps)))
+    assert {file.path for file in client.list_artifacts(parent.run_id)} >= {"report.html", "best.yaml", "sweep.yaml"}
+    assert outcome["model"] == {"uri": "models:/rates/1", "new": True}
+    assert client.get_model_version("rates", "1").run_id == runs["trial-0000-0"].info.run_id

@@ -92,4 +92,9 @@ class Sweep(Section):
             raise ValueError("a scheduler compares trials by one objective; with several, set scheduler.kind to none")
         if self.scheduler.kind == "pbt" and (self.replicas > 1 or self.search.method == "tpe"):
             raise ValueError("pbt changes trials while they run: it goes with search.method random or grid, replicas 1")
+        if self.scheduler.kind == "hyperband" and self.search.method == "tpe":
+            raise ValueError(
+                "hyperband begins all trials of a bracket before one has ended, so tpe has nothing to learn from: take "
+                "search.method random or grid, or scheduler.kind asha"
+            )
         return self

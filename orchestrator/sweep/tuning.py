@@ -22,6 +22,9 @@ LOST_PROCESSES = 8
 PARTS = 10_000
 """Ray counts resources in so many parts."""
 
+TAKING_TURNS = ("hyperband", "pbt")
+"""Schedulers that compare trials which all wait for each other."""
+
 VARIABLES = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no figures
@@ -62,21 +65,17 @@ def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int,
             trial_dirname_creator=_name,
             raise_on_failed_trial=False,
             verbose=0,
-            **(_all_at_once(search) if kind == "pbt" else _one_by_one(search, side_by_side, kind)),
+            **(_all_at_once(search) if kind in TAKING_TURNS else _one_by_one(search, side_by_side)),
         )
 
 
-def _one_by_one(search: SweepSearch, side_by_side: int, kind: str) -> dict[str, Any]:
-    """Return how trials come to be when the search is asked for each; with HyperBand they take turns."""
-    return {
-        "search_alg": search,
-        "num_samples": -1,
-        "max_concurrent_trials": None if kind == "hyperband" else side_by_side,
-    }
+def _one_by_one(search: SweepSearch, side_by_side: int) -> dict[str, Any]:
+    """Return how trials come to be when the search is asked for one whenever there is room."""
+    return {"search_alg": search, "num_samples": -1, "max_concurrent_trials": side_by_side}
 
 
 def _all_at_once(search: SweepSearch) -> dict[str, Any]:
-    """Return the whole population at once: Ray Tune's PBT takes no search."""
+    """Return all trials at once; as many run as there is room for, and the others wait for their turn."""
     return {"config": {GIVEN: tune.grid_search(list(iter(search.next, None)))}}
 
 

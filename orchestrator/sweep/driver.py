@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.recipe import ScaleSection
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
+from orchestrator.spec.sweep_loading import Assignment
 from orchestrator.sweep.bell import hang_bell
 from orchestrator.sweep.books import SweepBooks
 from orchestrator.sweep.budget import GpuHours, used_up
@@ -125,7 +126,7 @@ class _Sweeping:
             bell=bell,
             prices=self.prices,
             share=1 / at_a_time,
-            more=_decoded_once(plan.sweep) if at_a_time > 1 else {},
+            more=_set_by_sweep(plan, at_a_time),
         )
         with ending.watched(bell):
             tune_trials(shared, trials, plan.base.total_samples, at_a_time, lambda: bool(ending.reason))
@@ -158,10 +159,19 @@ class _Sweeping:
         return lambda: used_up(self.plan.sweep.sweep.budget, meter.spent(), hours)
 
 
-def _decoded_once(sweep: ResolvedSweep) -> Assignment:
-    """Return what has trials on one machine share the work of decoding, unless the recipe says how."""
-    said = sweep.base.plain().get("stream") or {}
-    return {} if "decoded_cache_mb" in said else {"stream.decoded_cache_mb": DECODED_CACHE_MB}
+def _set_by_sweep(plan: SweepPlan, at_a_time: int) -> Assignment:
+    """Return the values of recipe keys that a sweep sets in every trial; none of them changes a trial's result.
+
+    Trials side by side share decoded images, unless the recipe says how. Trials that exchange checkpoints keep all of
+    them, since one that had to wait may take over an older one.
+    """
+    more: dict[str, Any] = {}
+    said = plan.sweep.base.plain().get("stream") or {}
+    if at_a_time > 1 and "decoded_cache_mb" not in said:
+        more["stream.decoded_cache_mb"] = DECODED_CACHE_MB
+    if plan.sweep.sweep.scheduler.kind == "pbt":
+        more["checkpoint.keep"] = 2 * math.ceil(plan.base.steps / plan.base.recipe.checkpoint.every_steps)
+    return more
 
 
 def _for_trials(scale: ScaleSection, at_a_time: int) -> ScaleSection:

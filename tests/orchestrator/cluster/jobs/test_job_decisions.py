@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint
+from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint, sweep_entrypoint
 from orchestrator.cluster.jobs.job import Job
 from orchestrator.cluster.jobs.progress import Progress, last_lines, progress_in, stopped_after
 from orchestrator.cluster.jobs.register import the_one
@@ -63,6 +63,9 @@ def test_the_entrypoint_is_one_command_whatever_the_run_is_called() -> None:
     assert words[:2] == ["exec", "python"]
     assert words[words.index("--resume") + 1] == "a; rm -rf $HOME"
     assert shlex.split(entrypoint(None))[-3:] == ["--resume", "auto", "scale.address=auto"]
+    words = shlex.split(sweep_entrypoint(with_prices=True))
+    assert words[1:7] == ["python", "-m", "orchestrator.cli", "sweep", "sweep.yaml", "--resume"]
+    assert words[-2:] == ["--prices", "prices.yaml"]
     assert int(ENVIRONMENT["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
 
 

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.storage.run_folder import RunFile, RunFolder
+from orchestrator.sweep.folder import SweepError, SweepFile, SweepFolder
+from orchestrator.sweep.plan import changed_keys, check_left, check_new
+from orchestrator.track.cost_files import write_start
+from orchestrator.track.costs import Start
+
+Make = Callable[..., ResolvedSweep]
+FILE = SweepFile(
+    name="alpha",
+    created="2026-01-01T00:00:00+00:00",
+    status="RUNNING",
+    tracking_uri="sqlite:///x",
+    mlflow_run_id="1",
+    trials=3,
+    samples=480,
+)
+
+
+def test_a_name_is_taken_once(folder: SweepFolder) -> None:
+    check_new(folder)
+    folder.write(FILE)
+    with pytest.raises(SweepError, match=r"a sweep or a run of this name exists. Continue a sweep with fuseray sweep"):
+        check_new(folder)
+
+
+def test_a_run_of_the_name_is_not_overwritten(folder: SweepFolder) -> None:
+    RunFolder(folder.root).write(RunFile("alpha", "1", "2", "sqlite:///x", "3", 6, "2026-01-01T00:00:00", "FINISHED"))
+    with pytest.raises(SweepError, match=r"a sweep or a run of this name exists"):
+        check_new(folder)
+
+
+def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder) -> None:
+    folder.write(FILE)
+    check_left(folder, lambda: 100_000)
+    write_start(folder.costs, Start(10_000, 50_000))
+    with pytest.raises(SweepError, match=r"the sweep's driver was there 14 s ago, and two would disturb each other"):
+        check_left(folder, lambda: 64_000)
+    check_left(folder, lambda: 65_000)
+    folder.write(replace(FILE, status="KILLED"))
+    check_left(folder, lambda: 50_000)
+
+
+def test_what_may_change_when_a_sweep_is_continued(make: Make) -> None:
+    before = make()
+    assert changed_keys(before, make("search.trials=9", "budget.usd=3", "concurrency=2")) == []
+    assert changed_keys(before, make("replicas=2", "search.seed=1")) == ["replicas", "search.seed"]
+    assert changed_keys(before, make("overrides.optimizer.learning_rate=0.5")) == ["recipe.optimizer.learning_rate"]

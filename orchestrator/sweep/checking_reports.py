@@ -101,9 +101,3 @@ def _exchange_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterat
             f"checkpoint.every_steps: pbt exchanges checkpoints every {exchange:,} steps, and the run saves every "
             f"{saved:,}, so what is taken over would be older than what was compared. Set it to {better} (overrides).",
         )
-    if recipe.checkpoint.keep < 2:
-        yield Fault(
-            sweep.base.place(("checkpoint", "keep")),
-            "checkpoint.keep: with pbt a trial may take over the checkpoint before the newest one; set it to 2 or more "
-            "(overrides).",
-        )

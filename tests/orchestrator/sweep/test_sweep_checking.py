@@ -119,9 +119,7 @@ def test_what_pbt_takes_over_has_to_be_saved_where_it_is_compared(tmp_path: Path
     found = refusal(load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.15}"))
     assert f"{tmp_path}/mine.yaml:7: checkpoint.every_steps: pbt exchanges checkpoints every 30 steps" in found
     assert "Set it to 15 or 30 (overrides)." in found
-    found = refusal(
-        load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.1}", "overrides.checkpoint={every_steps: 20}")
-    )
+    check(load(tmp_path, "scheduler={kind: pbt, exchange_every: 0.1}", "overrides.checkpoint={every_steps: 20}"))
 
 
 def test_a_configuration_that_is_no_recipe_is_found_before_it_is_run(tmp_path: Path) -> None:

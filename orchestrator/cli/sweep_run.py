@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.cluster_argument import cluster_file
+from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.spec.errors import FuserayError, SpecError
 
 if TYPE_CHECKING:
+    from orchestrator.spec.sweep_loading import ResolvedSweep
     from orchestrator.sweep.driver import SweepOutcome
     from orchestrator.sweep.plan import SweepPlan
 
@@ -66,14 +68,20 @@ def command(
     stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
     """
     if cluster is not None:
-        _send(words, resume, cluster, prices, detach, yes, as_json)
+        sweep = _for_cluster(words, resume)
+        if dry_run:
+            _show_plan(sweep, cluster, prices, dry_run, as_json)
+            return
+        from orchestrator.cli.sweep_sending import send_sweep
+
+        send_sweep(sweep, Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
         return
     try:
         plan = _plan(words, resume, storage, endpoint)
     except FuserayError as error:
         raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
     if dry_run or not (no_plan or plan.folder.exists()):
-        _show_plan(plan, prices, dry_run, as_json)
+        _show_plan(plan.sweep, None, prices, dry_run, as_json)
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
@@ -81,21 +89,12 @@ def command(
     sys.exit(_code(outcome))
 
 
-def _send(
-    words: tuple[str, ...],
-    resume: str | None,
-    cluster: Path,
-    prices: Path | None,
-    detach: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    from orchestrator.cli.sweep_sending import send_sweep
+def _for_cluster(words: tuple[str, ...], resume: str | None) -> ResolvedSweep:
     from orchestrator.spec.sweep_loading import load_sweep
 
     if not words or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
-    send_sweep(load_sweep(Path(words[0]), words[1:]), Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
+    return load_sweep(Path(words[0]), words[1:])
 
 
 def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
@@ -125,9 +124,10 @@ def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str
             raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
     folder = find_sweep(name, storage, endpoint)
     check_left(folder)
-    plan = make_sweep_plan(stored_sweep(folder, overrides))
+    given = make_sweep_plan(stored_sweep(folder, overrides))
+    plan = SweepPlan(given.sweep, given.base, folder)
     _refuse_changes(plan)
-    return SweepPlan(plan.sweep, plan.base, folder)
+    return plan
 
 
 def _refuse_changes(plan: SweepPlan) -> None:
@@ -142,12 +142,13 @@ def _refuse_changes(plan: SweepPlan) -> None:
         )
 
 
-def _show_plan(plan: SweepPlan, prices: Path | None, dry_run: bool, as_json: bool) -> None:
+def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, dry_run: bool, as_json: bool) -> None:
     """Work out the plan and show it; what scripts read on standard output is the outcome, or a dry run's plan."""
     from orchestrator.cli.preflight import PreflightOptions
     from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan
 
-    planned = plan_sweep(plan.sweep, options=PreflightOptions(prices=prices, quiet=as_json))
+    where = None if cluster is None else open_cluster(cluster)[0]
+    planned = plan_sweep(sweep, where, PreflightOptions(prices=prices, quiet=as_json))
     with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
         show_sweep_plan(planned, as_json and dry_run)
     if not planned.ok:

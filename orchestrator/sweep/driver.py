@@ -96,6 +96,7 @@ class _Sweeping:
     interrupted: threading.Event
 
     def run(self) -> SweepOutcome:
+        """Run the sweep; whatever comes of it is entered into the books."""
         plan = self.plan
         with self._session() as at_a_time:
             books = SweepBooks.open(plan, self.display.message)

@@ -1,0 +1,66 @@
+"""Runs whose process was ended before they could say how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.storage.run_folder import RunFile, RunFolder
+from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
+from orchestrator.sweep.tidying import tidy
+from orchestrator.track.metric_log import MetricLog, StepLine
+from orchestrator.track.tracker import Tracker
+from orchestrator.train.recipe_file import recipe_yaml
+
+Make = Callable[..., ResolvedSweep]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def cut_off(make: Make, folder: SweepFolder, uri: str, number: int) -> RunFolder:
+    """Leave a run as a process leaves it that is killed after two steps, one of which MLflow did not get."""
+    run = folder.run(f"trial-{number:04d}-0")
+    tracker = Tracker.start(uri, "sweeps", f"trial-{number:04d}-0", {"run_folder": run.root.uri}, lambda _: None)
+    run.recipe.write(recipe_yaml(make().recipe({})).encode())
+    run.write(RunFile("x", "1", "2", uri, tracker.run_id, 6, "2026-01-01T00:00:00+00:00", "RUNNING"))
+    log = MetricLog(run.metrics)
+    for step in range(2):
+        log.add(StepLine(step=step, time_ms=step, metrics={"loss": 1.0}, seconds={"step": 1.0}, samples=16))
+    log.flush()
+    return run
+
+
+def record(number: int, status: Status) -> TrialRecord:
+    return TrialRecord(number=number, replica=0, assignment={}, status=status, run=f"trial-{number:04d}-0")
+
+
+def test_runs_of_trials_that_are_over_say_so_with_all_their_figures(make: Make, folder: SweepFolder, uri: str) -> None:
+    statuses: tuple[Status, ...] = ("STOPPED", "FAILED", "PAUSED")
+    runs = [cut_off(make, folder, uri, number) for number in range(3)]
+    told: list[str] = []
+    tidy(folder, [record(number, status) for number, status in enumerate(statuses)], told.append)
+    assert told == []
+    assert [run.read().status for run in runs] == ["KILLED", "FAILED", "RUNNING"]
+    client = MlflowClient(uri)
+    found = [client.get_run(run.read().mlflow_run_id) for run in runs]
+    assert [one.info.status for one in found] == ["KILLED", "FAILED", "RUNNING"]
+    steps = [[one.step for one in client.get_metric_history(each.info.run_id, "loss")] for each in found]
+    assert steps == [[0, 1], [0, 1], []]
+
+
+def test_what_cannot_be_tidied_is_said_and_holds_up_nothing(make: Make, folder: SweepFolder, uri: str) -> None:
+    lost, good = (cut_off(make, folder, uri, number) for number in range(2))
+    lost.write(replace(lost.read(), mlflow_run_id="gone"))
+    told: list[str] = []
+    tidy(folder, [record(0, "STOPPED"), record(1, "STOPPED"), record(2, "FAILED")], told.append)
+    assert len(told) == 1
+    assert told[0].startswith("warning: trial-0000-0: ")
+    assert good.read().status == "KILLED"

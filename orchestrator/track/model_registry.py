@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.storage.location import Location
 from orchestrator.track.connection import TrackingError
 from orchestrator.track.deliveries import Copy
+from orchestrator.track.step_sender import metric_name
 from orchestrator.track.tracked_run import TrackedRun
 
 MODEL = "model"
@@ -45,7 +46,7 @@ def register_model(run: TrackedRun, model: Location, name: str, tags: Mapping[st
         run: the run; files of the model that it lacks are sent first.
         model: the exported model in the run's folder.
         name: of the registered model, which is made if there is none.
-        tags: of a new version.
+        tags: of a new version; in their names MLflow takes no `@`, as in those of metrics.
         alias: points to this version from now on.
 
     Raises:
@@ -89,4 +90,4 @@ def _create(client: MlflowClient, name: str, run_id: str, source: str, tags: Map
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(name, source, run_id, dict(tags))
+    return client.create_model_version(name, source, run_id, {metric_name(key): tags[key] for key in tags})

@@ -65,7 +65,7 @@ def test_a_registered_model_can_be_fetched_whole(
     store: Store, model: Location, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tracked(store, model)
-    found = register_model(run, model, name, {"trial": "trial-0001-0"}, "best")
+    found = register_model(run, model, name, {"trial": "trial-0001-0", "objective/recall@10": "0.5"}, "best")
     assert (found.version, found.new, found.uri) == (1, True, f"models:/{name}/1")
     folder = fetched(found.uri, store, monkeypatch)
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
@@ -73,7 +73,7 @@ def test_a_registered_model_can_be_fetched_whole(
     assert np.array_equal(load_file(folder / "model.safetensors")["weight"], WEIGHTS["weight"])
     version = MlflowClient(store.uri).get_model_version(name, "1")
     assert version.run_id == run.run_id
-    assert version.tags["trial"] == "trial-0001-0"
+    assert version.tags == {"trial": "trial-0001-0", "objective/recall_at_10": "0.5"}
     assert (fetched(f"models:/{name}@best", store, monkeypatch) / "config.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""A run that streams from an object store, is stopped three times, and is none the worse for it."""
+"""A run that streams from an object store, is stopped twice, and is none the worse for it."""
 
 import json
 import os
@@ -102,19 +102,17 @@ storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint
 
 
 @pytest.mark.timeout(900)
-def test_stopped_three_times_and_resumed_with_other_workers_a_run_is_the_same(user: User) -> None:
+def test_stopped_twice_and_resumed_with_other_workers_a_run_is_the_same(user: User) -> None:
     whole = user.run("train", "recipe.yaml", "name=whole", "scale.workers=2")
     assert whole.returncode == 0, whole.stderr
 
     parts = user.run_folder("parts")
-    first = user.run_until_interrupted("train", "recipe.yaml", "name=parts", "scale.workers=1", begun=parts.exists)
+    first = user.run_until_interrupted("train", "recipe.yaml", "name=parts", "scale.workers=2", begun=parts.exists)
     assert first == 130
-    for workers in (2, 1):
-        before = parts.newest_step()
-        resume = ["train", "recipe.yaml", "--resume", "parts", f"scale.workers={workers}"]
-        again = user.run_until_interrupted(*resume, begun=lambda: _is_running(parts))
-        assert again == 130
-        assert before < parts.newest_step() < STEPS
+    before = parts.newest_step()
+    resume = ["train", "recipe.yaml", "--resume", "parts", "scale.workers=1"]
+    assert user.run_until_interrupted(*resume, begun=lambda: _is_running(parts)) == 130
+    assert before < parts.newest_step() < STEPS
     last = user.run("train", "recipe.yaml", "--resume", "parts", "scale.workers=2")
     assert last.returncode == 0, last.stderr
 

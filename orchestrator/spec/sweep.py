@@ -16,7 +16,7 @@ class SearchSection(Section):
     method: Literal["grid", "random", "tpe"] = Field(
         "tpe",
         description="grid: every combination; random: independent draws; tpe: Optuna's estimator, which learns from "
-        "the trials before (with several objectives, Optuna's NSGA-II).",
+        "the trials before.",
     )
     trials: int | None = Field(
         None, ge=1, description="Configurations to try; none: the whole grid. Each is run once per replica."

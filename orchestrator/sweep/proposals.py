@@ -89,9 +89,9 @@ def drawn(sweep: ResolvedSweep, number: int) -> Assignment:
 def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assignment:
     """Return the configuration of a number as Optuna's samplers propose it from what earlier ones came to.
 
-    The study is built anew from what is known, so that there is no state to lose. One objective: the tree-structured
-    Parzen estimator (Bergstra et al. 2011), multivariate and with other running trials taken for bad ones; several:
-    NSGA-II (Deb et al. 2002).
+    The study is built anew from what is known, so that there is no state to lose. It is the tree-structured Parzen
+    estimator (Bergstra et al. 2011; for several objectives Ozaki et al. 2022), multivariate and with other running
+    trials taken for bad ones.
 
     Raises:
         SpecError: the constraints leave nothing.
@@ -166,12 +166,9 @@ def _study(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = sweep.sweep.objectives
     seed = KeyedRandom((sweep.sweep.search.seed, "estimator", number)).seed() % 2**32
-    if len(objectives) > 1:
-        sampler: Any = optuna.samplers.NSGAIISampler(seed=seed)
-    else:
-        sampler = optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP
-        )
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP
+    )
     directions = [DIRECTIONS[one.mode] for one in objectives]
     study = optuna.create_study(sampler=sampler, directions=directions)
     domains = {one.key: one.domain for one in sweep.parameters}

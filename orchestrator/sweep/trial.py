@@ -17,13 +17,14 @@ from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import ResolvedRecipe
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
-from orchestrator.storage.location import Location
+from orchestrator.storage.location import Location, StorageError
 from orchestrator.sweep.folder import trial_name
 from orchestrator.sweep.lineage import Lineage, inherited
 from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trial_run import TrialRun
+from orchestrator.track.connection import TrackingError
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
 from orchestrator.train.driving import Outcome, log_folder
@@ -101,9 +102,16 @@ class SweepTrial(tune.Trainable):
         self._run: TrialRun | None = None
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next report and return it; a run that fails for good is done, with the reason."""
+        """Wait for the next report and return it; a run that fails for good is done, with the reason.
+
+        Raises:
+            TrackingError: MLflow is away as the run begins.
+            StorageError: storage is.
+        """
         try:
             report = self._next()
+        except (TrackingError, StorageError):
+            raise  # they may pass: Ray Tune starts the trial's process again
         except FuserayError as error:
             return self._result(self._failure(str(error)))
         except Exception as error:

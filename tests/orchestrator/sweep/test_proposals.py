@@ -82,6 +82,17 @@ def test_the_estimator_learns_and_gives_the_same_again(tmp_path: Path) -> None:
     assert mean(off[20:]) < 0.5 * mean(off[:10])
 
 
+def test_the_estimator_learns_from_several_objectives(tmp_path: Path) -> None:
+    one = sweep(tmp_path, ALPHA, objectives="[{metric: loss, mode: min}, {metric: learning_rate, mode: max}]")
+    told: list[Told] = []
+    for number in range(40):
+        assignment = estimated(one, number, told)
+        off = (assignment["distillation.alpha"] - 0.6) ** 2
+        told.append(Told(number, assignment, (off, -off)))
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+    assert mean(off[30:]) < 0.5 * mean(off[:10])
+
+
 def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tmp_path: Path) -> None:
     both = "[{metric: loss, mode: min}, {metric: samples_per_s, mode: max}]"
     one = sweep(tmp_path, objectives=both)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.spec.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.ranking import best, outcomes
+from orchestrator.sweep.spending import TrialSpending
 from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Spent, added
+from orchestrator.track.costs import Spent
 
 if TYPE_CHECKING:
     from orchestrator.spec.sweep import Sweep
-
-READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,6 @@ def between(begin: str, end: str, now: datetime) -> float | None:
     return max(0.0, (until - datetime.fromisoformat(begin)).total_seconds())
 
 
-@dataclass(slots=True)
 class SweepReader:
     """Reads a sweep again and again; what can no longer change is read once.
 
@@ -95,9 +91,10 @@ class SweepReader:
         folder: the sweep's folder.
     """
 
-    folder: SweepFolder
-    _section: Sweep | None = None
-    _ended: dict[str, Spent] = field(default_factory=dict)
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+        self._spending = TrialSpending(folder)
+        self._section: Sweep | None = None
 
     def read(self, now: datetime | None = None) -> SweepView:
         """Return the sweep as it stands.
@@ -112,27 +109,7 @@ class SweepReader:
         """
         from orchestrator.sweep.stored import stored_section
 
-        self._section = self._section or stored_section(self.folder)
-        file, trials = self.folder.read(), tuple(self.folder.trials())
-        total = Costs(read_starts(self.folder.costs)).spent()
-        return SweepView(file, self._section, trials, self._spent(trials), total, now or datetime.now(UTC))
-
-    def _spent(self, trials: tuple[TrialRecord, ...]) -> dict[str, Spent]:
-        runs = [place.name for place in self.folder.root.list()]
-        open_ones = [one for one in trials if one.name not in self._ended]
-        with ThreadPoolExecutor(READERS) as readers:
-            found = list(readers.map(lambda one: self._spent_by(one, runs), open_ones))
-        known = {one.name: spent for one, spent in zip(open_ones, found, strict=True) if spent is not None}
-        self._ended |= {one.name: known[one.name] for one in open_ones if one.is_over and one.name in known}
-        return self._ended | known
-
-    def _spent_by(self, trial: TrialRecord, runs: list[str]) -> Spent | None:
-        """Return what all runs of a trial have used, None when nobody can tell."""
-        own = [name for name in runs if name == trial.name or name.startswith(f"{trial.name}-from-")]
-        try:
-            costs = [Costs(read_starts(self.folder.run(name).costs)) for name in own]
-        except FuserayError:
-            return None
-        if not any(costs):
-            return None
-        return added(one.spent() for one in costs)
+        self._section = self._section or stored_section(self._folder)
+        file, trials = self._folder.read(), tuple(self._folder.trials())
+        total = Costs(read_starts(self._folder.costs)).spent()
+        return SweepView(file, self._section, trials, self._spending.read(trials), total, now or datetime.now(UTC))

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.spec.sweep import SweepBudgetSection
 from orchestrator.sweep.folder import SweepFolder
+from orchestrator.sweep.spending import TrialSpending
 from orchestrator.sweep.trials import Trials
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
 from orchestrator.track.costs import Spent
 
 
@@ -42,19 +41,10 @@ class GpuHours:
     """
 
     def __init__(self, folder: SweepFolder, trials: Trials, gpus: int) -> None:
-        self._folder = folder
+        self._spending = TrialSpending(folder)
         self._trials = trials
         self._gpus = gpus
-        self._over: dict[str, float] = {}
 
     def __call__(self) -> float:
         """Return the GPU-hours up to now."""
-        return self._gpus * sum(self._hours(record.name, record.run, record.is_over) for record in self._trials.all())
-
-    def _hours(self, trial: str, run: str, is_over: bool) -> float:
-        if trial not in self._over:
-            hours = Costs(read_starts(self._folder.run(run or trial).costs)).spent().hours
-            if not is_over:
-                return hours
-            self._over[trial] = hours
-        return self._over[trial]
+        return self._gpus * sum(spent.hours for spent in self._spending.read(self._trials.all()).values())

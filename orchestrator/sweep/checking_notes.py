@@ -8,8 +8,9 @@ from orchestrator.cluster.finding import Finding, warned
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sweep_loading import MEASURES, ResolvedSweep
 from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER
-from orchestrator.sweep.checking_reports import compared_at, interval
+from orchestrator.sweep.checking_reports import compared_at
 from orchestrator.sweep.proposals import STARTUP
+from orchestrator.sweep.rungs import interval
 
 LATE = 0.02
 """Share of a run by which trials may be compared later than was asked for without a word."""
@@ -40,7 +41,7 @@ def late(sweep: ResolvedSweep, steps: int) -> Iterator[Finding]:
     if sweep.sweep.scheduler.kind == "none":
         return
     recipe = sweep.recipe({}).recipe
-    key, share = interval(sweep)
+    key, share = interval(sweep.sweep.scheduler)
     at = compared_at(sweep, recipe, steps)
     if at / steps - share > LATE:
         said = f"trials are first compared after step {at}, where they are measured, not after {share * steps:.0f}"
@@ -57,7 +58,7 @@ def _search(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
     elif search.method == "grid" and trials < found:
         said = f"search.trials is {trials}: of the grid's {found} configurations only the first are tried"
         yield warned("search", said, "Leave search.trials out for the whole grid, or set search.method to random.")
-    if search.method == "tpe" and len(sweep.sweep.objectives) == 1 and trials <= STARTUP:
+    if search.method == "tpe" and trials <= STARTUP:
         said = f"search.trials is {trials}: tpe draws its first {STARTUP} configurations at random"
         yield warned("search", said, f"Raise search.trials above {STARTUP}, or set search.method to random.")
     if trials * sweep.sweep.replicas == 1:

@@ -9,6 +9,7 @@ from orchestrator.spec.errors import Finding as Fault
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.checking_objectives import is_evaluated
+from orchestrator.sweep.rungs import interval
 
 REPORTS = 100
 """Reports of a trial when every step has its figures; up to twice as many where they have to meet a rung."""
@@ -30,14 +31,6 @@ def report_faults(sweep: ResolvedSweep, steps: int) -> list[Fault]:
     return faults
 
 
-def interval(sweep: ResolvedSweep) -> tuple[str, float]:
-    """Return the key that says after which share of a run trials are first compared, and that share."""
-    options = sweep.sweep.scheduler
-    if options.kind == "pbt":
-        return "exchange_every", options.exchange_every
-    return "first_rung", options.first_rung
-
-
 def report_steps(sweep: ResolvedSweep, steps: int) -> int:
     """Return the steps from report to report, for figures that every step has: few reports, one where trials compare.
 
@@ -48,7 +41,7 @@ def report_steps(sweep: ResolvedSweep, steps: int) -> int:
     most = max(1, steps // REPORTS)
     if sweep.sweep.scheduler.kind == "none":
         return most
-    first = max(1, _ceil(interval(sweep)[1] * steps))
+    first = max(1, _ceil(interval(sweep.sweep.scheduler)[1] * steps))
     return math.ceil(first / math.ceil(first / most))
 
 
@@ -61,7 +54,7 @@ def compared_at(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
         steps: of a whole trial.
     """
     every = _report_steps(sweep, recipe)
-    return _ceil(interval(sweep)[1] * steps / every) * every
+    return _ceil(interval(sweep.sweep.scheduler)[1] * steps / every) * every
 
 
 def _ceil(value: float) -> int:
@@ -74,7 +67,7 @@ def _report_steps(sweep: ResolvedSweep, recipe: Recipe) -> int:
 
 
 def _rung_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterator[Fault]:
-    key, share = interval(sweep)
+    key, share = interval(sweep.sweep.scheduler)
     every, after = _report_steps(sweep, recipe), round(share * steps, 6)
     if every <= after:
         return

@@ -23,7 +23,7 @@ from orchestrator.sweep.ending import Ending
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.machines import cluster_room, room_here, trials_at_a_time
 from orchestrator.sweep.plan import SweepPlan
-from orchestrator.sweep.schedulers import first_rung
+from orchestrator.sweep.rungs import first_rung
 from orchestrator.sweep.tidying import tidy
 from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.trials import Trials
@@ -122,7 +122,7 @@ class _Sweeping:
             sweep=plan.sweep,
             folder=plan.folder.root,
             parent=mlflow_run_id,
-            first_rung=first_rung(plan.sweep, plan.base.total_samples),
+            first_rung=first_rung(plan.sweep.sweep.scheduler, plan.base.total_samples),
             report_steps=plan.report_steps,
             bell=bell,
             prices=self.prices,

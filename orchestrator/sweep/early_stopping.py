@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from orchestrator.spec.sweep import SchedulerSection
+from orchestrator.sweep.rungs import units_of
 from workloads.contract import KeyedRandom
 
 PLAYS = 100
@@ -88,11 +89,6 @@ def _hyperband(units: int, reduction: int, trials: int) -> float:
             total += _bracket(min(size, left), size, reduction, halvings, units) / units
             left -= min(size, left)
     return total
-
-
-def units_of(options: SchedulerSection) -> int:
-    """Return how many first rungs a whole run is long, which HyperBand counts in."""
-    return max(1, round(1 / options.first_rung))
 
 
 def bracket_sizes(units: int, reduction: int) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -137,6 +138,14 @@ class SweepFolder:
         """Return the folder of a trial's run."""
         return RunFolder(self.root / name)
 
+    def runs(self) -> dict[str, list[RunFolder]]:
+        """Return the runs of every trial by its name, those too that its later runs took over from."""
+        found: dict[str, list[RunFolder]] = {}
+        for place in self.root.list():
+            if name := RUN_NAME.fullmatch(place.name):
+                found.setdefault(name[1], []).append(RunFolder(place))
+        return found
+
     def exists(self) -> bool:
         """Return whether a sweep was started here."""
         return (self.root / SWEEP_FILE).size() is not None
@@ -172,6 +181,9 @@ class SweepFolder:
         folder = self.root / "trials"
         places = [place for place in folder.list() if place.name.endswith(".json")] if folder.exists() else []
         return sorted(map(_read_trial, places), key=lambda one: (one.number, one.replica))
+
+
+RUN_NAME = re.compile(r"(trial-\d{4,}-\d+)(-from-[0-9a-f]+)?")
 
 
 def find_sweep(name_or_uri: str, storage_uri: str, endpoint: str | None = None) -> SweepFolder:

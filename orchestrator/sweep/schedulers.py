@@ -18,6 +18,7 @@ from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
 from orchestrator.sweep.proposals import explored
 from orchestrator.sweep.results import RUNGS, SAMPLES
+from orchestrator.sweep.rungs import first_rung, units_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -108,7 +109,7 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
                 past,
                 time_attr=SAMPLES,
                 max_t=samples,
-                grace_period=first_rung(sweep, samples),
+                grace_period=first_rung(options, samples),
                 reduction_factor=options.reduction,
                 stop_last_trials=False,
                 **goal,
@@ -116,20 +117,13 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
         case "hyperband":
             return HyperBandScheduler(
                 time_attr=RUNGS,
-                max_t=max(1, round(1 / options.first_rung)),
+                max_t=units_of(options),
                 reduction_factor=options.reduction,
                 stop_last_trials=False,
                 **goal,
             )
-    interval = first_rung(sweep, samples)
+    interval = first_rung(options, samples)
     return Population(sweep, past, interval, time_attr=SAMPLES, quantile_fraction=options.quantile, **goal)
-
-
-def first_rung(sweep: ResolvedSweep, samples: int) -> int:
-    """Return the samples after which trials are first compared."""
-    options = sweep.sweep.scheduler
-    share = options.exchange_every if options.kind == "pbt" else options.first_rung
-    return max(1, round(share * samples))
 
 
 def name_of(trial: Trial) -> str:

@@ -12,7 +12,7 @@ from orchestrator.spec.sweep_loading import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.proposals import drawn
-from orchestrator.sweep.reporting.rungs import rungs
+from orchestrator.sweep.rungs import rungs
 from orchestrator.sweep.stored import store_sweep, stored_sweep
 from orchestrator.track.cost_files import write_start
 from orchestrator.track.costs import Kind, Period, Start

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.sweep.folder import TrialRecord
+from orchestrator.sweep.ranking import SIGNS, best, signs
 from orchestrator.sweep.reporting.configurations import Configuration
 
 Mode = Literal["min", "max"]
@@ -47,26 +48,14 @@ def choose(found: Sequence[Configuration], modes: Sequence[Mode]) -> Best:
     left_out = tuple(one for one in found if one not in candidates)
     if not candidates:
         return Best(None, (), left_out)
-    losses = {one.number: losses_of(one, modes) for one in candidates}
-    first = min(candidates, key=lambda one: losses[one.number])
+    means = {one.number: one.means for one in candidates}
+    first = max(candidates, key=lambda one: signs(one.means, modes))
     if len(modes) == 1:
         return Best(first, (first,), left_out)
-    front = [
-        one for one in candidates if not any(_beats(losses[other.number], losses[one.number]) for other in candidates)
-    ]
-    return Best(first, tuple(front), left_out)
-
-
-def losses_of(one: Configuration, modes: Sequence[Mode]) -> tuple[float, ...]:
-    """Return the means of the objectives, with signs so that small is good."""
-    return tuple(score.mean if mode == "min" else -score.mean for score, mode in zip(one.scores, modes, strict=True))
+    front = best(means, modes)
+    return Best(first, tuple(one for one in candidates if one.number in front), left_out)
 
 
 def best_replica(one: Configuration, mode: Mode) -> TrialRecord:
     """Return the replica of a whole configuration that came out best in the first objective."""
-    sign = 1 if mode == "min" else -1
-    return min(one.replicas, key=lambda record: sign * record.points[-1].values[0])
-
-
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+    return max(one.replicas, key=lambda record: SIGNS[mode] * record.points[-1].values[0])

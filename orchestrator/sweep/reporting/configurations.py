@@ -90,6 +90,11 @@ class Configuration:
         """The objectives where the counted replicas can be compared; empty when there is none or one is not finite."""
         return self.at(self.samples)
 
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The means of these objectives."""
+        return tuple(score.mean for score in self.scores)
+
     def at(self, samples: int) -> tuple[Score, ...]:
         """Return the objectives after some samples; empty if a counted replica did not come so far or has no number."""
         found = [_value(one.points, samples) for one in self.counted]

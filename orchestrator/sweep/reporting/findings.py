@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.reporting.best import Best, Mode, choose
 from orchestrator.sweep.reporting.configurations import Configuration, comparable, compared_at, configurations
 from orchestrator.sweep.reporting.importance import Importance, importances
-from orchestrator.sweep.reporting.rungs import rungs
+from orchestrator.sweep.rungs import rungs
+from orchestrator.sweep.spending import TrialSpending
 from orchestrator.sweep.stored import stored_sweep
 from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts
 from orchestrator.track.costs import Spent, added
-
-READERS = 8
-RUN_NAME = re.compile(r"trial-(\d+)-\d+(-from-[0-9a-f]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +104,15 @@ def gather(folder: SweepFolder) -> Findings:
             for number in range(len(objectives))
         ),
         rungs=rungs(sweep.sweep.scheduler, file.samples),
-        spent=_spent(folder),
+        spent=_spent(folder, trials),
         total=Costs(read_starts(folder.costs)).spent(),
     )
 
 
-def _spent(folder: SweepFolder) -> dict[int, Spent]:
-    """Return what all runs of each configuration have used, those too whose checkpoint was taken over."""
-    runs = [
-        (int(name[1]), folder.run(name[0])) for place in folder.root.list() if (name := RUN_NAME.fullmatch(place.name))
-    ]
-    with ThreadPoolExecutor(READERS, thread_name_prefix="costs") as pool:
-        spent = list(pool.map(_spent_by, [run for _, run in runs]))
-    found: dict[int, list[Spent]] = {}
-    for (number, _), one in zip(runs, spent, strict=True):
-        found.setdefault(number, []).append(one)
+def _spent(folder: SweepFolder, trials: Sequence[TrialRecord]) -> dict[int, Spent]:
+    """Return what the trials of each configuration have used."""
+    by_trial, found = TrialSpending(folder, strict=True).read(trials), dict[int, list[Spent]]()
+    for trial in trials:
+        if trial.name in by_trial:
+            found.setdefault(trial.number, []).append(by_trial[trial.name])
     return {number: added(those) for number, those in found.items()}
-
-
-def _spent_by(run: RunFolder) -> Spent:
-    return Costs(read_starts(run.costs)).spent()

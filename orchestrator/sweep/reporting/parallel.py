@@ -12,11 +12,12 @@ from orchestrator.report.axes import WIDTH
 from orchestrator.report.palette import LIGHT
 from orchestrator.report.svg import inline
 from orchestrator.spec.search_space import Parameter, Range
+from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import usual
 from orchestrator.sweep.reporting.grades import Grades
 from orchestrator.sweep.reporting.scales import Scale
-from orchestrator.sweep.reporting.words import label, plain, short_names
+from orchestrator.sweep.reporting.words import label, plain
 
 HEIGHT = 300
 NOT_SEARCHED = -0.14
@@ -74,7 +75,7 @@ def parallel_chart(
 
 
 def _keys(parameters: Sequence[Parameter], tried: Sequence[Configuration]) -> list[Column]:
-    names = short_names([one.key for one in parameters])
+    names = short_keys([one.key for one in parameters])
     columns = []
     for one in parameters:
         scale = Scale(one.domain)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.headline import Tile
-from orchestrator.sweep.reporting.best import losses_of
+from orchestrator.sweep.ranking import signs
 from orchestrator.sweep.reporting.configurations import Configuration, Score
 from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.words import score_text, value_text
@@ -53,7 +53,7 @@ def rows(findings: Findings) -> list[Row]:
         key=lambda one: (
             order.index(one.outcome),
             -one.samples,
-            losses_of(one, findings.modes) if one.scores else (float("inf"),),
+            tuple(-value for value in signs(one.means, findings.modes)) if one.scores else (float("inf"),),
             one.number,
         ),
     )

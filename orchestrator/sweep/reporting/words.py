@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.report.formats import short_count
@@ -57,19 +57,3 @@ def label(text: str, letters: int = LONGEST) -> str:
 def plain(text: str) -> str:
     """Return a text in which a dollar sign does not begin a formula."""
     return " ".join(text.split()).replace("$", r"\$")
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest endings of dotted keys that tell them apart."""
-    return {key: next(one for one in _endings(key) if _is_unique(one, key, keys)) for key in keys}
-
-
-def _endings(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
-
-
-def _is_unique(ending: str, key: str, keys: Sequence[str]) -> bool:
-    if ending == key:
-        return True
-    return not any(other != key and (other == ending or other.endswith(f".{ending}")) for other in keys)

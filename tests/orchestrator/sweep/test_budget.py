@@ -10,10 +10,15 @@ from orchestrator.sweep.ending import ASKED, Ending
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.trials import Trials
 from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Kind, Spent, Start
+from orchestrator.track.costs import Kind, Period, Spent, Start
 
 HOUR_MS = 3_600_000
 SPENT = Spent(7200.0, {Kind("g5.xlarge", "spot", 0.5): 7200.0})
+
+
+def start(begin_h: int, end_h: int) -> Start:
+    begin, end = begin_h * HOUR_MS, end_h * HOUR_MS
+    return Start(begin, end, periods=(Period(begin, end, {Kind("g5.xlarge", "spot", 0.5): 1}),))
 
 
 @pytest.mark.parametrize(
@@ -36,11 +41,13 @@ def test_gpu_hours_are_the_wall_time_of_trials_times_their_workers(folder: Sweep
     trials.keep(TrialRecord(number=0, replica=0, assignment={}, status="RUNNING"))
     trials.keep(TrialRecord(number=1, replica=0, assignment={}, status="FINISHED", run="trial-0001-0"))
     assert hours() == 0
-    write_start(folder.run("trial-0000-0").costs, Start(0, HOUR_MS))
-    write_start(folder.run("trial-0000-0").costs, Start(3 * HOUR_MS, 4 * HOUR_MS))
+    write_start(folder.run("trial-0000-0").costs, start(0, 1))
+    write_start(folder.run("trial-0000-0").costs, start(3, 4))
     assert hours() == 8
-    write_start(folder.run("trial-0000-0").costs, Start(3 * HOUR_MS, 5 * HOUR_MS))
+    write_start(folder.run("trial-0000-0").costs, start(3, 5))
     assert hours() == 12
+    write_start(folder.run("trial-0000-0-from-ab").costs, start(6, 7))
+    assert hours() == 16
 
 
 def test_a_sweep_ends_when_asked_or_when_its_budget_is_used_up_and_says_so_once() -> None:

@@ -15,7 +15,8 @@ from ray.tune.schedulers import (
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.results import SAMPLES
-from orchestrator.sweep.schedulers import GIVEN, Population, SuccessiveHalving, first_rung, make_scheduler
+from orchestrator.sweep.rungs import first_rung
+from orchestrator.sweep.schedulers import GIVEN, Population, SuccessiveHalving, make_scheduler
 
 Make = Callable[..., ResolvedSweep]
 
@@ -55,7 +56,7 @@ def test_the_scheduler_is_rays(make: Make, kind: str, expected: type) -> None:
 
 
 def test_rungs_are_counted_in_samples(make: Make) -> None:
-    assert first_rung(make("scheduler.kind=asha", "scheduler.first_rung=0.25"), 480) == 120
+    assert first_rung(make("scheduler.kind=asha", "scheduler.first_rung=0.25").sweep.scheduler, 480) == 120
     assert [milestone for milestone, _ in halving(make)._brackets[0]._rungs] == [480, 240, 120]
 
 

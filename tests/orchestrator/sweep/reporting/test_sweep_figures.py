@@ -6,14 +6,15 @@ import pytest
 from orchestrator.report.axes import canvas
 from orchestrator.spec.search_space import Choice, Parameter, Range
 from orchestrator.spec.sweep import SchedulerSection
+from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Score
 from orchestrator.sweep.reporting.figures import set_scale, show_values, usual
 from orchestrator.sweep.reporting.grades import grades
 from orchestrator.sweep.reporting.maps import mapped_pairs, triangles
 from orchestrator.sweep.reporting.responses import smoothed
-from orchestrator.sweep.reporting.rungs import rungs
 from orchestrator.sweep.reporting.scales import Scale
-from orchestrator.sweep.reporting.words import label, score_text, short_names, value_text
+from orchestrator.sweep.reporting.words import label, score_text, value_text
+from orchestrator.sweep.rungs import rungs
 
 
 def test_a_logarithmic_scale_has_its_middle_at_the_geometric_mean() -> None:
@@ -134,7 +135,7 @@ def test_rungs(scheduler: SchedulerSection, expected: tuple[int, ...]) -> None:
 
 
 def test_names_are_as_short_as_they_can_be_told_apart() -> None:
-    assert short_names(["distillation.alpha", "seed", "a.size", "b.size", "size"]) == {
+    assert short_keys(["distillation.alpha", "seed", "a.size", "b.size", "size"]) == {
         "distillation.alpha": "alpha",
         "seed": "seed",
         "a.size": "a.size",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,16 +156,20 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     Raises:
         RunError: there is no such run.
     """
-    below = RunFolder(locate(f"{storage_uri}/{name_or_uri}", endpoint)) if "://" not in name_or_uri else None
-    if below is not None and below.exists():
-        return below
-    direct = RunFolder(locate(name_or_uri, endpoint))
-    if direct.exists():
-        return direct
+    for run in map(RunFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+        if run.exists():
+            return run
     raise RunError(
         f"no run {name_or_uri!r} below {storage_uri} and no run's folder of that name; "
         f"look into {storage_uri} for the runs there are, or name another place with --storage."
     )
+
+
+def meant_places(name_or_uri: str, storage_uri: str, endpoint: str | None) -> Iterator[Location]:
+    """Yield the folders that a user may mean: a name below a storage URI, then a folder's own URI or path."""
+    if "://" not in name_or_uri:
+        yield locate(f"{storage_uri}/{name_or_uri}", endpoint)
+    yield locate(name_or_uri, endpoint)
 
 
 def checkpoint_step(checkpoint: Location) -> int:

@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import ray
-
 from orchestrator.spec.prices import PriceTable
 from orchestrator.spec.recipe import ScaleSection
 from orchestrator.spec.sweep_loading import Assignment
-from orchestrator.sweep.bell import hang_bell
+from orchestrator.sweep.bell import Bell
 from orchestrator.sweep.books import SweepBooks
 from orchestrator.sweep.budget import GpuHours, used_up
 from orchestrator.sweep.ending import Ending
@@ -29,8 +27,9 @@ from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.trials import Trials
 from orchestrator.sweep.tuning import tune_trials
 from orchestrator.track.costs import Spent
-from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
-from orchestrator.train.driving import groups_of, log_folder_of
+from orchestrator.train.beside import start_beside
+from orchestrator.train.cost_meter import CostMeter, metering
+from orchestrator.train.driving import log_folder_of, new_meter
 from orchestrator.train.interrupts import stop_on
 from orchestrator.train.ray_session import ray_session
 
@@ -101,7 +100,7 @@ class _Sweeping:
         with self._session() as at_a_time:
             books = SweepBooks.open(plan, self.display.message)
             trials = Trials(plan.folder, self.display.trials)
-            meter = self._meter()
+            meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)
             ending = Ending(self.interrupted, self._limits(meter, trials), self.display.message)
             status = "FAILED"
             try:
@@ -115,13 +114,14 @@ class _Sweeping:
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
 
     def _tune(self, mlflow_run_id: str, trials: Trials, ending: Ending, at_a_time: int) -> None:
-        plan, bell = self.plan, hang_bell()
+        plan, bell = self.plan, start_beside(Bell)
         if ending.look():
             return
         shared = Shared(
             sweep=plan.sweep,
             folder=plan.folder.root,
             parent=mlflow_run_id,
+            seed=plan.base.recipe.seed,
             first_rung=first_rung(plan.sweep.sweep.scheduler, plan.base.total_samples),
             report_steps=plan.report_steps,
             bell=bell,
@@ -147,12 +147,6 @@ class _Sweeping:
                 room = cluster_room(recipe, self.prices)
                 at_a_time = trials_at_a_time(self.plan.trials, sweep.concurrency, recipe, room)
             yield at_a_time
-
-    def _meter(self) -> CostMeter:
-        recipe = self.plan.base.recipe
-        groups, local = groups_of(recipe), recipe.scale.address == "local"
-        owned = local if groups is None else all(group.market == "owned" for group in groups)
-        return CostMeter(self.plan.folder.costs, lambda: kinds_of(ray.nodes(), self.prices, owned))
 
     def _limits(self, meter: CostMeter, trials: Trials) -> Callable[[], str]:
         scale = self.plan.base.recipe.scale

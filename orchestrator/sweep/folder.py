@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.sweep_loading import Assignment
-from orchestrator.storage.location import Location, locate
-from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes
+from orchestrator.storage.location import Location
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, meant_places
 
 SWEEP_FILE = "sweep.json"
 
@@ -192,12 +192,9 @@ def find_sweep(name_or_uri: str, storage_uri: str, endpoint: str | None = None) 
     Raises:
         SweepError: there is no such sweep.
     """
-    below = SweepFolder(locate(f"{storage_uri}/{name_or_uri}", endpoint)) if "://" not in name_or_uri else None
-    if below is not None and below.exists():
-        return below
-    direct = SweepFolder(locate(name_or_uri, endpoint))
-    if direct.exists():
-        return direct
+    for sweep in map(SweepFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+        if sweep.exists():
+            return sweep
     raise SweepError(
         f"no sweep {name_or_uri!r} below {storage_uri} and no sweep's folder of that name; "
         f"look into {storage_uri} for the sweeps there are, or name another place with --storage."

@@ -45,6 +45,7 @@ class Shared:
         sweep: the sweep.
         folder: the sweep's folder.
         parent: the sweep's own run in MLflow.
+        seed: of the recipe that all trials share.
         first_rung: samples after which trials are first compared.
         report_steps: steps from report to report, for figures that every step has.
         bell: an actor of class `Bell`.
@@ -56,6 +57,7 @@ class Shared:
     sweep: ResolvedSweep
     folder: Location
     parent: str
+    seed: int
     first_rung: int
     report_steps: int
     bell: Any
@@ -78,7 +80,7 @@ class Shared:
         own = {
             **self.more,
             "name": lineage.run,
-            "seed": self.sweep.recipe({}).recipe.seed + given["replica"],
+            "seed": self.seed + given["replica"],
             "storage.uri": self.folder.uri,
         }
         start = {} if lineage.start is None else {"start": dict(lineage.start)}

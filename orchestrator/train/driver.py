@@ -9,13 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-import ray
-
 from orchestrator.spec.prices import PriceTable
 from orchestrator.train.budget import refuse_used_up
-from orchestrator.train.cost_meter import CostMeter, kinds_of
+from orchestrator.train.cost_meter import CostMeter
 from orchestrator.train.display import Display
-from orchestrator.train.driving import Driving, Outcome, groups_of, log_folder
+from orchestrator.train.driving import Driving, Outcome, log_folder, new_meter
 from orchestrator.train.interrupts import stop_on
 from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session
@@ -97,9 +95,6 @@ def _meter(plan: Plan, prices: PriceTable | None, share: float = 1.0) -> CostMet
     Raises:
         SpecError: the budget is used up already.
     """
-    groups = groups_of(plan.recipe)
-    local = plan.recipe.scale.address == "local"
-    owned = local if groups is None else all(group.market == "owned" for group in groups)
-    meter = CostMeter(plan.run.costs, lambda: kinds_of(ray.nodes(), prices, owned), share)
+    meter = new_meter(plan.run.costs, plan.recipe, prices, share)
     refuse_used_up(plan.recipe.budget, meter.spent(), plan.recipe.name)
     return meter

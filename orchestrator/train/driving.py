@@ -9,10 +9,8 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.spec.cluster import NodeGroup
 from orchestrator.spec.growth import read_growth
@@ -24,10 +22,11 @@ from orchestrator.stream.feed import Opening
 from orchestrator.stream.segment import Delivery, warm_up
 from orchestrator.track.costs import Spent
 from orchestrator.track.tracker import Tracker
+from orchestrator.train.beside import start_beside
 from orchestrator.train.books import Books
 from orchestrator.train.channel import Channel
 from orchestrator.train.claim import Claim
-from orchestrator.train.cost_meter import CostMeter, metering
+from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
 from orchestrator.train.display import Display
 from orchestrator.train.failure import explained, failure_of
 from orchestrator.train.growth import largest, least_bundles
@@ -156,7 +155,7 @@ class Driving:
         threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
         if scale.fewest_workers == scale.most_workers:
             opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
-        return Assignment(plan, books.mlflow_run_id, _channel(), opening)
+        return Assignment(plan, books.mlflow_run_id, start_beside(Channel), opening)
 
 
 def log_folder(plan: Plan) -> Path:
@@ -174,6 +173,25 @@ def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
     return None if recipe.scale.address == "local" else read_growth(os.environ)
 
 
+def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share: float = 1.0) -> CostMeter:
+    """Return what meters the machines of the Ray that a recipe runs on.
+
+    Args:
+        folder: the record of its machines.
+        recipe: says where Ray is.
+        prices: what machines cost; None when that is not known.
+        share: the part of the machines that is charged.
+
+    Raises:
+        CostFileError: the record is damaged.
+        StorageError: it cannot be read.
+    """
+    groups = groups_of(recipe)
+    local = recipe.scale.address == "local"
+    owned = local if groups is None else all(group.market == "owned" for group in groups)
+    return CostMeter(folder, lambda: kinds_of(ray.nodes(), prices, owned), share)
+
+
 def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
     return RunFile(
         name=plan.recipe.name,
@@ -185,13 +203,6 @@ def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         status="RUNNING",
     )
-
-
-def _channel() -> Any:
-    """Start the channel on the driver's own machine, so that no other one can take it along."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(Channel)
-    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def _warm_up(delivery: Delivery, number: int) -> None:

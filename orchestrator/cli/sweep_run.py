@@ -82,6 +82,8 @@ def command(
         raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
     if dry_run or not (no_plan or plan.folder.exists()):
         _show_plan(plan.sweep, None, prices, dry_run, as_json)
+    else:
+        _check(plan.sweep)
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
@@ -153,6 +155,13 @@ def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, 
         show_sweep_plan(planned, as_json and dry_run)
     if not planned.ok:
         raise SpecError("nothing was started: mend what is marked ERROR above first.")
+
+
+def _check(sweep: ResolvedSweep) -> None:
+    """Refuse without a plan, too, what a plan would refuse for the sweep's own faults."""
+    from orchestrator.sweep.checking import check_sweep
+
+    check_sweep(sweep)
 
 
 def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:

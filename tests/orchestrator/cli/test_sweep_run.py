@@ -94,6 +94,13 @@ def test_a_sweep_that_cannot_be_meant_is_refused(here: Path, arguments: tuple[st
     assert sorted(path.name for path in (here / "runs").iterdir()) == ["old"]
 
 
+def test_a_figure_that_no_step_has_is_refused_without_a_plan_too(here: Path) -> None:
+    assert "did you mean 'loss'" in said(
+        run("rates.yaml", "--no-plan", 'objectives=[{"metric": "los", "mode": "min"}]')
+    )
+    assert sorted(path.name for path in (here / "runs").iterdir()) == ["old"]
+
+
 def test_a_dry_run_on_a_cluster_submits_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
     Path("there.yaml").write_text("cluster_name: there\nprovider: {type: this-machine}\ncpus: 4\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from shards import write_shards
+from small_recipes import TRAINED
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
@@ -17,20 +18,11 @@ from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts
 from orchestrator.track.tracked_run import TrackedRun
 
-RECIPE = """\
-workload: albef
+RECIPE = f"""\
+{TRAINED}
 name: thrifty
-batch: {micro_batches: 2, micro_batch_size: 4}
-length: {steps: 100000}
-scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
-stream: {window: 64}
-model:
-  preset: tiny
-  image_size: 32
-  vision: {width: 64, depth: 2, heads: 2}
-text: {max_tokens: 12}
-contrastive: {queue_size: 64}
-checkpoint: {every_steps: 100000}
+length: {{steps: 100000}}
+checkpoint: {{every_steps: 100000}}
 """
 
 

@@ -11,26 +11,18 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from shards import write_shards
+from small_recipes import TRAINED
 from waiting import wait_for
 
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepError, SweepFolder
 from orchestrator.sweep.plan import check_left
 
-RECIPE = """\
-workload: albef
-batch: {micro_batches: 2, micro_batch_size: 4}
-length: {steps: 16}
-scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
-stream: {window: 64}
-model:
-  preset: tiny
-  image_size: 32
-  vision: {width: 64, depth: 2, heads: 2}
-text: {max_tokens: 12}
-contrastive: {queue_size: 64}
-schedule: {warmup_steps: 0}
-checkpoint: {every_steps: 4}
+RECIPE = f"""\
+{TRAINED}
+length: {{steps: 16}}
+schedule: {{warmup_steps: 0}}
+checkpoint: {{every_steps: 4}}
 """
 SWEEP = """\
 name: rates

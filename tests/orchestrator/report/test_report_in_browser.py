@@ -1,25 +1,20 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_page import BROWSER, brightness, launched, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is on the PATH")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+    with launched(playwright) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -33,24 +28,14 @@ def address(full_page: str, tmp_path: Path) -> str:
 def test_page_opens_without_errors_and_draws_everything(
     browser: playwright.Browser, address: str, scheme: str, width: int
 ) -> None:
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    faults: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(address)
-    images = page.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)")
-    charts = page.locator("svg").evaluate_all("all => all.map(svg => svg.getBBox()).map(b => b.width * b.height)")
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    page.close()
-    assert faults == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert len(images) == 8
-    assert min(images) > 0
-    assert len(charts) == 15
-    assert min(charts) > 0
-    assert overflow <= 0
+    page = shown(browser, address, scheme, width)
+    assert page.faults == []
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+    assert len(page.images) == 8
+    assert min(page.images) > 0
+    assert len(page.charts) == 15
+    assert min(page.charts) > 0
+    assert page.overflow <= 0
 
 
 def test_dark_mode_turns_text_light(browser: playwright.Browser, address: str) -> None:
@@ -59,7 +44,7 @@ def test_dark_mode_turns_text_light(browser: playwright.Browser, address: str) -
         page = browser.new_page(color_scheme=scheme)
         page.goto(address)
         colour = page.locator("svg text").first.evaluate("text => getComputedStyle(text).fill")
-        shades.append(sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")))
+        shades.append(brightness(colour))
         page.close()
     assert shades[0] < 3 * 128 < shades[1]
 

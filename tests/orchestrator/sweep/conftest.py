@@ -6,19 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_recipes import SWEPT
 
 from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import SweepFolder
+from orchestrator.sweep.folder import SweepFile, SweepFolder
 from orchestrator.sweep.trials import Trials
 
-RECIPE = """\
-workload: albef
-data: {train: shards}
-batch: {micro_batches: 2, micro_batch_size: 8}
-length: {steps: 30}
-model: {preset: tiny}
-"""
 SWEEP = """\
 recipe: mine.yaml
 objectives: [{metric: loss, mode: min}]
@@ -32,7 +26,7 @@ Make = Callable[..., ResolvedSweep]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function from overrides to a sweep over alpha."""
-    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "mine.yaml").write_text(SWEPT)
     (tmp_path / "alpha.yaml").write_text(SWEEP)
     return lambda *overrides: load_sweep(tmp_path / "alpha.yaml", overrides)
 
@@ -47,3 +41,17 @@ def folder(tmp_path: Path) -> SweepFolder:
 def trials(folder: SweepFolder) -> Trials:
     """Return the record of a sweep without trials."""
     return Trials(folder)
+
+
+@pytest.fixture
+def file() -> SweepFile:
+    """Return what a sweep of three trials remembers that runs."""
+    return SweepFile(
+        name="alpha",
+        created="2026-01-01T00:00:00+00:00",
+        status="RUNNING",
+        tracking_uri="sqlite:///x",
+        mlflow_run_id="1",
+        trials=3,
+        samples=480,
+    )

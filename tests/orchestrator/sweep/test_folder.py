@@ -11,15 +11,6 @@ from orchestrator.sweep.folder import Point, SweepError, SweepFile, SweepFolder,
 from orchestrator.sweep.stored import store_sweep, stored_sweep
 
 Make = Callable[..., ResolvedSweep]
-FILE = SweepFile(
-    name="alpha",
-    created="2026-01-01T00:00:00+00:00",
-    status="RUNNING",
-    tracking_uri="sqlite:///x",
-    mlflow_run_id="1",
-    trials=3,
-    samples=480,
-)
 
 
 def test_what_is_known_of_trials_is_kept(folder: SweepFolder, tmp_path: Path) -> None:
@@ -37,15 +28,15 @@ def test_what_is_known_of_trials_is_kept(folder: SweepFolder, tmp_path: Path) ->
         folder.trials()
 
 
-def test_a_sweep_is_found_by_name_and_by_place(folder: SweepFolder, tmp_path: Path) -> None:
+def test_a_sweep_is_found_by_name_and_by_place(folder: SweepFolder, file: SweepFile, tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"is not a sweep"):
         folder.read()
     with pytest.raises(SweepError, match=r"no sweep 'alpha' below .*runs"):
         find_sweep("alpha", str(tmp_path / "runs"))
-    folder.write(FILE)
-    assert find_sweep("alpha", str(tmp_path / "runs")).read() == FILE
-    assert find_sweep(str(tmp_path / "runs" / "alpha"), "elsewhere").read() == FILE
-    folder.write(replace(FILE, status="KILLED", reason="asked"))
+    folder.write(file)
+    assert find_sweep("alpha", str(tmp_path / "runs")).read() == file
+    assert find_sweep(str(tmp_path / "runs" / "alpha"), "elsewhere").read() == file
+    folder.write(replace(file, status="KILLED", reason="asked"))
     assert folder.read().reason == "asked"
     (tmp_path / "runs" / "alpha" / "sweep.json").write_text('{"name": "alpha"}')
     with pytest.raises(SweepError, match=r"sweep.json: is damaged"):

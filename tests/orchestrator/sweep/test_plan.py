@@ -13,20 +13,11 @@ from orchestrator.track.cost_files import write_start
 from orchestrator.track.costs import Start
 
 Make = Callable[..., ResolvedSweep]
-FILE = SweepFile(
-    name="alpha",
-    created="2026-01-01T00:00:00+00:00",
-    status="RUNNING",
-    tracking_uri="sqlite:///x",
-    mlflow_run_id="1",
-    trials=3,
-    samples=480,
-)
 
 
-def test_a_name_is_taken_once(folder: SweepFolder) -> None:
+def test_a_name_is_taken_once(folder: SweepFolder, file: SweepFile) -> None:
     check_new(folder)
-    folder.write(FILE)
+    folder.write(file)
     with pytest.raises(SweepError, match=r"a sweep or a run of this name exists. Continue a sweep with fuseray sweep"):
         check_new(folder)
 
@@ -37,14 +28,14 @@ def test_a_run_of_the_name_is_not_overwritten(folder: SweepFolder) -> None:
         check_new(folder)
 
 
-def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder) -> None:
-    folder.write(FILE)
+def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder, file: SweepFile) -> None:
+    folder.write(file)
     check_left(folder, lambda: 100_000)
     write_start(folder.costs, Start(10_000, 50_000))
     with pytest.raises(SweepError, match=r"the sweep's driver was there 14 s ago, and two would disturb each other"):
         check_left(folder, lambda: 64_000)
     check_left(folder, lambda: 65_000)
-    folder.write(replace(FILE, status="KILLED"))
+    folder.write(replace(file, status="KILLED"))
     check_left(folder, lambda: 50_000)
 
 

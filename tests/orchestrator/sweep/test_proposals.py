@@ -4,18 +4,12 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from small_recipes import SWEPT
 
 from orchestrator.spec.errors import SpecError
 from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
 from orchestrator.sweep.proposals import Told, drawn, estimated, explored, grid
 
-RECIPE = """\
-workload: albef
-data: {train: shards}
-batch: {micro_batches: 2, micro_batch_size: 8}
-length: {steps: 30}
-model: {preset: tiny}
-"""
 SPACE = """\
 space:
   distillation.alpha: uniform(0, 0.8)
@@ -26,7 +20,7 @@ ALPHA = "space: {distillation.alpha: 'uniform(0, 0.8)'}\n"
 
 
 def sweep(folder: Path, text: str = SPACE, objectives: str = "[{metric: loss, mode: min}]") -> ResolvedSweep:
-    (folder / "mine.yaml").write_text(RECIPE)
+    (folder / "mine.yaml").write_text(SWEPT)
     file = folder / "alpha.yaml"
     search = "search: {method: random, trials: 4}"
     file.write_text(f"recipe: mine.yaml\nobjectives: {objectives}\n{search}\n{text}")

@@ -1,0 +1,24 @@
+"""Recipes of small models, for tests that train them and for tests that only read them."""
+
+SWEPT = """\
+workload: albef
+data: {train: shards}
+batch: {micro_batches: 2, micro_batch_size: 8}
+length: {steps: 30}
+model: {preset: tiny}
+"""
+"""What a sweep may be over; its data need not be there."""
+
+TRAINED = """\
+workload: albef
+batch: {micro_batches: 2, micro_batch_size: 4}
+scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
+stream: {window: 64}
+model:
+  preset: tiny
+  image_size: 32
+  vision: {width: 64, depth: 2, heads: 2}
+text: {max_tokens: 12}
+contrastive: {queue_size: 64}
+"""
+"""Trains at some steps a second on one worker; it lacks its length, its data and its checkpoints."""

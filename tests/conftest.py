@@ -1,10 +1,11 @@
-"""Real servers, started once per session and only when a test asks for them."""
+"""Real servers, started once per session and only when a test asks for them; how processes share the tests out."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,7 @@ from postgres_server import PostgresServer, postgres
 from rclone_server import rclone
 from s3_server import S3Server
 from seaweedfs_server import seaweedfs
+from sharing_out import FileByFile
 
 settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
@@ -21,6 +23,10 @@ settings.load_profile("busy-machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OTHER_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    return FileByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +14,10 @@ from orchestrator.cli.sweep_table import sweep_table
 from orchestrator.cli.sweep_view import SweepView
 from orchestrator.sweep.describing import described
 from orchestrator.sweep.folder import TrialRecord
-from orchestrator.sweep.plan import SweepPlan
 from orchestrator.track.costs import Spent
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.plan import SweepPlan
 
 
 class SweepTerminal:

@@ -125,7 +125,7 @@ def test_nothing_is_submitted_that_this_machine_or_the_cluster_finds_wrong(user:
     assert "data, from the cluster" in there.stderr
     assert "/nowhere: does not exist" in there.stderr
     assert "nothing was submitted" in there.stderr
-    assert not (user.folder / "state" / "fuseray" / "jobs").exists() or "bad" not in user.fuseray("jobs").stdout
+    assert "bad" not in [entry.run for entry in user.register.entries()]
 
 
 def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User) -> None:

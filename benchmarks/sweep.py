@@ -1,7 +1,7 @@
 """What a sweep costs beside its trials, and what trials side by side save by sharing decoded images; JSON lines.
 
     python benchmarks/sweep.py                      # both
-    python benchmarks/sweep.py --only shared-cache --photos 2048 --epochs 2
+    python benchmarks/sweep.py --only shared-cache --photos 2048 --epochs 3
 
 overhead: the same recipe as a run of its own (`fuseray train`) and as every trial of a sweep whose trials run one
 after the other; runs and sweeps take turns. Keys:
@@ -41,7 +41,7 @@ from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts
 
 DATA = Path("data") / "benchmark"
-BATCH = 32
+BATCH = 256
 CPUS_PER_TRIAL = 1.25
 CACHE_MB = 4000
 RECIPE: dict[str, Any] = {
@@ -49,7 +49,13 @@ RECIPE: dict[str, Any] = {
     "batch": {"micro_batches": 2, "micro_batch_size": BATCH // 2},
     "scale": {"workers": 1, "cpus_per_worker": 0.25, "object_store_mb": 300},
     "stream": {"chunk": 1, "window": 256},
-    "model": {"preset": "tiny", "image_size": 32, "vision": {"width": 64, "depth": 2, "heads": 2}},
+    "model": {
+        "preset": "tiny",
+        "image_size": 32,
+        "vision": {"width": 64, "depth": 2, "heads": 2},
+        "text": {"width": 64, "heads": 2},
+        "text_weights": None,
+    },
     "text": {"max_tokens": 12},
     "contrastive": {"queue_size": 0},
     "checkpoint": {"every_steps": 1000},
@@ -66,8 +72,8 @@ SWEEP: dict[str, Any] = {
 @click.option("--trials", type=click.IntRange(min=1), default=3, show_default=True, help="Of the overhead's sweep.")
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Of the overhead's recipe.")
 @click.option("--side-by-side", type=click.IntRange(min=2), default=4, show_default=True, help="Trials that share.")
-@click.option("--photos", type=click.IntRange(min=64), default=1024, show_default=True, help="In the data.")
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of the trials that share.")
+@click.option("--photos", type=click.IntRange(min=64), default=4096, show_default=True, help="In the data.")
+@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True, help="Of the trials that share.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
 def main(only: str | None, trials: int, steps: int, side_by_side: int, photos: int, epochs: int, rounds: int) -> None:
     """Measure and print."""

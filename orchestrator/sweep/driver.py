@@ -21,6 +21,7 @@ from orchestrator.sweep.ending import Ending
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.machines import cluster_room, room_here, trials_at_a_time
 from orchestrator.sweep.plan import SweepPlan
+from orchestrator.sweep.room import too_little_room
 from orchestrator.sweep.rungs import first_rung
 from orchestrator.sweep.tidying import tidy
 from orchestrator.sweep.trial import Shared
@@ -98,6 +99,8 @@ class _Sweeping:
         """Run the sweep; whatever comes of it is entered into the books."""
         plan = self.plan
         with self._session() as at_a_time:
+            if fewer := too_little_room(plan.trials, plan.sweep.sweep.concurrency, at_a_time):
+                self.display.message(fewer)
             books = SweepBooks.open(plan, self.display.message)
             trials = Trials(plan.folder, self.display.trials)
             meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)

@@ -77,3 +77,17 @@ def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: 
     }
     bound = min(bounds, key=lambda one: math.inf if math.isinf(bounds[one]) else int(bounds[one]))
     return int(bounds[bound]), bound
+
+
+def too_little_room(trials: int, concurrency: int | None, at_a_time: int) -> str:
+    """Return a line for the user when fewer trials run at a time than the sweep wants; empty otherwise.
+
+    Args:
+        trials: of the whole sweep.
+        concurrency: the most that the sweep wants; None for any number.
+        at_a_time: how many trials run at a time.
+    """
+    wanted = min(concurrency or 0, trials)
+    if wanted <= at_a_time:
+        return ""
+    return f"concurrency: there is no room for {wanted} trials at a time, so it is {at_a_time}."

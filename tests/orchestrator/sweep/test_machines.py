@@ -8,7 +8,7 @@ from orchestrator.spec.errors import SpecError
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.sweep.machines import trials_at_a_time
-from orchestrator.sweep.room import Room
+from orchestrator.sweep.room import Room, too_little_room
 
 Make = Callable[..., ResolvedSweep]
 MANY = 1000
@@ -44,3 +44,13 @@ def test_as_many_run_side_by_side_as_there_is_room_for_or_as_is_wanted(make: Mak
     assert trials_at_a_time(3, None, small, room) == 3
     assert trials_at_a_time(20, 2, small, room) == 2
     assert trials_at_a_time(20, 5, small, room) == 4
+
+
+@pytest.mark.parametrize(("trials", "concurrency", "at_a_time"), [(20, None, 4), (20, 4, 4), (3, 8, 3), (20, 2, 2)])
+def test_nobody_is_told_of_room_that_is_enough(trials: int, concurrency: int | None, at_a_time: int) -> None:
+    assert too_little_room(trials, concurrency, at_a_time) == ""
+
+
+def test_the_user_is_told_when_fewer_trials_run_at_a_time_than_wanted() -> None:
+    assert too_little_room(20, 8, 4) == "concurrency: there is no room for 8 trials at a time, so it is 4."
+    assert too_little_room(6, 8, 4) == "concurrency: there is no room for 6 trials at a time, so it is 4."

@@ -131,6 +131,7 @@ class _Sweeping:
             prices=self.prices,
             share=1 / at_a_time,
             more=_set_by_sweep(plan, at_a_time),
+            working_folder=os.getcwd(),
         )
         with ending.watched(bell):
             tune_trials(shared, trials, plan.base.total_samples, at_a_time, lambda: bool(ending.reason))

@@ -52,6 +52,7 @@ class Shared:
         prices: what machines cost; None when that is not known.
         share: the part of the machines that is charged to a trial.
         more: values of recipe keys that the sweep sets in every trial.
+        working_folder: where relative paths of the recipe begin; Ray Tune would have them begin in a folder of its own.
     """
 
     sweep: ResolvedSweep
@@ -64,6 +65,7 @@ class Shared:
     prices: PriceTable | None
     share: float
     more: Assignment
+    working_folder: str
 
     @property
     def metrics(self) -> list[str]:
@@ -97,6 +99,7 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]
         """Take note of what to run; Tune calls it before everything else."""
+        os.chdir(shared.working_folder)
         self._given = config[GIVEN]
         self._shared = shared
         self._name = trial_name(self._given["number"], self._given["replica"])

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.sweep.folder import SweepFolder
+from orchestrator.sweep.schedulers import GIVEN
+from orchestrator.sweep.search import SweepSearch
+from orchestrator.sweep.trial import Shared, SweepTrial
+from orchestrator.sweep.trials import Trials
+
+
+def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
+    make: Callable[..., ResolvedSweep], folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    shared = Shared(
+        sweep=make(),
+        folder=folder.root,
+        parent="run",
+        seed=42,
+        first_rung=48,
+        report_steps=1,
+        bell=None,
+        prices=None,
+        share=1.0,
+        more={},
+        working_folder=str(started),
+    )
+
+    class Given(SweepTrial):
+        def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
+            super().setup(config, shared)
+
+    tunes = SimpleNamespace(trial_fs_path="tune", trial_working_directory=str(tmp_path / "tune"))
+    monkeypatch.chdir(tmp_path)
+    Given({GIVEN: SweepSearch(shared.sweep, Trials(folder)).next()}, storage=tunes)  # type: ignore[arg-type]
+    assert Path.cwd() == started

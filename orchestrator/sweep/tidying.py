@@ -1,4 +1,4 @@
-"""Ends the runs of trials that are over but whose own process had no time to."""
+"""Ends the runs of trials that are over but could not say so: their process had ended, or MLflow was away."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.spec.errors import FuserayError
+from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
+from orchestrator.track.connection import TrackingAwayError
+from orchestrator.track.tracked_run import TrackedRun
 from orchestrator.train.syncing import sync
 
 
 def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[str], None]) -> None:
-    """Have MLflow and the runs' folders say that they were stopped, with all figures that they have logged.
+    """Have MLflow and the runs' folders say how they ended, with all figures that they have logged.
 
     Args:
         folder: the sweep's folder.
         records: what is known of its trials.
         tell: takes messages for the user.
     """
+    away = False
     for record in records:
-        if not record.is_over:
+        run = folder.run(record.run or record.name)
+        if not record.is_over or not run.exists():
             continue
         try:
-            _end(folder, record)
+            _end(run, "FAILED" if record.status == "FAILED" else "KILLED")
+            if not away:
+                _catch_up(run)
+        except TrackingAwayError as error:
+            away = True
+            tell(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
         except FuserayError as error:
             tell(f"warning: {record.name}: {error}")
 
 
-def _end(folder: SweepFolder, record: TrialRecord) -> None:
-    run = folder.run(record.run or record.name)
-    if not run.exists() or (file := run.read()).status != "RUNNING":
-        return
-    status = "FAILED" if record.status == "FAILED" else "KILLED"
-    run.write(replace(file, status=status, ended=datetime.now(UTC).isoformat(timespec="milliseconds")))
-    sync(run)
+def _end(run: RunFolder, status: str) -> None:
+    file = run.read()
+    if file.status == "RUNNING":
+        run.write(replace(file, status=status, ended=datetime.now(UTC).isoformat(timespec="milliseconds")))
+
+
+def _catch_up(run: RunFolder) -> None:
+    file = run.read()
+    if TrackedRun(file.tracking_uri, file.mlflow_run_id).status() != file.status:
+        sync(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -20,11 +21,12 @@ from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
 from orchestrator.storage.location import Location, StorageError
 from orchestrator.sweep.folder import trial_name
 from orchestrator.sweep.lineage import Lineage, inherited
+from orchestrator.sweep.outage import once_mlflow_is_back
 from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trial_run import TrialRun
-from orchestrator.track.connection import TrackingError
+from orchestrator.track.connection import TrackingAwayError
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
 from orchestrator.train.driving import Outcome, log_folder
@@ -32,6 +34,7 @@ from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.ray_session import log_ray_to, ray_variables
 from orchestrator.train.start import continued_run, new_run
 
+LOG = logging.getLogger("ray.train")
 STATE = "trial.json"
 PARENT = "mlflow.parentRunId"
 """MLflow's tag for the run that a run belongs to."""
@@ -110,12 +113,12 @@ class SweepTrial(tune.Trainable):
         """Wait for the next report and return it; a run that fails for good is done, with the reason.
 
         Raises:
-            TrackingError: MLflow is away as the run begins.
+            TrackingAwayError: MLflow was away for an hour as the run was to begin.
             StorageError: storage is.
         """
         try:
-            report = self._next()
-        except (TrackingError, StorageError):
+            report = once_mlflow_is_back(self._next, LOG.warning)
+        except (TrackingAwayError, StorageError):
             raise  # they may pass: Ray Tune starts the trial's process again
         except FuserayError as error:
             return self._result(self._failure(str(error)))
@@ -142,7 +145,11 @@ class SweepTrial(tune.Trainable):
             if asked := self._asked_to_stop():
                 return Report(self._lineage.samples, (), "PAUSED", asked)
             self._run = self._begin()
-        return self._run.next(self._asked_to_stop)
+        try:
+            return self._run.next(self._asked_to_stop)
+        except TrackingAwayError:
+            self._run = None
+            raise
 
     def _asked_to_stop(self) -> str:
         return str(ray.get(self._shared.bell.rung.remote()))

@@ -30,6 +30,10 @@ class TrackingError(FuserayError):
     """MLflow cannot be reached, or refuses the run."""
 
 
+class TrackingAwayError(TrackingError):
+    """MLflow cannot be reached, or fails at what is asked of it; later it may be there."""
+
+
 class Connection:
     """A run in MLflow that is connected to when it is first needed.
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from orchestrator.track.connection import Connection, TrackingError
+from orchestrator.track.connection import Connection, TrackingAwayError, TrackingError
 from orchestrator.track.metric_log import now_ms
 from orchestrator.track.step_sender import metric_name, plain_name
 
@@ -97,4 +97,4 @@ class TrackedRun:
             if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise TrackingError(f"MLflow has no run {self.run_id}: {said}. Check tracking.uri.") from None
             where = self.connection.shown
-            raise TrackingError(f"{where}: MLflow cannot be reached: {said}. Check tracking.uri.") from None
+            raise TrackingAwayError(f"{where}: MLflow cannot be reached: {said}. Check tracking.uri.") from None

@@ -12,7 +12,15 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.storage.location import Location
 from orchestrator.track.apart import Refusals
-from orchestrator.track.connection import SQLITE, Connection, TrackingError, address, connect, said
+from orchestrator.track.connection import (
+    SQLITE,
+    Connection,
+    TrackingAwayError,
+    TrackingError,
+    address,
+    connect,
+    said,
+)
 from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
 from orchestrator.track.forgotten import forgotten_run
 from orchestrator.track.metric_log import StepLine
@@ -112,7 +120,8 @@ class Tracker:
             outboxes: how things are sent.
 
         Raises:
-            TrackingError: MLflow cannot be reached, or refuses.
+            TrackingAwayError: MLflow cannot be reached, or refuses.
+            TrackingError: the environment does not say where it is.
         """
         place = address(uri)
         try:
@@ -236,8 +245,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _unreachable(place: str, error: Exception) -> TrackingError:
-    return TrackingError(f"{said(place, place)}: MLflow cannot be reached: {said(error, place)}. Check tracking.uri.")
+def _unreachable(place: str, error: Exception) -> TrackingAwayError:
+    where = said(place, place)
+    return TrackingAwayError(f"{where}: MLflow cannot be reached: {said(error, place)}. Check tracking.uri.")
 
 
 def _beside(uri: str) -> str | None:

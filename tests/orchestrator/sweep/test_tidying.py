@@ -1,4 +1,4 @@
-"""Runs whose process was ended before they could say how they ended."""
+"""Runs that could not say themselves how they ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from processes import free_ports
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
 from orchestrator.storage.run_folder import RunFile, RunFolder
@@ -64,3 +65,24 @@ def test_what_cannot_be_tidied_is_said_and_holds_up_nothing(make: Make, folder: 
     assert len(told) == 1
     assert told[0].startswith("warning: trial-0000-0: ")
     assert good.read().status == "KILLED"
+
+
+def test_runs_that_ended_while_mlflow_was_away_are_caught_up_with(make: Make, folder: SweepFolder, uri: str) -> None:
+    run = cut_off(make, folder, uri, 0)
+    run.write(replace(run.read(), status="FINISHED", ended="2026-01-01T01:00:00+00:00"))
+    tidy(folder, [record(0, "FINISHED")], pytest.fail)
+    found = MlflowClient(uri).get_run(run.read().mlflow_run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["loss"] == 1.0
+
+
+def test_mlflow_that_is_still_away_is_asked_once(make: Make, folder: SweepFolder, uri: str) -> None:
+    runs = [cut_off(make, folder, uri, number) for number in range(3)]
+    for run in runs:
+        run.write(replace(run.read(), tracking_uri=f"http://127.0.0.1:{free_ports(1)[0]}"))
+    told: list[str] = []
+    tidy(folder, [record(number, "STOPPED") for number in range(3)], told.append)
+    assert len(told) == 1
+    assert "MLflow cannot be reached" in told[0]
+    assert f"`fuseray sync {runs[0].root.uri}`" in told[0]
+    assert [run.read().status for run in runs] == ["KILLED"] * 3

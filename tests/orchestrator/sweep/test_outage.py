@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.sweep.outage import AGAIN_S, WAITS, once_mlflow_is_back
+from orchestrator.track.connection import TrackingAwayError, TrackingError
+
+
+def away_for(attempts: int) -> Callable[[], str]:
+    left = [attempts]
+
+    def attempt() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise TrackingAwayError("http://mlflow: MLflow cannot be reached.")
+        return "there"
+
+    return attempt
+
+
+def test_a_trial_waits_until_mlflow_is_back() -> None:
+    told: list[str] = []
+    pauses: list[float] = []
+    assert once_mlflow_is_back(away_for(3), told.append, pauses.append) == "there"
+    assert pauses == [AGAIN_S] * 3
+    assert told == ["http://mlflow: MLflow cannot be reached. Trying again in 20 s."] * 3
+
+
+def test_patience_ends() -> None:
+    pauses: list[float] = []
+    with pytest.raises(TrackingAwayError):
+        once_mlflow_is_back(away_for(1000), lambda _: None, pauses.append)
+    assert len(pauses) == WAITS
+
+
+def test_what_will_not_pass_is_not_waited_for() -> None:
+    def refused() -> str:
+        raise TrackingError("MLflow has no run 7.")
+
+    with pytest.raises(TrackingError, match="no run 7"):
+        once_mlflow_is_back(refused, lambda _: None, lambda _: pytest.fail("waited"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.spec.errors import FuserayError
-from orchestrator.storage.run_folder import RunFolder
+from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.track.connection import TrackingAwayError
 from orchestrator.track.tracked_run import TrackedRun
@@ -24,13 +24,13 @@ def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[st
     """
     away = False
     for record in records:
-        run = folder.run(record.run or record.name)
-        if not record.is_over or not run.exists():
+        if not record.is_over:
             continue
+        run = folder.run(record.run or record.name)
         try:
-            _end(run, "FAILED" if record.status == "FAILED" else "KILLED")
-            if not away:
-                _catch_up(run)
+            file = _ended(run, "FAILED" if record.status == "FAILED" else "KILLED")
+            if file is not None and not away:
+                _catch_up(run, file)
         except TrackingAwayError as error:
             away = True
             tell(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
@@ -38,13 +38,17 @@ def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[st
             tell(f"warning: {record.name}: {error}")
 
 
-def _end(run: RunFolder, status: str) -> None:
+def _ended(run: RunFolder, status: str) -> RunFile | None:
+    """Return what a run remembers, with a status where it had not ended; None when there is no run."""
+    if not run.exists():
+        return None
     file = run.read()
     if file.status == "RUNNING":
-        run.write(replace(file, status=status, ended=datetime.now(UTC).isoformat(timespec="milliseconds")))
+        file = replace(file, status=status, ended=datetime.now(UTC).isoformat(timespec="milliseconds"))
+        run.write(file)
+    return file
 
 
-def _catch_up(run: RunFolder) -> None:
-    file = run.read()
+def _catch_up(run: RunFolder, file: RunFile) -> None:
     if TrackedRun(file.tracking_uri, file.mlflow_run_id).status() != file.status:
         sync(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from orchestrator.sweep.outage import once_mlflow_is_back
 from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.trial_run import TrialRun
+from orchestrator.sweep.trial_run import LOG, TrialRun
 from orchestrator.track.connection import TrackingAwayError
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
@@ -34,7 +33,6 @@ from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.ray_session import log_ray_to, ray_variables
 from orchestrator.train.start import continued_run, new_run
 
-LOG = logging.getLogger("ray.train")
 STATE = "trial.json"
 PARENT = "mlflow.parentRunId"
 """MLflow's tag for the run that a run belongs to."""

@@ -13,6 +13,9 @@ from orchestrator.train.channel import Record
 from orchestrator.train.display import Display
 from orchestrator.train.driving import Outcome
 
+LOG = logging.getLogger("ray.train")
+"""Goes into the trial's log."""
+
 END_S = 600.0
 """How long a run may take to stop with a checkpoint."""
 
@@ -92,7 +95,7 @@ class TrialRun:
 
     def message(self, text: str) -> None:
         """Write a message for people into the trial's log."""
-        logging.getLogger("ray.train").warning("%s", text)
+        LOG.warning("%s", text)
 
     def step(self, record: Record, skipped: int) -> None:
         """Take in a step that is done."""

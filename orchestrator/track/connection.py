@@ -57,14 +57,13 @@ class Connection:
             self._client = connect(self._address)
         return self._client
 
-    @property
-    def shown(self) -> str:
-        """The address without its password."""
-        return said(self._address, self._address)
-
     def hide(self, text: object) -> str:
         """Return what an error says on one line, without the password of the address."""
         return said(text, self._address)
+
+    def away(self, error: Exception) -> TrackingAwayError:
+        """Return the error for people that stands for one of MLflow's."""
+        return away(self._address, error)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -94,6 +93,11 @@ def address(uri: str) -> str:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise TrackingError("tracking.uri is 'environment', but the variable MLFLOW_TRACKING_URI is not set.")
     return os.environ["MLFLOW_TRACKING_URI"]
+
+
+def away(uri: str, error: Exception) -> TrackingAwayError:
+    """Return the error for people that stands for one of MLflow at an address."""
+    return TrackingAwayError(f"{said(uri, uri)}: MLflow cannot be reached: {said(error, uri)}. Check tracking.uri.")
 
 
 def said(text: object, uri: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from orchestrator.track.connection import Connection, TrackingAwayError, TrackingError
+from orchestrator.track.connection import Connection, TrackingError
 from orchestrator.track.metric_log import now_ms
 from orchestrator.track.step_sender import metric_name, plain_name
 
@@ -93,8 +93,7 @@ class TrackedRun:
         except TrackingError:
             raise
         except Exception as error:
-            said = self.connection.hide(error)
             if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                said = self.connection.hide(error)
                 raise TrackingError(f"MLflow has no run {self.run_id}: {said}. Check tracking.uri.") from None
-            where = self.connection.shown
-            raise TrackingAwayError(f"{where}: MLflow cannot be reached: {said}. Check tracking.uri.") from None
+            raise self.connection.away(error) from None

@@ -12,15 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.storage.location import Location
 from orchestrator.track.apart import Refusals
-from orchestrator.track.connection import (
-    SQLITE,
-    Connection,
-    TrackingAwayError,
-    TrackingError,
-    address,
-    connect,
-    said,
-)
+from orchestrator.track.connection import SQLITE, Connection, TrackingError, address, away, connect
 from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
 from orchestrator.track.forgotten import forgotten_run
 from orchestrator.track.metric_log import StepLine
@@ -136,7 +128,7 @@ class Tracker:
             if run_id is None:
                 run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
-            raise _unreachable(place, error) from None
+            raise away(place, error) from None
         return cls(uri, run_id, tell, outboxes)
 
     @classmethod
@@ -243,11 +235,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _unreachable(place: str, error: Exception) -> TrackingAwayError:
-    where = said(place, place)
-    return TrackingAwayError(f"{where}: MLflow cannot be reached: {said(error, place)}. Check tracking.uri.")
 
 
 def _beside(uri: str) -> str | None:

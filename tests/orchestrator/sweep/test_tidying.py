@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from processes import free_ports
 
 from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.storage.location import StorageError
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
 from orchestrator.sweep.tidying import tidy
@@ -64,6 +65,24 @@ def test_what_cannot_be_tidied_is_said_and_holds_up_nothing(make: Make, folder: 
     tidy(folder, [record(0, "STOPPED"), record(1, "STOPPED"), record(2, "FAILED")], told.append)
     assert len(told) == 1
     assert told[0].startswith("warning: trial-0000-0: ")
+    assert good.read().status == "KILLED"
+
+
+def test_storage_that_fails_for_one_trial_holds_up_nothing(
+    make: Make, folder: SweepFolder, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, good = (cut_off(make, folder, uri, number) for number in range(2))
+    exists = RunFolder.exists
+
+    def fails(run: RunFolder) -> bool:
+        if run.root == lost.root:
+            raise StorageError("s3://bucket: no answer")
+        return exists(run)
+
+    monkeypatch.setattr(RunFolder, "exists", fails)
+    told: list[str] = []
+    tidy(folder, [record(0, "STOPPED"), record(1, "STOPPED")], told.append)
+    assert told == ["warning: trial-0000-0: s3://bucket: no answer"]
     assert good.read().status == "KILLED"
 
 

@@ -165,10 +165,10 @@ class Scene:
         return self._survived(fault, struck_s, 1)
 
     def checkpoint_corruption(self, fault: Fault) -> Outcome:
-        """Flip a byte in a checkpoint as soon as it is there, and kill a worker before there is a newer one."""
-        worker = self._worker(fault)
+        """Kill all workers, so that none can save any more, and flip a byte in their newest checkpoint."""
+        self._await_checkpoint()
+        struck_s = max(self.cluster.strike(worker, signal.SIGKILL) for worker in self._workers(fault))
         self._flip(KeyedRandom((fault.step, "flip")).numpy().random())
-        struck_s = self.cluster.strike(worker, signal.SIGKILL)
         outcome = self._struck(fault, struck_s)
         told = any(DAMAGED in line.said for line in self.training.lines if line.time_s >= struck_s)
         return Outcome(fault, outcome.detection_s, outcome.recovery_s, told)
@@ -227,9 +227,13 @@ class Scene:
         return max(line.time_s for line in self.training.lines if line.step is not None and line.time_s <= before_s)
 
     def _worker(self, fault: Fault) -> Worker:
+        workers = self._workers(fault)
+        return workers[int(fault.draw * len(workers))]
+
+    def _workers(self, fault: Fault) -> list[Worker]:
         if not (workers := self.cluster.workers()):
             raise TrainingEndedError(f"{fault.kind}: there is no worker any more; the run is too short for its faults.")
-        return workers[int(fault.draw * len(workers))]
+        return workers
 
     def _node(self, fault: Fault) -> str:
         if not (nodes := self.cluster.nodes_with_workers()):
@@ -238,14 +242,17 @@ class Scene:
             )
         return nodes[int(fault.draw * len(nodes))]
 
-    def _flip(self, draw: float) -> None:
-        """Wait for a new checkpoint and flip a byte of its largest file, so that none comes for some steps."""
+    def _await_checkpoint(self) -> None:
+        """Wait for a new checkpoint, so that there is one before it."""
         before = self.run.newest_step()
         until_s = time.monotonic() + LIMIT_S
         while self.run.newest_step() == before:
             if time.monotonic() > until_s:
                 raise TrainingEndedError(f"no checkpoint after that of step {before}.")
             time.sleep(LOOK_EVERY_S)
+
+    def _flip(self, draw: float) -> None:
+        """Flip a byte of the largest file of the newest checkpoint."""
         newest = self.run.committed_checkpoints()[0]
         sizes = {name: size for name, size in newest.sizes().items() if name != MANIFEST_FILE}
         largest = newest / max(sizes, key=lambda name: sizes[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _send(pid: int, number: int) -> float:
-    os.kill(pid, number)
+    """Send a signal; a process that the death of another one ended first gets none."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
     return time.time()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,6 +19,9 @@ from sharing_out import FileByFile
 
 settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
+
+# Threads of several processes that share few cores wait for each other more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Shells have what they start in the background ignore Ctrl-C, and the programs of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,7 @@ from orchestrator.train.plan import Plan, make_plan
 FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
 """Keys of a sweep that may be other ones when it is continued."""
 
-ALIVE_S = 15.0
+ALIVE_S = 30.0
 """A driver writes down more often than this that it is there."""
 
 

@@ -70,7 +70,7 @@ def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
     early = sweep(tmp_path, "--resume", "rates")
     assert early.returncode == 2
     assert "the sweep's driver was there" in early.stderr
-    wait_for(lambda: is_left(folder), 60)
+    wait_for(lambda: is_left(folder), 120)
     again = sweep(tmp_path, "--resume", "rates", "--json")
     assert again.returncode == 0, again.stderr
     _check_trials(folder, killed)

@@ -32,9 +32,9 @@ def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder, file:
     folder.write(file)
     check_left(folder, lambda: 100_000)
     write_start(folder.costs, Start(10_000, 50_000))
-    with pytest.raises(SweepError, match=r"the sweep's driver was there 14 s ago, and two would disturb each other"):
-        check_left(folder, lambda: 64_000)
-    check_left(folder, lambda: 65_000)
+    with pytest.raises(SweepError, match=r"the sweep's driver was there 29 s ago, and two would disturb each other"):
+        check_left(folder, lambda: 79_000)
+    check_left(folder, lambda: 80_000)
     folder.write(replace(file, status="KILLED"))
     check_left(folder, lambda: 50_000)
 

@@ -91,14 +91,16 @@ def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
                 lost = next(host for host in three_hosts.all[1:] if _trains(host))
                 raylets = _raylets(lost)
                 lost.cut_off()
-                last = checkpoints.newest()
                 watch.say(f"cut off {lost.name}")
+                wait_for(lambda: "node lost" in laptop.fuseray("logs", job).stdout, START_S)
+                watch.say("noticed")
+                last = checkpoints.newest()
                 wait_for(lambda: checkpoints.newest() > last, START_S)
                 watch.say("next checkpoint")
             lost.restore()
             log = laptop.fuseray("logs", job, "-f", timeout_s=END_S).stdout
             watch.say("finished")
-            assert "node lost" in log, log
+            assert "recovery: on with 1 workers" in log, log
             assert json.loads(laptop.fuseray("status", job, "--json").stdout)["step"] == STEPS
             audit = laptop.fuseray("audit", NAME, "--storage", f"{bucket}/runs", *endpoint, "--json").stdout
             assert json.loads(audit)["exact"], audit

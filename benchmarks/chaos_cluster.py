@@ -67,6 +67,10 @@ class ChaosCluster:
         """Add a node for workers and return its id."""
         return str(self.process.tell("join", str(self.cpus)))
 
+    def preempt(self, node: str, notice: Path) -> float:
+        """Let a watcher find a notice in a file and drain a node; return when that was, in seconds since 1970."""
+        return float(self.process.tell("preempt", f"{node} {notice}"))
+
     def lose(self, node: str) -> float:
         """End a node without warning; return when that was, in seconds since 1970."""
         return float(self.process.tell("lose", node))

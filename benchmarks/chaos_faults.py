@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -127,15 +125,7 @@ class Scene:
         notice = self.scratch / f"notice-{fault.step}"
         notice.write_text(json.dumps({"deadline_s": NOTICE_S, "reason": "chaos"}))
         struck_s = time.time()
-        watch = ["watch-preemption", "--source", f"file:{notice}", "--node-id", node, "--address", self.cluster.address]
-        subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", *watch],
-            env=dict(self.cluster.environment),
-            check=True,
-            capture_output=True,
-            timeout=NOTICE_S,
-        )
-        drained_s = time.time()
+        drained_s = self.cluster.preempt(node, notice)
         while not self._is_on_again(struck_s) and time.time() < struck_s + NOTICE_S:
             time.sleep(LOOK_EVERY_S)
         self.cluster.lose(node)

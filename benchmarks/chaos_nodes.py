@@ -13,6 +13,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.cluster.preemption.drain import Gcs, drain_node
+from orchestrator.cluster.preemption.notice import Notice
+from orchestrator.cluster.preemption.sources import open_source
+from orchestrator.cluster.preemption.watcher import Watcher
+
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
 from ray_cluster import STORE_BYTES, Commands, serve
 
@@ -68,6 +73,12 @@ class OwnNodes(Looking, Commands):
         self._cluster.remove_node(node, allow_graceful=False)
         return lost_s
 
+    def preempt(self, text: str) -> float:
+        """Watch for the notice in a file and drain a node: `NODE FILE`; return when it drains."""
+        node_id, notice = text.split(" ", 1)
+        Watcher(open_source(f"file:{notice}"), partial(_drain, Gcs(self.address("")), node_id), _say).run()
+        return time.time()
+
     def strike(self, text: str) -> float:
         """Send a signal to a process, all of which are on this machine."""
         _, pid, number = text.split()
@@ -97,6 +108,14 @@ class Attached(Looking):
 def _alive() -> list[dict[str, Any]]:
     table: dict[str, dict[str, Any]] = ray._private.state.actors()
     return [one for one in table.values() if one["State"] == "ALIVE"]
+
+
+def _drain(gcs: Gcs, node_id: str, notice: Notice) -> str:
+    return drain_node(gcs, node_id, notice.reason, notice.deadline_ms)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _send(pid: int, number: int) -> float:

@@ -150,8 +150,6 @@ class Books:
 
     def _enter_record(self, record: Record) -> None:
         self._enter_skipped(record.skipped)
-        for note in record.notes:
-            self._display.message(note)
         if record.seconds:
             self._enter_step(record)
             busy_s = busy_seconds(record.seconds)

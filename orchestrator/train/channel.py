@@ -22,7 +22,6 @@ class Record:
         seconds: time of worker 0 per part.
         samples: usable samples of the step.
         skipped: bad samples that the sending worker met.
-        notes: messages for people.
         time_ms: when the step was done, in milliseconds since 1970.
     """
 
@@ -31,7 +30,6 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
     skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
     time_ms: int = 0
 
     def line(self) -> StepLine:
@@ -53,6 +51,7 @@ class Channel:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._news: list[News] = []
+        self._said: set[str] = set()
         self._order = Order.GO_ON
         self._attempts = 0
         self._next_step: int | None = None
@@ -87,6 +86,12 @@ class Channel:
             self._alive()
         return self._order
 
+    def say(self, text: str) -> None:
+        """Take a message for people from a worker, which others of this attempt may send as well."""
+        if text not in self._said:
+            self._news.append(text)
+        self._said.add(text)
+
     def leave(self) -> None:
         """Take note that the workers have saved and make room."""
         self._left = True
@@ -95,6 +100,7 @@ class Channel:
         """Take note that there are new workers on these nodes, which have not begun yet."""
         self._worker_nodes = frozenset(nodes)
         self._next_step, self._lacks_machines = None, False
+        self._said.clear()
         self._alive()
 
     def lacks_machines(self) -> None:

@@ -14,7 +14,7 @@ from orchestrator.train.recovery.order import Order
 
 
 class Line:
-    """Worker 0 reports every step and hears what is wanted; the others report only what they skipped.
+    """Worker 0 reports every step and hears what is wanted; the others report what they skipped and messages alone.
 
     Args:
         channel: the actor.
@@ -25,7 +25,7 @@ class Line:
         self._channel = channel
         self._rank = rank
         self._pending: ray.ObjectRef[Order] | None = None
-        self._notes: list[str] = []
+        self._said: ray.ObjectRef[None] | None = None
         self.order = Order.GO_ON
 
     def begin(self, first_step: int, workers: int) -> int:
@@ -33,8 +33,8 @@ class Line:
         return int(ray.get(self._channel.begin.remote(first_step, workers)))
 
     def note(self, text: str) -> None:
-        """Send a message for people along with the next record."""
-        self._notes.append(text)
+        """Send a message for people without waiting; what several workers say alike reaches them once."""
+        self._said = self._channel.say.remote(text)
 
     def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the answer is read at the next step."""
@@ -44,20 +44,18 @@ class Line:
                 self._channel.publish.remote(Record(record.step, skipped=skipped))
             return
         self._arrive()
-        self._pending = self._channel.publish.remote(replace(record, skipped=skipped, notes=tuple(self._notes)))
-        self._notes = []
+        self._pending = self._channel.publish.remote(replace(record, skipped=skipped))
 
     def leave(self) -> None:
         """Say that the workers make room."""
         if self._rank == 0:
             ray.get(self._channel.leave.remote())
 
-    def close(self, step: int) -> None:
-        """Send the messages that are left, and wait until all has arrived."""
+    def close(self) -> None:
+        """Wait until all has arrived."""
         self._arrive()
-        if self._rank == 0 and self._notes:
-            ray.get(self._channel.publish.remote(Record(step, notes=tuple(self._notes))))
-            self._notes = []
+        if self._said is not None:
+            ray.get(self._said)
 
     def _arrive(self) -> None:
         if self._pending is not None:

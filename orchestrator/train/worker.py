@@ -100,7 +100,7 @@ class _Training:
         self._saving.close()
         if next_step >= self._plan.steps:
             self._export()
-        self._line.close(next_step)
+        self._line.close()
 
     def _open_feed(self, assignment: Assignment, collective: Collective) -> Feed:
         number = self._line.begin(self._first_step, collective.size) if self._rank == 0 else 0
@@ -218,7 +218,7 @@ class _Training:
 
     def _leave(self, step: int) -> NoReturn:
         """End this attempt once the checkpoint is there, for all workers at once."""
-        self._line.close(step + 1)
+        self._line.close()
         self._saving.settle()
         self._close_feed()
         self._line.leave()

@@ -21,8 +21,8 @@ def test_faults_leave_no_trace() -> None:
     found = json.loads(done.stdout)
     assert (found["faults"], found["kinds"]) == (3, KINDS), done.stderr
     assert (found["duplicates"], found["gaps"], found["mlflow_duplicates"]) == (0, 0, 0)
-    assert found["leftovers"] == []
-    assert found["untold"] == []
+    assert found["leftovers"] == [], done.stderr
+    assert found["untold"] == [], done.stderr
     assert found["loss_difference_max"] <= 1e-5
     assert 0 < found["steps_lost"] < found["steps"]
 

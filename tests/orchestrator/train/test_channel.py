@@ -34,6 +34,19 @@ def test_an_order_to_leave_ends_with_the_attempt_and_one_to_stop_does_not() -> N
     assert channel.publish(Record(4, seconds=DONE)) is Order.STOP
 
 
+def test_what_several_workers_of_an_attempt_say_alike_is_told_once() -> None:
+    channel = Channel()
+    channel.workers_started(["a", "b"])
+    for text in ("it is damaged", "it is damaged", "another is damaged"):
+        channel.say(text)
+    assert channel.drain() == ["it is damaged", "another is damaged"]
+    channel.say("it is damaged")
+    assert channel.drain() == []
+    channel.workers_started(["a"])
+    channel.say("it is damaged")
+    assert channel.drain() == ["it is damaged"]
+
+
 def test_only_steps_and_starts_count_as_life() -> None:
     clock = Clock()
     channel = Channel(clock)

@@ -19,7 +19,7 @@ from seaweedfs_server import seaweedfs
 from waiting import StopWatch, wait_for
 
 NAME = "hosts"
-STEPS = 160
+STEPS = 80
 DASHBOARD_PORT = 8265
 OVERRIDES = (
     f"length.steps={STEPS}",

@@ -1,4 +1,4 @@
-"""A run that streams from an object store, is stopped twice, and is none the worse for it."""
+"""A run that streams from an object store, is stopped twice by Ctrl-C, and is none the worse for it."""
 
 import json
 import os
@@ -30,9 +30,11 @@ model:
   vision: {{width: 64, depth: 2, heads: 2}}
 text: {{max_tokens: 12}}
 contrastive: {{queue_size: 64}}
+adversarial: {{steps: 1, init: uniform, active: [0.5, 1.0]}}
 optimizer: {{learning_rate: 1e-3, clip_norm: 1.0}}
 checkpoint: {{every_steps: 100}}
 """
+SAME = ("loss", "loss_itc", "loss_itm", "loss_mlm", "gradient_norm", "temperature")
 
 
 class User:
@@ -73,10 +75,10 @@ class User:
         """Return the folder of a run."""
         return RunFolder(locate(f"s3://{self.bucket}/runs/{name}", self.server.endpoint))
 
-    def losses(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the steps and losses that a run has logged."""
+    def curves(self, name: str) -> dict[str, tuple[list[int], list[float]]]:
+        """Return the steps and values of every metric that a run has logged."""
         run_id = self.run_folder(name).read().mlflow_run_id
-        return TrackedRun(f"sqlite:///{self.folder}/runs/mlflow.db", run_id).curves()["loss"]
+        return TrackedRun(f"sqlite:///{self.folder}/runs/mlflow.db", run_id).curves()
 
 
 @pytest.fixture
@@ -109,21 +111,26 @@ def test_stopped_twice_and_resumed_with_other_workers_a_run_is_the_same(user: Us
     parts = user.run_folder("parts")
     first = user.run_until_interrupted("train", "recipe.yaml", "name=parts", "scale.workers=2", begun=parts.exists)
     assert first == 130
+    assert parts.read().status == "KILLED"
     before = parts.newest_step()
+    assert before == len(user.curves("parts")["loss"][0]) > 0
     resume = ["train", "recipe.yaml", "--resume", "parts", "scale.workers=1"]
     assert user.run_until_interrupted(*resume, begun=lambda: _is_running(parts)) == 130
     assert before < parts.newest_step() < STEPS
     last = user.run("train", "recipe.yaml", "--resume", "parts", "scale.workers=2")
     assert last.returncode == 0, last.stderr
+    assert parts.read().status == "FINISHED"
 
     for name in ("whole", "parts"):
         audit = user.run("audit", f"s3://{user.bucket}/runs/{name}", "--endpoint", user.server.endpoint, "--json")
         assert audit.returncode == 0, audit.stderr + audit.stdout
         found = json.loads(audit.stdout)
         assert (found["exact"], found["micro_batches"], found["samples"]) == (True, 2 * STEPS, 16 * STEPS)
-    steps, losses = user.losses("parts")
-    assert steps == list(range(STEPS))
-    assert losses == pytest.approx(user.losses("whole")[1], rel=1e-5)
+    once, again = user.curves("whole"), user.curves("parts")
+    assert once["loss_adversarial"][0] == again["loss_adversarial"][0] == list(range(STEPS // 2, STEPS))
+    for name in SAME:
+        assert again[name][0] == list(range(STEPS)), name
+        assert again[name][1] == pytest.approx(once[name][1], rel=1e-5), name
 
 
 def _is_running(run: RunFolder) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def print_table(entries: Sequence[Entry], metric: str) -> None:
     """Print a line per checkpoint, and what is wrong with it on a second one."""
     from rich.console import Console
+    from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
 
@@ -25,7 +26,7 @@ def print_table(entries: Sequence[Entry], metric: str) -> None:
     for entry in entries:
         value = entry.metrics.get(metric)
         shown = "-" if value is None else f"{value:.4g}"
-        table.add_row(str(entry.step), _time(entry), f"{entry.size_bytes / 1e6:.1f} MB", shown, state(entry))
+        table.add_row(str(entry.step), _time(entry), decimal(entry.size_bytes), shown, state(entry))
     Console(highlight=False).print(table)
     for entry in entries:
         if entry.reason:

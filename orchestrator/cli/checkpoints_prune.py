@@ -21,6 +21,8 @@ def command(name: str, keep: int | None, dry_run: bool, storage: str, endpoint: 
     The newest ones stay, the best ones that the recipe's checkpoint.keep_best asks for, pinned ones, and what is being
     written. Damaged ones go with whole ones of their age.
     """
+    from rich.filesize import decimal
+
     from orchestrator.cli.checkpoint_table import plain
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.checkpoints.pruning import prune
@@ -36,5 +38,5 @@ def command(name: str, keep: int | None, dry_run: bool, storage: str, endpoint: 
         return
     verb = "would be deleted" if dry_run else "deleted"
     for entry in deleted:
-        click.echo(f"{verb}: step {entry.step} ({entry.condition}, {entry.size_bytes / 1e6:.1f} MB)")
-    click.echo(f"{verb} in all: {len(deleted)}, {sum(entry.size_bytes for entry in deleted) / 1e6:.1f} MB")
+        click.echo(f"{verb}: step {entry.step} ({entry.condition}, {decimal(entry.size_bytes)})")
+    click.echo(f"{verb} in all: {len(deleted)}, {decimal(sum(entry.size_bytes for entry in deleted))}")

@@ -14,6 +14,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Write RUN's report, one self-contained HTML page, into the run's folder and its MLflow run."""
+    from rich.filesize import decimal
+
     from orchestrator.report.gather import gather
     from orchestrator.report.page import render
     from orchestrator.storage.run_folder import find_run
@@ -28,5 +30,5 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     click.echo(
         json.dumps({"report": run.report.uri, "bytes": size})
         if as_json
-        else f"The report is {run.report.uri} ({size / 1e6:.1f} MB); open it in a browser."
+        else f"The report is {run.report.uri} ({decimal(size)}); open it in a browser."
     )

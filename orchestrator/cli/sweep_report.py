@@ -58,9 +58,11 @@ def as_values(found: SweepReport) -> dict[str, object]:
 
 def lines(found: SweepReport) -> list[str]:
     """Return what a report came to in words."""
+    from rich.filesize import decimal
+
     from orchestrator.sweep.reporting.words import score_text
 
-    said = [f"The report is {found.report} ({found.size_bytes / 1e6:.1f} MB); open it in a browser."]
+    said = [f"The report is {found.report} ({decimal(found.size_bytes)}); open it in a browser."]
     if found.status == "RUNNING":
         said.append("The sweep still runs; report it again when it has ended.")
     if found.best is None:

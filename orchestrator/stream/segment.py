@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from orchestrator.stream.block import Parcel, Row, pack, unpack
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.order.sharing import Segment, Sharing
+from orchestrator.stream.pacing import Pacing
 from orchestrator.stream.reader import Reader
 
 TASK_CPUS = 0.5
@@ -95,6 +96,7 @@ def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [Pacing]
     dataset: ray.data.Dataset = ray.data.read_datasource(
         _MicroBatches(blocks), override_num_blocks=len(blocks), ray_remote_args={"num_cpus": TASK_CPUS}
     )

@@ -57,7 +57,6 @@ class Channel:
         self._next_step: int | None = None
         self._left = False
         self._alive_s = clock()
-        self._lacks_machines = False
         self._worker_nodes: frozenset[str] = frozenset()
 
     def drain(self) -> list[News]:
@@ -87,7 +86,7 @@ class Channel:
         return self._order
 
     def say(self, text: str) -> None:
-        """Take a message for people from a worker, which others of this attempt may send as well."""
+        """Take a message for people, which may come again until there are new workers; the user hears of it once."""
         if text not in self._said:
             self._news.append(text)
         self._said.add(text)
@@ -99,15 +98,13 @@ class Channel:
     def workers_started(self, nodes: Iterable[str]) -> None:
         """Take note that there are new workers on these nodes, which have not begun yet."""
         self._worker_nodes = frozenset(nodes)
-        self._next_step, self._lacks_machines = None, False
+        self._next_step = None
         self._said.clear()
         self._alive()
 
     def lacks_machines(self) -> None:
         """Take note that there is no room for the workers; the user hears of it once."""
-        if not self._lacks_machines:
-            self._news.append("There is no room for the workers now; the run goes on as soon as there is.")
-        self._lacks_machines = True
+        self.say("There is no room for the workers now; the run goes on as soon as there is.")
 
     def fault(self, fault: Fault) -> None:
         """Take note that an attempt has failed."""

@@ -1,8 +1,7 @@
 """A pause between the turns of Ray Data's scheduling loop.
 
-Ray Data waits until one of its tasks has something to hand over, but whatever is ready and has no room yet ends that
-wait at once. While training is slower than reading, which is how it should be, the loop would keep a CPU busy with
-nothing.
+Ray Data waits until its tasks have something to hand over, but what they have ready and has no room ends that wait at
+once. Where the stream has read as far ahead as the object store allows, the loop would keep a CPU busy with nothing.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
 """How many workers an elastic run has while machines come and go.
 
 Ray Train's own policy counts machines that drain or have just died, and so waits for workers that nothing can place;
-it leaves no CPU to the readers, without whom the workers wait for ever; and it shrinks a run that is well.
+it leaves no CPU to the readers, without whom the workers wait for ever; it shrinks a run that is well; and it takes a
+preemption for a change of size when it looks before Ray Train's watcher does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from socket import create_connection
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     TrainAutoscalingCoordinatorClient,
 )
@@ -114,10 +115,14 @@ class ElasticWorkers(ElasticScalingPolicy):
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
-        """Decide whether workers that are well shall be more or fewer."""
+        """Decide whether workers that are well shall be more or fewer; those on a machine that drains are preempted."""
         self._current = worker_group_state.num_workers
         self._readers.release()
-        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+        decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+        machines = {worker.metadata.node_id for worker in worker_group_state.workers}
+        if isinstance(decision, ResizeDecision) and not machines.isdisjoint(_draining_nodes()):
+            return NoopDecision()
+        return decision
 
     async def before_controller_shutdown(self) -> None:
         """Ask for nothing any more."""
@@ -154,7 +159,7 @@ class ElasticWorkers(ElasticScalingPolicy):
 
 def _staying_nodes() -> dict[str, Node]:
     """Return the machines that answer and do not drain, by id; Ray takes seconds to notice that one is gone."""
-    draining: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
+    draining = _draining_nodes()
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
     with ThreadPoolExecutor(PROBES, thread_name_prefix="probe") as pool:
         answers = pool.map(_answers, alive)
@@ -163,6 +168,12 @@ def _staying_nodes() -> dict[str, Node]:
         for node, answered in zip(alive, answers, strict=True)
         if answered
     }
+
+
+def _draining_nodes() -> Collection[str]:
+    """Return the machines that are about to go away, by id."""
+    draining: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
+    return draining.keys()
 
 
 def _answers(node: Mapping[str, Any]) -> bool:

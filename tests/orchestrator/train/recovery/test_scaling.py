@@ -1,11 +1,23 @@
 """How many workers an elastic run has is decided without a cluster."""
 
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import pytest
+from ray.train import ScalingConfig
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 
 from orchestrator.stream.placement import Node
-from orchestrator.train.recovery.scaling import choose_workers
+from orchestrator.train.recovery import scaling
+from orchestrator.train.recovery.scaling import ElasticWorkers, choose_workers
+
+if TYPE_CHECKING:
+    from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 
 ONE = Node(1, 0)
+SMALLER = ResizeDecision(num_workers=1, resources_per_worker={"CPU": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -30,3 +42,15 @@ def test_workers_are_as_many_as_have_room_beside_the_readers(
 
 def test_all_cpus_that_are_kept_for_reading_stay_free() -> None:
     assert choose_workers(8, [Node(8, 0)], 1.0, 4.0) == 4
+
+
+@pytest.mark.parametrize(("draining", "decision"), [("b", NoopDecision()), ("c", SMALLER)])
+def test_workers_whose_machine_drains_are_preempted_not_made_fewer(
+    draining: str, decision: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ElasticScalingPolicy, "make_decision_for_running_worker_group", lambda *_: SMALLER)
+    monkeypatch.setattr(scaling, "_draining_nodes", lambda: {draining: 0})
+    workers = [SimpleNamespace(metadata=SimpleNamespace(node_id=node)) for node in ("a", "b")]
+    group = cast("WorkerGroupState", SimpleNamespace(num_workers=2, workers=workers))
+    policy = ElasticWorkers(ScalingConfig(num_workers=(1, 3)), "run", 1.0, lambda: None)
+    assert policy.make_decision_for_running_worker_group(group, cast("WorkerGroupPollStatus", None)) == decision

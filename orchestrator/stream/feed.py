@@ -39,6 +39,10 @@ class StreamError(FuserayError):
     """The stream delivered something other than what the order says."""
 
 
+class StreamEndedError(FuserayError):
+    """The stream ended before its order did: whoever has it read has failed."""
+
+
 class Feed:
     """Delivers a worker's micro-batches, read and decoded ahead in the background.
 
@@ -84,6 +88,7 @@ class Feed:
 
         Raises:
             StreamError: another micro-batch arrived than the order says.
+            StreamEndedError: none will arrive any more.
         """
         if self._started and step not in self._started[0][0].steps:
             self._started.pop(0)
@@ -116,10 +121,14 @@ class Feed:
         return deal(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
-        if micro_batch is None or micro_batch.number != number:
-            got = "the end of the segment" if micro_batch is None else f"micro-batch {micro_batch.number}"
+        if micro_batch is None:
+            raise StreamEndedError(
+                f"worker {self._worker} expected micro-batch {number}, and the stream has ended: worker 0, which has "
+                "it read, has failed."
+            )
+        if micro_batch.number != number:
             raise StreamError(
-                f"worker {self._worker} expected micro-batch {number} and got {got}. The order of Ray Data's splitter "
-                "has changed; install the Ray version that requirements.lock names."
+                f"worker {self._worker} expected micro-batch {number} and got micro-batch {micro_batch.number}. The "
+                "order of Ray Data's splitter has changed; install the Ray version that requirements.lock names."
             )
         return micro_batch

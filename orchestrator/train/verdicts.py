@@ -20,6 +20,7 @@ from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.storage.faults import StorageError
 from orchestrator.storage.retry import PATIENCE
 from orchestrator.stream.data_set.index import DataSetError
+from orchestrator.stream.feed import StreamEndedError
 from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
 from orchestrator.train.failure_kind import Evidence, FailureKind, Verdict
 from workloads.contract import WorkloadError
@@ -97,6 +98,8 @@ def verdict_of(error: BaseException) -> Verdict:
     """Return what an error that a worker's training function raised is; wrappers of Ray must be off."""
     if isinstance(error, LeftError):
         return PREEMPTED
+    if isinstance(error, StreamEndedError):
+        return CONNECTION_LOST
     for kind, named in OURS:
         if isinstance(error, kind):
             return Verdict(named, Evidence.NAMED, passing=isinstance(error, StorageError) and _may_pass(error))

@@ -17,6 +17,7 @@ from torch import distributed
 from orchestrator.spec.errors import FuserayError, SpecError
 from orchestrator.storage.faults import Cause, StorageError
 from orchestrator.stream.data_set.index import DataSetError
+from orchestrator.stream.feed import StreamEndedError
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.errors import BadDataError, NotANumberError
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
@@ -39,6 +40,7 @@ LOW = "1 worker(s) were killed due to the node running low on memory. Memory on 
 RESET = "[/pytorch/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:56192: Connection reset by peer. Check"
 TIMED_OUT = "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation"
 WATCHDOG = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9) ran for 600000 milliseconds"
+ENDED = StreamEndedError("worker 2 expected micro-batch 7, and the stream has ended")
 
 
 def died(message: str, reason: NodeDeathInfo.Reason.ValueType | None = None) -> of_ray.ActorDiedError:
@@ -127,6 +129,7 @@ def test_one_error_alone(error: Exception, kind: FailureKind) -> None:
         (DataSetError("changed"), Budget.NONE),
         (NotANumberError("nan"), Budget.NONE),
         (StorageError(f"s3://b: cannot be read: {Cause.DENIED.value} (no)."), Budget.NONE),
+        (ENDED, Budget.MACHINE_FAULTS),
         (
             StorageError(f"s3://b: cannot be read after 8 attempts: {Cause.INTERRUPTED.value} (x)."),
             Budget.MACHINE_FAULTS,
@@ -147,7 +150,7 @@ def test_what_may_pass_is_tried_again_on_its_budget(kind: Exception, budget: Bud
     assert found.is_retryable is (budget is not Budget.NONE)
 
 
-@pytest.mark.parametrize("consequence", [RuntimeError(RESET), RuntimeError(TIMED_OUT), died(KILLED)])
+@pytest.mark.parametrize("consequence", [RuntimeError(RESET), RuntimeError(TIMED_OUT), died(KILLED), ENDED])
 @pytest.mark.parametrize(
     "cause",
     [

@@ -1,0 +1,49 @@
+"""What a worker makes of a stream that brings another micro-batch than the order says, or none; without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shards import write_shards
+from streams import SEED, make_reader
+from toy_workload import ToyTransform
+
+from orchestrator.stream import feed
+from orchestrator.stream.block import Parcel, unpack
+from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.feed import Feed, StreamEndedError, StreamError
+from orchestrator.stream.order.sharing import Sharing
+from orchestrator.stream.segment import Delivery, ReadBlock
+
+
+def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    """The feed of the second of two workers of two steps, which expects micro-batches 1 and 3."""
+    delivery = Delivery(make_reader(write_shards(str(folder), 60)), Decoder(ToyTransform(), SEED), 0.0)
+
+    def arriving(_: object) -> Iterator[Parcel]:
+        for block in ReadBlock(delivery, numbers, len(numbers))() if numbers else ():
+            yield from unpack(block)
+
+    monkeypatch.setattr(feed, "receive", arriving)
+    return Feed(delivery, Sharing(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
+
+
+def test_micro_batches_come_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = fed((1, 3), tmp_path, monkeypatch)
+    assert [[batch.number for batch in one.step(step)] for step in (0, 1)] == [[1], [3]]
+
+
+def test_another_micro_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = fed((1, 2), tmp_path, monkeypatch)
+    one.step(0)
+    with pytest.raises(StreamError, match="worker 1 expected micro-batch 3 and got micro-batch 2"):
+        one.step(1)
+
+
+def test_a_stream_that_ends_early_is_told_from_a_wrong_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = fed((1,), tmp_path, monkeypatch)
+    one.step(0)
+    with pytest.raises(StreamEndedError, match="worker 1 expected micro-batch 3, and the stream has ended"):
+        one.step(1)

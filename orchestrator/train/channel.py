@@ -71,8 +71,7 @@ class Channel:
     def begin(self, first_step: int, workers: int) -> int:
         """Take note that worker 0 has begun; return the number of this attempt, from 1."""
         self._attempts += 1
-        self._next_step, self._left = first_step, False
-        self._order = Order.STOP if self._order is Order.STOP else Order.GO_ON
+        self._next_step = first_step
         self._alive()
         self._news.append(Attempt(self._attempts, first_step, workers))
         return self._attempts
@@ -96,9 +95,10 @@ class Channel:
         self._left = True
 
     def workers_started(self, nodes: Iterable[str]) -> None:
-        """Take note that there are new workers on these nodes, which have not begun yet."""
+        """Take note that there are new workers on these nodes, which have not begun; only a stop is for them, too."""
         self._worker_nodes = frozenset(nodes)
-        self._next_step = None
+        self._next_step, self._left = None, False
+        self._order = Order.STOP if self._order is Order.STOP else Order.GO_ON
         self._said.clear()
         self._alive()
 

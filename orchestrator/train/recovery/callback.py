@@ -83,12 +83,10 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
             return
         self._leave()
         limit_s = LEAVE_LIMIT_S if resize_decision.num_workers >= (self._workers or 0) else SHRINK_LIMIT_S
-        until_s = time.monotonic() + limit_s
-        while not ray.get(self._channel.has_left.remote()) and time.monotonic() < until_s:
-            if error := _failure_of(group):
-                self._ended_meanwhile(error)
-                return
-            time.sleep(LOOK_EVERY_S)
+        try:
+            self._await_end(group, limit_s)
+        except WorkerGroupError as error:
+            self._ended_meanwhile(error)
 
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
@@ -111,6 +109,18 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
             self._asked_to_leave = True
             ray.get(self._channel.request.remote(Order.LEAVE))
 
+    def _await_end(self, group: WorkerGroup, limit_s: float) -> None:
+        """Wait until the workers have left, or were at their last step anyway.
+
+        Raises:
+            WorkerGroupError: they have failed.
+        """
+        until_s = time.monotonic() + limit_s
+        while time.monotonic() < until_s:
+            if ray.get(self._channel.has_left.remote()) or _are_done(group):
+                return
+            time.sleep(LOOK_EVERY_S)
+
     def _ended_meanwhile(self, error: WorkerGroupError) -> None:
         """Enter the end of workers that were asked to leave, unless they did just that."""
         if diagnose_error(error, self._workers).kind is not FailureKind.PREEMPTED:
@@ -130,13 +140,16 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         ray.get(self._channel.fault.remote(Fault(diagnosis, next_step)))
 
 
-def _failure_of(group: WorkerGroup) -> WorkerGroupError | None:
-    """Return why workers have failed, None as long as all of them work."""
-    try:
-        status = group.poll_status(timeout=LOOK_EVERY_S)
-    except WorkerGroupError as error:
-        return error
-    return status.get_worker_group_error() if status.errors else None
+def _are_done(group: WorkerGroup) -> bool:
+    """Return whether all workers have come to their end.
+
+    Raises:
+        WorkerGroupError: some have failed.
+    """
+    status = group.poll_status(timeout=LOOK_EVERY_S)
+    if status.errors:
+        raise status.get_worker_group_error()
+    return bool(status.finished)
 
 
 def _lacks_machines(error: TrainingFailedError) -> bool:

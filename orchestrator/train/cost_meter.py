@@ -136,4 +136,6 @@ def _keep_looking(meter: CostMeter, tell: Callable[[str], None], every_s: float,
         if ends:
             return
         ends = over.wait(every_s)
-        meter.end() if ends else meter.look()
+        meter.look()
+        if ends:
+            meter.end()

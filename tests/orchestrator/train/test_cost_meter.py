@@ -16,6 +16,7 @@ from orchestrator.track.costs import Kind
 from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
 
 GPU = Kind("p5", "spot", 36.0)
+CPU = Kind("c7", "spot", 2.0)
 PRICES = PriceTable(
     date(2026, 1, 1), {"p5": Machine(name="p5", cpus=192, memory_gb=2048, on_demand_usd=98.0, spot_usd=36.0)}, {}
 )
@@ -93,6 +94,16 @@ def test_metering_writes_down_the_end_too(world: World, folder: Location) -> Non
     one = meter(world, folder)
     with metering(one, tell=print, every_s=600):
         world.after(7)
+        world.machines = [GPU, CPU]
+    assert meter(world, folder).spent().node_seconds == {GPU: 7.0}
+    assert one.present == (GPU, CPU)
+
+
+def test_the_end_is_charged_though_nobody_can_look(world: World, folder: Location) -> None:
+    one = meter(world, folder)
+    with metering(one, tell=print, every_s=600):
+        world.after(7)
+        world.away = True
     assert meter(world, folder).spent().node_seconds == {GPU: 7.0}
 
 

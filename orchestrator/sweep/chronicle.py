@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
+from ray.tune.result import DONE
 
 from orchestrator.sweep.folder import Point, Status, TrialRecord
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, SAMPLES
@@ -50,13 +51,15 @@ class Chronicle(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note a report."""
+        """Note a report, and that the scheduler stops the trial for it: Ray Tune says so once more, but later."""
         lineage = result[LINEAGE]
         record = replace(self._of(trial), run=lineage["run"], start=lineage["start"])
         if all(metric in result for metric in self._metrics):
             point = Point(int(result[SAMPLES]), tuple(float(result[metric]) for metric in self._metrics))
             before = tuple(one for one in record.points if one.samples < point.samples)
             record = replace(record, points=(*before, point))
+        if result.get(DONE) and not result.get(OUTCOME):
+            record = replace(record, status="STOPPED", reason=STOPPED_EARLY, ended=self._clock())
         self._trials.keep(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -42,8 +42,17 @@ class Story:
         self.chronicle = Chronicle(trials, ["loss"], lambda: f"at {next(times)}")
         self.chronicle.on_trial_start(0, [], self.trial)  # type: ignore[arg-type]
 
-    def reports(self, samples: int, loss: float | None, outcome: str = "", reason: str = "", run: str = NAME) -> None:
+    def reports(
+        self,
+        samples: int,
+        loss: float | None,
+        outcome: str = "",
+        reason: str = "",
+        run: str = NAME,
+        done: bool = False,
+    ) -> None:
         result = {
+            "done": done,
             SAMPLES: samples,
             OUTCOME: outcome,
             REASON: reason,
@@ -79,6 +88,13 @@ def test_a_trial_that_the_scheduler_stops(story: Story) -> None:
     story.reports(80, 0.5)
     story.ends()
     assert (story.record.status, story.record.reason) == ("STOPPED", "stopped early by the scheduler")
+
+
+def test_a_stop_is_kept_with_the_report_that_it_follows_from(story: Story) -> None:
+    """A driver that dies before Ray Tune's next word would otherwise go on with the trial."""
+    story.reports(80, 0.5, done=True)
+    assert story.record.points == (Point(80, (0.5,)),)
+    assert (story.record.status, story.record.ended) == ("STOPPED", "at 1")
 
 
 def test_a_trial_that_fails_keeps_its_points_and_its_reason(story: Story) -> None:

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
-from orchestrator.cli.following_jobs import follow_to_end, show_log
+from orchestrator.cli.following_jobs import follow_to_end, leave, show_log
 
 
 @click.command()
@@ -22,8 +22,11 @@ def command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> N
     from orchestrator.cluster.jobs.progress import last_lines
 
     found = find_job(job, cluster)
-    log = _log(found)
-    show_log(log if tail is None else last_lines(log, tail))
+    try:
+        log = _log(found)
+        show_log(log if tail is None else last_lines(log, tail))
+    except KeyboardInterrupt:
+        leave(found.id)
     if follow:
         sys.exit(follow_to_end(found, seen=len(log)).code)
 

@@ -42,12 +42,13 @@ from typing import Any
 import click
 from chaos_cluster import ChaosCluster, own_cluster, users_cluster
 from chaos_faults import ON_AGAIN, Outcome, Scene
-from chaos_leftovers import MARK, Before
+from chaos_leftovers import MARK, Before, lasting
 from chaos_measure import Figures, loss_difference, measure, run_folder
 from chaos_schedule import Fault, Kind, ScheduleError, schedule
 from chaos_scope import Scope
 from chaos_setting import Setting, built_in, nodes_for, own_scale
 from chaos_training import Training
+from leaving import leave_after
 
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import ResolvedRecipe
@@ -90,7 +91,7 @@ def main(
                 else:
                     setting = Setting(recipe.absolute(), overrides, {})
                 found, left = _both_runs(stack, setting, scratch, faults, chosen, seed, address)
-            found["leftovers"] = left + before.left(scratch)
+            found["leftovers"] = left + lasting(lambda: before.left(scratch))
     except (FuserayError, RuntimeError, ScheduleError, subprocess.SubprocessError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(found))
@@ -142,7 +143,8 @@ def _both_runs(
         _run(stack, setting, cluster, setting.named(f"{kind}-{name}", (*own, *_audited_on(cluster))), scratch, strikes)
         for kind, strikes in (("undisturbed", ()), ("chaos", drawn))
     ]
-    left = [one for run in runs for one in run.lingering] + [one for one in cluster.left() if one not in there]
+    left = [one for run in runs for one in run.lingering]
+    left += lasting(lambda: [one for one in cluster.left() if one not in there])
     return _figures(*runs, steps) | {"seed": seed}, left
 
 
@@ -242,4 +244,4 @@ def _largest(values: Sequence[float]) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

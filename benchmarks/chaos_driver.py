@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from leaving import leave_after
+
 from orchestrator.cluster.preemption.actors import Watchers
 from orchestrator.spec.errors import FuserayError
 from orchestrator.spec.loading import load_recipe
@@ -59,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

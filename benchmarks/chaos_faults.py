@@ -157,7 +157,7 @@ class Scene:
     def checkpoint_corruption(self, fault: Fault) -> Outcome:
         """Kill all workers, so that none can save any more, and flip a byte in their newest checkpoint."""
         self._await_checkpoint()
-        struck_s = max(self.cluster.strike(worker, signal.SIGKILL) for worker in self._workers(fault))
+        struck_s = min(self.cluster.strike(worker, signal.SIGKILL) for worker in self._workers(fault))
         self._flip(KeyedRandom((fault.step, "flip")).numpy().random())
         outcome = self._struck(fault, struck_s)
         told = any(DAMAGED in line.said for line in self.training.lines if line.time_s >= struck_s)

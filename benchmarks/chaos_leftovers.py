@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ FOLDERS = ("r-", "seaweedfs-")
 
 CACHES = ("torchinductor_",)
 """How the caches begin that a user's programs share, and that stay."""
+
+PATIENCE_S = 15.0
+"""How long processes may take to end when those that they were for have."""
+
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,18 @@ class Before:
                 marked = process.environ().get(MARK) == self.mark
                 if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
+
+
+def lasting(look: Callable[[], list[str]]) -> list[str]:
+    """Return what is left when whatever is about to end has had the time to.
+
+    Args:
+        look: returns what is left now.
+    """
+    until_s = time.monotonic() + PATIENCE_S
+    while (found := look()) and time.monotonic() < until_s:
+        time.sleep(LOOK_EVERY_S)
+    return found
 
 
 def _files() -> Iterator[Path]:

@@ -34,6 +34,7 @@ from uuid import uuid4
 
 import click
 import torch
+from leaving import leave_after
 from machine import synchronize
 from safetensors.torch import save
 from torch import Tensor
@@ -170,4 +171,4 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -37,6 +37,7 @@ from typing import Any
 
 import click
 import photos
+from leaving import leave_after
 from stream_data import Data, Place, prepare, served
 from stream_setting import Setting
 
@@ -162,4 +163,4 @@ def _rounded(value: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

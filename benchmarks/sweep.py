@@ -33,6 +33,7 @@ from typing import Any
 
 import click
 import yaml
+from leaving import leave_after
 from stream_data import prepare
 
 from orchestrator.storage.location import locate
@@ -183,4 +184,4 @@ def _check_finished(trials: Sequence[Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -34,6 +34,7 @@ from time import perf_counter
 from typing import Any
 
 import click
+from leaving import leave_after
 
 from orchestrator.train.allocations import LARGE_ALLOCATIONS
 
@@ -264,4 +265,4 @@ def _rounded(value: float | None) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -13,7 +13,7 @@ import pytest
 from s3_server import S3Server
 
 from orchestrator.storage.location import locate
-from orchestrator.storage.run_folder import RunError, RunFolder
+from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.tracked_run import TrackedRun
 
 STEPS = 16
@@ -104,7 +104,7 @@ storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint
 
 
 @pytest.mark.timeout(900)
-def test_stopped_twice_and_resumed_with_other_workers_a_run_is_the_same(user: User) -> None:
+def test_stopped_and_resumed_with_another_number_of_workers_a_run_is_the_same(user: User) -> None:
     whole = user.run("train", "recipe.yaml", "name=whole", "scale.workers=2")
     assert whole.returncode == 0, whole.stderr
 
@@ -112,13 +112,9 @@ def test_stopped_twice_and_resumed_with_other_workers_a_run_is_the_same(user: Us
     first = user.run_until_interrupted("train", "recipe.yaml", "name=parts", "scale.workers=2", begun=parts.exists)
     assert first == 130
     assert parts.read().status == "KILLED"
-    before = parts.newest_step()
-    assert before == len(user.curves("parts")["loss"][0]) > 0
-    resume = ["train", "recipe.yaml", "--resume", "parts", "scale.workers=1"]
-    assert user.run_until_interrupted(*resume, begun=lambda: _is_running(parts)) == 130
-    assert before < parts.newest_step() < STEPS
-    last = user.run("train", "recipe.yaml", "--resume", "parts", "scale.workers=2")
-    assert last.returncode == 0, last.stderr
+    assert 0 < len(user.curves("parts")["loss"][0]) == parts.newest_step() < STEPS
+    second = user.run("train", "recipe.yaml", "--resume", "parts", "scale.workers=1")
+    assert second.returncode == 0, second.stderr
     assert parts.read().status == "FINISHED"
 
     for name in ("whole", "parts"):
@@ -131,13 +127,6 @@ def test_stopped_twice_and_resumed_with_other_workers_a_run_is_the_same(user: Us
     for name in SAME:
         assert again[name][0] == list(range(STEPS)), name
         assert again[name][1] == pytest.approx(once[name][1], rel=1e-5), name
-
-
-def _is_running(run: RunFolder) -> bool:
-    try:
-        return run.read().status == "RUNNING"
-    except RunError:  # read in the moment in which it was written
-        return False
 
 
 @pytest.mark.timeout(300)

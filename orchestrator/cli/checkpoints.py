@@ -7,13 +7,13 @@ import click
 from orchestrator.cli.verbs import Verbs
 
 VERBS = {
-    "list": "Show a run's checkpoints.",
-    "verify": "Read every checkpoint and find damaged ones.",
-    "pin": "Protect a checkpoint from being pruned.",
-    "prune": "Delete the checkpoints that need not stay.",
+    "list": ("orchestrator.cli.checkpoints_list:command", "Show a run's checkpoints."),
+    "verify": ("orchestrator.cli.checkpoints_verify:command", "Read every checkpoint and find damaged ones."),
+    "pin": ("orchestrator.cli.checkpoints_pin:command", "Protect a checkpoint from being pruned."),
+    "prune": ("orchestrator.cli.checkpoints_prune:command", "Delete the checkpoints that need not stay."),
 }
 
 
-@click.command(cls=Verbs, modules="orchestrator.cli.checkpoints_", about=VERBS)
+@click.command(cls=Verbs, verbs=VERBS)
 def command() -> None:
     """Look after the checkpoints of a run."""

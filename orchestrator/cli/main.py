@@ -11,33 +11,42 @@ from orchestrator.cli.verbs import Verbs
 from orchestrator.spec.errors import FuserayError, SpecError
 
 VERBS = {
-    "data": "Build image-text shards from a corpus.",
-    "shards": "Build, index and check shards of your own.",
-    "import-checkpoint": "Turn another project's checkpoint into one to train from.",
-    "plan": "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
-    "train": "Train a recipe.",
-    "sweep": "Search hyperparameters.",
-    "submit": "Train a recipe on a cluster.",
-    "jobs": "List the jobs that this machine submitted, or all jobs of a cluster.",
-    "status": "Say how a job is doing.",
-    "logs": "Show what a job wrote, or follow it.",
-    "stop": "Stop a job with a last checkpoint.",
-    "checkpoints": "List, verify, pin and prune a run's checkpoints.",
-    "evaluate": "Measure a run's model on the held-out samples.",
-    "up": "Start a cluster.",
-    "down": "End a cluster.",
-    "dashboard": "Make a cluster's dashboard available on this machine.",
-    "sync": "Publish in MLflow what it lacks of a run.",
-    "audit": "Check that a run used every sample exactly once.",
-    "trace": "List the samples of a step, or the steps at which a metric jumped.",
-    "report": "Write a run's report page.",
-    "export": "Write a model for use elsewhere.",
-    "watch-preemption": "Drain this machine's node in Ray when the cloud announces to take it away.",
-    "doctor": "Check this machine and say how to mend what is wrong.",
+    "data": ("orchestrator.cli.data:command", "Build image-text shards from a corpus."),
+    "shards": ("orchestrator.cli.shards:command", "Build, index and check shards of your own."),
+    "import-checkpoint": (
+        "orchestrator.cli.import_checkpoint:command",
+        "Turn another project's checkpoint into one to train from.",
+    ),
+    "plan": (
+        "orchestrator.cli.plan:command",
+        "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
+    ),
+    "train": ("orchestrator.cli.train:command", "Train a recipe."),
+    "sweep": ("orchestrator.cli.sweep:command", "Search hyperparameters."),
+    "submit": ("orchestrator.cli.submit:command", "Train a recipe on a cluster."),
+    "jobs": ("orchestrator.cli.jobs:command", "List the jobs that this machine submitted, or all jobs of a cluster."),
+    "status": ("orchestrator.cli.status:command", "Say how a job is doing."),
+    "logs": ("orchestrator.cli.logs:command", "Show what a job wrote, or follow it."),
+    "stop": ("orchestrator.cli.stop:command", "Stop a job with a last checkpoint."),
+    "checkpoints": ("orchestrator.cli.checkpoints:command", "List, verify, pin and prune a run's checkpoints."),
+    "evaluate": ("orchestrator.cli.evaluate:command", "Measure a run's model on the held-out samples."),
+    "up": ("orchestrator.cli.up:command", "Start a cluster."),
+    "down": ("orchestrator.cli.down:command", "End a cluster."),
+    "dashboard": ("orchestrator.cli.dashboard:command", "Make a cluster's dashboard available on this machine."),
+    "sync": ("orchestrator.cli.sync:command", "Publish in MLflow what it lacks of a run."),
+    "audit": ("orchestrator.cli.audit:command", "Check that a run used every sample exactly once."),
+    "trace": ("orchestrator.cli.trace:command", "List the samples of a step, or the steps at which a metric jumped."),
+    "report": ("orchestrator.cli.report:command", "Write a run's report page."),
+    "export": ("orchestrator.cli.export:command", "Write a model for use elsewhere."),
+    "watch-preemption": (
+        "orchestrator.cli.watch_preemption:command",
+        "Drain this machine's node in Ray when the cloud announces to take it away.",
+    ),
+    "doctor": ("orchestrator.cli.doctor:command", "Check this machine and say how to mend what is wrong."),
 }
 
 
-@click.command(cls=Verbs, modules="orchestrator.cli.", about=VERBS)
+@click.command(cls=Verbs, verbs=VERBS)
 @click.version_option(package_name="fuseray")
 def cli() -> None:
     """Vision-language pre-training on Ray: one recipe, one cluster, exact resume."""

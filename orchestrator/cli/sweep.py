@@ -8,9 +8,15 @@ from orchestrator.cli.verbs import Verbs
 
 RUN = "run"
 VERBS = {
-    RUN: "Run a sweep, or continue one with --resume; the word 'run' may be left out.",
-    "status": "Show the trials of a sweep.",
-    "report": "Write a sweep's report page, its best recipe, and register its best model.",
+    RUN: (
+        "orchestrator.cli.sweep_run:command",
+        "Run a sweep, or continue one with --resume; the word 'run' may be left out.",
+    ),
+    "status": ("orchestrator.cli.sweep_status:command", "Show the trials of a sweep."),
+    "report": (
+        "orchestrator.cli.sweep_report:command",
+        "Write a sweep's report page, its best recipe, and register its best model.",
+    ),
 }
 
 
@@ -23,6 +29,6 @@ class Sweeps(Verbs):
         return super().parse_args(ctx, args if named else [RUN, *args])
 
 
-@click.command(cls=Sweeps, modules="orchestrator.cli.sweep_", about=VERBS)
+@click.command(cls=Sweeps, verbs=VERBS)
 def command() -> None:
     """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""

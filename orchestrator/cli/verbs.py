@@ -1,4 +1,4 @@
-"""A group of verbs, one module each, imported only when the verb is used."""
+"""A group of verbs, whose modules are imported only when a verb is used."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is used.
 
     Args:
-        modules: name of the module of each verb; it holds the click command `command`.
-        about: what each verb does, in the order in which one meets them.
+        verbs: where each verb's click command is, as `module:name`, and what the verb does, in the order in which one
+            meets them.
     """
 
-    def __init__(self, modules: str, about: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
         super().__init__(**options)
-        self._modules = modules
-        self._about = about
+        self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which one meets them."""
-        return list(self._about)
+        return list(self._verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a verb."""
-        if cmd_name not in self._about:
+        if cmd_name not in self._verbs:
             return None
-        command: click.Command = import_module(f"{self._modules}{cmd_name.replace('-', '_')}").command
+        module, _, name = self._verbs[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Verbs"):
-            formatter.write_dl(list(self._about.items()))
+            formatter.write_dl([(verb, about) for verb, (_, about) in self._verbs.items()])

@@ -19,7 +19,7 @@ HELP_CPU_S = 0.5
 
 @pytest.mark.parametrize("package", [orchestrator.spec, orchestrator.cli])
 def test_light_packages_leave_heavy_libraries_out(package: ModuleType) -> None:
-    found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     names = sorted(module.name for module in found if not module.name.endswith("__main__"))
     assert names
     code = f"import sys, importlib; [importlib.import_module(name) for name in {names}]; print(*sys.modules)"

@@ -50,8 +50,8 @@ from chaos_setting import Setting, built_in, nodes_for, own_scale
 from chaos_training import Training
 from leaving import leave_after
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.loading import ResolvedRecipe
 
 STEPS_PER_FAULT = 32
 LIMIT_S = 1800.0

@@ -15,8 +15,8 @@ from typing import IO, Any
 from leaving import leave_after
 
 from orchestrator.cluster.preemption.actors import Watchers
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.loading import load_recipe
 from orchestrator.train.channel import Record
 from orchestrator.train.driver import run
 from orchestrator.train.plan import make_plan

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mlflow
 
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.auditing import audit_run

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from chaos_schedule import Kind, Nodes
 
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
 

@@ -39,7 +39,7 @@ from machine import synchronize
 from safetensors.torch import save
 from torch import Tensor
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.loading import load_newest

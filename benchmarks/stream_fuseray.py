@@ -23,7 +23,7 @@ WORKER_CPUS = 1
 @contextmanager
 def fuseray(setting: Setting) -> Iterator[Callable[[], Stream]]:
     """Do what a run does before its worker iterates: driver, stream, model; inside, ask for step after step."""
-    from orchestrator.spec.recipe import ScaleSection
+    from orchestrator.config.recipe import ScaleSection
     from orchestrator.train.ray_session import ray_session
 
     readers = max(1, setting.cores - WORKER_CPUS)
@@ -65,9 +65,8 @@ def _alone(parts: Any) -> Any:
 
 
 def _plan(setting: Setting) -> Plan:
-    from orchestrator.spec.loading import ResolvedRecipe
-    from orchestrator.spec.recipe import Recipe
-    from orchestrator.spec.registry import find_workload
+    from orchestrator.config.loading import ResolvedRecipe, find_workload
+    from orchestrator.config.recipe import Recipe
     from orchestrator.train.plan import make_plan
 
     entry = find_workload("albef")

@@ -60,7 +60,7 @@ Loader = Callable[[Setting], AbstractContextManager[Callable[[], Stream]]]
 
 def training_transform() -> Transform:
     """Return the training transform of ALBEF at 256 pixels, with RandAugment, as the recipes get it."""
-    from orchestrator.spec.registry import find_workload
+    from orchestrator.config.loading import find_workload
 
     entry = find_workload("albef")
     return entry.transform(entry.config_type.model_validate(TRANSFORM_KEYS))

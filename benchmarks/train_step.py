@@ -161,7 +161,7 @@ def _step(settings: Settings) -> Callable[[], object]:
     """Return what runs the next step on one fixed micro-batch."""
     import torch
 
-    from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, Recipe
+    from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, Recipe
     from orchestrator.train.collective import SingleWorker
     from orchestrator.train.parallel.choice import share_model
     from orchestrator.train.step import Stepper

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.spec.cluster import Cluster, NodeGroup
+    from orchestrator.config.cluster import Cluster, NodeGroup
 
 
 def ask_first(cluster: Cluster, question: str, yes: bool) -> None:

@@ -45,7 +45,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
 
 def _recorded(run: RunFolder) -> Iterator[Verdict]:
     """Yield what is found, marked on the checkpoints; a mark that is refused is told and no more."""
-    from orchestrator.storage.location import StorageError
+    from orchestrator.storage.retry import StorageError
     from orchestrator.train.checkpoints.verifying import keep_record, verify
 
     for verdict in verify(run):

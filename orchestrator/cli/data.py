@@ -10,8 +10,8 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.registry import corpus_names, find_corpus
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import corpus_names, find_corpus
 from workloads.contract import CorpusEntry, Section
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def _start_ray() -> Finding:
 def _run_a_task() -> None:
     import ray
 
-    from orchestrator.spec.recipe import ScaleSection
+    from orchestrator.config.recipe import ScaleSection
     from orchestrator.train.ray_session import ray_session
 
     with TemporaryDirectory() as folder, ray_session(ScaleSection(), 1, Path(folder) / "ray.log"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.spec.loading import ResolvedRecipe
+    from orchestrator.config.loading import ResolvedRecipe
     from orchestrator.storage.location import Location
     from orchestrator.storage.run_folder import RunFolder
     from workloads.contract import EvaluationOptions
@@ -61,9 +61,9 @@ def _evaluate(
     again: bool,
 ) -> tuple[dict[str, float], dict[str, Any], str]:
     """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
+    from orchestrator.config.errors import SpecError
+    from orchestrator.config.recipe import EvaluationSection
     from orchestrator.report.evaluation_file import load_evaluation, subject
-    from orchestrator.spec.errors import SpecError
-    from orchestrator.spec.recipe import EvaluationSection
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.evaluating import run_recipe
@@ -90,8 +90,8 @@ def _evaluate(
 def _measure_import(
     place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
+    from orchestrator.config.errors import SpecError
     from orchestrator.report.evaluation_file import subject
-    from orchestrator.spec.errors import SpecError
     from orchestrator.storage.location import locate
     from orchestrator.train.checkpoints.loading import load_checkpoint
     from orchestrator.train.evaluating import measure_checkpoint

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.registry import find_checkpoint_format
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import find_checkpoint_format
 
 if TYPE_CHECKING:
     from orchestrator.train.exporting import Source

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.following import Reach
     from orchestrator.cluster.jobs.register import Entry, Register
     from orchestrator.cluster.launch.launcher import JobServer, Launcher
-    from orchestrator.spec.cluster import Cluster
+    from orchestrator.config.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.spec.document import Document
-from orchestrator.spec.registry import find_checkpoint_format
+from orchestrator.config.document import Document
+from orchestrator.config.loading import find_checkpoint_format
 
 if TYPE_CHECKING:
     from workloads.contract import ForeignCheckpoint

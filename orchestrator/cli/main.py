@@ -8,7 +8,7 @@ import sys
 import click
 
 from orchestrator.cli.verbs import Verbs
-from orchestrator.spec.errors import FuserayError, SpecError
+from orchestrator.config.errors import FuserayError, SpecError
 
 VERBS = {
     "data": ("orchestrator.cli.data:command", "Build image-text shards from a corpus."),

@@ -7,8 +7,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cli.preflight import PreflightOptions

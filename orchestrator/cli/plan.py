@@ -9,8 +9,8 @@ import click
 
 from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight, show_preflight
-from orchestrator.spec.inheritance import read_extended
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.document import read_extended
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 PATH = click.Path(path_type=Path)
 POSITIVE = click.FloatRange(min=0, min_open=True)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cluster.finding import Finding
     from orchestrator.cluster.preflight.judging import Judgement
     from orchestrator.cluster.preflight.observations import Observations
-    from orchestrator.spec.prices import PriceTable
+    from orchestrator.config.prices import PriceTable
 
 MFU = 0.25
 """Share of a GPU's peak that is assumed when nothing was measured: on the careful side, no GPU has confirmed it."""
@@ -129,7 +129,7 @@ def show_preflight(preflight: Preflight, as_json: bool) -> None:
 
 
 def _prices(override: Path | None) -> PriceTable:
-    from orchestrator.spec.prices import read_prices
+    from orchestrator.config.prices import read_prices
 
     return read_prices(override)
 

@@ -14,14 +14,14 @@ import click
 from orchestrator.cli.asking_first import ask_first
 from orchestrator.cli.finding_jobs import FoundJob, own_register, reach_of
 from orchestrator.cli.following_jobs import follow_to_end, say
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.register import Entry
     from orchestrator.cluster.jobs.submitting import Submission
     from orchestrator.cluster.launch.launcher import Launcher
-    from orchestrator.spec.cluster import Cluster
+    from orchestrator.config.cluster import Cluster
 
 Look = Mapping[str, Any] | None
 """What the cluster's head says of the recipe; None when it was not asked."""
@@ -122,8 +122,8 @@ def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
     """Return the recipe as it is meant on the cluster's machines, or refuse it."""
     from orchestrator.cluster.jobs.places import absolute
     from orchestrator.cluster.jobs.sharing import check_shared
-    from orchestrator.spec.document import Document
-    from orchestrator.spec.loading import resolve
+    from orchestrator.config.document import Document
+    from orchestrator.config.loading import resolve
 
     if cluster.kind == "local":
         values = absolute(resolved, Path.cwd())

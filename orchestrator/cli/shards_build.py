@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
@@ -100,7 +100,7 @@ def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
 
 
 def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
-    from orchestrator.spec.recipe import ScaleSection
+    from orchestrator.config.recipe import ScaleSection
     from orchestrator.train.ray_session import ray_session
 
     _check_address(address)

@@ -83,8 +83,8 @@ def _gather(
 
 
 def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[Knobs]:
-    from orchestrator.spec.recipe import StreamSection
-    from orchestrator.storage.ranges import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
+    from orchestrator.config.recipe import StreamSection
+    from orchestrator.storage.range_reader import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
     from orchestrator.stream.checking.statistics import Knobs
 
     default = StreamSection()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location

@@ -14,11 +14,11 @@ from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.resuming import resume_overrides
 from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.submitting import Submission
-    from orchestrator.spec.cluster import Cluster
+    from orchestrator.config.cluster import Cluster
 
 
 @click.command()
@@ -85,7 +85,7 @@ def _submission(
 ) -> Submission:
     from orchestrator.cluster.jobs.secrets import refuse_secrets
     from orchestrator.cluster.jobs.submitting import Submission, new_entry
-    from orchestrator.spec.growth import growth_variable
+    from orchestrator.config.cluster import growth_variable
     from orchestrator.train.recipe_file import recipe_yaml
 
     refuse_secrets(overrides, resolved.values())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.preflight import Preflight, PreflightOptions, judged_preflight
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.sweep import ResolvedSweep
 
 if TYPE_CHECKING:
     from orchestrator.cluster.finding import Finding

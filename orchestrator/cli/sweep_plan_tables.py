@@ -11,11 +11,11 @@ from rich.text import Text
 
 from orchestrator.cli.findings import show_findings
 from orchestrator.cli.preflight_tables import UNKNOWN, WIDTH, print_table, rate_text
-from orchestrator.spec.search_space import Choice, Domain
+from orchestrator.config.search_space import Choice, Domain
 
 if TYPE_CHECKING:
     from orchestrator.cli.sweep_plan import PlannedSweep
-    from orchestrator.spec.sweep import SchedulerSection
+    from orchestrator.config.sweep import SchedulerSection
     from orchestrator.sweep.estimating import Amount, SweepEstimate
 
 SCHEDULERS = {

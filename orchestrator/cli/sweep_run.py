@@ -13,10 +13,10 @@ import click
 from orchestrator.cli.cluster_argument import cluster_file
 from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.train import INTERRUPTED, USED_UP
-from orchestrator.spec.errors import FuserayError, SpecError
+from orchestrator.config.errors import FuserayError, SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.spec.sweep_loading import ResolvedSweep
+    from orchestrator.config.sweep import ResolvedSweep
     from orchestrator.sweep.driver import SweepOutcome
     from orchestrator.sweep.plan import SweepPlan
 
@@ -92,7 +92,7 @@ def command(
 
 
 def _for_cluster(words: tuple[str, ...], resume: str | None) -> ResolvedSweep:
-    from orchestrator.spec.sweep_loading import load_sweep
+    from orchestrator.config.sweep import load_sweep
 
     if not words or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
@@ -104,7 +104,7 @@ def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: st
         return _resumed(resume, storage, endpoint, words)
     if not words:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
-    from orchestrator.spec.sweep_loading import load_sweep
+    from orchestrator.config.sweep import load_sweep
     from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
 
     plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
@@ -166,7 +166,7 @@ def _check(sweep: ResolvedSweep) -> None:
 
 def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
     from orchestrator.cli.sweep_terminal import SweepTerminal
-    from orchestrator.spec.prices import read_prices
+    from orchestrator.config.prices import read_prices
     from orchestrator.sweep.driver import run_sweep
 
     with SweepTerminal(plan, quiet) as terminal:

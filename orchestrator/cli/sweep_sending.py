@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.finding_jobs import open_cluster
 from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.sweep import ResolvedSweep
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.submitting import Submission
-    from orchestrator.spec.cluster import Cluster
+    from orchestrator.config.cluster import Cluster
 
 
 def send_sweep(
@@ -74,7 +74,7 @@ def _submission(
     from orchestrator.cluster.jobs.package import RECIPE_NAME
     from orchestrator.cluster.jobs.secrets import refuse_secrets
     from orchestrator.cluster.jobs.submitting import Submission, new_entry
-    from orchestrator.spec.growth import growth_variable
+    from orchestrator.config.cluster import growth_variable
     from orchestrator.sweep.stored import plain_yaml
 
     refuse_secrets(overrides, resolved.values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,7 @@ from orchestrator.track.cost_files import read_starts
 from orchestrator.track.costs import Spent
 
 if TYPE_CHECKING:
-    from orchestrator.spec.sweep import Sweep
+    from orchestrator.config.sweep import Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,8 @@ def _tiles(batch: TracedBatch, most: int) -> list[Tile]:
 
 
 def _write(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
+    from orchestrator.config.errors import SpecError
     from orchestrator.report.contact_sheet import contact_sheet
-    from orchestrator.spec.errors import SpecError
     from orchestrator.storage.location import locate
 
     if not tiles:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.resuming import resume_overrides
-from orchestrator.spec.errors import FuserayError, SpecError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.loading import load_recipe
 
 if TYPE_CHECKING:
     from orchestrator.train.plan import Plan
@@ -90,7 +90,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
     from orchestrator.cli.terminal import Terminal
     from orchestrator.cluster.preemption.actors import Watchers
-    from orchestrator.spec.prices import read_prices
+    from orchestrator.config.prices import read_prices
     from orchestrator.train.driver import run
 
     table = read_prices(prices)

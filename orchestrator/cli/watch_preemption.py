@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.preemption.node import Target

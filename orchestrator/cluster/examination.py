@@ -26,8 +26,8 @@ from orchestrator.cluster.libraries import attempt_import, check_companion, chec
 from orchestrator.cluster.packages import check_project, installed_version, project_requirements
 from orchestrator.cluster.plugins import check_plugins
 from orchestrator.cluster.services import SQLITE, check_credentials, check_storage, check_tracking, credentials_provider
-from orchestrator.spec.recipe import ScaleSection, TrackingSection
-from orchestrator.spec.registry import corpus_names, find_corpus, find_workload
+from orchestrator.config.loading import corpus_names, find_corpus, find_workload
+from orchestrator.config.recipe import ScaleSection, TrackingSection
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 RAY_TEMPORARY = Path("/tmp")  # noqa: S108

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.cluster.patience import within
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 
 PATIENCE_S = 20.0

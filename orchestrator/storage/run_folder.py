@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location, locate
 
 RUN_FILE = "run.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ray.data import DataIterator
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.stream.decode_ahead import DecodeAhead, Waits
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.stream.order.sharing import Segment, Sharing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.spec.sweep import SweepBudgetSection
+from orchestrator.config.sweep import SweepBudgetSection
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.spending import TrialSpending
 from orchestrator.sweep.trials import Trials

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.finding import Finding
-from orchestrator.spec.errors import Finding as Fault
-from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
+from orchestrator.config.errors import Finding as Fault
+from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.checking_notes import late, notes
 from orchestrator.sweep.checking_objectives import objective_faults
 from orchestrator.sweep.checking_reports import report_faults

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.cluster.finding import Finding, warned
-from orchestrator.spec.recipe import Recipe
-from orchestrator.spec.sweep_loading import MEASURES, ResolvedSweep
+from orchestrator.config.recipe import Recipe
+from orchestrator.config.sweep import MEASURES, ResolvedSweep
 from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER
 from orchestrator.sweep.checking_reports import compared_at
 from orchestrator.sweep.proposals import STARTUP

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from orchestrator.spec.errors import Finding as Fault
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
+from orchestrator.config.errors import Finding as Fault
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.describing import described
 from workloads.contract import MetricNames
 

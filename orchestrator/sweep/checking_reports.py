@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.spec.errors import Finding as Fault
-from orchestrator.spec.recipe import Recipe
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.errors import Finding as Fault
+from orchestrator.config.recipe import Recipe
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.checking_objectives import is_evaluated
 from orchestrator.sweep.rungs import interval
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.sweep import Assignment
 
 
 def described(assignment: Assignment) -> str:

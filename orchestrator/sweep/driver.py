@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.recipe import ScaleSection
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.prices import PriceTable
+from orchestrator.config.recipe import ScaleSection
+from orchestrator.config.sweep import Assignment
 from orchestrator.sweep.bell import Bell
 from orchestrator.sweep.books import SweepBooks
 from orchestrator.sweep.budget import GpuHours, used_up

@@ -11,7 +11,7 @@ from bisect import insort
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from orchestrator.spec.sweep import SchedulerSection
+from orchestrator.config.sweep import SchedulerSection
 from orchestrator.sweep.rungs import units_of
 from workloads.contract import KeyedRandom
 

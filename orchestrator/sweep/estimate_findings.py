@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.estimating import Amount, SweepEstimate
 
 FORMS = {"hours": "{:,.2f} h", "gpu_hours": "{:,.1f} GPU-hours", "usd": "${:,.2f}"}

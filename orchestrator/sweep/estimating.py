@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.cluster.preflight.costs import PRICINGS, Pricing, reading_cpus, usd_of
 from orchestrator.cluster.preflight.fleet import Fleet, fleet_for
 from orchestrator.cluster.preflight.judging import Judgement
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.early_stopping import expected_runs
 from orchestrator.sweep.proposals import configurations
 from orchestrator.sweep.room import Bound, Room, TrialNeeds, side_by_side

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.sweep import Assignment
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, meant_places
 

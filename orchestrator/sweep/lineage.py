@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.sweep import Assignment
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError

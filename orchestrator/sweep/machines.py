@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.prices import PriceTable
+from orchestrator.config.recipe import Recipe
 from orchestrator.stream.placement import Node
 from orchestrator.sweep.room import Room, TrialNeeds, side_by_side
 from orchestrator.train.driving import groups_of

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.search_space import Choice, Domain, Range
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
+from orchestrator.config.errors import SpecError
+from orchestrator.config.search_space import Choice, Domain, Range
+from orchestrator.config.sweep import Assignment, ResolvedSweep
 from workloads.contract import KeyedRandom
 
 DRAWS = 1000

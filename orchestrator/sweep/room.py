@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.cluster.preflight.machines import Kind
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.recipe import Recipe
 
 SLACK = 1e-9
 """Sums of CPUs such as 3 x 0.1 are not exact."""

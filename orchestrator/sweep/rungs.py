@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.spec.sweep import SchedulerSection
+from orchestrator.config.sweep import SchedulerSection
 
 
 def interval(options: SchedulerSection) -> tuple[str, float]:

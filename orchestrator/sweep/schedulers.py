@@ -14,7 +14,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
 from orchestrator.sweep.proposals import explored
 from orchestrator.sweep.results import RUNGS, SAMPLES

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
+from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import TrialRecord, trial_name
 from orchestrator.sweep.lineage import Lineage
 from orchestrator.sweep.proposals import Told, configurations, drawn, estimated, grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.track.cost_curve import Costs

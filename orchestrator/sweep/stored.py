@@ -8,11 +8,10 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from orchestrator.spec.document import Document
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.sweep import Sweep
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
-from orchestrator.spec.validation import validate
+from orchestrator.config.document import Document
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.loading import validate
+from orchestrator.config.sweep import ResolvedSweep, Sweep, load_sweep
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RECIPE_FILE
 from orchestrator.sweep.folder import SweepFolder

@@ -13,11 +13,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.sweep_loading import Assignment, ResolvedSweep
-from orchestrator.storage.location import Location, StorageError
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.prices import PriceTable
+from orchestrator.config.sweep import Assignment, ResolvedSweep
+from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.sweep.folder import trial_name
 from orchestrator.sweep.lineage import Lineage, inherited
 from orchestrator.sweep.outage import once_mlflow_is_back

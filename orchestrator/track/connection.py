@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow.tracking import MlflowClient
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.storage.faults import without_secrets
-from orchestrator.storage.filesystems import CHECKSUM_VARIABLES
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.filesystem import CHECKSUM_VARIABLES
+from orchestrator.storage.retry import without_secrets
 
 SQLITE = "sqlite:///"
 CLIENT_DEFAULTS = {

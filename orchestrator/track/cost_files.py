@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import json_bytes
 from orchestrator.track.costs import Kind, Period, Start

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from orchestrator.storage.faults import without_secrets
 from orchestrator.storage.location import Location
+from orchestrator.storage.retry import without_secrets
 
 MAX_REASON_LENGTH = 1000
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location
 
 FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)(-driver)?\.jsonl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.audit import Audit, check_ledger
 from orchestrator.stream.ledger import read_ledger

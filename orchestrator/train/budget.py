@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.recipe import BudgetSection
+from orchestrator.config.errors import SpecError
+from orchestrator.config.recipe import BudgetSection
 from orchestrator.track.costs import Kind, Spent
 
 NEARLY = 0.8

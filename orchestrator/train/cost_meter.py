@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast, get_args
 
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, Market
-from orchestrator.spec.prices import PriceTable
-from orchestrator.storage.faults import StorageError
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market
+from orchestrator.config.prices import PriceTable
 from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.track.cost_curve import Costs
 from orchestrator.track.cost_files import read_starts, write_start
 from orchestrator.track.costs import Kind, Spent, Start

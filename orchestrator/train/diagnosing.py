@@ -14,8 +14,8 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.storage.faults import without_secrets
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.retry import without_secrets
 from orchestrator.train.failure_kind import Diagnosis, Witness, diagnose
 from orchestrator.train.verdicts import NO_ANSWER, PREEMPTED, verdict_of, verdict_of_end, verdict_outside
 from workloads.contract import WorkloadError

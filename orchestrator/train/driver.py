@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-from orchestrator.spec.prices import PriceTable
+from orchestrator.config.prices import PriceTable
 from orchestrator.train.budget import refuse_used_up
 from orchestrator.train.cost_meter import CostMeter
 from orchestrator.train.display import Display

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import ray
 
-from orchestrator.spec.cluster import NodeGroup
-from orchestrator.spec.growth import read_growth
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import NodeGroup, read_growth
+from orchestrator.config.prices import PriceTable
+from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.feed import Opening

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from orchestrator.spec.document import Document
-from orchestrator.spec.loading import ResolvedRecipe, resolve
-from orchestrator.spec.registry import find_workload
+from orchestrator.config.document import Document
+from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.data_set.held_out import evenly_spaced

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from orchestrator.spec.registry import find_workload
-from orchestrator.storage.draft import draft_of
+from orchestrator.config.loading import find_workload
+from orchestrator.storage.local_files import draft_of
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder, find_run
 from orchestrator.train.checkpoints.loading import Checkpoint, load_checkpoint, load_tensors

@@ -6,8 +6,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.storage.location import StorageError
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import json_bytes
 from orchestrator.stream.step_keys import BatchKeys, step_keys
 from orchestrator.train.diagnosing import diagnose_error

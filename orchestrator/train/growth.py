@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from orchestrator.spec.cluster import NodeGroup
-from orchestrator.spec.prices import Machine
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import NodeGroup
+from orchestrator.config.prices import Machine
+from orchestrator.config.recipe import Recipe
 from orchestrator.stream.placement import Node
 
 Bundle = dict[str, float]

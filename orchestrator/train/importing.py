@@ -15,9 +15,10 @@ from pyarrow import fs
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.storage.draft import draft_of
-from orchestrator.storage.location import Location, StorageError
+from orchestrator.config.errors import SpecError
+from orchestrator.storage.local_files import draft_of
+from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import MANIFEST_FILE
 from orchestrator.train.checkpoints.manifest import (
     ASIDE_FILE,

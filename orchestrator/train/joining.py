@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from socket import create_connection
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 CONNECT_S = 10.0
 HOST_AND_PORT = re.compile(r"\[?(?P<host>[^\[\]/]+?)\]?:(?P<port>\d{1,5})")

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import ray
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.recipe import Recipe
 from orchestrator.stream.placement import Node, decoded_share
 from orchestrator.train.growth import in_words, needs_in_words
 from orchestrator.train.plan import Plan, check_machines

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 from orchestrator.train.checkpoints.loading import load_state

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.spec.recipe import ScaleSection
+from orchestrator.config.recipe import ScaleSection
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.events import EventLog
 from orchestrator.track.goodput import busy_seconds

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.data_set.index import Index

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.spec.recipe import RecoverySection, ScaleSection
+from orchestrator.config.recipe import RecoverySection, ScaleSection
 from orchestrator.train.allocations import LARGE_ALLOCATIONS
 from orchestrator.train.joining import prepare_joining
 

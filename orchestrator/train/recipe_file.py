@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe
 
 
 def recipe_yaml(resolved: ResolvedRecipe) -> str:

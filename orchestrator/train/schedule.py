@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from orchestrator.spec.recipe import Recipe, ScheduleSection
+from orchestrator.config.recipe import Recipe, ScheduleSection
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.spec.recipe import BudgetSection
+from orchestrator.config.recipe import BudgetSection
 from orchestrator.train.budget import BudgetWatch, PriceWatch
 from orchestrator.train.cost_meter import CostMeter
 

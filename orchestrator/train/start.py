@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.spec.loading import FREE_SECTIONS, FREE_STREAM_KEYS
+from orchestrator.config.loading import FREE_SECTIONS, FREE_STREAM_KEYS
 from orchestrator.storage.run_folder import RunError, RunFile
 from orchestrator.stream.stream_state import StreamState, stream_changes
 from orchestrator.train.checkpoints.loading import StoredState, newest_state

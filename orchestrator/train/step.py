@@ -15,7 +15,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from orchestrator.spec.recipe import OptimizerSection, Precision, Recipe
+from orchestrator.config.recipe import OptimizerSection, Precision, Recipe
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.train.collective import Collective
 from orchestrator.train.parallel.protocol import Parallel

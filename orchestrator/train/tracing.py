@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine

@@ -13,7 +13,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from orchestrator.spec.recipe import ScaleSection
+from orchestrator.config.recipe import ScaleSection
 from orchestrator.train.plan import Plan
 from orchestrator.train.recovery.backend import QuickTorchConfig
 from orchestrator.train.recovery.callback import Recovery

@@ -16,9 +16,8 @@ from ray import exceptions as of_ray
 from ray.train.v2._internal import exceptions as of_train
 from torch import distributed
 
-from orchestrator.spec.errors import FuserayError, SpecError
-from orchestrator.storage.faults import StorageError
-from orchestrator.storage.retry import PATIENCE
+from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.storage.retry import PATIENCE, StorageError
 from orchestrator.stream.data_set.index import DataSetError
 from orchestrator.stream.feed import StreamEndedError
 from orchestrator.train.errors import BadDataError, LeftError, NotANumberError

@@ -15,8 +15,7 @@ import pytest
 from autoscaling_cluster import AutoscalingCluster, FakeGroup, Timeline, autoscaling_cluster
 from shards import write_shards
 
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup
-from orchestrator.spec.growth import growth_variable
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, growth_variable
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.cost_files import read_starts

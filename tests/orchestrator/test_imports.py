@@ -11,13 +11,13 @@ from types import ModuleType
 import pytest
 
 import orchestrator.cli
-import orchestrator.spec
+import orchestrator.config
 
 HEAVY = {"torch", "ray", "mlflow", "timm", "transformers"}
 HELP_CPU_S = 0.5
 
 
-@pytest.mark.parametrize("package", [orchestrator.spec, orchestrator.cli])
+@pytest.mark.parametrize("package", [orchestrator.config, orchestrator.cli])
 def test_light_packages_leave_heavy_libraries_out(package: ModuleType) -> None:
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     names = sorted(module.name for module in found if not module.name.endswith("__main__"))

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from processes import free_ports, program
 
-from orchestrator.spec.cluster import MACHINE_LABEL
+from orchestrator.config.cluster import MACHINE_LABEL
 
 HEAD_ID = "f" * 51 + "00000"
 STORE_BYTES = 100 * 2**20

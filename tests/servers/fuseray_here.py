@@ -11,7 +11,7 @@ from orchestrator.cluster.errors import ClusterError
 from orchestrator.cluster.files import reading
 from orchestrator.cluster.launch import launchers
 from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.spec.cluster import Cluster, NodeGroup
+from orchestrator.config.cluster import Cluster, NodeGroup
 
 
 class Here:

@@ -11,7 +11,7 @@ import psutil
 from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
 from orchestrator.cluster.launch.local.processes import members
 from orchestrator.cluster.launch.local.record import Record
-from orchestrator.spec.cluster import Cluster, NodeGroup
+from orchestrator.config.cluster import Cluster, NodeGroup
 
 
 def this_machine(name: str, port: int) -> Cluster:

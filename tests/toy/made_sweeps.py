@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.spec.sweep_loading import load_sweep
+from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.proposals import drawn

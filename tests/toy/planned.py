@@ -8,11 +8,10 @@ from typing import Any
 
 from toy_workload import ToyConfig, ToyEntry
 
-from orchestrator.spec.cluster import Cluster, NodeGroup
-from orchestrator.spec.footprint import Footprint
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.prices import Accelerator, Machine, PriceTable
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import Cluster, Footprint, NodeGroup
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.prices import Accelerator, Machine, PriceTable
+from orchestrator.config.recipe import Recipe
 
 PRICES = PriceTable(
     date(2026, 11, 1),

@@ -9,7 +9,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.commit import Waiting

@@ -19,7 +19,7 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 
 def save_exported(folder: Path, student: Student, config: AlbefConfig) -> None:
     """Write a student with its configuration and tokenizer; the folder is created if it is missing."""
-    from workloads.transforms.text import load_tokenizer
+    from workloads.transforms.tokenizer_files import load_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}

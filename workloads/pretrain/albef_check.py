@@ -9,7 +9,8 @@ from pathlib import Path
 from workloads.contract import BatchShape, Problem, WorkloadError
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.pretrain.albef_config import AdversarialConfig, AlbefConfig, ModelConfig
-from workloads.transforms.text import cached_tokenizer, load_tokenizer
+from workloads.transforms.text import cached_tokenizer
+from workloads.transforms.tokenizer_files import load_tokenizer
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:

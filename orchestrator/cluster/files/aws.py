@@ -9,8 +9,8 @@ from botocore.loaders import Loader
 from botocore.model import ListShape, ServiceModel, Shape, StringShape, StructureShape
 
 from orchestrator.cluster.files.faults import Faults
-from orchestrator.spec.document import KeyPath
-from orchestrator.spec.validation import unknown_key
+from orchestrator.config.document import KeyPath
+from orchestrator.config.loading import unknown_key
 
 KEYS_OF_RAY = ("SubnetIds",)
 """Ray understands these besides: it picks one of the subnets."""

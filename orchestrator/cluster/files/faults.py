@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, NoReturn
 
-from orchestrator.spec.document import Document, KeyPath
-from orchestrator.spec.errors import Finding, RecipeError
-from orchestrator.spec.validation import unknown_key
+from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.errors import Finding, RecipeError
+from orchestrator.config.loading import unknown_key
 
 
 class Faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cluster.files.faults import Faults, listing, mapping
-from orchestrator.spec.document import KeyPath
+from orchestrator.config.document import KeyPath
 
 INSTANCE = (
     "advancedMachineFeatures",

@@ -10,10 +10,10 @@ from orchestrator.cluster.files.kuberay_groups import groups_of
 from orchestrator.cluster.files.kuberay_models import RayClusterResource, RayClusterSpec, RayJobResource
 from orchestrator.cluster.files.kuberay_rules import check_cluster_spec
 from orchestrator.cluster.files.pods import check_pod_template, check_resource
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.document import Document
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.validation import validate
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.document import Document
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import validate
 
 API_GROUP = "ray.io/"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

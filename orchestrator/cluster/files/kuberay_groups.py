@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.cluster.files.faults import listing, mapping
 from orchestrator.cluster.files.kuberay_models import Group, RayClusterSpec, WorkerGroup
 from orchestrator.cluster.files.quantities import quantity
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, Market, NodeGroup
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market, NodeGroup
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 SPOT_SELECTORS = {

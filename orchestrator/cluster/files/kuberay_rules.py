@@ -16,8 +16,8 @@ from orchestrator.cluster.files.kuberay_models import Group, RayClusterSpec, Wor
 from orchestrator.cluster.files.node_type_rules import SPOT_HEAD
 from orchestrator.cluster.files.pods import check_pod_template
 from orchestrator.cluster.files.quantities import quantity
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL
-from orchestrator.spec.document import KeyPath
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
+from orchestrator.config.document import KeyPath
 
 MARKETS = ("spot", "on-demand")
 

@@ -12,9 +12,9 @@ from orchestrator.cluster.files.node_types import machine_of, market_of
 from orchestrator.cluster.files.providers import check_provider
 from orchestrator.cluster.files.ray_schema import check_as_ray_does, check_schema
 from orchestrator.cluster.files.start_commands import HEAD, STARTS, WORKER, check_quotes, check_start_commands
-from orchestrator.spec.cluster import MACHINE_LABEL, Cluster, NodeGroup
-from orchestrator.spec.document import Document
-from orchestrator.spec.prices import PriceTable
+from orchestrator.config.cluster import MACHINE_LABEL, Cluster, NodeGroup
+from orchestrator.config.document import Document
+from orchestrator.config.prices import PriceTable
 
 PREMISES = "local"
 OPTION = r"--{name}[=\s]\s*[\"']?([^\s\"';]+)"

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.spec.cluster import Cluster, NodeGroup
-from orchestrator.spec.document import Document
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.validation import validate
+from orchestrator.config.cluster import Cluster, NodeGroup
+from orchestrator.config.document import Document
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.loading import validate
 from workloads.contract import Section
 
 THIS_MACHINE = "this-machine"

@@ -9,10 +9,10 @@ from orchestrator.cluster.files.faults import Faults, mapping
 from orchestrator.cluster.files.gcp import check_instance
 from orchestrator.cluster.files.node_types import asked_machine, asked_market, labels_of, market_of
 from orchestrator.cluster.files.providers import CLOUDS
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL
-from orchestrator.spec.document import KeyPath
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.validation import unknown_key
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
+from orchestrator.config.document import KeyPath
+from orchestrator.config.loading import unknown_key
+from orchestrator.config.prices import PriceTable
 
 TYPES = "available_node_types"
 SPOT_HEAD = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.cluster.files.faults import mapping
 from orchestrator.cluster.files.gcp import scheduling_parts
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, Market
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market
 
 
 def machine_of(provider: str, node_type: dict[str, Any]) -> str | None:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from orchestrator.cluster.files.faults import Faults
-from orchestrator.spec.document import KeyPath
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.document import KeyPath
+from orchestrator.config.errors import SpecError
 
 
 def read_as_their_tools_do(text: str, origin: str) -> list[Any]:

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from orchestrator.cluster.files.faults import Faults
-from orchestrator.spec.document import KeyPath
-from orchestrator.spec.validation import unknown_key
+from orchestrator.config.document import KeyPath
+from orchestrator.config.loading import unknown_key
 
 UNEXPECTED = "Additional properties are not allowed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cluster.files.faults import Faults, mapping
-from orchestrator.spec.validation import unknown_key
+from orchestrator.config.loading import unknown_key
 
 EVERYWHERE = (
     "type",

@@ -12,7 +12,7 @@ from typing import Any
 from jsonschema import Draft7Validator, ValidationError
 
 from orchestrator.cluster.files.faults import Faults, mapping
-from orchestrator.spec.document import KeyPath
+from orchestrator.config.document import KeyPath
 
 KEYS_OUTSIDE_THE_SCHEMA = ("min_workers",)
 """Ray moves them elsewhere before it looks at its schema."""

@@ -9,10 +9,10 @@ from orchestrator.cluster.files.kuberay_file import is_manifest, read_kuberay
 from orchestrator.cluster.files.launcher_file import read_launcher
 from orchestrator.cluster.files.local_file import THIS_MACHINE, read_local
 from orchestrator.cluster.files.old_yaml import read_as_their_tools_do, refuse_ambiguous
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.document import Document, read_text
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.prices import PriceTable, read_prices
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.document import Document, read_text
+from orchestrator.config.errors import SpecError
+from orchestrator.config.prices import PriceTable, read_prices
 
 KINDS = (
     "It takes a file for this machine (provider: {type: this-machine}), a file for Ray's cluster launcher (provider: "

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from orchestrator.cluster.jobs.errors import PackageError
-from orchestrator.spec.registry import workload_distribution
+from orchestrator.config.loading import workload_distribution
 
 OWN_NAME = "fuseray"
 OWN_MODULES = ("orchestrator", "workloads")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cluster.errors import ClusterError
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 
 class PackageError(SpecError):

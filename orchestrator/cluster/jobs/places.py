@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe
 
 OWN_PLACES = (
     *(("data", "train"), ("data", "held_out"), ("start", "checkpoint"), ("storage", "uri")),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.private_files import state_home, write_private
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
+from orchestrator.storage.local_files import state_home, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 SECRET_WORDS = {
     *("password", "passwd", "passphrase", "secret", "apikey", "credential", "credentials", "signature", "sig"),

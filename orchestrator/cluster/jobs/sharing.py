@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.cluster.jobs.places import Place, file_places
-from orchestrator.spec.errors import Finding, RecipeError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import Finding, RecipeError
+from orchestrator.config.loading import ResolvedRecipe
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 FIXES = {

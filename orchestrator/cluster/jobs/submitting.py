@@ -20,8 +20,8 @@ from orchestrator.cluster.jobs.job_server import Jobs
 from orchestrator.cluster.jobs.package import build_package
 from orchestrator.cluster.jobs.register import Entry, Register
 from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.recipe import Recipe
 
 SUFFIX_BYTES = 3
 ATTEMPTS = 4

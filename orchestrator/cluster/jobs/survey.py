@@ -12,7 +12,7 @@ from orchestrator.cluster.jobs.job import Job
 from orchestrator.cluster.jobs.job_server import Jobs
 from orchestrator.cluster.jobs.register import Entry
 from orchestrator.cluster.patience import within
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 PATIENCE_S = 15.0
 ANSWER_S = 8.0

@@ -6,7 +6,7 @@ from orchestrator.cluster.launch.kuberay.kuberay_launcher import KubeRayLauncher
 from orchestrator.cluster.launch.launcher import Launcher
 from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
 from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
 
 
 def launcher_of(cluster: Cluster) -> Launcher:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.private_files import state_home
+from orchestrator.storage.local_files import state_home
 
 SOUND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

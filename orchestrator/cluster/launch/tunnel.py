@@ -15,7 +15,7 @@ from typing import IO
 
 from orchestrator.cluster.errors import ClusterError
 from orchestrator.cluster.launch.leashed import Leashed
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 OPEN_S = 60.0
 LAST_BREATH_S = 1.0

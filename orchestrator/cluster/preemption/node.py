@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 SHOWN_ID = 8
 MOST_SHOWN = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 LONGEST_REASON = 200
 

@@ -10,7 +10,7 @@ from orchestrator.cluster.preemption.aws import AWS_URL, AwsNotices
 from orchestrator.cluster.preemption.gcp import GCP_URL, GcpNotices
 from orchestrator.cluster.preemption.marker import FileNotices
 from orchestrator.cluster.preemption.notice import NoticeSource
-from orchestrator.spec.errors import FuserayError, SpecError
+from orchestrator.config.errors import FuserayError, SpecError
 
 FILE = "file:"
 PROBE_S = 5.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe
 
 NAME = "batch"
 

@@ -10,7 +10,7 @@ from orchestrator.cluster.preflight.decoding import MARGIN
 from orchestrator.cluster.preflight.fleet import Fleet, fleet_for
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.cluster.preflight.speed import Speed, decoding_cpus
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.recipe import Recipe
 
 Pricing = Literal["file", "spot", "on-demand"]
 """Every machine as the cluster's file has it; all but the head on spot; all on demand."""

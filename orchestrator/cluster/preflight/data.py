@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.cluster.packages import REINSTALL
 from orchestrator.cluster.patience import within
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.data_set.held_out import evenly_spaced
 from orchestrator.stream.data_set.index_file import check_shards, read_index

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.cluster.preflight.machines import Kind
-from orchestrator.spec.recipe import Recipe, ScaleSection
+from orchestrator.config.recipe import Recipe, ScaleSection
 from orchestrator.stream.placement import Node
 
 

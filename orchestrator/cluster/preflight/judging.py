@@ -18,10 +18,10 @@ from orchestrator.cluster.preflight.observations import Observations
 from orchestrator.cluster.preflight.places import check_places
 from orchestrator.cluster.preflight.room import check_room
 from orchestrator.cluster.preflight.speed import Speed, worker_speed
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.prices import PriceTable
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.prices import PriceTable
+from orchestrator.config.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

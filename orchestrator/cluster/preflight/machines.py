@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.finding import Finding, warned
-from orchestrator.spec.cluster import Cluster, Market, NodeGroup
-from orchestrator.spec.prices import Accelerator, PriceTable
+from orchestrator.config.cluster import Cluster, Market, NodeGroup
+from orchestrator.config.prices import Accelerator, PriceTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.cluster.preflight.machines import Kind
-from orchestrator.spec.footprint import Footprint
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import Footprint
+from orchestrator.config.recipe import Recipe
 
 GB = 10**9
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from orchestrator.spec.footprint import Footprint
+from orchestrator.config.cluster import Footprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

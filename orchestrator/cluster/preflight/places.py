@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.finding import Finding, failed, warned
 from orchestrator.cluster.services import SQLITE
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.recipe import Recipe
 
 NAME = "places"
 

@@ -20,8 +20,8 @@ from orchestrator.cluster.services import (
     check_tracking,
     credentials_provider,
 )
-from orchestrator.spec.loading import ResolvedRecipe
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.recipe import Recipe
 
 ELSEWHERE = "This machine may lack what the cluster's have; they look again before training begins."
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.cluster.preflight.fleet import Fleet
 from orchestrator.cluster.preflight.machines import Kind
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.stream.placement import Node, can_read
 
 NAME = "room"

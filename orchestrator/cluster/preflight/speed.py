@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from orchestrator.cluster.preflight.fleet import Fleet
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.cluster.preflight.observations import Observations
-from orchestrator.spec.footprint import Footprint
-from orchestrator.spec.prices import Accelerator
-from orchestrator.spec.recipe import Precision, Recipe
+from orchestrator.config.cluster import Footprint
+from orchestrator.config.prices import Accelerator
+from orchestrator.config.recipe import Precision, Recipe
 from orchestrator.stream.placement import THREADS_THAT_PAY, decoded_share
 
 FLOAT32_TFLOPS: Mapping[str, float] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.cluster.finding import Finding, failed, passed
 from orchestrator.cluster.patience import within
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location, locate
 
 NAME = "storage"

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 
+from orchestrator.storage.jsonl_log import Journal
 from orchestrator.storage.location import Location
 from orchestrator.stream.building.annotations import Source
 from orchestrator.stream.building.build_record import REJECTED_NAME, Part, Receipt, Rejected, write_rejected
@@ -21,7 +22,6 @@ from orchestrator.stream.building.survey import Keyed, Survey, keyed, survey
 from orchestrator.stream.data_set.index import DataSetError, ShardFormat
 from orchestrator.stream.data_set.index_file import write_index
 from orchestrator.stream.indexing.index_shards import Standing
-from orchestrator.stream.indexing.journal import Journal
 from orchestrator.stream.indexing.parallel import InThreads
 from orchestrator.stream.indexing.shard_facts import index_of
 from workloads.contract import BadSample, Sample

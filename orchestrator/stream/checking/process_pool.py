@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import active_children, connection, get_context, parent_process
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.stream.indexing.parallel import AHEAD, Item, Result
 
 

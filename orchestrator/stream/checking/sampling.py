@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.storage.location import Location
-from orchestrator.storage.ranges import OBJECT_STORE_READERS
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.stream.data_set.content import Content
 from orchestrator.stream.data_set.index import DataSetError, Index
 from orchestrator.stream.data_set.samples import Rows, read_samples

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.storage.location import Location, StorageError, locate
-from orchestrator.storage.ranges import FileRange, read_ranges
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.range_reader import FileRange, read_ranges
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.checking.verification import (
     Checks,
     Finding,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location
-from orchestrator.storage.ranges import OBJECT_STORE_READERS
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.stream.checking.sampling import Chosen, read_chosen, spread
 from orchestrator.stream.data_set.content import Unreadable
 from orchestrator.stream.data_set.index import Index

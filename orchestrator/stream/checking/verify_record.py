@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.config.errors import SpecError
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.checking.shard_check import ShardResult
 from orchestrator.stream.checking.verification import Finding
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.storage.location import Location
-from orchestrator.storage.ranges import OBJECT_STORE_READERS
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.storage.retry import retrying
 from orchestrator.stream.checking.duplicates import Keys, duplicates
 from orchestrator.stream.checking.shard_check import CheckJob, ShardResult, check_shard

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.storage.location import Location, StorageError, locate
-from orchestrator.storage.ranges import OBJECT_STORE_READERS
-from orchestrator.storage.stored_file import open_stored
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS, open_stored
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.data_set.captions import captions_of
 from orchestrator.stream.data_set.content import Content, Unreadable
 from orchestrator.stream.data_set.index import DataSetError

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from orchestrator.storage.location import Location
-from orchestrator.storage.ranges import OBJECT_STORE_READERS, FileRange, read_ranges
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS, FileRange, read_ranges
 from orchestrator.stream.data_set import tar
 from orchestrator.stream.data_set.content import Content, Unreadable
 from orchestrator.stream.data_set.index import Index

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from orchestrator.storage.private_folder import cache_home
+from orchestrator.storage.local_files import cache_home
 from orchestrator.stream.decoded.entry import Pixels
 from orchestrator.stream.decoded.safe_store import SafeStore, warn_off
 from orchestrator.stream.decoded.store import Store

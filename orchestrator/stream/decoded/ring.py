@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.storage.local_files import open_private
 from orchestrator.stream.decoded.entry import PAGE_BYTES, Pixels, entry_bytes, read_entry, write_entry
-from orchestrator.stream.decoded.files import open_private
 
 MAGIC = b"ring0001"
 HEAD = struct.Struct("<8sQQ")

@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.storage.private_folder import make_private
+from orchestrator.storage.local_files import held, hold_for_good, make_private, share
 from orchestrator.stream.decoded.entry import PAGE_BYTES, Pixels, check_pixels
-from orchestrator.stream.decoded.files import held, hold_for_good, share
 from orchestrator.stream.decoded.ring import Ring
 from orchestrator.stream.decoded.table import Table
 

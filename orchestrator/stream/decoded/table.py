@@ -10,7 +10,7 @@ import os
 import struct
 from pathlib import Path
 
-from orchestrator.stream.decoded.files import open_private
+from orchestrator.storage.local_files import open_private
 
 SLOT = struct.Struct("<16sQ")
 """The start of a key, and a position in the ring; 0 for none."""

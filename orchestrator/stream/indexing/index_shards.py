@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from orchestrator.storage.jsonl_log import Journal
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
 from orchestrator.stream.data_set import sidecar
 from orchestrator.stream.data_set.index import DataSetError, Index, ShardFormat
 from orchestrator.stream.data_set.index_file import INDEX_NAME, write_index
 from orchestrator.stream.data_set.parquet import Columns
-from orchestrator.stream.indexing.journal import Journal
 from orchestrator.stream.indexing.parallel import InThreads, Mapper
 from orchestrator.stream.indexing.shard_facts import ShardFacts, index_of
 from orchestrator.stream.indexing.shard_scan import Damaged, ShardJob, scan_shard

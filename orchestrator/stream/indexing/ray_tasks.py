@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ray
 from ray.exceptions import RayTaskError
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.stream.data_set.index import DataSetError
 from orchestrator.stream.indexing.parallel import AHEAD, Item, Result
 

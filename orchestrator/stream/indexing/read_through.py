@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol
 
-from orchestrator.storage.location import Location, StorageError
-from orchestrator.storage.ranges import FileRange, read_ranges
+from orchestrator.storage.location import Location
+from orchestrator.storage.range_reader import FileRange, read_ranges
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.data_set.index import DIGEST_BYTES
 
 BLOCK_BYTES = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 from orchestrator.stream.order.permutation import Ids, shuffled
 from workloads.contract import KeyedRandom
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Literal
 
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.sweep import Assignment
 from orchestrator.sweep.folder import Point, TrialRecord
 
 Outcome = Literal["whole", "early", "incomplete", "open", "failed"]

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
+from orchestrator.config.search_space import Choice
 from orchestrator.report.palette import LIGHT
-from orchestrator.spec.search_space import Choice
 from orchestrator.sweep.reporting.scales import Scale
 from orchestrator.sweep.reporting.words import LONGEST, tick_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.reporting.best import Best, Mode, choose
 from orchestrator.sweep.reporting.configurations import Configuration, comparable, compared_at, configurations

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.spec.search_space import Parameter
-from orchestrator.spec.sweep_loading import Assignment
+from orchestrator.config.search_space import Parameter
+from orchestrator.config.sweep import Assignment
 from orchestrator.sweep.proposals import as_optuna, distribution
 from workloads.contract import KeyedRandom
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from orchestrator.config.search_space import Parameter, Range
 from orchestrator.report.axes import WIDTH
 from orchestrator.report.palette import LIGHT
 from orchestrator.report.svg import inline
-from orchestrator.spec.search_space import Parameter, Range
 from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import usual

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from orchestrator.spec.search_space import Choice, Domain, Range
+from orchestrator.config.search_space import Choice, Domain, Range
 from orchestrator.sweep.reporting.words import LONGEST, label, number_text, value_text
 
 MOST_TICKS = 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 
 
 class CheckpointError(FuserayError):

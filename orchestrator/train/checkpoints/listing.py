@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from orchestrator.storage.location import Location, StorageError
+from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, PINNED_FILE, RunFolder, checkpoint_step
 from orchestrator.train.checkpoints.damage_mark import damage
 from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError

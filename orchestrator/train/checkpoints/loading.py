@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from orchestrator.storage.location import Location, StorageError
+from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.assembly import Assembly
 from orchestrator.train.checkpoints.damage_mark import mark_damaged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 from orchestrator.train.checkpoints.listing import Entry, list_checkpoints
 from orchestrator.train.checkpoints.retention import superfluous

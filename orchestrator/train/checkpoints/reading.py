@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from orchestrator.storage.location import Location, StorageError
-from orchestrator.storage.ranges import LARGEST_MERGE_BYTES, FileRange, read_ranges
-from orchestrator.storage.retry import retrying
+from orchestrator.storage.location import Location
+from orchestrator.storage.range_reader import LARGEST_MERGE_BYTES, FileRange, read_ranges
+from orchestrator.storage.retry import StorageError, retrying
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.manifest import FileRecord, Manifest
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.spec.document import Document
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.recipe import CheckpointSection
-from orchestrator.spec.validation import validate
+from orchestrator.config.document import Document
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.loading import validate
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.run_folder import RunFolder
 
 

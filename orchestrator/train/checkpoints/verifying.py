@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from orchestrator.storage.location import Location, StorageError
+from orchestrator.storage.location import Location
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import DAMAGED_FILE, RunFolder
 from orchestrator.train.checkpoints.damage_mark import mark_damaged, unmark_damaged
 from orchestrator.train.checkpoints.errors import DamagedError

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from torch import Tensor
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.attempt import Attempt
 from orchestrator.train.checkpoints.background import Background

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.recipe import CheckpointSection
-from orchestrator.storage.location import StorageError
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.recipe import CheckpointSection
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.attempt import Attempt
 from orchestrator.train.checkpoints.commit import Waiting, await_parts, commit, write_part

@@ -9,8 +9,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from orchestrator.spec.footprint import Footprint
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.cluster import Footprint
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.train.footprint.extrapolation import Run, extrapolate
 from orchestrator.train.footprint.flops import flop_counter
 from orchestrator.train.footprint.live_bytes import LiveBytes

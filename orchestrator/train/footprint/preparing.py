@@ -9,8 +9,8 @@ from time import thread_time
 
 import numpy as np
 
-from orchestrator.spec.errors import FuserayError
-from orchestrator.spec.loading import ResolvedRecipe
+from orchestrator.config.errors import FuserayError
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.train.footprint.synthetic import synthetic_samples
 from workloads.contract import Features, KeyedRandom, Sample, Transform, WorkloadError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.train.collective import Collective
 from orchestrator.train.parallel.protocol import Parallel
 from orchestrator.train.parallel.replicated import Replicated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from orchestrator.spec.recipe import RecoverySection
+from orchestrator.config.recipe import RecoverySection
 
 
 class BadStep(Enum):

@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from orchestrator.spec.recipe import RecoverySection
+from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.failure_kind import FailureKind
 from orchestrator.train.recovery.incidents import Fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from orchestrator.spec.recipe import RecoverySection
+from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.failure_kind import Budget, Diagnosis
 from orchestrator.train.post_mortem import Tries
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from saving import save_by
 
 from orchestrator.cli.main import cli
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.train.checkpoints.loading import load_newest

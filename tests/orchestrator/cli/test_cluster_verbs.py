@@ -12,7 +12,7 @@ import click
 import pytest
 
 from orchestrator.cli.cluster_argument import cluster_file
-from orchestrator.spec.cluster import Cluster, NodeGroup
+from orchestrator.config.cluster import Cluster, NodeGroup
 
 HEAD = NodeGroup(name="head", machine="m5.large", market="on-demand", fewest=1, most=1, cpus=None, gpus=0, head=True)
 GPU = NodeGroup(name="gpu", machine="p5.48xlarge", market="spot", fewest=0, most=4, cpus=None, gpus=8)

@@ -14,7 +14,7 @@ from shards import write_shards
 from version_two import rewrite_as_version_two
 
 from orchestrator.cli.main import cli
-from orchestrator.spec.errors import FuserayError, SpecError
+from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.train.checkpoints.errors import CheckpointError

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from shards import picture, write_shards
 
 from orchestrator.cli.main import cli
-from orchestrator.spec.errors import SpecError
-from orchestrator.storage.location import StorageError
+from orchestrator.config.errors import SpecError
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.data_set.index import DataSetError
 
 LIMITED = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_explained(tmp_path: Path, arguments: list[str], kind: 
 INTERRUPTED = """\
 import os, signal, sys
 from orchestrator.cli.main import main
-from orchestrator.stream.indexing.journal import Journal
+from orchestrator.storage.jsonl_log import Journal
 
 add = Journal.add
 def add_and_interrupt(self, note):

@@ -15,8 +15,8 @@ from shards import write_shards
 from orchestrator.cli.preflight import PreflightOptions
 from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan
 from orchestrator.cluster.preflight.observations import Observations
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.room import Room
 
 RECIPE = """\
@@ -105,7 +105,7 @@ def test_a_laptop_without_torch_plans_too(here: Path) -> None:
         "from pathlib import Path\n"
         "from orchestrator.cli.preflight import PreflightOptions\n"
         "from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan\n"
-        "from orchestrator.spec.sweep_loading import load_sweep\n"
+        "from orchestrator.config.sweep import load_sweep\n"
         "show_sweep_plan(plan_sweep(load_sweep(Path('alpha.yaml')), options=PreflightOptions(samples_per_s=10.0)))\n"
     )
     Path("laptop.py").write_text(program)

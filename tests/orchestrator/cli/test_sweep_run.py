@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from shards import write_shards
 
 from orchestrator.cli.sweep import command
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.sweep_loading import load_sweep
+from orchestrator.config.errors import SpecError
+from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFile, SweepFolder
 from orchestrator.sweep.stored import store_sweep

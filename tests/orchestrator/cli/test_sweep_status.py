@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.cli.sweep_status import command, watch
 from orchestrator.cli.sweep_table import sweep_table
 from orchestrator.cli.sweep_view import SweepReader, SweepView
-from orchestrator.spec.sweep_loading import load_sweep
+from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.stored import store_sweep

@@ -13,7 +13,7 @@ from runs import write_ledger, write_quarantine, write_run
 from shards import write_shards
 
 from orchestrator.cli.trace import command
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 from orchestrator.storage.run_folder import RunError
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.train.plan import Plan

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from orchestrator.cluster.finding import passed
 from orchestrator.cluster.plugins import check_plugins
-from orchestrator.spec.registry import find_corpus, find_workload
+from orchestrator.config.loading import find_corpus, find_workload
 
 
 def test_registered_ones_really_load() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.spec.condition import Condition, ConditionError
+from orchestrator.config.search_space import Condition, ConditionError
 
 VALUES = {"adversarial": {"steps": 2, "init": "uniform"}, "distillation": {"alpha": 0.4}, "start": None, "on": True}
 

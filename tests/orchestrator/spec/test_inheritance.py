@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.inheritance import read_extended
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.document import read_extended
+from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.loading import load_recipe
 from orchestrator.train.recipe_file import recipe_yaml
 
 BASE = """\

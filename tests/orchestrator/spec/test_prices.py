@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.prices import read_prices
+from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.prices import read_prices
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.loading import load_recipe
 from orchestrator.train.recipe_file import differences, recipe_yaml
 
 GOOD = """\

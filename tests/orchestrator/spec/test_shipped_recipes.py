@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.loading import load_recipe
 
 FOLDER = Path("workloads/recipes")
 RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "sweeps")

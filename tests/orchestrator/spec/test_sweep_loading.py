@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.search_space import Choice, Range
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.search_space import Choice, Range
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 
 RECIPE = """\
 workload: albef

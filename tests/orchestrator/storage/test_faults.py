@@ -5,8 +5,7 @@ import traceback
 
 import pytest
 
-from orchestrator.storage.faults import StorageError, explanation, without_secrets
-from orchestrator.storage.retry import retrying
+from orchestrator.storage.retry import StorageError, explanation, retrying, without_secrets
 
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"  # noqa: S105
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 
 
 def test_files_are_written_whole_and_read_back(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 from s3_server import S3Server
 
-from orchestrator.storage.filesystems import CHECKSUM_VARIABLES
-from orchestrator.storage.location import Location, StorageError, locate
-from orchestrator.storage.ranges import FileRange, read_ranges
+from orchestrator.storage.filesystem import CHECKSUM_VARIABLES
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.range_reader import FileRange, read_ranges
+from orchestrator.storage.retry import StorageError
 
 PARTS_BYTES = 12_000_000
 """More than one part of a multipart upload."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.private_folder import make_private
+from orchestrator.storage.local_files import make_private
 
 
 @pytest.mark.parametrize("before", [None, 0o700, 0o755])

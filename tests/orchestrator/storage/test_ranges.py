@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.storage.faults import StorageError
 from orchestrator.storage.location import locate
-from orchestrator.storage.ranges import LARGEST_MERGE_BYTES, FileRange, merge, read_ranges
+from orchestrator.storage.range_reader import LARGEST_MERGE_BYTES, FileRange, merge, read_ranges
+from orchestrator.storage.retry import StorageError
 
 CONTENT = bytes(range(256)) * 40
 A, B = locate("/data/a"), locate("/data/b")

@@ -8,9 +8,10 @@ import pytest
 from processes import free_ports
 from s3_server import S3Server
 
-from orchestrator.storage import filesystems
-from orchestrator.storage.location import Location, StorageError, locate
-from orchestrator.storage.ranges import FileRange, read_ranges
+from orchestrator.storage import filesystem
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.range_reader import FileRange, read_ranges
+from orchestrator.storage.retry import StorageError
 
 ACTIONS: dict[str, Callable[[Location], object]] = {
     "read": lambda place: place.read(),
@@ -94,7 +95,7 @@ def test_a_silent_endpoint_is_left_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log_in(seaweedfs_server)
-    monkeypatch.setattr(filesystems, "REQUEST_TIMEOUT_S", 1)
+    monkeypatch.setattr(filesystem, "REQUEST_TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = locate("s3://bucket/x", f"http://127.0.0.1:{silent.getsockname()[1]}")
         message, _ = refusal("exists", place)

@@ -4,8 +4,17 @@ import logging
 
 import pytest
 
-from orchestrator.storage.faults import Cause, ShortRead, StorageError, cause_of
-from orchestrator.storage.retry import PATIENCE, GiveUp, Retry, decide, retrying
+from orchestrator.storage.retry import (
+    PATIENCE,
+    Cause,
+    GiveUp,
+    Retry,
+    ShortRead,
+    StorageError,
+    cause_of,
+    decide,
+    retrying,
+)
 from workloads.contract import KeyedRandom
 
 DRAW = KeyedRandom(("test",))

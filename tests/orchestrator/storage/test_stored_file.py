@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.storage.location import StorageError, locate
-from orchestrator.storage.stored_file import open_stored
+from orchestrator.storage.location import locate
+from orchestrator.storage.range_reader import open_stored
+from orchestrator.storage.retry import StorageError
 
 CONTENT = bytes(range(256)) * 40
 

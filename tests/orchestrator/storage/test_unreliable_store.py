@@ -7,9 +7,9 @@ import pytest
 from s3_server import S3Server
 from unreliable_proxy import Fault, UnreliableProxy, first_attempts, no_faults, seeded, unreliable
 
-from orchestrator.storage.location import Location, StorageError, locate
-from orchestrator.storage.ranges import FileRange, read_ranges
-from orchestrator.storage.stored_file import open_stored
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.range_reader import FileRange, open_stored, read_ranges
+from orchestrator.storage.retry import StorageError
 
 SHARDS = {f"shard-{number}": random.Random(number).randbytes(60_000) for number in range(6)}
 

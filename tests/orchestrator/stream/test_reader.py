@@ -9,7 +9,7 @@ import pytest
 from shards import picture, samples, write_shards
 from streams import make_reader, read_batches
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.data_set import tar
 from orchestrator.stream.data_set.content import Unreadable

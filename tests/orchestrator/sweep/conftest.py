@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_recipes import SWEPT
 
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFile, SweepFolder
 from orchestrator.sweep.trials import Trials

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from orchestrator.spec.sweep import SweepBudgetSection
+from orchestrator.config.sweep import SweepBudgetSection
 from orchestrator.sweep.budget import GpuHours, used_up
 from orchestrator.sweep.ending import ASKED, Ending
 from orchestrator.sweep.folder import SweepFolder, TrialRecord

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.chronicle import Chronicle
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, SAMPLES

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 
-from orchestrator.spec.sweep import SchedulerSection
+from orchestrator.config.sweep import SchedulerSection
 from orchestrator.sweep.early_stopping import bracket_sizes, expected_runs
 from orchestrator.sweep.schedulers import GIVEN, SuccessiveHalving
 

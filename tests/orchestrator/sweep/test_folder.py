@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepError, SweepFile, SweepFolder, TrialRecord, find_sweep
 from orchestrator.sweep.stored import store_sweep, stored_sweep
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.recipe import Recipe
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.errors import SpecError
+from orchestrator.config.recipe import Recipe
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.machines import trials_at_a_time
 from orchestrator.sweep.room import Room, too_little_room
 

@@ -6,8 +6,8 @@ from statistics import mean
 import pytest
 from small_recipes import SWEPT
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.errors import SpecError
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.proposals import Told, drawn, estimated, explored, grid
 
 SPACE = """\

@@ -12,7 +12,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.results import SAMPLES
 from orchestrator.sweep.rungs import first_rung

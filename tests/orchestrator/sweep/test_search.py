@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from ray.tune.search import Searcher
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
+from orchestrator.sweep.proposals import configurations
 from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.search import SweepSearch, configurations, told
+from orchestrator.sweep.search import SweepSearch, told
 from orchestrator.sweep.trials import Trials
 
 Make = Callable[..., ResolvedSweep]

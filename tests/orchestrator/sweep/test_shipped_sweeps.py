@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.loading import load_recipe
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.loading import load_recipe
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.checking import check_reports, check_sweep
 from orchestrator.sweep.proposals import configurations, drawn, grid
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.finding import Finding
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.checking import check_reports, check_sweep
 from orchestrator.sweep.checking_reports import REPORTS, compared_at, report_steps
 

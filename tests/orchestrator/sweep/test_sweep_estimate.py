@@ -12,8 +12,8 @@ from planned import FOOTPRINT, PRICES, cluster, group
 from orchestrator.cluster.finding import Finding
 from orchestrator.cluster.preflight.judging import Assumptions, Judgement, judge
 from orchestrator.cluster.preflight.observations import Observations
-from orchestrator.spec.cluster import Cluster
-from orchestrator.spec.sweep_loading import ResolvedSweep, load_sweep
+from orchestrator.config.cluster import Cluster
+from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.early_stopping import expected_runs
 from orchestrator.sweep.estimate_findings import estimate_findings
 from orchestrator.sweep.estimating import SweepEstimate, estimate_sweep

@@ -10,8 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from processes import free_ports
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
-from orchestrator.storage.location import StorageError
+from orchestrator.config.sweep import ResolvedSweep
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
 from orchestrator.sweep.tidying import tidy

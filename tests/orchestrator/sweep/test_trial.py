@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec.sweep_loading import ResolvedSweep
+from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.search import SweepSearch

@@ -19,7 +19,7 @@ from tracking import Pauses, logged
 from unreliable_proxy import Fault, UnreliableProxy, unreliable
 
 from orchestrator.cli.main import cli
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped
 from orchestrator.track.connection import TrackingError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.recipe import BudgetSection
+from orchestrator.config.errors import SpecError
+from orchestrator.config.recipe import BudgetSection
 from orchestrator.track.costs import Kind, Spent
 from orchestrator.train.budget import BudgetWatch, PriceWatch, fullest, refuse_used_up
 

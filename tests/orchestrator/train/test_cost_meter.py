@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hooked_storage import HookedStorage
 
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL
-from orchestrator.spec.prices import Machine, PriceTable
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
+from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
 from orchestrator.track.costs import Kind
 from orchestrator.train.cost_meter import CostMeter, kinds_of, metering

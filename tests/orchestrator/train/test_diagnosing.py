@@ -14,8 +14,8 @@ from ray.train.v2._internal import exceptions as of_train
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
 from torch import distributed
 
-from orchestrator.spec.errors import FuserayError, SpecError
-from orchestrator.storage.faults import Cause, StorageError
+from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.storage.retry import Cause, StorageError
 from orchestrator.stream.data_set.index import DataSetError
 from orchestrator.stream.feed import StreamEndedError
 from orchestrator.train.diagnosing import diagnose_error

@@ -9,7 +9,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from runs import write_run
 from shards import write_shards
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.failure import explained, failure_of
 from orchestrator.train.plan import Plan

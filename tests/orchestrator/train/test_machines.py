@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.spec.cluster import NodeGroup
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.growth import MACHINES_VARIABLE, growth_variable, read_growth
-from orchestrator.spec.prices import Machine
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.cluster import MACHINES_VARIABLE, NodeGroup, growth_variable, read_growth
+from orchestrator.config.errors import SpecError
+from orchestrator.config.prices import Machine
+from orchestrator.config.recipe import Recipe
 from orchestrator.stream.placement import Node
 from orchestrator.train.growth import largest, least_bundles
 from orchestrator.train.machines import Gathering, Growth

@@ -10,8 +10,8 @@ from saving import save_checkpoint
 from shards import write_shards
 from version_two import rewrite_as_version_two
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import load_recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.train.checkpoints.loading import load_checkpoint
 from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.recipe import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder, json_bytes
 from orchestrator.stream.step_keys import BatchKeys

@@ -14,7 +14,7 @@ import ray
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
 

@@ -8,7 +8,7 @@ from shards import write_shards
 from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
-from orchestrator.spec.recipe import Recipe, ScheduleSection
+from orchestrator.config.recipe import Recipe, ScheduleSection
 from orchestrator.train.collective import current_collective
 from orchestrator.train.parallel.replicated import Replicated
 from orchestrator.train.schedule import Progress, learning_rate

@@ -10,8 +10,8 @@ from shards import write_shards
 from toy_workload import ToyConfig, ToyEntry
 from version_two import rewrite_as_version_two
 
-from orchestrator.spec.errors import RecipeError, SpecError
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
 from orchestrator.stream.decoded.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint

@@ -14,7 +14,7 @@ from shards import write_shards
 from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
-from orchestrator.spec.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
+from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch, fingerprint
 from orchestrator.stream.order.sharing import Sharing
 from orchestrator.train.collective import current_collective

@@ -10,7 +10,7 @@ from workloads.interop.exported import read_exported_config
 from workloads.pretrain.albef import AlbefWorkload
 from workloads.pretrain.albef_config import AlbefConfig
 from workloads.pretrain.albef_inference import AlbefInference
-from workloads.transforms.text import load_tokenizer
+from workloads.transforms.tokenizer_files import load_tokenizer
 
 SIZES = {
     "image_size": 32,

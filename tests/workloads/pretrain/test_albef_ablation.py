@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.loading import load_recipe
 from workloads.contract import Clock, KeyedRandom, MicroResult
 from workloads.pretrain.albef import AlbefWorkload
 from workloads.pretrain.albef_config import AlbefConfig

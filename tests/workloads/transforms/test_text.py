@@ -7,7 +7,8 @@ from tokenizers import Tokenizer
 
 from workloads.contract import BadSample, WorkloadError
 from workloads.pretrain.albef_config import TextConfig
-from workloads.transforms.text import clean_caption, clean_question, encode, load_tokenizer
+from workloads.transforms.text import clean_caption, clean_question, encode
+from workloads.transforms.tokenizer_files import load_tokenizer
 
 MINILM = TextConfig(tokenizer="minilm")
 

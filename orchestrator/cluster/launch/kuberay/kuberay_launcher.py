@@ -20,7 +20,7 @@ from orchestrator.cluster.launch.kuberay.manifest import (
 )
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.cluster.launch.tunnel import TunnelCommand, tunnel
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
 
 KIND = "rayclusters.ray.io"
 REMOTE_PORT = 8265

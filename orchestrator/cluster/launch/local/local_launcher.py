@@ -21,8 +21,8 @@ from orchestrator.cluster.launch.local.ray_head import environment, start_comman
 from orchestrator.cluster.launch.local.record import Memory, Record
 from orchestrator.cluster.launch.ports import usable_port
 from orchestrator.cluster.launch.state import locked, state_folder
-from orchestrator.cluster.private_files import write_private
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
+from orchestrator.storage.local_files import write_private
 
 KEPT_LINES = 5
 LONGEST_FOLDER = 36

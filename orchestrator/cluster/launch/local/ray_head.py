@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.cluster.launch.local.processes import MARK
 from orchestrator.cluster.launch.ports import LOOPBACK, free_port
-from orchestrator.spec.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
 
 DASHBOARD_PORT = 8265
 

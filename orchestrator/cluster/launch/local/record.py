@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.cluster.errors import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.cluster.private_files import write_private
+from orchestrator.storage.local_files import write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orchestrator
 from orchestrator.cluster.errors import ClusterError
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
 
 CHILD = "orchestrator.cluster.launch.ray_up.head_child"
 ANSWER_S = 90.0

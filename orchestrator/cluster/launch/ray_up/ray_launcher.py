@@ -17,7 +17,7 @@ from orchestrator.cluster.launch.ray_up.token_file import ensure_token, read_tok
 from orchestrator.cluster.launch.ray_up.workers import own_workers, stop_workers
 from orchestrator.cluster.launch.state import locked, state_folder
 from orchestrator.cluster.launch.tunnel import tunnel
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
 
 REMEMBERED = "ray-config-*"
 """Files in which Ray remembers what it worked out of a cluster's file."""

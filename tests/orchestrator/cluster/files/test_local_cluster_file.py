@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cluster.files.local_file import gpus_of_this_machine
 from orchestrator.cluster.files.reading import read_cluster
-from orchestrator.spec.errors import RecipeError
+from orchestrator.config.errors import RecipeError
 
 SMALLEST = "cluster_name: mine\nprovider: {type: this-machine}\n"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.files.reading import read_cluster
-from orchestrator.spec.cluster import NodeGroup
-from orchestrator.spec.errors import RecipeError
+from orchestrator.config.cluster import NodeGroup
+from orchestrator.config.errors import RecipeError
 
 SAMPLE = """\
 cluster_name: cellar

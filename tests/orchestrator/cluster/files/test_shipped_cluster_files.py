@@ -15,8 +15,8 @@ from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.cluster.files.reading import read_cluster
-from orchestrator.spec.loading import load_recipe
-from orchestrator.spec.prices import PriceTable, read_prices
+from orchestrator.config.loading import load_recipe
+from orchestrator.config.prices import PriceTable, read_prices
 
 CLUSTERS = Path(__file__).parents[4] / "clusters"
 LAUNCHER = ["aws-spot-h100.yaml", "aws-cpu-gpu.yaml", "gcp.yaml"]

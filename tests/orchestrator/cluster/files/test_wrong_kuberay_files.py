@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cluster.files import pods
 from orchestrator.cluster.files.reading import read_cluster
-from orchestrator.spec.errors import RecipeError, SpecError
+from orchestrator.config.errors import RecipeError, SpecError
 
 FOLDER = Path(__file__).parents[4] / "clusters" / "kuberay"
 CLUSTER, JOB, QUEUED = ((FOLDER / name).read_text() for name in ("raycluster.yaml", "rayjob.yaml", "rayjob-kueue.yaml"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.files.reading import read_cluster
-from orchestrator.spec.errors import RecipeError, SpecError
+from orchestrator.config.errors import RecipeError, SpecError
 
 CLUSTERS = Path(__file__).parents[4] / "clusters"
 AWS, GCP = (CLUSTERS / "aws-spot-h100.yaml").read_text(), (CLUSTERS / "gcp.yaml").read_text()

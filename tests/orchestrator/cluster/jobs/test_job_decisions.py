@@ -10,7 +10,7 @@ from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint, sweep_
 from orchestrator.cluster.jobs.job import Job
 from orchestrator.cluster.jobs.progress import Progress, last_lines, progress_in, stopped_after
 from orchestrator.cluster.jobs.register import the_one
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 LOG = """\
 run x has 30 steps of 8 samples

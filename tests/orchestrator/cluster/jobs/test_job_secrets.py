@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.cluster.jobs.secrets import holds_secret, is_secret_name, refuse_secrets
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 
 @pytest.mark.parametrize(

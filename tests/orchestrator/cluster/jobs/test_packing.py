@@ -139,7 +139,7 @@ def test_the_workload_of_a_third_party_is_found_where_only_the_package_is(
         points = archive.read("toy_land-1.2.dist-info/entry_points.txt").decode()
     assert "console_scripts" not in points
     code = (
-        "from orchestrator.spec.registry import find_workload, workload_distribution;"
+        "from orchestrator.config.loading import find_workload, workload_distribution;"
         "print(type(find_workload('paced')).__module__, workload_distribution('albef').version);"
         "import orchestrator, paced_workload; print(orchestrator.__file__, paced_workload.__file__)"
     )

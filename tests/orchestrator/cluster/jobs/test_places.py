@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.cluster.jobs.places import absolute
 from orchestrator.cluster.jobs.sharing import check_shared
-from orchestrator.spec.errors import RecipeError
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.errors import RecipeError
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 RECIPE = """\
 workload: albef

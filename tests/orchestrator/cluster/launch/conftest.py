@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec.cluster import Cluster, NodeGroup
+from orchestrator.config.cluster import Cluster, NodeGroup
 
 
 @pytest.fixture

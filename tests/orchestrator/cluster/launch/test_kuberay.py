@@ -24,7 +24,7 @@ from orchestrator.cluster.launch.kuberay.manifest import (
     service_name,
     token_in,
 )
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
 
 Make = Callable[..., Cluster]
 MANIFEST: Mapping[str, Any] = {

@@ -18,8 +18,8 @@ from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
 from orchestrator.cluster.launch.local.ray_head import environment, start_command
 from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
 from orchestrator.cluster.launch.state import locked, state_folder
-from orchestrator.cluster.private_files import write_private
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
+from orchestrator.storage.local_files import write_private
 
 Make = Callable[..., Cluster]
 

@@ -28,8 +28,8 @@ from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
 from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
 from orchestrator.cluster.launch.state import state_folder
-from orchestrator.cluster.private_files import write_private
-from orchestrator.spec.cluster import Cluster
+from orchestrator.config.cluster import Cluster
+from orchestrator.storage.local_files import write_private
 
 NAME = "shared"
 PATIENCE_S = 150

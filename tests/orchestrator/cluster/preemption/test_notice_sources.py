@@ -16,7 +16,7 @@ from orchestrator.cluster.preemption.marker import FileNotices
 from orchestrator.cluster.preemption.metadata import ask
 from orchestrator.cluster.preemption.notice import SourceError
 from orchestrator.cluster.preemption.sources import NoSourceError, check_source, choose_cloud, open_source
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 
 NOWHERE = "http://127.0.0.1:1"
 

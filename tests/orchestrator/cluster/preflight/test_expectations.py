@@ -15,7 +15,7 @@ from orchestrator.cluster.preflight.machines import kinds_of
 from orchestrator.cluster.preflight.observations import Observations
 from orchestrator.cluster.preflight.places import UNNAMED, check_places
 from orchestrator.cluster.preflight.speed import peak_tflops, sharing_of, worker_speed
-from orchestrator.spec.cluster import NodeGroup
+from orchestrator.config.cluster import NodeGroup
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
 SEEN = Observations(footprint=FOOTPRINT, decode_cpu_s=0.003, epoch_samples=1_000_000)

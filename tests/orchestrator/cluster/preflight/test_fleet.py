@@ -7,7 +7,7 @@ from planned import HEAD, PRICES, cluster, group, recipe
 
 from orchestrator.cluster.preflight.fleet import fleet_for
 from orchestrator.cluster.preflight.machines import check_prices, kinds_of
-from orchestrator.spec.cluster import NodeGroup
+from orchestrator.config.cluster import NodeGroup
 
 BIG, ONE, CPU = group("big", "big-gpu", 2), group("one", "one-gpu", 4), group("cpu", "cpu", 3, market="on-demand")
 

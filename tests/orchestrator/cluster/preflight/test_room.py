@@ -9,7 +9,7 @@ from orchestrator.cluster.finding import Finding, Level
 from orchestrator.cluster.preflight.fleet import fleet_for
 from orchestrator.cluster.preflight.machines import kinds_of
 from orchestrator.cluster.preflight.room import check_room
-from orchestrator.spec.cluster import NodeGroup
+from orchestrator.config.cluster import NodeGroup
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 1)
 

@@ -12,7 +12,8 @@ import pytest
 from annotated import stored, write_list
 from shards import picture
 
-from orchestrator.spec.errors import FuserayError
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.jsonl_log import Journal
 from orchestrator.storage.location import locate
 from orchestrator.stream.building.annotated_build import BuildOptions, BuildResult, build_annotated
 from orchestrator.stream.building.annotations import JsonLists, key_of
@@ -21,7 +22,6 @@ from orchestrator.stream.data_set.index import DataSetError, ShardFormat
 from orchestrator.stream.data_set.index_file import read_index
 from orchestrator.stream.data_set.sidecar import read_sidecar
 from orchestrator.stream.indexing.index_shards import Standing, index_folder
-from orchestrator.stream.indexing.journal import Journal
 
 COUNT = 20
 OPTIONS = BuildOptions(samples_per_shard=6, readers=2)

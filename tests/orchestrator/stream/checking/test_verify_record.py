@@ -11,8 +11,8 @@ import pytest
 from damage import rewrite, shard_file, write_data_set
 from verification import damage_samples, good, kinds, verify
 
-from orchestrator.spec.errors import SpecError
-from orchestrator.storage.location import StorageError
+from orchestrator.config.errors import SpecError
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.checking.process_pool import InProcesses
 from orchestrator.stream.checking.shard_check import ShardResult
 from orchestrator.stream.checking.verification import Checks, Finding

@@ -14,7 +14,8 @@ from shards import samples
 from unreliable_proxy import Fault, Request, UnreliableProxy, unreliable
 from verification import verify
 
-from orchestrator.storage.location import Location, StorageError, locate
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.retry import StorageError
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import pytest
 from annotated import stored
 from shards import picture, write_shards
 
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.data_set.index import DataSetError
 from orchestrator.stream.data_set.index_file import read_index
 from orchestrator.stream.data_set.sidecar import read_sidecar

@@ -7,7 +7,8 @@ import pytest
 import ray
 from shards import write_shards
 
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 from orchestrator.stream.indexing.index_shards import IndexOptions, Standing, index_folder, make_index
 from orchestrator.stream.indexing.ray_tasks import InRayTasks
 

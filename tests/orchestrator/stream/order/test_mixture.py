@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.spec.errors import SpecError
+from orchestrator.config.errors import SpecError
 from orchestrator.stream.order.mixture import CYCLE, Mixture
 
 weights = st.lists(st.floats(0.01, 10), min_size=1, max_size=6)

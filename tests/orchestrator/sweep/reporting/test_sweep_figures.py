@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.config.search_space import Choice, Parameter, Range
+from orchestrator.config.sweep import SchedulerSection
 from orchestrator.report.axes import canvas
-from orchestrator.spec.search_space import Choice, Parameter, Range
-from orchestrator.spec.sweep import SchedulerSection
 from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Score
 from orchestrator.sweep.reporting.figures import set_scale, show_values, usual

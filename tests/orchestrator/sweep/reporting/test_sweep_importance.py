@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.spec.search_space import Choice, Parameter, Range
+from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.sweep.reporting.importance import LEAST, importances
 from workloads.contract import KeyedRandom
 

@@ -16,7 +16,7 @@ from processes import free_ports
 from safetensors.numpy import save_file
 
 from orchestrator.cli.sweep_report import command
-from orchestrator.spec.loading import load_recipe
+from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.reporting.findings import gather

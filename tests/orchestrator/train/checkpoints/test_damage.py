@@ -6,7 +6,8 @@ import pytest
 from hooked_storage import HookedStorage
 from saving import ALL, alone, assert_holds, moments_of, save_by, state_of, tensors_of
 
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
 from orchestrator.train.checkpoints.listing import Condition, list_checkpoints

@@ -9,7 +9,8 @@ from s3_server import S3Server
 from saving import ALL, alone, assert_holds, assert_same, moments_of, save_by, state_of
 from unreliable_proxy import Fault, Request, UnreliableProxy, first_attempts, unreliable
 
-from orchestrator.storage.location import StorageError, locate
+from orchestrator.storage.location import locate
+from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.errors import DamagedError
 from orchestrator.train.checkpoints.listing import Condition, list_checkpoints

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
 from orchestrator.train.checkpoints.listing import Condition, Entry
 from orchestrator.train.checkpoints.retention import superfluous

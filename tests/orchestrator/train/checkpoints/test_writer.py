@@ -10,7 +10,7 @@ import torch
 from hooked_storage import HookedStorage
 from saving import ALL, alone, assert_holds, moments_of, save_by, save_checkpoint, state_of, tensors_of
 
-from orchestrator.spec.recipe import CheckpointSection
+from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.errors import CheckpointError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from planned import resolved
 
-from orchestrator.spec.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.train.footprint.extrapolation import Line, Run, extrapolate
 from orchestrator.train.footprint.flops import count_flops
 from orchestrator.train.footprint.live_bytes import LiveBytes

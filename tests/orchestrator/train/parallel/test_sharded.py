@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from orchestrator.spec.recipe import (
+from orchestrator.config.recipe import (
     BatchSection,
     CheckpointSection,
     DataSection,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.spec.recipe import RecoverySection
+from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.recovery.bad_step import BadStep, decide_bad_step
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.spec.recipe import RecoverySection
+from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
 from orchestrator.train.recovery.policy import GiveUp, Spent, TryAgain, decide
 

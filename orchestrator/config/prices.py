@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from orchestrator.spec.cluster import Market
-from orchestrator.spec.document import Document
-from orchestrator.spec.errors import Finding, RecipeError
-from orchestrator.spec.validation import unknown_key, validate
+from orchestrator.config.cluster import Market
+from orchestrator.config.document import Document
+from orchestrator.config.errors import Finding, RecipeError
+from orchestrator.config.loading import unknown_key, validate
 from workloads.contract import Section
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestrator.spec.names import folder_name
 from workloads.contract import BatchShape, Section
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -334,3 +334,17 @@ class Recipe(Section):
                 f"({self.batch.micro_batches}): a worker without a micro-batch would have nothing to do"
             )
         return self
+
+
+# Names that become names of folders.
+
+
+def folder_name(name: str) -> str:
+    """Return a name that can be a folder's.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")
+    return name

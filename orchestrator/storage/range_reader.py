@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from orchestrator.storage.location import Location
-from orchestrator.storage.object_cache import read_object
-from orchestrator.storage.retry import retrying
+import pyarrow as pa
+from pyarrow import fs
+
+from orchestrator.storage.location import Location, read_exactly
+from orchestrator.storage.retry import StorageError, retrying
 
 OBJECT_STORE_READERS = 32
 """Requests of this process to object stores under way at once."""
@@ -137,3 +141,125 @@ def _read_object(one: _Merged, stop: threading.Event) -> memoryview:
 @cache
 def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(OBJECT_STORE_READERS, thread_name_prefix="storage-read")
+
+
+# Ranges of objects whose size is remembered, so that a range costs one request instead of two.
+
+
+OPEN_OBJECTS = 4096
+
+
+def read_object(location: Location, start: int, stop: int) -> memoryview:
+    """Return the bytes of a range, in one attempt; fewer when the object ends earlier.
+
+    Raises:
+        ShortRead: fewer bytes came than the object has.
+        OSError: the object is missing, or the request failed.
+    """
+    return _OPEN.read(location, start, stop)
+
+
+class OpenObjects:
+    """The objects that were read last. After any failure the next try asks for the object's size anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[int, str], tuple[fs.FileSystem, pa.NativeFile]] = OrderedDict()
+
+    def read(self, location: Location, start: int, stop: int) -> memoryview:
+        """See `read_object`."""
+        filesystem = location.requests
+        key = (id(filesystem), location.path)
+        kept = self._kept(key)
+        file = kept or filesystem.open_input_file(location.path)
+        try:
+            content, complete = _checked_read(file, start, stop, fresh=kept is None)
+        except (OSError, pa.ArrowException):
+            self._drop(key)
+            raise
+        if not complete:
+            self._drop(key)
+            return self.read(location, start, stop)
+        self._keep(key, filesystem, file)
+        return content
+
+    def _kept(self, key: tuple[int, str]) -> pa.NativeFile | None:
+        with self._lock:
+            found = self._files.get(key)
+            return None if found is None else found[1]
+
+    def _keep(self, key: tuple[int, str], filesystem: fs.FileSystem, file: pa.NativeFile) -> None:
+        with self._lock:
+            self._files[key] = (filesystem, file)
+            self._files.move_to_end(key)
+            if len(self._files) > OPEN_OBJECTS:
+                self._files.popitem(last=False)
+
+    def _drop(self, key: tuple[int, str]) -> None:
+        with self._lock:
+            self._files.pop(key, None)
+
+
+def _checked_read(file: pa.NativeFile, start: int, stop: int, fresh: bool) -> tuple[memoryview, bool]:
+    """Return the bytes of a range, and whether they may be taken for all there are.
+
+    They may not when the object ends inside the range, according to a size that was asked for some time ago.
+    """
+    size = file.size()
+    there = max(0, min(stop, size) - start)
+    return read_exactly(file, start, start + there), fresh or stop <= size
+
+
+_OPEN = OpenObjects()
+
+
+# A stored file as a file object, for libraries that want one (tarfile, pyarrow.parquet).
+
+
+BUFFER_BYTES = 4 * 1024 * 1024
+
+
+def open_stored(location: Location, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:
+    """Open a file for reading; what fails on the way is tried again, as in `read_ranges`.
+
+    Args:
+        location: the file.
+        buffer_bytes: how much is read at once, at least.
+
+    Raises:
+        StorageError: there is no such file; reading raises it when the store is failing.
+    """
+    size = location.size()
+    if size is None:
+        raise StorageError(f"{location.uri}: cannot be read: it does not exist.")
+    return io.BufferedReader(_StoredFile(location, size), buffer_bytes)
+
+
+class _StoredFile(io.RawIOBase):
+    def __init__(self, location: Location, size: int) -> None:
+        self._location = location
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise ValueError(f"cannot seek to {origin + offset}")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        (found,) = read_ranges([FileRange(self._location, self._position, self._position + len(target))])
+        target[: len(found)] = found
+        self._position += len(found)
+        return len(found)

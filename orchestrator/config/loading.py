@@ -1,0 +1,242 @@
+"""From a recipe file and overrides to a checked, resolved recipe."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.config.document import Document, KeyPath, read_extended
+from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.recipe import Recipe
+from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
+
+FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
+FREE_STREAM_KEYS = (
+    "decode_on",
+    "decode_threads",
+    "prefetch",
+    "reader_cpus",
+    "decoded_cache_mb",
+    "max_bad_share",
+    "audit",
+)
+"""What does not change the result of a run, and may change when it is continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRecipe:
+    """A recipe with every default filled in.
+
+    Args:
+        recipe: the orchestrator's part.
+        workload: the part that belongs to the workload.
+        entry: the workload itself.
+    """
+
+    recipe: Recipe
+    workload: Section
+    entry: WorkloadEntry
+
+    def values(self) -> dict[str, Any]:
+        """Return all values as plain JSON types, the orchestrator's keys first."""
+        return self.recipe.model_dump(mode="json") | self.workload.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Return a digest of what determines the result; names, places and worker counts do not count."""
+        values = {section: value for section, value in self.values().items() if section not in FREE_SECTIONS}
+        values["stream"] = {key: value for key, value in values["stream"].items() if key not in FREE_STREAM_KEYS}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read, override and check a recipe. Nothing is started.
+
+    Raises:
+        SpecError: the file is unreadable or names an unknown workload.
+        RecipeError: keys or values are wrong; all faults are listed with file and line.
+    """
+    document = read_extended(path)
+    for assignment in overrides:
+        document.override(assignment)
+    return resolve(document, {"name": path.stem} | document.plain())
+
+
+def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
+    """Check a recipe's values; the document says where they stand.
+
+    Raises:
+        SpecError: as `load_recipe`.
+    """
+    if not isinstance(values.get("workload"), str):
+        raise RecipeError(
+            [Finding(document.place(("workload",)), "workload: this key is required, for example albef.")]
+        )
+    entry = find_workload(values["workload"])
+    return _resolve(document, values, entry)
+
+
+def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
+    ours, theirs = Recipe.model_fields, entry.config_type.model_fields
+    findings = [
+        Finding(document.place((key,)), unknown_key(key, [*ours, *theirs]))
+        for key in values
+        if key not in ours and key not in theirs
+    ]
+    recipe = validate(Recipe, {key: value for key, value in values.items() if key in ours}, document)
+    config = validate(entry.config_type, {key: value for key, value in values.items() if key in theirs}, document)
+    for part in (recipe, config):
+        findings += part if isinstance(part, list) else []
+    if findings or isinstance(recipe, list) or isinstance(config, list):
+        raise RecipeError(findings)
+    problems = [
+        Finding(document.place(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
+        for problem in entry.check(config, recipe.batch.shape)
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return ResolvedRecipe(recipe, config, entry)
+
+
+# Strict validation of one section of a recipe, with places and suggestions.
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def validate(section: type[AnySection], values: dict[str, Any], document: Document) -> AnySection | list[Finding]:
+    """Build a section from plain values, or return everything that is wrong with them.
+
+    Validation goes through JSON, where a list may become a tuple but a string never becomes a number.
+    """
+    try:
+        return section.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        return [_finding(detail, section, document) for detail in error.errors(include_url=False)]
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown and name the closest known one."""
+    names = sorted(known)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}."
+    return f"unknown key {key!r}; {hint}"
+
+
+def _finding(detail: ErrorDetails, section: type[Section], document: Document) -> Finding:
+    key_path: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    dotted = ".".join(str(part) for part in key_path)
+    if detail["type"] == "extra_forbidden":
+        message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, key_path[:-1]))}"
+    elif detail["type"] == "missing":
+        needed = " and ".join(_keys_to_set(section, key_path))
+        message = f"{dotted}: this key is required{f'; set {needed}' if needed else ''}."
+    else:
+        said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+        secret = isinstance(detail["input"], dict) or detail["type"] == "password"
+        got = "" if secret else f" (got {detail['input']!r})"
+        message = f"{dotted}: {said}{got}" if dotted else said
+    return Finding(document.place(key_path), message)
+
+
+def _keys_to_set(section: type[BaseModel], key_path: KeyPath) -> list[str]:
+    missing = _section_at(section, key_path)
+    fields = missing.model_fields if missing else {}
+    names = [name for name, field in fields.items() if field.is_required()] or list(fields)[:1]
+    return [".".join([*map(str, key_path), name]) for name in names]
+
+
+def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:
+    found = _section_at(section, key_path)
+    return found.model_fields if found else []
+
+
+def _section_at(section: type[BaseModel], key_path: KeyPath) -> type[BaseModel] | None:
+    kinds: list[Any] = [section]
+    for part in key_path:
+        kinds = [inner for kind in kinds for inner in _kinds_inside(kind, part)]
+    return next((kind for kind in kinds if _is_section(kind)), None)
+
+
+def _kinds_inside(kind: Any, part: str | int) -> Iterable[Any]:
+    if _is_section(kind):
+        field = kind.model_fields.get(str(part))
+        return _members_of(field.annotation) if field else ()
+    if get_origin(kind) is dict:
+        return _members_of(get_args(kind)[1])
+    return _members_of(get_args(kind)[0]) if get_origin(kind) in (list, tuple) else ()
+
+
+def _members_of(annotation: Any) -> Iterable[Any]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+# Workloads, corpora and checkpoint formats, found by name through entry points.
+
+
+def find_workload(name: str) -> WorkloadEntry:
+    """Return the workload registered under a name in the group `fuseray.workloads`.
+
+    Raises:
+        SpecError: no such workload, or it does not keep the contract.
+    """
+    entry: WorkloadEntry = _find("fuseray.workloads", "workload", name, WorkloadEntry)
+    return entry
+
+
+def workload_distribution(name: str) -> Distribution | None:
+    """Return the distribution that registers a workload, None when there is no such workload."""
+    point = _points("fuseray.workloads").get(name)
+    return None if point is None else point.dist
+
+
+def find_corpus(name: str) -> CorpusEntry:
+    """Return the corpus builder registered under a name in the group `fuseray.corpora`.
+
+    Raises:
+        SpecError: no such corpus, or it does not keep the contract.
+    """
+    entry: CorpusEntry = _find("fuseray.corpora", "corpus", name, CorpusEntry)
+    return entry
+
+
+def find_checkpoint_format(name: str) -> CheckpointFormat:
+    """Return the checkpoint format registered under a name in the group `fuseray.checkpoint_formats`.
+
+    Raises:
+        SpecError: no such format, or it does not keep the contract.
+    """
+    entry: CheckpointFormat = _find("fuseray.checkpoint_formats", "checkpoint format", name, CheckpointFormat)
+    return entry
+
+
+def corpus_names() -> list[str]:
+    """Return the names of all registered corpora."""
+    return sorted(point.name for point in entry_points(group="fuseray.corpora"))
+
+
+def _find(group: str, kind: str, name: str, protocol: Any) -> Any:
+    points = _points(group)
+    if name not in points:
+        raise SpecError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
+    entry = points[name].load()
+    if not isinstance(entry, protocol):
+        raise SpecError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
+    return entry
+
+
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

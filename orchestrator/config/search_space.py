@@ -1,0 +1,292 @@
+"""What a sweep searches: recipe keys and the values that they may take."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+# Conditions over recipe keys, such as `adversarial.steps > 1 and distillation.alpha <= 0.4`.
+#
+# Python's own syntax, of which comparisons, arithmetic, `and`, `or`, `not`, numbers, strings, true, false and null are
+# understood. Nothing is executed. Null is neither larger nor smaller than anything.
+
+
+WORDS = {"true": True, "false": False, "null": None}
+BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+EXAMPLE = "for example adversarial.steps > 1 and distillation.alpha <= 0.4"
+
+
+class ConditionError(ValueError):
+    """A condition cannot be read, or does not fit the values; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition that has been read.
+
+    Args:
+        text: as it was written.
+        tree: its syntax.
+    """
+
+    text: str
+    tree: ast.expr
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read a condition.
+
+        Raises:
+            ConditionError: it is no condition.
+        """
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise ConditionError(f"{text!r} is no condition; {EXAMPLE}.") from error
+        _check(tree, text)
+        return cls(text, tree)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The recipe keys that it asks for, in the order of the text."""
+        return tuple(dict.fromkeys(_keys(self.tree)))
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Return whether it holds.
+
+        Args:
+            values: of a recipe, nested; a key that is not there, or below a section that is null, is null.
+
+        Raises:
+            ConditionError: values cannot be compared or calculated with.
+        """
+        try:
+            return bool(_value(self.tree, values))
+        except (TypeError, ZeroDivisionError) as error:
+            raise ConditionError(f"{self.text!r}: {error}") from error
+
+
+def lookup(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key, None where there is none."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
+    return found
+
+
+def _check(node: ast.expr, text: str) -> None:
+    match node:
+        case ast.BoolOp(values=parts):
+            inner = parts
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            inner = [operand]
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
+            inner = [left, right]
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in COMPARISONS for op in ops):
+            inner = [left, *others]
+        case ast.Constant(value=int() | float() | str()) | ast.Name():
+            inner = []
+        case ast.Attribute(value=ast.Attribute() | ast.Name() as value):
+            inner = [value]
+        case _:
+            raise ConditionError(f"{text!r}: {ast.unparse(node)!r} is not understood in a condition; {EXAMPLE}.")
+    for one in inner:
+        _check(one, text)
+
+
+def _keys(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Attribute | ast.Name):
+        if ast.unparse(node) not in WORDS:
+            yield ast.unparse(node)
+        return
+    for inner in ast.iter_child_nodes(node):
+        yield from _keys(inner)
+
+
+def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.BoolOp(op=ast.And(), values=parts):
+            return all(_value(part, values) for part in parts)
+        case ast.BoolOp(values=parts):
+            return any(_value(part, values) for part in parts)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not _value(operand, values)
+        case ast.UnaryOp(operand=operand):
+            return -_value(operand, values)
+        case ast.BinOp(left=left, op=op, right=right):
+            return BINARY[type(op)](_value(left, values), _value(right, values))
+        case ast.Compare():
+            return _compare(node, values)
+        case ast.Constant(value=value):
+            return value
+    key = ast.unparse(node)
+    return WORDS[key] if key in WORDS else lookup(values, key)
+
+
+def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:
+    terms = [_value(term, values) for term in (node.left, *node.comparators)]
+    pairs = zip(terms, node.ops, terms[1:], strict=False)
+    return all(_compares(type(op), left, right) for left, op, right in pairs)
+
+
+def _compares(op: type[ast.cmpop], left: Any, right: Any) -> bool:
+    if op not in (ast.Eq, ast.NotEq) and (left is None or right is None):
+        return False
+    return bool(COMPARISONS[op](left, right))
+
+
+# What a sweep searches: recipe keys and the values that they may take.
+
+
+FORMS = "uniform(0, 0.8), loguniform(1e-4, 1e-1), integer(1, 4) or choice(a, b, c)"
+
+
+class SpaceError(ValueError):
+    """A range cannot be read or is empty; the message says why and what is understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers between two bounds, both included.
+
+    Args:
+        low: smallest value.
+        high: largest value.
+        logarithmic: whether their logarithm is uniform, not they themselves.
+        whole: whether they are whole numbers.
+    """
+
+    low: float
+    high: float
+    logarithmic: bool = False
+    whole: bool = False
+
+    def edges(self) -> tuple[Any, ...]:
+        """Return the values that a recipe has to accept for all others to be plausible."""
+        return (self.low, self.high)
+
+    def at(self, share: float) -> float | int:
+        """Return the value below which a share in [0, 1) of the values lies."""
+        if self.whole:
+            return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
+        if self.logarithmic:
+            return float(self.low * (self.high / self.low) ** share)
+        return self.low + share * (self.high - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values of any kind, whole sections too."""
+
+    values: tuple[Any, ...]
+
+    def edges(self) -> tuple[Any, ...]:
+        """Return all values."""
+        return self.values
+
+    def at(self, share: float) -> Any:
+        """Return the value below which a share in [0, 1) of the values lies."""
+        return self.values[int(share * len(self.values))]
+
+
+Domain = Range | Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A recipe key that is searched.
+
+    Args:
+        key: dotted.
+        domain: its values.
+        when: the key is left as it is in the recipe where this does not hold; it asks for other keys only.
+    """
+
+    key: str
+    domain: Domain
+    when: Condition | None = None
+
+
+def parse_parameter(key: str, written: Any) -> Parameter:
+    """Read what a sweep says of a key.
+
+    Args:
+        key: dotted.
+        written: a range in words, a list to choose from, or a mapping with `draw` or `choice`, and `when`.
+
+    Raises:
+        SpaceError: it is no range, or an empty one.
+        ConditionError: `when` is no condition.
+    """
+    if not isinstance(written, Mapping):
+        return Parameter(key, _domain(written))
+    unknown = sorted(written.keys() - {"draw", "choice", "when"})
+    if unknown or ("draw" in written) == ("choice" in written):
+        raise SpaceError(f"write either draw: {FORMS}, or choice: [a, b], and when: CONDITION if need be")
+    if "choice" in written and not isinstance(written["choice"], Sequence):
+        raise SpaceError("choice: must be a list of values")
+    domain = _domain(written["draw"] if "draw" in written else written["choice"])
+    when = Condition.parse(str(written["when"])) if "when" in written else None
+    if when is not None and key in when.asked:
+        raise SpaceError(f"when: asks for {key} itself")
+    return Parameter(key, domain, when)
+
+
+def _domain(written: Any) -> Domain:
+    if isinstance(written, Sequence) and not isinstance(written, str):
+        return _choice(written)
+    found = re.fullmatch(r"\s*([a-z]+)\s*\((.*)\)\s*", str(written), re.DOTALL)
+    if found is None:
+        raise SpaceError(f"{written!r} is no range; write {FORMS}")
+    form, text = found.groups()
+    try:
+        arguments = YAML(typ="safe").load(f"[{text}]")
+    except YAMLError as error:
+        raise SpaceError(f"{written!r}: what is in brackets is not a list of values") from error
+    return _choice(arguments) if form == "choice" else _range(form, arguments, str(written))
+
+
+def _choice(values: Sequence[Any]) -> Choice:
+    if not values:
+        raise SpaceError("is an empty list; there is nothing to choose from")
+    if any(value == other for number, value in enumerate(values) for other in values[:number]):
+        raise SpaceError("names a value twice")
+    return Choice(tuple(values))
+
+
+def _range(form: str, arguments: Sequence[Any], written: str) -> Range:
+    if form not in ("uniform", "loguniform", "integer"):
+        raise SpaceError(f"{form!r} is not known; write {FORMS}")
+    number = int if form == "integer" else int | float
+    if len(arguments) != 2 or not all(isinstance(one, number) and not isinstance(one, bool) for one in arguments):
+        raise SpaceError(
+            f"{written!r}: needs two {'whole ' if form == 'integer' else ''}numbers, the smaller one first"
+        )
+    low, high = arguments
+    if not low < high:
+        raise SpaceError(f"{written!r}: is empty; the smaller number comes first")
+    if form == "loguniform" and low <= 0:
+        raise SpaceError(f"{written!r}: a logarithmic range starts above 0")
+    return Range(low, high, form == "loguniform", form == "integer")

@@ -38,8 +38,7 @@ from stream_data import prepare
 
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
+from orchestrator.track.cost import Costs, read_starts
 
 DATA = Path("data") / "benchmark"
 BATCH = 256

@@ -108,7 +108,7 @@ def _measure(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.report.evaluation_file import save_evaluation, subject
-    from orchestrator.track.tracked_run import TrackedRun
+    from orchestrator.track.run_writer import TrackedRun
     from orchestrator.train.evaluating import measure
 
     measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))

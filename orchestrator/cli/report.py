@@ -19,7 +19,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     from orchestrator.report.gather import gather
     from orchestrator.report.page import render
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.track.tracked_run import TrackedRun
+    from orchestrator.track.run_writer import TrackedRun
 
     run = find_run(name, storage, endpoint)
     page = render(gather(run))

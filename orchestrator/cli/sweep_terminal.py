@@ -14,7 +14,7 @@ from orchestrator.cli.sweep_table import sweep_table
 from orchestrator.cli.sweep_view import SweepView
 from orchestrator.sweep.describing import described
 from orchestrator.sweep.folder import TrialRecord
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import SweepPlan

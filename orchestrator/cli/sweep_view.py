@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.ranking import best, outcomes
 from orchestrator.sweep.spending import TrialSpending
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Costs, Spent, read_starts
 
 if TYPE_CHECKING:
     from orchestrator.config.sweep import Sweep

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.track.syncing import Synced
+    from orchestrator.track.sync import Synced
 
 
 @click.command()

@@ -23,10 +23,8 @@ from orchestrator.report.model import (
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Spent
-from orchestrator.track.tracked_run import Curves, TrackedRun
+from orchestrator.track.cost import Costs, Spent, read_starts
+from orchestrator.track.run_writer import Curves, TrackedRun
 
 TIME_PARTS = {
     "startup": "start-up",

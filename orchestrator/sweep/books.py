@@ -10,7 +10,7 @@ from typing import Self
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.plan import SweepPlan
 from orchestrator.sweep.stored import store_sweep
-from orchestrator.track.costs import Spent, cost_tags
+from orchestrator.track.cost import Spent, cost_tags
 from orchestrator.track.tracker import Tracker
 
 FOLDER = "sweep_folder"

@@ -8,7 +8,7 @@ from orchestrator.config.sweep import SweepBudgetSection
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.spending import TrialSpending
 from orchestrator.sweep.trials import Trials
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 
 
 def used_up(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], float]) -> str:

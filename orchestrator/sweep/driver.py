@@ -27,7 +27,7 @@ from orchestrator.sweep.tidying import tidy
 from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.trials import Trials
 from orchestrator.sweep.tuning import tune_trials
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 from orchestrator.train.beside import start_beside
 from orchestrator.train.cost_meter import CostMeter, metering
 from orchestrator.train.driving import log_folder_of, new_meter

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.track.connection import TrackingAwayError
+from orchestrator.track.client import TrackingAwayError
 
 AGAIN_S = 20.0
 WAITS = 180

@@ -13,7 +13,7 @@ from orchestrator.sweep.checking import check_reports
 from orchestrator.sweep.checking_reports import report_steps
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.proposals import configurations
-from orchestrator.track.cost_files import read_starts
+from orchestrator.track.cost import read_starts
 from orchestrator.track.metric_log import now_ms
 from orchestrator.track.tracker import flatten
 from orchestrator.train.plan import Plan, make_plan

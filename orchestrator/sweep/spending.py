@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Spent, added
+from orchestrator.track.cost import Costs, Spent, added, read_starts
 
 READERS = 8
 

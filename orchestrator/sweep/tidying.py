@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
-from orchestrator.track.connection import TrackingAwayError
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.client import TrackingAwayError
+from orchestrator.track.run_writer import TrackedRun
 from orchestrator.train.syncing import sync
 
 

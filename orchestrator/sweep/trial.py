@@ -26,7 +26,7 @@ from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trial_run import LOG, TrialRun
-from orchestrator.track.connection import TrackingAwayError
+from orchestrator.track.client import TrackingAwayError
 from orchestrator.train.display import Display
 from orchestrator.train.driver import run_on_cluster
 from orchestrator.train.driving import Outcome, log_folder

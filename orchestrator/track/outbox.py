@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol, TypeVar
 
-from orchestrator.track.faults import LeaveOut, decide
+import sqlalchemy.exc
+from botocore.exceptions import BotoCoreError
+from mlflow.exceptions import MlflowException
 
 ANNOUNCED_FAILURE = 2
 """From this failure in a row on the server counts as away; a single one may be a connection that had grown old."""
@@ -159,3 +163,175 @@ class Outbox:
     def _sleep(self, seconds: float) -> None:
         self._nudge.wait(seconds)
         self._nudge.clear()
+
+
+# What follows when MLflow did not take something: another try later, or none.
+
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+REFUSALS = {
+    "ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+"""MLflow's codes that speak of what was sent. Access that is denied is not among them: it may be given again."""
+
+TOO_LARGE = "error code 413"
+PASSING_STATUS = {401, 403, 407, 408, 425, 429}
+"""Of the HTTP statuses 4xx, those that speak of the moment and the door rather than of what was sent."""
+
+MAY_PASS = (OSError, BotoCoreError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again.
+
+    Args:
+        after_s: how long to wait before that.
+    """
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """Do not try again: it would be refused again."""
+
+
+def decide(error: Exception, attempt: int) -> Again | LeaveOut:
+    """Decide what follows a failed attempt.
+
+    Args:
+        error: what the client raised.
+        attempt: how many attempts have failed in a row, at least 1.
+
+    Returns:
+        A wait that doubles with every attempt up to `LONGEST_PAUSE_S`, or the end.
+    """
+    if is_refusal(error):
+        return LeaveOut()
+    return Again(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt - 1, 16)))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether MLflow or its artifact store would refuse the same thing again, rather than being away."""
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS or TOO_LARGE in str(error)
+    status = _http_status(error)
+    if status is not None:
+        return 400 <= status < 500 and status not in PASSING_STATUS
+    return not isinstance(error, MAY_PASS)
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the HTTP status that an artifact store answered with; boto3 hides it in the error behind its own."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# Sending many things at once, and apart from each other when some of them are refused.
+
+
+NAMES_SHOWN = 5
+
+Item = TypeVar("Item")
+
+
+class Refusals:
+    """What MLflow refuses for good: told once, counted ever after.
+
+    Args:
+        tell: takes messages for the user.
+        explain: returns what an error says, without secrets.
+    """
+
+    def __init__(self, tell: Callable[[str], None], explain: Callable[[object], str] = str) -> None:
+        self._tell = tell
+        self._explain = explain
+        self._counts: dict[tuple[str, str], int] = {}
+
+    @property
+    def count(self) -> int:
+        """How many values were left out so far."""
+        return sum(self._counts.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return sorted({name for _, name in self._counts})
+
+    def leave_out(self, kind: str, name: str, values: int) -> bool:
+        """Return whether a name of a kind is refused; if so, count values that are not sent."""
+        if (kind, name) in self._counts:
+            self._counts[kind, name] += values
+        return (kind, name) in self._counts
+
+    def add(self, kind: str, refused: Mapping[str, tuple[Exception, int]]) -> None:
+        """Remember names that were refused and tell of them, those with one reason together.
+
+        Args:
+            kind: what they name, in the plural.
+            refused: by name, the reason and how many values were not sent.
+        """
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for name, (error, values) in refused.items():
+            self._counts[kind, name] = values
+            reasons[self._explain(error)].append(name)
+        for reason, names in reasons.items():
+            self._tell(f"MLflow refuses the {kind} {_listed(names)}, which are left out: {reason}")
+
+
+def send_apart(
+    groups: Mapping[str, Sequence[Item]], send: Callable[[list[Item]], object], refusals: Refusals, kind: str
+) -> None:
+    """Send all groups at once or, when that is refused, one by one; a group that is refused alone is left out.
+
+    Args:
+        groups: what to send, by name; sent in this order.
+        send: sends some of it; may be called again with the same.
+        refusals: remembers what was refused.
+        kind: what the names name, in the plural.
+
+    Raises:
+        Exception: what `send` raises when MLflow is away.
+    """
+    try:
+        send(list(chain.from_iterable(groups.values())))
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        refused = {name: (fault, len(items)) for name, items in groups.items() if (fault := _fault(items, send))}
+        refusals.add(kind, refused)
+
+
+def _fault(items: Sequence[Item], send: Callable[[list[Item]], object]) -> Exception | None:
+    try:
+        send(list(items))
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        return error
+    return None
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

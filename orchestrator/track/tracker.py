@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from orchestrator.storage.location import Location
-from orchestrator.track.apart import Refusals
-from orchestrator.track.connection import SQLITE, Connection, TrackingError, address, away, connect
-from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
-from orchestrator.track.forgotten import forgotten_run
+from orchestrator.track.client import SQLITE, Connection, TrackingError, address, away, connect
 from orchestrator.track.metric_log import StepLine
-from orchestrator.track.outbox import LINGER_S, Outbox
-from orchestrator.track.step_sender import Points, StepSender
+from orchestrator.track.outbox import LINGER_S, Outbox, Refusals
+from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
+from orchestrator.track.run_writer import Points, StepSender
 
 PATIENCE_S = 60.0
 """How long the end of a run waits for a server that does not answer."""
@@ -242,3 +245,71 @@ def _beside(uri: str) -> str | None:
     if not uri.startswith(SQLITE):
         return None
     return (Path(uri.removeprefix(SQLITE)).parent / "mlflow-artifacts").absolute().as_uri()
+
+
+# Runs in MLflow whose driver was lost before it could remember them.
+
+
+NAME = "mlflow.runName"
+
+
+def forgotten_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str | None:
+    """Return the id of a run that was created with this name and these tags and never used; None when there is none.
+
+    Args:
+        client: MLflow.
+        experiment_id: where to look.
+        name: the run's name.
+        tags: its first tags.
+    """
+    wanted = {NAME: name, **tags}
+    if not tags or any("'" in value for value in wanted.values()):
+        return None  # nothing tells runs apart, or not in a way that MLflow's filters can be told
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+    found = client.search_runs([experiment_id], f"{condition} and attributes.status = 'RUNNING'")
+    return next((run.info.run_id for run in found if _unused(run)), None)
+
+
+def _unused(run: Run) -> bool:
+    return not run.data.metrics and not run.data.params
+
+
+# What a run was done with, as tags: machines, versions, the commit of the user's code. Nothing secret.
+
+
+PACKAGES = ("fuseray", "ray", "torch", "mlflow")
+COMMIT_TAG = "mlflow.source.git.commit"
+GIT_PATIENCE_S = 5
+
+
+def system_tags(hosts: int, workers: int, folder: Path) -> dict[str, str]:
+    """Return the tags.
+
+    Args:
+        hosts: machines of the cluster.
+        workers: training workers.
+        folder: where the user works; its commit is told when it belongs to a git repository.
+    """
+    tags = {"hosts": str(hosts), "workers": str(workers)}
+    tags |= {f"version/{package}": found for package in PACKAGES if (found := _version(package))}
+    commit = _commit(folder)
+    return tags | ({COMMIT_TAG: commit} if commit else {})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_PATIENCE_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -12,13 +12,10 @@ from time import perf_counter
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped, parse_quarantine
-from orchestrator.track.about import system_tags
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.costs import cost_tags
-from orchestrator.track.events import Event, EventLog, event_tags
-from orchestrator.track.goodput import busy_seconds
-from orchestrator.track.metric_log import MetricLog, MetricLogError, read_metric_log
-from orchestrator.track.tracker import Tracker, Unsent
+from orchestrator.track.analysis import busy_seconds
+from orchestrator.track.cost import Costs, cost_tags
+from orchestrator.track.metric_log import Event, EventLog, MetricLog, MetricLogError, event_tags, read_metric_log
+from orchestrator.track.tracker import Tracker, Unsent, system_tags
 from orchestrator.train.channel import News, Record
 from orchestrator.train.display import Display
 from orchestrator.train.figures import Figures, SkippedCounts

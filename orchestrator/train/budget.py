@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.recipe import BudgetSection
-from orchestrator.track.costs import Kind, Spent
+from orchestrator.track.cost import Kind, Spent
 
 NEARLY = 0.8
 """From this share of the budget on, the user is warned."""

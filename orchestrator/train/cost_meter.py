@@ -12,9 +12,7 @@ from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market
 from orchestrator.config.prices import PriceTable
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts, write_start
-from orchestrator.track.costs import Kind, Spent, Start
+from orchestrator.track.cost import Costs, Kind, Spent, Start, read_starts, write_start
 from orchestrator.track.metric_log import now_ms
 
 LOOK_EVERY_S = 5.0

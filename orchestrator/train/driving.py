@@ -19,7 +19,7 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.feed import Opening
 from orchestrator.stream.segment import Delivery, warm_up
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.beside import start_beside
 from orchestrator.train.books import Books

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from orchestrator.stream.micro_batch import Skipped
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.goodput import StepTimes, TimeSpent, busy_seconds
+from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
+from orchestrator.track.cost import Costs
 from orchestrator.track.metric_log import StepLine
-from orchestrator.track.step_sender import Points
+from orchestrator.track.run_writer import Points
 
 
 class SkippedCounts:

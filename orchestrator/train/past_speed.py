@@ -8,9 +8,8 @@ from statistics import median
 
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.events import EventLog
-from orchestrator.track.goodput import busy_seconds
-from orchestrator.track.metric_log import read_metric_log
+from orchestrator.track.analysis import busy_seconds
+from orchestrator.track.metric_log import EventLog, read_metric_log
 
 NEWEST_STEPS = 200
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import cost_tags
-from orchestrator.track.syncing import Synced, sync_run
+from orchestrator.track.cost import Costs, cost_tags, read_starts
+from orchestrator.track.sync import Synced, sync_run
 from orchestrator.train.books import read_quarantine
 from orchestrator.train.evaluating import run_recipe
 from orchestrator.train.figures import Figures, SkippedCounts

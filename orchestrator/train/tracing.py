@@ -12,9 +12,9 @@ from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine
 from orchestrator.stream.step_keys import BatchKeys, step_keys, step_numbers
 from orchestrator.stream.trace import Notes, TracedBatch, trace
-from orchestrator.track.connection import TrackingError
-from orchestrator.track.spikes import Spike, find_spikes
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.analysis import Spike, find_spikes
+from orchestrator.track.client import TrackingError
+from orchestrator.track.run_writer import TrackedRun
 from orchestrator.train.plan import Plan
 
 

@@ -18,8 +18,8 @@ from shards import write_shards
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, growth_variable
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.cost import read_starts
+from orchestrator.track.run_writer import TrackedRun
 
 IDLE_S = 8.0
 WISHES_LAPSE_S = 180.0

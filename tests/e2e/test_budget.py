@@ -14,9 +14,8 @@ from small_recipes import TRAINED
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.cost import Costs, read_starts
+from orchestrator.track.run_writer import TrackedRun
 
 RECIPE = f"""\
 {TRAINED}

@@ -14,7 +14,7 @@ from s3_server import S3Server
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.run_writer import TrackedRun
 
 STEPS = 16
 RECIPE = f"""\

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.metric_log import read_metric_log
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.run_writer import TrackedRun
 
 STEPS = 12
 RECIPE = f"""\

@@ -14,8 +14,7 @@ from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.proposals import drawn
 from orchestrator.sweep.rungs import rungs
 from orchestrator.sweep.stored import store_sweep, stored_sweep
-from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Kind, Period, Start
+from orchestrator.track.cost import Kind, Period, Start, write_start
 from workloads.contract import KeyedRandom
 
 SAMPLES = 9600

@@ -11,7 +11,7 @@ from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.recipe_file import recipe_yaml

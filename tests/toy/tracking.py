@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlflow.tracking import MlflowClient
 
 from orchestrator.track.metric_log import StepLine
-from orchestrator.track.step_sender import Points
+from orchestrator.track.run_writer import Points
 from orchestrator.track.tracker import Outboxes
 
 NOON_MS = 1_750_000_000_000

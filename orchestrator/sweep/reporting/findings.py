@@ -13,9 +13,7 @@ from orchestrator.sweep.reporting.importance import Importance, importances
 from orchestrator.sweep.rungs import rungs
 from orchestrator.sweep.spending import TrialSpending
 from orchestrator.sweep.stored import stored_sweep
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import read_starts
-from orchestrator.track.costs import Spent, added
+from orchestrator.track.cost import Costs, Spent, added, read_starts
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from orchestrator.sweep.reporting.parallel import parallel_chart
 from orchestrator.sweep.reporting.responses import response_drawing
 from orchestrator.sweep.reporting.tables import rows, tiles
 from orchestrator.sweep.reporting.words import value_text
-from orchestrator.track.model_registry import Registered
+from orchestrator.track.payloads import Registered
 
 SECTIONS = {
     "best": "The best configuration",

@@ -12,7 +12,7 @@ from orchestrator.sweep.ranking import signs
 from orchestrator.sweep.reporting.configurations import Configuration, Score
 from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.words import score_text, value_text
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 
 OUTCOMES = {
     "whole": "trained to the end",

@@ -13,9 +13,9 @@ from orchestrator.sweep.reporting.best_recipe import best_recipe
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.findings import Findings, gather
 from orchestrator.sweep.reporting.page import Shared, render
-from orchestrator.track.connection import TrackingError
-from orchestrator.track.model_registry import Registered, register_model
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.client import TrackingError
+from orchestrator.track.payloads import Registered, register_model
+from orchestrator.track.run_writer import TrackedRun
 
 T = TypeVar("T")
 

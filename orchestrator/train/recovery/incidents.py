@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.track.events import Event
+from orchestrator.track.metric_log import Event
 from orchestrator.train.failure_kind import Diagnosis, FailureKind
 from orchestrator.train.post_mortem import Tries
 

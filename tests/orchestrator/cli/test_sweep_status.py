@@ -20,8 +20,7 @@ from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.stored import store_sweep
-from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Kind, Period, Spent, Start
+from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 RECIPE = """\
 workload: albef

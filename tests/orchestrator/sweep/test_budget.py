@@ -9,8 +9,7 @@ from orchestrator.sweep.budget import GpuHours, used_up
 from orchestrator.sweep.ending import ASKED, Ending
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.trials import Trials
-from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Kind, Period, Spent, Start
+from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 HOUR_MS = 3_600_000
 SPENT = Spent(7200.0, {Kind("g5.xlarge", "spot", 0.5): 7200.0})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.sweep.outage import AGAIN_S, WAITS, once_mlflow_is_back
-from orchestrator.track.connection import TrackingAwayError, TrackingError
+from orchestrator.track.client import TrackingAwayError, TrackingError
 
 
 def away_for(attempts: int) -> Callable[[], str]:

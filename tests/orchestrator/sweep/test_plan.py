@@ -9,8 +9,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError, SweepFile, SweepFolder
 from orchestrator.sweep.plan import changed_keys, check_left, check_new
-from orchestrator.track.cost_files import write_start
-from orchestrator.track.costs import Start
+from orchestrator.track.cost import Start, write_start
 
 Make = Callable[..., ResolvedSweep]
 

@@ -11,7 +11,7 @@ from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.trial_run import TrialRun
-from orchestrator.track.costs import Spent
+from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.channel import Record
 from orchestrator.train.display import Display

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.cost_curve import Costs
-from orchestrator.track.cost_files import CostFileError, read_starts, write_start
-from orchestrator.track.costs import Kind, Spent, Start, cost_tags
+from orchestrator.track.cost import CostFileError, Costs, Kind, Spent, Start, cost_tags, read_starts, write_start
 
 HEAD = Kind("m7i.2xlarge", "on-demand", 0.5)
 GPU = Kind("p5.48xlarge", "spot", 30.0)

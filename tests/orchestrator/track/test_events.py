@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage.location import locate
-from orchestrator.track.about import COMMIT_TAG, system_tags
-from orchestrator.track.events import Event, EventLog, event_tags
+from orchestrator.track.metric_log import Event, EventLog, event_tags
+from orchestrator.track.tracker import COMMIT_TAG, system_tags
 
 LOST = Event("recovery", 40, "worker 1 was killed", lost_steps=3, downtime_s=8.26, workers=2)
 WARNED = Event("preemption", 60, "node leaves", lost_steps=0, downtime_s=4.0, workers=1)

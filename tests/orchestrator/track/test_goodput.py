@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.track.goodput import StepTimes, TimeSpent, busy_seconds
+from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
 
 
 def test_goodput_is_the_share_of_steps_that_count() -> None:

@@ -9,11 +9,11 @@ from mlflow.tracking import MlflowClient
 from tracking import NOON_MS, line, logged, once, points
 
 from orchestrator.storage.location import locate
-from orchestrator.track.apart import Refusals
-from orchestrator.track.connection import Connection
-from orchestrator.track.deliveries import CatchUp, Steps
+from orchestrator.track.client import Connection
 from orchestrator.track.metric_log import MetricLog
-from orchestrator.track.step_sender import MAX_METRICS_PER_CALL, Points, StepSender, in_batches
+from orchestrator.track.outbox import Refusals
+from orchestrator.track.payloads import CatchUp, Steps
+from orchestrator.track.run_writer import MAX_METRICS_PER_CALL, Points, StepSender, in_batches
 
 MORE_THAN_A_PAGE = 25_300
 

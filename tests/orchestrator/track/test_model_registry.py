@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from tracking import NOON_MS, Pauses, Store
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.connection import TrackingError
-from orchestrator.track.model_registry import register_model
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.client import TrackingError
+from orchestrator.track.payloads import register_model
+from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 
 WEIGHTS = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4)}

@@ -8,9 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from tracking import Pauses
 
-from orchestrator.track.apart import Refusals, send_apart
-from orchestrator.track.faults import LONGEST_PAUSE_S
-from orchestrator.track.outbox import Outbox
+from orchestrator.track.outbox import LONGEST_PAUSE_S, Outbox, Refusals, send_apart
 
 REFUSED = MlflowException("not like this", error_code=INVALID_PARAMETER_VALUE)
 

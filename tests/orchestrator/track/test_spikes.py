@@ -6,7 +6,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from orchestrator.track.spikes import LEAST, WINDOW, Spike, find_spikes
+from orchestrator.track.analysis import LEAST, WINDOW, Spike, find_spikes
 
 
 def curve(seed: int, steps: int = 1000) -> list[float]:
@@ -102,5 +102,5 @@ def test_long_curves_are_judged_like_short_ones(monkeypatch: pytest.MonkeyPatch)
     values = curve(5)
     values[777] += 2
     whole = spikes_of(values)
-    monkeypatch.setattr("orchestrator.track.spikes.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("orchestrator.track.analysis.ROWS_AT_ONCE", 10)
     assert spikes_of(values) == whole

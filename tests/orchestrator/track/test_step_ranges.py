@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.track.step_ranges import StepRanges
+from orchestrator.track.run_writer import StepRanges
 
 STEPS = st.lists(st.integers(0, 40), max_size=60)
 

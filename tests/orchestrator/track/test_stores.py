@@ -10,10 +10,9 @@ from mlflow.tracking import MlflowClient
 from tracking import NOON_MS, Pauses, Store, line, logged, once, points
 
 from orchestrator.storage.location import locate
-from orchestrator.track.connection import TrackingError
+from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import MetricLog
-from orchestrator.track.step_sender import Points
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.run_writer import Points, TrackedRun
 from orchestrator.track.tracker import Tracker
 
 

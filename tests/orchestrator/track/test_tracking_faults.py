@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos import databricks_pb2 as codes
 
-from orchestrator.track.faults import LONGEST_PAUSE_S, Again, LeaveOut, decide, is_refusal
+from orchestrator.track.outbox import LONGEST_PAUSE_S, Again, LeaveOut, decide, is_refusal
 
 
 def http_error(status: int) -> requests.HTTPError:

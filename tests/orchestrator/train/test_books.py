@@ -22,10 +22,9 @@ from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import Skipped
-from orchestrator.track.connection import TrackingError
-from orchestrator.track.events import Event
-from orchestrator.track.metric_log import MetricLog, read_metric_log
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.client import TrackingError
+from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
+from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.books import Books
 from orchestrator.train.channel import Record

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.recipe import BudgetSection
-from orchestrator.track.costs import Kind, Spent
+from orchestrator.track.cost import Kind, Spent
 from orchestrator.train.budget import BudgetWatch, PriceWatch, fullest, refuse_used_up
 
 GPU = Kind("p5.48xlarge", "spot", 36.0)

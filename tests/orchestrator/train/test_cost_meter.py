@@ -12,7 +12,7 @@ from hooked_storage import HookedStorage
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
 from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.costs import Kind
+from orchestrator.track.cost import Kind
 from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
 
 GPU = Kind("p5", "spot", 36.0)

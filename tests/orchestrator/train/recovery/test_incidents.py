@@ -1,6 +1,6 @@
 """Events: what was lost between the last step before a fault and the first one after it."""
 
-from orchestrator.track.events import Event
+from orchestrator.track.metric_log import Event
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
 from orchestrator.train.recovery.incidents import Attempt, Fault, Incidents
 

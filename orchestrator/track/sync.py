@@ -8,12 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.apart import Refusals
-from orchestrator.track.deliveries import CatchUp, Copy, Parameters, PointsOf, Status, Tags, Text
-from orchestrator.track.events import EventLog, event_tags
-from orchestrator.track.outbox import Delivery
-from orchestrator.track.step_sender import StepSender
-from orchestrator.track.tracked_run import TrackedRun
+from orchestrator.track.metric_log import EventLog, event_tags
+from orchestrator.track.outbox import Delivery, Refusals
+from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Tags, Text
+from orchestrator.track.run_writer import StepSender, TrackedRun
 from orchestrator.track.tracker import flatten
 
 

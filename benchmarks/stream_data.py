@@ -60,8 +60,8 @@ class Data:
 def prepare(parent: Path, samples: int, with_chunks: bool) -> Data:
     """Make the data set below a folder, unless it is there already."""
     from orchestrator.storage.location import locate
-    from orchestrator.stream.building.build import build
-    from orchestrator.stream.data_set.index import VERSION
+    from orchestrator.stream.dataset.index import VERSION
+    from orchestrator.stream.shards.corpus import build
 
     code = _digest(Path(photos.__file__))
     source = {"photographs": photos.origin(), "code": code, "samples": str(samples), "index": str(VERSION)}

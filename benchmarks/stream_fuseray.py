@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stream_setting import TRANSFORM_KEYS, Setting, Stream
 
 if TYPE_CHECKING:
-    from orchestrator.stream.feed import Feed
+    from orchestrator.stream.loader import Feed
     from orchestrator.train.plan import Plan
 
 SEED = 0
@@ -35,9 +35,9 @@ def fuseray(setting: Setting) -> Iterator[Callable[[], Stream]]:
 
 
 def _feed(plan: Plan, cores: int) -> Feed:
-    from orchestrator.stream.feed import Feed, Opening
-    from orchestrator.stream.placement import Node, decoded_share
-    from orchestrator.stream.segment import warm_up
+    from orchestrator.stream.decoder import Node, decoded_share
+    from orchestrator.stream.loader import Feed, Opening
+    from orchestrator.stream.ray_dataset import warm_up
 
     stream, threads = plan.recipe.stream, plan.decode_threads
     share = decoded_share(stream.decode_on, [Node(cores, 0)], 1, WORKER_CPUS, threads)

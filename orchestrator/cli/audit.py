@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.stream.audit import Audit
+    from orchestrator.stream.ledger import Audit
 
 
 @click.command()

@@ -15,8 +15,8 @@ from orchestrator.config.loading import corpus_names, find_corpus
 from workloads.contract import CorpusEntry, Section
 
 if TYPE_CHECKING:
-    from orchestrator.stream.building.build import Built
-    from orchestrator.stream.data_set.index import ShardFormat
+    from orchestrator.stream.dataset.index import ShardFormat
+    from orchestrator.stream.shards.corpus import Built
 
 
 class Corpora(click.Group):
@@ -117,7 +117,7 @@ def _config(entry: CorpusEntry, options: dict[str, Any]) -> Section:
 def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, Built]:
     from orchestrator.cli.counting import counter
     from orchestrator.storage.location import locate
-    from orchestrator.stream.building.build import build
+    from orchestrator.stream.shards.corpus import build
 
     place = locate(target.destination, target.endpoint)
     with counter("examples", quiet) as progress:

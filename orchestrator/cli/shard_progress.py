@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from orchestrator.stream.indexing.index_shards import Standing
+    from orchestrator.stream.shards.index_shards import Standing
 
 PLAIN_EVERY_S = 10.0
 

@@ -12,8 +12,8 @@ from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
-    from orchestrator.stream.building.annotated_build import BuildOptions, BuildResult
-    from orchestrator.stream.building.annotations import Source
+    from orchestrator.stream.shards.build import BuildOptions, BuildResult
+    from orchestrator.stream.shards.sources import Source
 
 INTERRUPTED = 130
 LIST_SUFFIXES = (".json", ".jsonl")
@@ -71,7 +71,7 @@ def command(
     it is interrupted, run it again: it goes on with the shards that are left.
     """
     from orchestrator.storage.location import locate
-    from orchestrator.stream.building.annotated_build import BuildOptions
+    from orchestrator.stream.shards.build import BuildOptions
 
     source = _source(sources, image_root, endpoint)
     place = locate(destination, endpoint)
@@ -89,8 +89,7 @@ def command(
 
 def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
     from orchestrator.storage.location import locate
-    from orchestrator.stream.building.annotations import JsonLists
-    from orchestrator.stream.building.image_folder import ImageFolder
+    from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 
     places = tuple(locate(source, endpoint) for source in sources)
     if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
@@ -103,7 +102,7 @@ def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | No
 
 
 def _check_apart(source: Source, destination: Location) -> None:
-    from orchestrator.stream.building.image_folder import ImageFolder
+    from orchestrator.stream.shards.sources import ImageFolder
 
     if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
         raise SpecError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
@@ -111,7 +110,7 @@ def _check_apart(source: Source, destination: Location) -> None:
 
 def _build(source: Source, place: Location, options: BuildOptions, quiet: bool) -> BuildResult:
     from orchestrator.cli.shard_progress import shard_progress
-    from orchestrator.stream.building.annotated_build import build_annotated
+    from orchestrator.stream.shards.build import build_annotated
 
     with shard_progress("rejected", quiet) as progress:
         return build_annotated(source, place, options, progress)

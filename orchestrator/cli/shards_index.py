@@ -18,8 +18,8 @@ from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
-    from orchestrator.stream.indexing.index_shards import Indexed, IndexOptions
-    from orchestrator.stream.indexing.parallel import Mapper
+    from orchestrator.stream.shards.executors import Mapper
+    from orchestrator.stream.shards.index_shards import Indexed, IndexOptions
 
 INTERRUPTED = 130
 CONNECT_S = 10.0
@@ -64,7 +64,7 @@ def command(
     Every shard is read once. When it is interrupted, run it again: it goes on with the shards that are left.
     """
     from orchestrator.storage.location import locate
-    from orchestrator.stream.indexing.index_shards import IndexOptions
+    from orchestrator.stream.shards.index_shards import IndexOptions
 
     folder = locate(uri, endpoint)
     wanted = {role: name for role in ROLES if (name := columns[f"{role}_column"])}
@@ -79,7 +79,7 @@ def command(
 
 def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
     from orchestrator.cli.shard_progress import shard_progress
-    from orchestrator.stream.indexing.index_shards import make_index
+    from orchestrator.stream.shards.index_shards import make_index
 
     with shard_progress("damaged", quiet) as progress:
         return make_index(folder, options, progress)
@@ -88,12 +88,12 @@ def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
 @contextmanager
 def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
     if ray_address is None:
-        from orchestrator.stream.indexing.parallel import InThreads
+        from orchestrator.stream.shards.executors import InThreads
 
         yield InThreads(workers)
         return
 
-    from orchestrator.stream.indexing.ray_tasks import InRayTasks
+    from orchestrator.stream.shards.executors import InRayTasks
 
     with TemporaryDirectory(prefix="fuseray-") as scratch, _ray(ray_address, workers, Path(scratch) / "ray.log"):
         yield InRayTasks()

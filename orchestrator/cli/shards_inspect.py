@@ -15,7 +15,7 @@ from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
     from orchestrator.report.contact_sheet import Tile
-    from orchestrator.stream.checking.sampling import Chosen
+    from orchestrator.stream.dataset.samples import Chosen
 
 LONGEST = 500
 """Letters of a text that are printed."""
@@ -67,8 +67,8 @@ def command(
     """
     from orchestrator.report.tiles import picture_of, tile_of
     from orchestrator.storage.location import locate
-    from orchestrator.stream.checking.sampling import find_keys, read_chosen, spread
-    from orchestrator.stream.data_set.index_file import read_index
+    from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
@@ -84,8 +84,8 @@ def command(
 
 
 def _look(chosen: Chosen, fault: str) -> Look:
-    from orchestrator.stream.data_set.content import Unreadable
-    from orchestrator.stream.data_set.pictures import read_header
+    from orchestrator.stream.dataset.images import read_header
+    from orchestrator.stream.dataset.sidecar import Unreadable
     from workloads.contract import BadSample
 
     content = chosen.content

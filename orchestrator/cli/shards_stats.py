@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from orchestrator.report.data_statistics import DataStatistics
     from orchestrator.storage.location import Location
-    from orchestrator.stream.checking.statistics import Knobs, Shuffle
-    from orchestrator.stream.data_set.index import Index
+    from orchestrator.stream.dataset.index import Index
+    from orchestrator.stream.shards.statistics import Knobs, Shuffle
 
 PAGE = "stats.html"
 MOST_SHARDS = 2000
@@ -42,7 +42,7 @@ def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: boo
     """
     from orchestrator.report.data_statistics import render_statistics
     from orchestrator.storage.location import locate
-    from orchestrator.stream.data_set.index_file import read_index
+    from orchestrator.stream.dataset.index import read_index
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
@@ -67,7 +67,7 @@ def _gather(
 ) -> DataStatistics:
     from orchestrator.cli.progress_bar import progress_bar
     from orchestrator.report.data_statistics import DataStatistics
-    from orchestrator.stream.checking.statistics import count_captions, measure_images, measure_shuffle
+    from orchestrator.stream.shards.statistics import count_captions, measure_images, measure_shuffle
 
     with progress_bar("sidecars", min(MOST_SHARDS, len(index.shards)), quiet=quiet) as advance:
         captions = count_captions(folder, index, MOST_SHARDS, advance)
@@ -85,7 +85,7 @@ def _gather(
 def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[Knobs]:
     from orchestrator.config.recipe import StreamSection
     from orchestrator.storage.range_reader import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
-    from orchestrator.stream.checking.statistics import Knobs
+    from orchestrator.stream.shards.statistics import Knobs
 
     default = StreamSection()
     gap_bytes = LOCAL_GAP_BYTES if folder.is_local else OBJECT_GAP_BYTES

@@ -17,8 +17,8 @@ from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
-    from orchestrator.stream.checking.verifying import Verification
-    from orchestrator.stream.data_set.index import Index
+    from orchestrator.stream.dataset.index import Index
+    from orchestrator.stream.shards.verify import Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def command(
     again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
     """
     from orchestrator.storage.location import locate
-    from orchestrator.stream.checking.verification import Checks
-    from orchestrator.stream.data_set.index_file import read_index
+    from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.shards.checks import Checks
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
@@ -89,9 +89,8 @@ def _verify(
     folder: Location, index: Index, checks: Any, report: Path, workers: int, again: bool, quiet: bool
 ) -> Summary:
     from orchestrator.cli.progress_bar import progress_bar
-    from orchestrator.stream.checking.process_pool import InProcesses
-    from orchestrator.stream.checking.verify_record import VerifyRecord
-    from orchestrator.stream.checking.verifying import Verification
+    from orchestrator.stream.shards.executors import InProcesses
+    from orchestrator.stream.shards.verify import Verification, VerifyRecord
 
     with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
         verification = Verification(folder, index, checks, record)
@@ -110,7 +109,7 @@ def _verify(
 
 
 def _write(verification: Verification, summary: Summary, complete: bool) -> Summary:
-    from orchestrator.stream.checking.verify_record import write_report
+    from orchestrator.stream.shards.verify import write_report
 
     done = {**asdict(summary), "complete": complete, "read": verification.finished() - summary.remembered}
     keys = verification.duplicate_keys() if complete else ()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.printable import printable
-from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
     from orchestrator.stream.trace import TracedBatch, TracedSample

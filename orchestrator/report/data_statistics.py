@@ -13,9 +13,9 @@ from orchestrator.report.headline import Tile
 from orchestrator.report.histograms import Histogram, Numbers, histogram_chart, of_counts, scatter_chart
 from orchestrator.report.panels import Drawing
 from orchestrator.report.templating import environment
-from orchestrator.stream.checking.statistics import CaptionCounts, ImageSizes, Shuffle, percentile
-from orchestrator.stream.data_set.index import Index
+from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5
+from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Shuffle, percentile
 
 SHARES = (0.05, 0.5, 0.95)
 BINS = 40

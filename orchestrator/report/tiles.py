@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from orchestrator.report.contact_sheet import SIDE, Tile
-from orchestrator.stream.data_set.content import Content, Unreadable
-from orchestrator.stream.data_set.pictures import decode
+from orchestrator.stream.dataset.images import decode
+from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample
 
 

@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from workloads.contract import Features
+from orchestrator.stream.dataset.sidecar import Content, Unreadable
+from workloads.contract import BadSample, Features, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,86 @@ def fingerprint(keys: Iterable[str]) -> int:
 def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
     """Stack the features of several samples: [...] each to [n, ...]."""
     return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}
+
+
+# A micro-batch as it was read: encoded images and texts, not yet transformed.
+
+
+SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("source", pa.int32()),
+        ("epoch", pa.int64()),
+        ("number", pa.int64()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("image", pa.large_binary()),
+        ("captions", pa.list_(pa.string())),
+        ("fields", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RawSample:
+    """One sample of the stream, as read.
+
+    Args:
+        position: in the run's order.
+        source: which of the data sets it is from.
+        epoch: of that data set.
+        number: its number in that data set.
+        shard: URI of its shard.
+        content: what was found.
+    """
+
+    position: int
+    source: int
+    epoch: int
+    number: int
+    shard: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """The samples of one micro-batch, in order."""
+
+    number: int
+    samples: tuple[RawSample, ...]
+
+    def encode(self) -> pa.Buffer:
+        """Return the micro-batch as an Arrow stream."""
+        table = pa.Table.from_pylist([_row(sample) for sample in self.samples], schema=SCHEMA)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema.with_metadata({"number": str(self.number)})) as writer:
+            writer.write_table(table)
+        return sink.getvalue()
+
+    @classmethod
+    def decode(cls, content: pa.Buffer) -> RawBatch:
+        """Build a micro-batch from what `encode` returned."""
+        with pa.ipc.open_stream(content) as reader:
+            number = int(reader.schema.metadata[b"number"])
+            rows: Iterable[dict[str, Any]] = reader.read_all().to_pylist()
+        return cls(number, tuple(_sample(row) for row in rows))
+
+
+def _row(sample: RawSample) -> dict[str, Any]:
+    row = {name: getattr(sample, name) for name in ("position", "source", "epoch", "number", "shard")}
+    content = sample.content
+    if isinstance(content, Unreadable):
+        return row | {"key": content.key, "reason": content.fault.reason, "detail": content.fault.detail}
+    fields = json.dumps(dict(content.fields), ensure_ascii=False)
+    return row | {"key": content.key, "image": content.image, "captions": content.captions, "fields": fields}
+
+
+def _sample(row: dict[str, Any]) -> RawSample:
+    content: Content
+    if row["reason"] is not None:
+        content = Unreadable(row["key"], BadSample(row["reason"], row["detail"]))
+    else:
+        content = Sample(row["key"], row["image"], tuple(row["captions"]), json.loads(row["fields"]))
+    return RawSample(row["position"], row["source"], row["epoch"], row["number"], row["shard"], content)

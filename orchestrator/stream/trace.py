@@ -8,11 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from orchestrator.stream.audit import agrees
-from orchestrator.stream.data_set.content import Content
-from orchestrator.stream.ledger import LedgerLine
-from orchestrator.stream.micro_batch import Skipped
-from orchestrator.stream.raw_batch import RawSample
+from orchestrator.stream.dataset.sidecar import Content
+from orchestrator.stream.ledger import LedgerLine, agrees
+from orchestrator.stream.micro_batch import RawSample, Skipped
 from orchestrator.stream.reader import Reader
 
 UNEXPLAINED = "the ledger says so; the list of skipped samples does not have it"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
-from orchestrator.stream.placement import Node
+from orchestrator.stream.decoder import Node
 from orchestrator.sweep.room import Room, TrialNeeds, side_by_side
 from orchestrator.train.driving import groups_of
 from orchestrator.train.growth import largest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.run_folder import RunError, RunFolder
-from orchestrator.stream.audit import Audit, check_ledger
-from orchestrator.stream.ledger import read_ledger
+from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
 from orchestrator.train.run_opening import reopened
 
 

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
+from orchestrator.stream.loader import StreamWatch
 from orchestrator.stream.micro_batch import Skipped, parse_quarantine
 from orchestrator.track.analysis import busy_seconds
 from orchestrator.track.cost import Costs, cost_tags
@@ -23,7 +24,6 @@ from orchestrator.train.plan import Plan
 from orchestrator.train.post_mortem import TAG, Failure, tag
 from orchestrator.train.recipe_file import recipe_yaml
 from orchestrator.train.recovery.incidents import Attempt, Fault, Incidents
-from orchestrator.train.stream_watch import StreamWatch
 
 
 class Books:

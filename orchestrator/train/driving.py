@@ -17,8 +17,8 @@ from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.feed import Opening
-from orchestrator.stream.segment import Delivery, warm_up
+from orchestrator.stream.loader import Opening
+from orchestrator.stream.ray_dataset import Delivery, warm_up
 from orchestrator.track.cost import Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.beside import start_beside

@@ -12,8 +12,8 @@ from orchestrator.config.document import Document
 from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
-from orchestrator.stream.data_set.held_out import evenly_spaced
-from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.dataset.samples import evenly_spaced
 from orchestrator.train.checkpoints.loading import Checkpoint, load_newest
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import json_bytes
-from orchestrator.stream.step_keys import BatchKeys, step_keys
+from orchestrator.stream.state import BatchKeys, step_keys
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.plan import Plan
 from orchestrator.train.post_mortem import Failure, Tries, message, record

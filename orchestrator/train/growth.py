@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from orchestrator.config.cluster import NodeGroup
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
-from orchestrator.stream.placement import Node
+from orchestrator.stream.decoder import Node
 
 Bundle = dict[str, float]
 """What is to be free on one machine, by Ray's names of resources."""

@@ -11,7 +11,7 @@ import ray
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.recipe import Recipe
-from orchestrator.stream.placement import Node, decoded_share
+from orchestrator.stream.decoder import Node, decoded_share
 from orchestrator.train.growth import in_words, needs_in_words
 from orchestrator.train.plan import Plan, check_machines
 

@@ -14,16 +14,13 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.stream.data_set.index import Index
-from orchestrator.stream.data_set.index_file import check_shards, read_index
-from orchestrator.stream.decoded.cache import DecodedCache
-from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.order.sharing import Sharing
-from orchestrator.stream.placement import Node, can_read
-from orchestrator.stream.reader import Reader
-from orchestrator.stream.segment import Delivery
-from orchestrator.stream.stream_state import stream_settings
-from orchestrator.stream.training_data import DataSet, TrainingData
+from orchestrator.stream.dataset.index import Index, check_shards, read_index
+from orchestrator.stream.decoder import Decoder, Node, can_read
+from orchestrator.stream.image_cache.cache import DecodedCache
+from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.ray_dataset import Delivery
+from orchestrator.stream.reader import DataSet, Reader, TrainingData
+from orchestrator.stream.state import stream_settings
 from workloads.contract import StagedTransform, Transform
 
 if TYPE_CHECKING:

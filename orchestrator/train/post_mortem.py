@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.stream.step_keys import BatchKeys
+from orchestrator.stream.state import BatchKeys
 from orchestrator.train.advice import ADVICE
 from orchestrator.train.failure_kind import Diagnosis
 

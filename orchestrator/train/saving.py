@@ -9,7 +9,7 @@ from torch import nn
 
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.stream_state import StreamState
+from orchestrator.stream.state import StreamState
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
 from orchestrator.train.checkpoints.state import RunState

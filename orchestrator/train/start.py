@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.config.loading import FREE_SECTIONS, FREE_STREAM_KEYS
 from orchestrator.storage.run_folder import RunError, RunFile
-from orchestrator.stream.stream_state import StreamState, stream_changes
+from orchestrator.stream.state import StreamState, stream_changes
 from orchestrator.train.checkpoints.loading import StoredState, newest_state
 from orchestrator.train.plan import Plan
 from orchestrator.train.recipe_file import differences

@@ -10,7 +10,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine
-from orchestrator.stream.step_keys import BatchKeys, step_keys, step_numbers
+from orchestrator.stream.state import BatchKeys, step_keys, step_numbers
 from orchestrator.stream.trace import Notes, TracedBatch, trace
 from orchestrator.track.analysis import Spike, find_spikes
 from orchestrator.track.client import TrackingError

@@ -18,8 +18,8 @@ from torch import distributed
 
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.retry import PATIENCE, StorageError
-from orchestrator.stream.data_set.index import DataSetError
-from orchestrator.stream.feed import StreamEndedError
+from orchestrator.stream.dataset.index import DataSetError
+from orchestrator.stream.loader import StreamEndedError
 from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
 from orchestrator.train.failure_kind import Evidence, FailureKind, Verdict
 from workloads.contract import WorkloadError

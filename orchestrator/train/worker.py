@@ -15,8 +15,8 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from orchestrator.stream.data_set.held_out import evenly_spaced
-from orchestrator.stream.feed import Feed, Opening
+from orchestrator.stream.dataset.samples import evenly_spaced
+from orchestrator.stream.loader import Feed, Opening
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.channel import Record
 from orchestrator.train.collective import Collective, current_collective

@@ -8,9 +8,9 @@ from pathlib import Path
 from shards import picture
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.building.annotations import JsonLists
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.data_set.samples import Rows, read_samples
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.shards.sources import JsonLists
 from workloads.contract import Sample
 
 

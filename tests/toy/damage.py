@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.data_set import tar
-from orchestrator.stream.data_set.index import ShardFormat
-from orchestrator.stream.data_set.parquet import write_parquet
-from orchestrator.stream.indexing.index_shards import index_folder
+from orchestrator.stream.dataset import webdataset
+from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.stream.dataset.parquet import write_parquet
+from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
 
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
@@ -22,7 +22,7 @@ SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
 
 def write_data_set(folder: Path, shards: Sequence[Sequence[Sample]], shard_format: ShardFormat) -> Path:
     """Write each list of samples as a shard, and index them; return the folder."""
-    encode = tar.write if shard_format == "webdataset" else write_parquet
+    encode = webdataset.write if shard_format == "webdataset" else write_parquet
     folder.mkdir(parents=True)
     for number, samples in enumerate(shards):
         shard_file(folder, number, shard_format).write_bytes(encode(samples))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.stream.data_set.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
 from orchestrator.stream.order.mixture import Mixture
-from orchestrator.stream.order.order import Order
+from orchestrator.stream.order.sample_order import Order
 
 SHARDS, SAMPLES_PER_SHARD = 1_000_000, 1_000
 SAMPLES = SHARDS * SAMPLES_PER_SHARD

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.building.build import build
-from orchestrator.stream.data_set.index import ShardFormat
+from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.stream.shards.corpus import build
 from workloads.contract import Example, Sample
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from shards import picture
 
-from orchestrator.stream.decoded.cache import DecodedCache
-from orchestrator.stream.decoded.entry import Pixels
+from orchestrator.stream.image_cache.cache import DecodedCache
+from orchestrator.stream.image_cache.ring_file import Pixels
 from workloads.contract import BadSample, Features, KeyedRandom, Sample
 
 LIMIT_MB = 100

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from toy_workload import ToyTransform
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.reader import Reader
-from orchestrator.stream.training_data import DataSet, TrainingData
+from orchestrator.stream.reader import DataSet, Reader, TrainingData
 
 SEED = 5
 

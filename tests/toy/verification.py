@@ -10,12 +10,10 @@ from damage import huge_png, photo
 from shards import samples
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.stream.checking.process_pool import InProcesses
-from orchestrator.stream.checking.verification import Checks, Finding
-from orchestrator.stream.checking.verify_record import VerifyRecord
-from orchestrator.stream.checking.verifying import Verification
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.indexing.parallel import Mapper
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.shards.checks import Checks, Finding
+from orchestrator.stream.shards.executors import InProcesses, Mapper
+from orchestrator.stream.shards.verify import Verification, VerifyRecord
 from workloads.contract import Sample
 
 HERE = InProcesses(1)

@@ -10,8 +10,8 @@ from orchestrator.cluster.packages import REINSTALL
 from orchestrator.cluster.patience import within
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
-from orchestrator.stream.data_set.held_out import evenly_spaced
-from orchestrator.stream.data_set.index_file import check_shards, read_index
+from orchestrator.stream.dataset.index import check_shards, read_index
+from orchestrator.stream.dataset.samples import evenly_spaced
 from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
 
 NAME = "data"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.config.recipe import Recipe, ScaleSection
-from orchestrator.stream.placement import Node
+from orchestrator.stream.decoder import Node
 
 
 @dataclass(frozen=True, slots=True)

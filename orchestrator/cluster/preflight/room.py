@@ -9,7 +9,7 @@ from orchestrator.cluster.finding import Finding, failed, passed, warned
 from orchestrator.cluster.preflight.fleet import Fleet
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.config.recipe import Recipe
-from orchestrator.stream.placement import Node, can_read
+from orchestrator.stream.decoder import Node, can_read
 
 NAME = "room"
 LARGER = "or let the cluster's file have more or larger machines."

@@ -12,7 +12,7 @@ from orchestrator.cluster.preflight.observations import Observations
 from orchestrator.config.cluster import Footprint
 from orchestrator.config.prices import Accelerator
 from orchestrator.config.recipe import Precision, Recipe
-from orchestrator.stream.placement import THREADS_THAT_PAY, decoded_share
+from orchestrator.stream.decoder import THREADS_THAT_PAY, decoded_share
 
 FLOAT32_TFLOPS: Mapping[str, float] = {
     "A10G": 31.2,

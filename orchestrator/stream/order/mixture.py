@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from orchestrator.config.errors import SpecError
-from orchestrator.stream.order.permutation import Ids, shuffled
+from orchestrator.stream.order.sample_order import Ids, shuffled
 from workloads.contract import KeyedRandom
 
 CYCLE = 4096

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.stream.data_set.index import Index
-from orchestrator.stream.order.order import Order
-from orchestrator.stream.order.permutation import Ids
+from orchestrator.stream.dataset.index import Index
+from orchestrator.stream.order.sample_order import Ids, Order
 from workloads.contract import KeyedRandom
 
 WORK = 1 << 23

@@ -20,7 +20,7 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
     TrainAutoscalingCoordinatorClient,
 )
 
-from orchestrator.stream.placement import Node, can_read
+from orchestrator.stream.decoder import Node, can_read
 from orchestrator.train.claim import Claim
 from orchestrator.train.growth import reader_bundles
 

@@ -18,7 +18,7 @@ from shards import picture, write_shards
 from orchestrator.cli.main import cli
 from orchestrator.config.errors import SpecError
 from orchestrator.storage.retry import StorageError
-from orchestrator.stream.data_set.index import DataSetError
+from orchestrator.stream.dataset.index import DataSetError
 
 LIMITED = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.report.data_statistics import DataStatistics, render_statistics, rows
 from orchestrator.report.histograms import Histogram, histogram_chart, of_counts
-from orchestrator.stream.checking.statistics import CaptionCounts, ImageSizes, Knobs, measure_shuffle
-from orchestrator.stream.data_set.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Knobs, measure_shuffle
 
 HOSTILE = "s3://bucket/<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -7,7 +7,7 @@ from shards import samples
 
 from orchestrator.report.contact_sheet import SIDE
 from orchestrator.report.tiles import picture_of, tile_of
-from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.dataset.sidecar import Unreadable
 from workloads.contract import BadSample
 
 

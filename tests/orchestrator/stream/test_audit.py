@@ -7,13 +7,11 @@ import pytest
 from shards import write_shards
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.audit import check_ledger
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.ledger import Ledger, LedgerLine, read_ledger
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.ledger import Ledger, LedgerLine, check_ledger, read_ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
-from orchestrator.stream.reader import Reader
-from orchestrator.stream.stream_state import StreamState, stream_changes, stream_settings
-from orchestrator.stream.training_data import DataSet, TrainingData
+from orchestrator.stream.reader import DataSet, Reader, TrainingData
+from orchestrator.stream.state import StreamState, stream_changes, stream_settings
 
 SIZE = 8
 BATCHES = range(10)

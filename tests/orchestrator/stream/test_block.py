@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.stream.block import Row, pack, unpack
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
-from orchestrator.stream.raw_batch import RawBatch, RawSample
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, Skipped
+from orchestrator.stream.ray_dataset import Row, pack, unpack
 from workloads.contract import Features, KeyedRandom, Sample
 
 SKIPPED = Skipped(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")

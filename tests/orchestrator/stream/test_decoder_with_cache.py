@@ -15,13 +15,11 @@ from staged import PATIENT, StagedToy
 from streams import SEED, make_reader
 from toy_workload import ToyTransform
 
-from orchestrator.stream.block import unpack
-from orchestrator.stream.data_set.content import Unreadable
-from orchestrator.stream.data_set.index import ShardFormat
+from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.raw_batch import RawBatch, RawSample
-from orchestrator.stream.segment import Delivery, ReadBlock
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample
+from orchestrator.stream.ray_dataset import Delivery, ReadBlock, unpack
 from workloads.contract import BadSample, Sample, Transform
 from workloads.pretrain.albef_config import AugmentConfig, TextConfig
 from workloads.transforms.pairs import PairTransform

@@ -10,12 +10,11 @@ from shards import write_shards
 from streams import SEED, make_reader
 from toy_workload import ToyTransform
 
-from orchestrator.stream import feed
-from orchestrator.stream.block import Parcel, unpack
+from orchestrator.stream import loader
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.feed import Feed, StreamEndedError, StreamError
-from orchestrator.stream.order.sharing import Sharing
-from orchestrator.stream.segment import Delivery, ReadBlock
+from orchestrator.stream.loader import Feed, StreamEndedError, StreamError
+from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.ray_dataset import Delivery, Parcel, ReadBlock, unpack
 
 
 def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
@@ -26,7 +25,7 @@ def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch)
         for block in ReadBlock(delivery, numbers, len(numbers))() if numbers else ():
             yield from unpack(block)
 
-    monkeypatch.setattr(feed, "receive", arriving)
+    monkeypatch.setattr(loader, "receive", arriving)
     return Feed(delivery, Sharing(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
 
 

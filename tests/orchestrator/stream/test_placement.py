@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.stream.bottleneck import advice
-from orchestrator.stream.placement import Node, can_read, decoded_share
+from orchestrator.stream.decoder import Node, can_read, decoded_share
+from orchestrator.stream.loader import advice
 
 
 def test_a_wish_is_followed() -> None:

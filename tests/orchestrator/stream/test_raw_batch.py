@@ -3,10 +3,9 @@
 import numpy as np
 from shards import picture
 
-from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import fingerprint
-from orchestrator.stream.raw_batch import RawBatch, RawSample
+from orchestrator.stream.micro_batch import RawBatch, RawSample, fingerprint
 from workloads.contract import BadSample, Features, KeyedRandom, Sample
 
 GOOD = RawSample(7, 1, 2, 3, "s3://b/a.tar", Sample("ä", picture(1), ("one", "two"), {"tags": ["x"], "n": 1}))

@@ -11,13 +11,11 @@ from streams import make_reader, read_batches
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
-from orchestrator.stream.data_set import tar
-from orchestrator.stream.data_set.content import Unreadable
-from orchestrator.stream.data_set.held_out import evenly_spaced
-from orchestrator.stream.data_set.index import DataSetError, ShardFormat
-from orchestrator.stream.data_set.index_file import check_shards, read_index
-from orchestrator.stream.data_set.samples import Rows, read_samples
-from orchestrator.stream.indexing.index_shards import index_folder
+from orchestrator.stream.dataset import webdataset
+from orchestrator.stream.dataset.index import DataSetError, ShardFormat, check_shards, read_index
+from orchestrator.stream.dataset.samples import Rows, evenly_spaced, read_samples
+from orchestrator.stream.dataset.sidecar import Unreadable
+from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
 
 COUNT = 120
@@ -131,7 +129,10 @@ def test_a_changed_data_set_is_refused(tmp_path: Path) -> None:
     [
         (lambda folder: None, "does not exist"),
         (lambda folder: folder.mkdir(), "no .tar or .parquet shards"),
-        (lambda folder: (folder.mkdir(), (folder / "a.tar").write_bytes(tar.write(list(samples(2))))), "no index"),
+        (
+            lambda folder: (folder.mkdir(), (folder / "a.tar").write_bytes(webdataset.write(list(samples(2))))),
+            "no index",
+        ),
         (lambda folder: (folder.mkdir(), (folder / "index.parquet").write_bytes(b"junk")), "not a readable index"),
     ],
 )
@@ -158,7 +159,7 @@ def test_a_second_build_does_nothing(tmp_path: Path) -> None:
 def _written(folder: Path, items: list[Sample]) -> str:
     folder.mkdir()
     for number in range(0, len(items), 50):
-        (folder / f"shard-{number // 50:06d}.tar").write_bytes(tar.write(items[number : number + 50]))
+        (folder / f"shard-{number // 50:06d}.tar").write_bytes(webdataset.write(items[number : number + 50]))
     index_folder(locate(str(folder)))
     return str(folder)
 

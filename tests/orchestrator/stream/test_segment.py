@@ -8,9 +8,8 @@ from shards import write_shards
 from streams import SEED, make_reader, read_batches
 from toy_workload import ToyTransform
 
-from orchestrator.stream.block import unpack
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.segment import Delivery, ReadBlock
+from orchestrator.stream.ray_dataset import Delivery, ReadBlock, unpack
 
 ROWS = 8
 NUMBERS = (0, 1, 2, 3, 4, 5)

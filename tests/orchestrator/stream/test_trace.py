@@ -11,11 +11,11 @@ from shards import samples, write_shards
 from streams import make_reader, read_batches
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.data_set.content import Unreadable
+from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.ledger import Ledger, LedgerLine, read_ledger_step
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.stream.reader import Reader
-from orchestrator.stream.step_keys import BatchKeys, step_keys
+from orchestrator.stream.state import BatchKeys, step_keys
 from orchestrator.stream.trace import UNEXPLAINED, LedgerSays, Notes, TracedBatch, trace
 
 NOTHING = Notes.of((), None)

@@ -16,8 +16,8 @@ from torch import distributed
 
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.retry import Cause, StorageError
-from orchestrator.stream.data_set.index import DataSetError
-from orchestrator.stream.feed import StreamEndedError
+from orchestrator.stream.dataset.index import DataSetError
+from orchestrator.stream.loader import StreamEndedError
 from orchestrator.train.diagnosing import diagnose_error
 from orchestrator.train.errors import BadDataError, NotANumberError
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind

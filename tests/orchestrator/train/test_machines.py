@@ -11,7 +11,7 @@ from orchestrator.config.cluster import MACHINES_VARIABLE, NodeGroup, growth_var
 from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
-from orchestrator.stream.placement import Node
+from orchestrator.stream.decoder import Node
 from orchestrator.train.growth import largest, least_bundles
 from orchestrator.train.machines import Gathering, Growth
 

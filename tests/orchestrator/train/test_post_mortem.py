@@ -12,7 +12,7 @@ import pytest
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder, json_bytes
-from orchestrator.stream.step_keys import BatchKeys
+from orchestrator.stream.state import BatchKeys
 from orchestrator.train.advice import ADVICE
 from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
 from orchestrator.train.post_mortem import LONGEST_TAG, Failure, Tries, headline, message, record, tag

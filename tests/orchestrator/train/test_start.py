@@ -13,10 +13,10 @@ from version_two import rewrite_as_version_two
 from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
-from orchestrator.stream.decoded.cache import DecodedCache
+from orchestrator.stream.decoder import Node
+from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
-from orchestrator.stream.placement import Node
-from orchestrator.stream.stream_state import StreamState
+from orchestrator.stream.state import StreamState
 from orchestrator.train.checkpoints.state import RunState
 from orchestrator.train.plan import Plan, check_machines, make_plan
 from orchestrator.train.recipe_file import recipe_yaml

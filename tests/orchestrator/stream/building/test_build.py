@@ -15,13 +15,11 @@ from shards import picture
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.jsonl_log import Journal
 from orchestrator.storage.location import locate
-from orchestrator.stream.building.annotated_build import BuildOptions, BuildResult, build_annotated
-from orchestrator.stream.building.annotations import JsonLists, key_of
-from orchestrator.stream.building.image_folder import ImageFolder
-from orchestrator.stream.data_set.index import DataSetError, ShardFormat
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.data_set.sidecar import read_sidecar
-from orchestrator.stream.indexing.index_shards import Standing, index_folder
+from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
+from orchestrator.stream.dataset.sidecar import read_sidecar
+from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
+from orchestrator.stream.shards.index_shards import Standing, index_folder
+from orchestrator.stream.shards.sources import ImageFolder, JsonLists, key_of
 
 COUNT = 20
 OPTIONS = BuildOptions(samples_per_shard=6, readers=2)
@@ -194,8 +192,8 @@ def test_a_shard_that_was_lost_since_is_made_again(tmp_path: Path) -> None:
 BUILD_AND_DIE = """\
 import os, signal, sys
 from orchestrator.storage.location import locate
-from orchestrator.stream.building.annotated_build import BuildOptions, build_annotated
-from orchestrator.stream.building.annotations import JsonLists
+from orchestrator.stream.shards.build import BuildOptions, build_annotated
+from orchestrator.stream.shards.sources import JsonLists
 
 def die(standing):
     if standing.shards == 3:
@@ -291,7 +289,7 @@ def test_two_images_that_would_share_captions_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_long_list_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.stream.building.json_list.BLOCK_BYTES", 7)
+    monkeypatch.setattr("orchestrator.stream.shards.sources.BLOCK_BYTES", 7)
     source = write_list(tmp_path, 5)
     (tmp_path / "list.json").write_text((tmp_path / "list.json").read_text().replace("colours", "colôurs \U0001f5bc"))
     assert [item.image for item in source.items()] == [f"photos/{number:03d}.png" for number in range(5)]

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.checking import duplicates as module
-from orchestrator.stream.checking.duplicates import duplicates, records, repeated
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.data_set.sidecar import read_sidecar
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.dataset.sidecar import read_sidecar
+from orchestrator.stream.shards import checks as module
+from orchestrator.stream.shards.checks import duplicates, records, repeated
 from workloads.contract import Sample
 
 

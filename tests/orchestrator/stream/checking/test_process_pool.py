@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.stream.checking.process_pool import InProcesses, WorkerError
+from orchestrator.stream.shards.executors import InProcesses, WorkerError
 
 
 def square(number: int) -> int:
@@ -63,7 +63,7 @@ def test_errors_of_the_function_arrive() -> None:
 
 PARENT = """
 import multiprocessing, os, signal, sys, time
-from orchestrator.stream.checking.process_pool import InProcesses
+from orchestrator.stream.shards.executors import InProcesses
 
 if __name__ == "__main__":
     results = InProcesses(2)(abs, iter(range(1000)))

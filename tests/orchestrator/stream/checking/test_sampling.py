@@ -8,9 +8,8 @@ from damage import write_data_set
 from shards import samples
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.checking.sampling import find_keys, read_chosen, spread
-from orchestrator.stream.data_set.index import DataSetError
-from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.dataset.index import DataSetError, read_index
+from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
 
 
 @pytest.mark.parametrize(("total", "count"), [(10, 3), (1_000_000_000, 24), (7, 7), (5, 9)])

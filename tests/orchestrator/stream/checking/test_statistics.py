@@ -8,8 +8,8 @@ from damage import write_data_set
 from PIL import Image
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.checking.statistics import Knobs, count_captions, measure_images, measure_shuffle, percentile
-from orchestrator.stream.data_set.index_file import read_index
+from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.shards.statistics import Knobs, count_captions, measure_images, measure_shuffle, percentile
 from workloads.contract import Sample
 
 

@@ -13,12 +13,10 @@ from verification import damage_samples, good, kinds, verify
 
 from orchestrator.config.errors import SpecError
 from orchestrator.storage.retry import StorageError
-from orchestrator.stream.checking.process_pool import InProcesses
-from orchestrator.stream.checking.shard_check import ShardResult
-from orchestrator.stream.checking.verification import Checks, Finding
-from orchestrator.stream.checking.verify_record import VerifyRecord
-from orchestrator.stream.data_set.index import ShardFormat
-from orchestrator.stream.indexing.parallel import Item, Result
+from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.stream.shards.checks import Checks, Finding, ShardResult
+from orchestrator.stream.shards.executors import InProcesses, Item, Result
+from orchestrator.stream.shards.verify import VerifyRecord
 
 
 @pytest.fixture(params=["webdataset", "parquet"])

@@ -13,10 +13,10 @@ from damage import flipped, rewrite, shard_file, write_data_set
 from verification import damage_samples, good, kinds, verify
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.checking.verification import Checks
-from orchestrator.stream.data_set import sidecar
-from orchestrator.stream.data_set.index import ShardFormat
-from orchestrator.stream.indexing.index_shards import index_folder
+from orchestrator.stream.dataset import sidecar
+from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.stream.shards.checks import Checks
+from orchestrator.stream.shards.index_shards import index_folder
 
 FORMATS: tuple[ShardFormat, ...] = ("webdataset", "parquet")
 

@@ -7,7 +7,7 @@ import pytest
 from damage import huge_png, photo
 from PIL import Image
 
-from orchestrator.stream.data_set.pictures import Header, SizeLimit, decode, read_header
+from orchestrator.stream.dataset.images import Header, SizeLimit, decode, read_header
 from workloads.contract import BadSample
 
 

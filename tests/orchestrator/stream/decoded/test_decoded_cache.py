@@ -17,7 +17,7 @@ import pytest
 from shards import picture
 from staged import LIMIT_MB, PATIENT, StagedToy, digest_of, in_order, started
 
-from orchestrator.stream.decoded.cache import DecodedCache, cache_folder
+from orchestrator.stream.image_cache.cache import DecodedCache, cache_folder
 from workloads.contract import BadSample
 
 IMAGES = [picture(number) for number in range(60)]

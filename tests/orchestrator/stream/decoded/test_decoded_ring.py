@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.stream.decoded.entry import PAGE_BYTES
-from orchestrator.stream.decoded.ring import START, Head
+from orchestrator.stream.image_cache.ring_file import PAGE_BYTES, START, Head
 
 MUCH = 10**12
 PAGES = st.integers(1, 8)

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.stream.decoded.entry import PAGE_BYTES, Pixels, entry_bytes
-from orchestrator.stream.decoded.ring import Ring
-from orchestrator.stream.decoded.store import Store
-from orchestrator.stream.decoded.table import EXPECTED_BYTES, Table
+from orchestrator.stream.image_cache.ring_file import PAGE_BYTES, Pixels, Ring, entry_bytes
+from orchestrator.stream.image_cache.store import EXPECTED_BYTES, Store, Table
 
 LIMIT = 4_000_000
 MUCH = 10**9

@@ -16,11 +16,10 @@ from shards import picture, write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
-from orchestrator.stream.data_set.index import DataSetError
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.data_set.sidecar import read_sidecar
-from orchestrator.stream.indexing.index_shards import IndexOptions, Standing, index_folder, make_index
-from orchestrator.stream.indexing.parallel import InThreads, Item, Result
+from orchestrator.stream.dataset.index import DataSetError, read_index
+from orchestrator.stream.dataset.sidecar import read_sidecar
+from orchestrator.stream.shards.executors import InThreads, Item, Result
+from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
 
 ONE_BY_ONE = IndexOptions(mapper=InThreads(1))
 

@@ -9,8 +9,8 @@ from shards import write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
-from orchestrator.stream.indexing.index_shards import IndexOptions, Standing, index_folder, make_index
-from orchestrator.stream.indexing.ray_tasks import InRayTasks
+from orchestrator.stream.shards.executors import InRayTasks
+from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
 
 IN_RAY = IndexOptions(mapper=InRayTasks())
 

@@ -11,13 +11,11 @@ from shards import picture
 from unreliable_proxy import Fault, first_attempts, unreliable
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.stream.building.annotated_build import BuildOptions, build_annotated
-from orchestrator.stream.building.annotations import JsonLists
-from orchestrator.stream.building.image_folder import ImageFolder
-from orchestrator.stream.data_set.index import ShardFormat
-from orchestrator.stream.data_set.index_file import read_index
-from orchestrator.stream.data_set.samples import Rows, read_samples
-from orchestrator.stream.indexing.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.dataset.index import ShardFormat, read_index
+from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.shards.build import BuildOptions, build_annotated
+from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 from workloads.contract import Sample
 
 OPTIONS = BuildOptions(samples_per_shard=4, readers=4)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.stream.order.lanes import Lanes
+from orchestrator.stream.order.sample_order import Lanes
 
 
 @st.composite

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.stream.order.order import Order
-from orchestrator.stream.order.permutation import Permutation, shuffled
+from orchestrator.stream.order.sample_order import Order, Permutation, shuffled
 from workloads.contract import KeyedRandom
 
 orders = st.builds(

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.stream.order.sharing import Sharing
+from orchestrator.stream.order.partition import Sharing
 
 
 @st.composite

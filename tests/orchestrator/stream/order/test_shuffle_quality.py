@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from orchestrator.stream.data_set.index import DIGEST_BYTES, Index, Names
-from orchestrator.stream.order.order import Order
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.order.sample_order import Order
 from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5, mates, read_cost, separation
 
 

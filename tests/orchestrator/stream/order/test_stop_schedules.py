@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.stream.order.mixture import Mixture
-from orchestrator.stream.order.order import Order
-from orchestrator.stream.order.sharing import Sharing
+from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.order.sample_order import Order
 
 Schedule = list[tuple[int, int]]
 """Runs one after another: steps until the run stops, and its workers."""

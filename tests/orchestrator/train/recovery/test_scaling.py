@@ -9,7 +9,7 @@ import pytest
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 
-from orchestrator.stream.placement import Node
+from orchestrator.stream.decoder import Node
 from orchestrator.train.recovery import scaling
 from orchestrator.train.recovery.scaling import ElasticWorkers, choose_workers
 

@@ -1,1 +1,0 @@
-"""Building shards from images and captions."""

@@ -1,1 +1,0 @@
-"""Looking at shards: verification, statistics, samples."""

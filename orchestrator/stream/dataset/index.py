@@ -1,0 +1,317 @@
+"""The index of a data set: which shards it has and how many samples are in each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.location import Location
+from orchestrator.storage.range_reader import FileRange, read_ranges
+from orchestrator.storage.retry import StorageError
+from orchestrator.stream.order.sample_order import Ids
+
+VERSION = 2
+DIGEST_BYTES = 16
+
+ShardFormat = Literal["webdataset", "parquet"]
+
+
+class DataSetError(FuserayError):
+    """A data set or its index is missing, unreadable or not what was expected."""
+
+
+class Names(Sequence[str]):
+    """Shard names, held as one buffer of text: a million of them take some ten megabytes."""
+
+    def __init__(self, names: Iterable[str] | pa.Array) -> None:
+        self.array = names if isinstance(names, pa.Array) else pa.array(list(names), pa.string())
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Names: ...
+    def __getitem__(self, place: int | slice) -> str | Names:
+        """Return a name, or the names of a slice."""
+        if isinstance(place, slice):
+            return Names(self.array[place])
+        return str(self.array[int(place)].as_py())
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Names) and bool(self.array.equals(other.array))
+
+    def __hash__(self) -> int:
+        return hash(len(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The shards of a data set in a fixed order.
+
+    Args:
+        shards: file names beside the index.
+        samples: samples in each shard, int64[shards].
+        bytes: size of each shard file, int64[shards].
+        digests: BLAKE2b digest of each shard file, uint8[shards, DIGEST_BYTES].
+        format: how the shards are written.
+        columns: for Parquet shards, which column holds what (see `parquet.Columns`).
+    """
+
+    shards: Names
+    samples: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    format: ShardFormat
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Number of the first sample of each shard, and the total at the end, int64[shards + 1]."""
+        return np.concatenate([[0], np.cumsum(self.samples)]).astype(np.int64)
+
+    @property
+    def total(self) -> int:
+        """Samples in the data set."""
+        return int(self.starts[-1])
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of everything the index says: equal digests give equal samples in equal orders."""
+        content = hashlib.blake2b(f"{VERSION} {self.format} {sorted(self.columns.items())}".encode(), digest_size=16)
+        for start in range(0, len(self.shards), 10_000):
+            content.update("\n".join(self.shards[start : start + 10_000].array.to_pylist()).encode() + b"\n")
+        for column in (self.samples.astype("<i8"), self.bytes.astype("<i8"), self.digests):
+            content.update(np.ascontiguousarray(column).data)
+        return content.hexdigest()
+
+    def find(self, numbers: Ids) -> tuple[Ids, Ids]:
+        """Return the shard of each sample number and its row in that shard, int64[n] each."""
+        shards = np.searchsorted(self.starts, numbers, side="right") - 1
+        return shards.astype(np.int64), numbers - self.starts[shards]
+
+
+# The file `index.parquet` beside the shards, and whether the shards still agree with it.
+
+
+INDEX_NAME = "index.parquet"
+
+
+def write_index(folder: Location, index: Index) -> None:
+    """Write the index of a folder of shards; it comes last, so that a folder with an index is complete."""
+    digests = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(DIGEST_BYTES), len(index.shards), [None, pa.py_buffer(np.ascontiguousarray(index.digests))]
+    )
+    table = pa.table({"shard": index.shards.array, "samples": index.samples, "bytes": index.bytes, "digest": digests})
+    metadata = {"fuseray_index": str(VERSION), "format": index.format, "columns": json.dumps(dict(index.columns))}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink)
+    (folder / INDEX_NAME).write(sink.getvalue().to_pybytes())
+
+
+def read_index(folder: Location) -> Index:
+    """Read the index of a data set.
+
+    Raises:
+        DataSetError: there is no data, no index, or the index is damaged or empty.
+    """
+    location = folder / INDEX_NAME
+    if location.size() is None:
+        raise DataSetError(_why_no_index(folder))
+    try:
+        table = pq.read_table(pa.BufferReader(location.read()))
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if metadata.get("fuseray_index") != str(VERSION):
+            raise DataSetError(
+                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; {_remake(folder)}"
+            )
+        index = _index(table, metadata)
+    except (pa.ArrowException, KeyError) as error:
+        raise DataSetError(f"{location.uri}: is not a readable index ({error}); {_remake(folder)}") from error
+    if index.total == 0:
+        raise DataSetError(f"{location.uri}: the data set has no samples.")
+    return index
+
+
+def check_shards(folder: Location, index: Index) -> list[str]:
+    """Compare the shard files with the index.
+
+    Returns:
+        The shards that are shorter than when they were indexed; their lost samples will be skipped.
+
+    Raises:
+        DataSetError: shards are missing or have grown since they were indexed.
+    """
+    sizes = folder.sizes()
+    missing = [name for name in index.shards if name not in sizes]
+    if missing:
+        raise DataSetError(
+            f"{folder.uri}: {len(missing)} of {len(index.shards)} shards are missing, for example {missing[0]}; "
+            f"put them back, or {_remake(folder)}"
+        )
+    grown = [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] > size]
+    if grown:
+        raise DataSetError(f"{folder.uri}: {grown[0]} has grown since it was indexed; {_remake(folder)}")
+    return [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] < size]
+
+
+def _index(table: pa.Table, metadata: dict[str, str]) -> Index:
+    digests = table.column("digest").combine_chunks()
+    start = digests.offset * DIGEST_BYTES
+    return Index(
+        shards=Names(table.column("shard").combine_chunks()),
+        samples=table.column("samples").to_numpy(),
+        bytes=table.column("bytes").to_numpy(),
+        digests=np.frombuffer(digests.buffers()[1], np.uint8)[start : start + table.num_rows * DIGEST_BYTES].reshape(
+            -1, DIGEST_BYTES
+        ),
+        format=_format(metadata),
+        columns=json.loads(metadata["columns"]),
+    )
+
+
+def _format(metadata: dict[str, str]) -> ShardFormat:
+    found = metadata.get("format")
+    if found == "webdataset":
+        return "webdataset"
+    if found == "parquet":
+        return "parquet"
+    raise DataSetError(f"unknown shard format {found!r}; known: webdataset, parquet.")
+
+
+def _why_no_index(folder: Location) -> str:
+    names = list(folder.sizes())
+    shards = [name for name in names if name.endswith((".tar", ".parquet"))]
+    if shards:
+        return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_remake(folder)}"
+    if names or folder.exists():
+        return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji`."
+    return (
+        f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards with `fuseray data emoji`."
+    )
+
+
+def _remake(folder: Location) -> str:
+    return f"make the index again with `fuseray shards index {folder.uri}`."
+
+
+# What an index says of one shard, and an index from what it says of all.
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What an index says of one shard.
+
+    Args:
+        shard: its file name.
+        samples: how many it has.
+        bytes: its size.
+        digest: BLAKE2b digest of the file, in hexadecimal.
+    """
+
+    shard: str
+    samples: int
+    bytes: int
+    digest: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts as plain values."""
+        return asdict(self)
+
+
+def index_of(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Mapping[str, str]) -> Index:
+    """Return the index of some shards, in that order."""
+    shards = tuple(facts)
+    digests = b"".join(bytes.fromhex(one.digest) for one in shards)
+    return Index(
+        Names(one.shard for one in shards),
+        np.array([one.samples for one in shards], np.int64),
+        np.array([one.bytes for one in shards], np.int64),
+        np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
+        shard_format,
+        columns,
+    )
+
+
+def digest_of(content: bytes) -> str:
+    """Return the digest of a shard, in hexadecimal."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+
+
+# Reads a file once, from its beginning to its end, and digests it on the way.
+
+
+BLOCK_BYTES = 4 * 1024 * 1024
+
+
+class Stream(Protocol):
+    """What is read from its beginning to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+        ...
+
+
+class ReadThrough:
+    """A file as a stream; it is fetched in large blocks, each tried again where that helps.
+
+    Raises:
+        StorageError: there is no such file.
+    """
+
+    def __init__(self, file: Location) -> None:
+        size = file.size()
+        if size is None:
+            raise StorageError(f"{file.uri}: cannot be read: it does not exist.")
+        self.size = size
+        self._file = file
+        self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._fetched = 0
+        self._block = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; none at the end.
+
+        Raises:
+            StorageError: the store is failing, or the file was cut short in the meantime.
+        """
+        if not self._block:
+            self._block = self._next_block()
+        found, self._block = self._block[:size], self._block[size:]
+        return bytes(found)
+
+    def _next_block(self) -> memoryview:
+        stop = min(self._fetched + BLOCK_BYTES, self.size)
+        (block,) = read_ranges([FileRange(self._file, self._fetched, stop)])
+        if len(block) < stop - self._fetched:
+            raise StorageError(f"{self._file.uri}: changed while it was read; begin again when nothing writes to it.")
+        self._fetched = stop
+        self._digest.update(block)
+        return block
+
+    def digest(self) -> str:
+        """Return the digest of what was read, in hexadecimal; of the file, once `read` returned nothing."""
+        return self._digest.hexdigest()
+
+
+def digest_of_file(file: Location) -> str:
+    """Return the digest of a file, in hexadecimal.
+
+    Raises:
+        StorageError: it is missing, or the store is failing.
+    """
+    stream = ReadThrough(file)
+    while stream.read(BLOCK_BYTES):
+        pass
+    return stream.digest()

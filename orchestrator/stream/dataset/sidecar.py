@@ -1,0 +1,125 @@
+"""What is known of every sample of a shard without opening it: a small Parquet file beside the shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from orchestrator.storage.location import Location
+from orchestrator.stream.dataset.index import DataSetError
+from workloads.contract import BadSample, Sample
+
+SUFFIX = ".samples.parquet"
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("caption_words", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sample of a shard.
+
+    Args:
+        key: its key.
+        offset: where its members begin in a tar shard, in bytes; its row in a Parquet shard.
+        size: bytes of its members in a tar shard; of its image, or its address, in a Parquet shard.
+        caption_words: words of each of its captions; empty when they cannot be read.
+    """
+
+    key: str
+    offset: int
+    size: int
+    caption_words: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Sidecar:
+    """The samples of a shard in storage order, a column per property of `Entry`, and each its own row."""
+
+    keys: pa.StringArray
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    caption_words: pa.ListArray
+
+    def key(self, row: int) -> str:
+        """Return the key of a sample."""
+        return str(self.keys[row].as_py())
+
+
+def place(shard: Location) -> Location:
+    """Return where the sidecar of a shard is."""
+    return Location(shard.filesystem, shard.path + SUFFIX, shard.uri + SUFFIX)
+
+
+def write_sidecar(shard: Location, entries: Sequence[Entry]) -> None:
+    """Write the sidecar of a shard."""
+    columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd")
+    place(shard).write(sink.getvalue().to_pybytes())
+
+
+def read_sidecar(shard: Location) -> Sidecar:
+    """Read the sidecar of a shard.
+
+    Raises:
+        DataSetError: it is damaged.
+        StorageError: it is missing or cannot be read.
+    """
+    location = place(shard)
+    try:
+        table = pq.read_table(pa.BufferReader(location.read()), schema=SCHEMA).combine_chunks()
+    except pa.ArrowException as error:
+        raise DataSetError(
+            f"{location.uri}: is damaged ({error}); make the index again with `fuseray shards index`."
+        ) from error
+    keys, offsets, sizes, words = (_only_chunk(table.column(name)) for name in SCHEMA.names)
+    return Sidecar(keys, offsets.to_numpy(), sizes.to_numpy(), words)
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+# What lies at one row of a shard: a sample, or why it could not be read.
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A sample that could not be read, and why."""
+
+    key: str
+    fault: BadSample
+
+
+Content = Sample | Unreadable
+
+
+# Captions as shards hold them.
+
+
+def captions_of(value: object) -> tuple[str, ...]:
+    """Return the captions in a cell: a text, a list of texts, or nothing.
+
+    Raises:
+        BadSample: there is something else in it.
+    """
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(caption, str) for caption in values):
+        raise BadSample("caption is not text", repr(value)[:80])
+    return tuple(values)
+
+
+def words_of(captions: Sequence[str]) -> tuple[int, ...]:
+    """Return how many words each caption has."""
+    return tuple(len(caption.split()) for caption in captions)

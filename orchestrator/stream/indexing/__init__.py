@@ -1,1 +1,0 @@
-"""Making the index of shards that exist."""

@@ -1,0 +1,130 @@
+"""Writes a corpus as indexed shards, one folder per split."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.storage.location import Location
+from orchestrator.stream.dataset import webdataset
+from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, digest_of, index_of, write_index
+from orchestrator.stream.dataset.parquet import Columns, write_parquet
+from orchestrator.stream.dataset.sidecar import Entry, words_of, write_sidecar
+from workloads.contract import Example, Sample
+
+RECEIPT_NAME = "build.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build made: from which source, samples per split, and whether it was there already."""
+
+    source: Mapping[str, str]
+    samples: Mapping[str, int]
+    up_to_date: bool
+
+
+def build(
+    examples: Callable[[], Iterable[Example]],
+    source: Mapping[str, str],
+    destination: Location,
+    shard_format: ShardFormat,
+    samples_per_shard: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Built:
+    """Write a corpus below a destination, unless the same corpus is there already.
+
+    The receipt is removed first and written last, so an interrupted build is never taken for a complete one.
+
+    Args:
+        examples: makes the corpus's examples; not called when the build is up to date.
+        source: what determines the corpus.
+        destination: gets a folder per split.
+        shard_format: kind of shards.
+        samples_per_shard: samples in all shards of a split but its last.
+        progress: called with the number of samples written so far.
+    """
+    made_of = {**source, "format": shard_format, "samples_per_shard": str(samples_per_shard)}
+    receipt = destination / RECEIPT_NAME
+    if receipt.size() is not None:
+        done = json.loads(receipt.read())
+        if done["source"] == made_of:
+            return Built(source, done["samples"], up_to_date=True)
+        receipt.delete()
+    writers: dict[str, _SplitWriter] = {}
+    for number, example in enumerate(examples(), start=1):
+        if example.split not in writers:
+            (destination / example.split).delete()
+            writers[example.split] = _SplitWriter(destination / example.split, shard_format, samples_per_shard)
+        writers[example.split].add(example.sample)
+        progress(number)
+    samples = {split: writer.finish() for split, writer in writers.items()}
+    receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
+    return Built(source, samples, up_to_date=False)
+
+
+class _SplitWriter:
+    """Collects the samples of one split and writes a shard whenever it is full."""
+
+    def __init__(self, folder: Location, shard_format: ShardFormat, samples_per_shard: int) -> None:
+        self._folder = folder
+        self._format = shard_format
+        self._samples_per_shard = samples_per_shard
+        self._pending: list[Sample] = []
+        self._shards: list[ShardFacts] = []
+
+    def add(self, sample: Sample) -> None:
+        self._pending.append(sample)
+        if len(self._pending) == self._samples_per_shard:
+            self._flush()
+
+    def finish(self) -> int:
+        """Write what is pending and the index; return the number of samples."""
+        if self._pending:
+            self._flush()
+        index = index_of(self._shards, self._format, written_columns(self._format))
+        write_index(self._folder, index)
+        return index.total
+
+    def _flush(self) -> None:
+        name = shard_name(len(self._shards), self._format)
+        self._shards.append(write_shard(self._folder / name, self._pending, self._format))
+        self._pending = []
+
+
+# Writes samples as one shard with its sidecar.
+
+
+SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
+
+
+def shard_name(number: int, shard_format: ShardFormat) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:06d}.{SUFFIXES[shard_format]}"
+
+
+def written_columns(shard_format: ShardFormat) -> Mapping[str, str]:
+    """Return which column holds what in the Parquet shards that `write_shard` writes; nothing for tar shards."""
+    columns = Columns(image="image", address="", captions="captions", key="key", fields="fields")
+    return columns.as_mapping() if shard_format == "parquet" else {}
+
+
+def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardFormat) -> ShardFacts:
+    """Write a shard and its sidecar; each is there whole or not at all.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    if shard_format == "webdataset":
+        content = webdataset.write(samples)
+        entries = list(webdataset.scan(io.BytesIO(content)))
+    else:
+        content = write_parquet(samples)
+        entries = [
+            Entry(sample.key, row, len(sample.image), words_of(sample.captions)) for row, sample in enumerate(samples)
+        ]
+    shard.write(content)
+    write_sidecar(shard, entries)
+    return ShardFacts(shard.name, len(samples), len(content), digest_of(content))

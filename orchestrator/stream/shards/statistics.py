@@ -1,0 +1,185 @@
+"""What a data set is made of, in figures: captions from the sidecars, images from the headers of some samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from orchestrator.storage.location import Location
+from orchestrator.storage.range_reader import OBJECT_STORE_READERS
+from orchestrator.stream.dataset.images import read_header
+from orchestrator.stream.dataset.index import Index
+from orchestrator.stream.dataset.samples import Chosen, read_chosen, spread
+from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
+from orchestrator.stream.order.sample_order import Ids, Order
+from orchestrator.stream.order.shuffle_quality import Mates, ReadCost, Separation, mates, read_cost, separation
+from workloads.contract import BadSample
+
+MOST_WORDS = 10_000
+"""Longer captions are counted as this long."""
+
+SHARDS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionCounts:
+    """How many captions have how many words, and how many samples how many captions.
+
+    Args:
+        words: captions with 0, 1, 2 ... words, int64[n].
+        per_sample: samples with 0, 1, 2 ... captions, int64[n].
+        shards: how many shards were looked at.
+    """
+
+    words: Ids
+    per_sample: Ids
+    shards: int
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSizes:
+    """The images of some samples.
+
+    Args:
+        widths: in pixels, int64[n].
+        heights: in pixels, int64[n].
+        bytes: of the files, int64[n].
+        formats: how many images there are of each format, the most frequent first.
+        unusable: how many more have no readable header.
+    """
+
+    widths: Ids
+    heights: Ids
+    bytes: Ids
+    formats: dict[str, int]
+    unusable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What decides how well the order shuffles, as in a recipe.
+
+    Args:
+        chunk: neighbouring samples that stay together until the windows are shuffled.
+        window: samples that are shuffled among themselves, and read together.
+        micro_batch_size: samples of a micro-batch.
+        gap_bytes: ranges that are no further apart are read as one.
+    """
+
+    chunk: int
+    window: int
+    micro_batch_size: int
+    gap_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How well some knobs shuffle a data set, and what that costs."""
+
+    knobs: Knobs
+    separation: Separation
+    mates: Mates
+    cost: ReadCost
+
+
+def count_captions(
+    folder: Location, index: Index, most_shards: int, progress: Callable[[], None] = lambda: None
+) -> CaptionCounts:
+    """Count captions and their words in the sidecars.
+
+    Args:
+        folder: the data set.
+        index: its index.
+        most_shards: of more shards, as many are chosen evenly.
+        progress: called after every shard.
+
+    Raises:
+        StorageError: a sidecar is missing, or the store is failing.
+        DataSetError: a sidecar is damaged.
+    """
+    words, per_sample = np.zeros(MOST_WORDS + 1, np.int64), np.zeros(1, np.int64)
+    shards = spread(len(index.shards), most_shards, seed=0).tolist()
+    with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
+        for start in range(0, len(shards), SHARDS_AT_ONCE):
+            for column in pool.map(partial(_caption_words, folder, index), shards[start : start + SHARDS_AT_ONCE]):
+                lengths = np.minimum(pc.list_flatten(column).to_numpy(), MOST_WORDS)
+                words += np.bincount(lengths, minlength=MOST_WORDS + 1)
+                per_sample = _sum(per_sample, np.bincount(pc.list_value_length(column).to_numpy()))
+                progress()
+    return CaptionCounts(np.trim_zeros(words, "b"), per_sample, len(shards))
+
+
+def measure_images(folder: Location, index: Index, count: int, progress: Callable[[], None]) -> ImageSizes:
+    """Read the headers of images that are spread evenly over a data set.
+
+    Args:
+        folder: the data set.
+        index: its index.
+        count: how many samples.
+        progress: called after every sample.
+
+    Raises:
+        StorageError: the store is failing.
+    """
+    found: list[tuple[int, int, int]] = []
+    formats: Counter[str] = Counter()
+    looked = 0
+    for chosen in read_chosen(folder, index, spread(index.total, count, seed=0)):
+        looked += 1
+        _measure(chosen, found, formats)
+        progress()
+    widths, heights, sizes = np.array(found, np.int64).reshape(-1, 3).T
+    return ImageSizes(widths, heights, sizes, dict(formats.most_common()), looked - len(found))
+
+
+def measure_shuffle(index: Index, knobs: Knobs, seed: int) -> Shuffle:
+    """Measure how well an order shuffles a data set and what reading it costs; see `shuffle_quality`."""
+    window = max(1, knobs.window // knobs.micro_batch_size) * knobs.micro_batch_size
+    order = Order(samples=index.total, seed=seed, chunk=knobs.chunk, window=window)
+    return Shuffle(
+        knobs,
+        separation(order),
+        mates(order, index, knobs.micro_batch_size),
+        read_cost(order, index, window, knobs.gap_bytes),
+    )
+
+
+def percentile(counts: Ids, share: float) -> int:
+    """Return the least value that at least a share of what was counted does not exceed.
+
+    Args:
+        counts: how often there is 0, 1, 2 ..., int64[n], not all zero.
+        share: in [0, 1].
+    """
+    return int(np.searchsorted(np.cumsum(counts), max(1.0, share * int(counts.sum()))))
+
+
+def _caption_words(folder: Location, index: Index, shard: int) -> pa.ListArray:
+    return read_sidecar(folder / index.shards[shard]).caption_words
+
+
+def _measure(chosen: Chosen, found: list[tuple[int, int, int]], formats: Counter[str]) -> None:
+    if isinstance(chosen.content, Unreadable):
+        return
+    try:
+        header = read_header(chosen.content.image)
+    except BadSample:
+        return
+    formats[header.format] += 1
+    found.append((header.width, header.height, len(chosen.content.image)))
+
+
+def _sum(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Add two arrays of counts of different lengths."""
+    short, long = sorted((first, second), key=len)
+    total = long.astype(np.int64)
+    total[: len(short)] += short
+    return total

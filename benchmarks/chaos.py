@@ -213,7 +213,7 @@ def _audited_on(cluster: ChaosCluster) -> tuple[str, ...]:
 def _scene(stack: ExitStack, setting: Setting, cluster: ChaosCluster, resolved: ResolvedRecipe, scratch: Path) -> Scene:
     recipe = resolved.recipe
     file = scratch / f"{recipe.name}.yaml"
-    from orchestrator.train.recipe_file import recipe_yaml
+    from orchestrator.train.plan import recipe_yaml
 
     file.write_text(recipe_yaml(resolved))
     training = Training(file, (), cluster.environment, scratch / f"{recipe.name}.log")

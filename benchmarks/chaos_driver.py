@@ -17,10 +17,10 @@ from leaving import leave_after
 from orchestrator.cluster.preemption.actors import Watchers
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.channel import Record
+from orchestrator.train.control_channel import Record
 from orchestrator.train.driver import run
 from orchestrator.train.plan import make_plan
-from orchestrator.train.start import continued_run, new_run
+from orchestrator.train.resume import continued_run, new_run
 
 
 class Lines:

@@ -9,7 +9,7 @@ import mlflow
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.auditing import audit_run
+from orchestrator.train.plan import audit_run
 
 
 @dataclass(frozen=True, slots=True)

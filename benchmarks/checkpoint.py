@@ -42,11 +42,11 @@ from torch import Tensor
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.loading import load_newest
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.checkpoints.writer import CheckpointWriter
-from orchestrator.train.collective import SingleWorker
-from orchestrator.train.parallel.replicated import Replicated
+from orchestrator.train.checkpoints.load import load_newest
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.parallel.base import SingleWorker
+from orchestrator.train.parallel.data_parallel import Replicated
 
 WIDTH = 768
 """Tensors are square, as most of a transformer's are."""

@@ -41,7 +41,7 @@ from leaving import leave_after
 from stream_data import Data, Place, prepare, served
 from stream_setting import Setting
 
-from orchestrator.train.allocations import LARGE_ALLOCATIONS
+from orchestrator.train.ray_session import LARGE_ALLOCATIONS
 
 LOADERS = {
     "limit": "stream_peers:limit",

@@ -36,7 +36,7 @@ from typing import Any
 import click
 from leaving import leave_after
 
-from orchestrator.train.allocations import LARGE_ALLOCATIONS
+from orchestrator.train.ray_session import LARGE_ALLOCATIONS
 
 MAX_TOKENS = 25
 
@@ -162,8 +162,8 @@ def _step(settings: Settings) -> Callable[[], object]:
     import torch
 
     from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, Recipe
-    from orchestrator.train.collective import SingleWorker
-    from orchestrator.train.parallel.choice import share_model
+    from orchestrator.train.parallel.base import SingleWorker
+    from orchestrator.train.parallel.data_parallel import share_model
     from orchestrator.train.step import Stepper
     from workloads.contract import KeyedRandom
 

@@ -24,8 +24,8 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     RUN must have been trained with stream.audit=true. Exit codes: 0 the ledger is exact, 1 it is not.
     """
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.auditing import audit_run
-    from orchestrator.train.evaluating import run_recipe
+    from orchestrator.train.plan import audit_run
+    from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
     audit = audit_run(run, run_recipe(run))

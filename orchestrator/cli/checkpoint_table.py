@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
-    from orchestrator.train.checkpoints.listing import Entry
+    from orchestrator.train.checkpoints.maintenance import Entry
 
 
 def print_table(entries: Sequence[Entry], metric: str) -> None:

@@ -21,8 +21,7 @@ def command(name: str, storage: str, endpoint: str | None, metric: str | None, a
     """
     from orchestrator.cli.checkpoint_table import plain, print_table
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.checkpoints.listing import list_checkpoints
-    from orchestrator.train.checkpoints.section import checkpoint_section
+    from orchestrator.train.checkpoints.maintenance import checkpoint_section, list_checkpoints
 
     run = find_run(name, storage, endpoint)
     entries = list_checkpoints(run)

@@ -18,7 +18,7 @@ import click
 def command(name: str, step: int, remove: bool, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Protect RUN's checkpoint of STEP from being pruned."""
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.checkpoints.pinning import pin, unpin
+    from orchestrator.train.checkpoints.maintenance import pin, unpin
 
     run = find_run(name, storage, endpoint)
     place = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))

@@ -25,8 +25,7 @@ def command(name: str, keep: int | None, dry_run: bool, storage: str, endpoint: 
 
     from orchestrator.cli.checkpoint_table import plain
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.checkpoints.pruning import prune
-    from orchestrator.train.checkpoints.section import checkpoint_section
+    from orchestrator.train.checkpoints.maintenance import checkpoint_section, prune
 
     run = find_run(name, storage, endpoint)
     section = checkpoint_section(run)

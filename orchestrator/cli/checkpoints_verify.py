@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from orchestrator.storage.run_folder import RunFolder
-    from orchestrator.train.checkpoints.verifying import Verdict
+    from orchestrator.train.checkpoints.maintenance import Verdict
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     """
     from orchestrator.cli.checkpoint_table import plain
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.checkpoints.listing import Condition
+    from orchestrator.train.checkpoints.maintenance import Condition
 
     run, found = find_run(name, storage, endpoint), []
     for verdict in _recorded(run):
@@ -46,7 +46,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
 def _recorded(run: RunFolder) -> Iterator[Verdict]:
     """Yield what is found, marked on the checkpoints; a mark that is refused is told and no more."""
     from orchestrator.storage.retry import StorageError
-    from orchestrator.train.checkpoints.verifying import keep_record, verify
+    from orchestrator.train.checkpoints.maintenance import keep_record, verify
 
     for verdict in verify(run):
         try:

@@ -66,8 +66,8 @@ def _evaluate(
     from orchestrator.report.evaluation_file import load_evaluation, subject
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.evaluating import run_recipe
-    from orchestrator.train.importing import is_import
+    from orchestrator.train.convert import is_import
+    from orchestrator.train.run_tools import run_recipe
     from workloads.contract import EvaluationOptions
 
     place = locate(name, endpoint)
@@ -93,8 +93,8 @@ def _measure_import(
     from orchestrator.config.errors import SpecError
     from orchestrator.report.evaluation_file import subject
     from orchestrator.storage.location import locate
-    from orchestrator.train.checkpoints.loading import load_checkpoint
-    from orchestrator.train.evaluating import measure_checkpoint
+    from orchestrator.train.checkpoints.load import load_checkpoint
+    from orchestrator.train.run_tools import measure_checkpoint
 
     if held_out is None:
         raise SpecError(
@@ -109,7 +109,7 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.report.evaluation_file import save_evaluation, subject
     from orchestrator.track.run_writer import TrackedRun
-    from orchestrator.train.evaluating import measure
+    from orchestrator.train.run_tools import measure
 
     measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
     about = subject(measured.step, options, held_out)

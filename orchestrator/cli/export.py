@@ -12,7 +12,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import find_checkpoint_format
 
 if TYPE_CHECKING:
-    from orchestrator.train.exporting import Source
+    from orchestrator.train.convert import Source
 
 OWN = "safetensors"
 
@@ -52,7 +52,7 @@ def command(
     if flat and format_name == OWN:
         raise SpecError("--flat: belongs to --format albef.")
 
-    from orchestrator.train.exporting import find_source
+    from orchestrator.train.convert import find_source
 
     found = find_source(source, storage, endpoint, step)
     _export(found, out, format_name, flat)
@@ -65,7 +65,7 @@ def command(
 
 
 def _export(source: Source, out: Path, format_name: str, flat: bool) -> None:
-    from orchestrator.train.exporting import export_folder, export_format
+    from orchestrator.train.convert import export_folder, export_format
 
     if format_name == OWN:
         export_folder(source, out)

@@ -47,7 +47,7 @@ def command(
     format_ = find_checkpoint_format(format_name)
 
     from orchestrator.storage.location import locate
-    from orchestrator.train.importing import check_free, write_import
+    from orchestrator.train.convert import check_free, write_import
 
     target = locate(out, endpoint)
     check_free(target)

@@ -86,7 +86,7 @@ def _submission(
     from orchestrator.cluster.jobs.secrets import refuse_secrets
     from orchestrator.cluster.jobs.submitting import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
-    from orchestrator.train.recipe_file import recipe_yaml
+    from orchestrator.train.plan import recipe_yaml
 
     refuse_secrets(overrides, resolved.values())
     return Submission(

@@ -23,7 +23,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     For a run that ended while MLflow was away. Nothing is published twice. A run that is going on does this by itself.
     """
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.syncing import sync
+    from orchestrator.train.run_tools import sync
 
     run = find_run(name, storage, endpoint)
     synced = sync(run)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator.train.channel import Record
+from orchestrator.train.control_channel import Record
 
 PLAIN_EVERY_STEPS = 10
 SHOWN = {"loss": "loss", "loss_itc": "itc", "loss_itm": "itm", "loss_mlm": "mlm", "loss_adversarial": "adv"}

@@ -53,8 +53,8 @@ def command(
     _check(step, spikes, step_options=(micro_batch, images), spike_options=(metric, top))
 
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.evaluating import run_recipe
-    from orchestrator.train.run_opening import reopened
+    from orchestrator.train.plan import reopened
+    from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
     plan = reopened(run, run_recipe(run))
@@ -75,7 +75,7 @@ def _check(step: int | None, spikes: bool, step_options: tuple[object, ...], spi
 
 def _show_spikes(plan: Plan, metric: str, top: int, as_json: bool) -> None:
     from orchestrator.cli.trace_text import spikes_text, spikes_values
-    from orchestrator.train.tracing import RunCurves, trace_spikes
+    from orchestrator.train.run_tools import RunCurves, trace_spikes
 
     found = trace_spikes(plan, RunCurves(plan.run), metric, top)
     about = {"run": plan.run.root.uri, "metric": metric}
@@ -85,7 +85,7 @@ def _show_spikes(plan: Plan, metric: str, top: int, as_json: bool) -> None:
 def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | None, as_json: bool) -> None:
     from orchestrator.cli.trace_text import Step, batch_text, batch_values, step_text
     from orchestrator.stream.trace import LedgerSays
-    from orchestrator.train.tracing import step_metrics, trace_step
+    from orchestrator.train.run_tools import step_metrics, trace_step
 
     batches = trace_step(plan, step, micro_batch)
     metrics, note = step_metrics(plan.run, step)

@@ -12,7 +12,7 @@ from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
     from orchestrator.stream.trace import TracedBatch, TracedSample
-    from orchestrator.train.tracing import TracedSpike
+    from orchestrator.train.run_tools import TracedSpike
 
 SHOWN = 8
 """Samples of each micro-batch that are printed when a whole step is asked for."""

@@ -15,7 +15,7 @@ from orchestrator.config.loading import load_recipe
 
 if TYPE_CHECKING:
     from orchestrator.train.plan import Plan
-    from orchestrator.train.start import Start
+    from orchestrator.train.resume import Start
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it; SIGTERM ends a run in the same way."""
@@ -70,7 +70,7 @@ def command(
 
 
 def _start(plan: Plan, resume: str | None) -> Start:
-    from orchestrator.train.start import continued_run, new_run
+    from orchestrator.train.resume import continued_run, new_run
 
     continues = plan.run.exists() if resume == "auto" else resume is not None
     return continued_run(plan, lambda text: click.echo(text, err=True)) if continues else new_run(plan)
@@ -78,7 +78,7 @@ def _start(plan: Plan, resume: str | None) -> Start:
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
     from orchestrator.cli.terminal import print_plan
-    from orchestrator.train.recipe_file import recipe_yaml
+    from orchestrator.train.plan import recipe_yaml
 
     if as_json:
         click.echo(json.dumps({"recipe": plan.resolved.values(), "plan": plan.describe()}, indent=2))

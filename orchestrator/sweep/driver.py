@@ -28,11 +28,9 @@ from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.trials import Trials
 from orchestrator.sweep.tuning import tune_trials
 from orchestrator.track.cost import Spent
-from orchestrator.train.beside import start_beside
-from orchestrator.train.cost_meter import CostMeter, metering
-from orchestrator.train.driving import log_folder_of, new_meter
-from orchestrator.train.interrupts import stop_on
-from orchestrator.train.ray_session import ray_session
+from orchestrator.train.budget import CostMeter, metering
+from orchestrator.train.driver import log_folder_of, new_meter, stop_on
+from orchestrator.train.ray_session import ray_session, start_beside
 
 DECODED_CACHE_MB = 10_000
 """Of decoded images that trials side by side share on each machine, where the recipe does not say it."""

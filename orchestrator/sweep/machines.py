@@ -10,9 +10,8 @@ from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
 from orchestrator.sweep.room import Room, TrialNeeds, side_by_side
-from orchestrator.train.driving import groups_of
-from orchestrator.train.growth import largest
-from orchestrator.train.machines import present_nodes
+from orchestrator.train.driver import groups_of
+from orchestrator.train.resources import largest, present_nodes
 
 
 def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:

@@ -11,7 +11,7 @@ from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.track.client import TrackingAwayError
 from orchestrator.track.run_writer import TrackedRun
-from orchestrator.train.syncing import sync
+from orchestrator.train.run_tools import sync
 
 
 def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[str], None]) -> None:

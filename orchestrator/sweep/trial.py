@@ -27,12 +27,11 @@ from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.schedulers import GIVEN
 from orchestrator.sweep.trial_run import LOG, TrialRun
 from orchestrator.track.client import TrackingAwayError
-from orchestrator.train.display import Display
-from orchestrator.train.driver import run_on_cluster
-from orchestrator.train.driving import Outcome, log_folder
+from orchestrator.train.control_channel import Display
+from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.ray_session import log_ray_to, ray_variables
-from orchestrator.train.start import continued_run, new_run
+from orchestrator.train.resume import continued_run, new_run
 
 STATE = "trial.json"
 PARENT = "mlflow.parentRunId"

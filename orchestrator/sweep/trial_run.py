@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.reports import Report, Reports
-from orchestrator.train.channel import Record
-from orchestrator.train.display import Display
-from orchestrator.train.driving import Outcome
+from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.driver import Outcome
 
 LOG = logging.getLogger("ray.train")
 """Goes into the trial's log."""

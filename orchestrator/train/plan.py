@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
-from orchestrator.storage.run_folder import RunFolder
+from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
+from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
 from orchestrator.stream.order.partition import Sharing
 from orchestrator.stream.ray_dataset import Delivery
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
@@ -24,7 +28,8 @@ from orchestrator.stream.state import stream_settings
 from workloads.contract import StagedTransform, Transform
 
 if TYPE_CHECKING:
-    from orchestrator.train.origin import Origin
+    from orchestrator.train.resume import Origin
+
 
 LOG = logging.getLogger(__name__)
 MAX_BLOCK_SAMPLES = 512
@@ -171,7 +176,7 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     if recipe.start is None:
         return plan
 
-    from orchestrator.train.origin import find_origin
+    from orchestrator.train.resume import find_origin
 
     return replace(plan, origin=find_origin(resolved, data.total, plan.steps))
 
@@ -237,3 +242,80 @@ def _gpus() -> int:
 def _range(counts: list[int]) -> str:
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
+
+
+# Opening a run again from its folder, with the data that it used.
+
+
+def reopened(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
+    """Return the plan that a run followed, without its held-out samples.
+
+    Args:
+        run: the run.
+        resolved: its recipe.
+
+    Raises:
+        RunError: there is no such run, or its data changed.
+        StorageError: the store is failing.
+        DataSetError: the data is missing or not indexed.
+    """
+    data, _ = training_data(resolved.recipe)
+    if data.digest != run.read().index_digest:
+        raise RunError(
+            f"{run.root.uri}: the training data in {data.places} changed since the run, so which samples it used can "
+            "no longer be told. Put the data back."
+        )
+    return Plan(resolved, data, None, None, run, ())
+
+
+# The resolved recipe as YAML text, and what changed between two of them.
+
+
+def recipe_yaml(resolved: ResolvedRecipe) -> str:
+    """Return the resolved recipe as YAML; it is a recipe itself."""
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.StringIO()
+    yaml.dump(resolved.values(), text)
+    return text.getvalue()
+
+
+def differences(before: str, now: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose values differ, as `key: before -> now`."""
+    old, new = flat(YAML(typ="safe").load(before)), flat(now)
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
+    if not isinstance(value, Mapping):
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    values: dict[str, Any] = {}
+    for key, inner in value.items():
+        values |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return values
+
+
+# Checking a run's ledger against its recipe and its data.
+
+
+def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
+    """Compare a run's ledger, up to its newest checkpoint, with the order of its samples.
+
+    Raises:
+        RunError: the run keeps no ledger, has no checkpoint yet, or its data changed.
+        StorageError: the store is failing.
+        DataSetError: the data is missing or not indexed.
+    """
+    if not resolved.recipe.stream.audit:
+        raise RunError(f"{run.root.uri}: the run keeps no ledger; train with stream.audit=true.")
+    steps = run.newest_step()
+    if steps == 0:
+        raise RunError(f"{run.root.uri}: there is no checkpoint yet, so no step counts.")
+    plan = reopened(run, resolved)
+    return check_ledger(read_ledger(run.ledger), plan.reader, range(steps * resolved.recipe.batch.micro_batches))

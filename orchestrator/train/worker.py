@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
 from torch import nn
 
+from orchestrator.config.recipe import RecoverySection
 from orchestrator.stream.dataset.samples import evenly_spaced
 from orchestrator.stream.loader import Feed, Opening
+from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.track.metric_log import now_ms
-from orchestrator.train.channel import Record
-from orchestrator.train.collective import Collective, current_collective
-from orchestrator.train.errors import BadDataError, LeftError, NotANumberError
-from orchestrator.train.initial import Beginning, check_agreement, find_beginning
-from orchestrator.train.line import Line
-from orchestrator.train.machines import present_decoded_share
-from orchestrator.train.parallel.choice import share_model
+from orchestrator.train.checkpoints.manager import Saving
+from orchestrator.train.control_channel import Order, Record
+from orchestrator.train.parallel.base import Collective, current_collective
+from orchestrator.train.parallel.data_parallel import share_model
 from orchestrator.train.plan import Plan
-from orchestrator.train.recovery.bad_step import BadStep, decide_bad_step
-from orchestrator.train.recovery.order import Order
-from orchestrator.train.saving import Saving
+from orchestrator.train.recovery.failure_kind import BadDataError, LeftError, NotANumberError
+from orchestrator.train.resources import present_decoded_share
+from orchestrator.train.resume import Beginning, check_agreement, find_beginning
 from orchestrator.train.step import Laps, StepOutcome, Stepper
 from workloads.contract import EvaluationOptions, KeyedRandom, Workload
 
@@ -260,3 +261,79 @@ def _not_a_number(step: int, metrics: Mapping[str, float], in_a_row: int) -> Not
 
 def _broadcast(value: Any) -> Any:
     return ray.train.collective.broadcast_from_rank_zero(value)
+
+
+# A worker's end of the channel.
+
+
+class Line:
+    """Worker 0 reports every step and hears what is wanted; the others report what they skipped and messages alone.
+
+    Args:
+        channel: the actor.
+        rank: this worker's number.
+    """
+
+    def __init__(self, channel: Any, rank: int) -> None:
+        self._channel = channel
+        self._rank = rank
+        self._pending: ray.ObjectRef[Order] | None = None
+        self._said: ray.ObjectRef[None] | None = None
+        self.order = Order.GO_ON
+
+    def begin(self, first_step: int, workers: int) -> int:
+        """Say that this worker, which must be worker 0, begins; return the number of the attempt."""
+        return int(ray.get(self._channel.begin.remote(first_step, workers)))
+
+    def note(self, text: str) -> None:
+        """Send a message for people without waiting; what several workers say alike reaches them once."""
+        self._said = self._channel.say.remote(text)
+
+    def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
+        """Send a record without waiting; the answer is read at the next step."""
+        skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
+        if self._rank != 0:
+            if skipped:
+                self._channel.publish.remote(Record(record.step, skipped=skipped))
+            return
+        self._arrive()
+        self._pending = self._channel.publish.remote(replace(record, skipped=skipped))
+
+    def leave(self) -> None:
+        """Say that the workers make room."""
+        if self._rank == 0:
+            ray.get(self._channel.leave.remote())
+
+    def close(self) -> None:
+        """Wait until all has arrived."""
+        self._arrive()
+        if self._said is not None:
+            ray.get(self._said)
+
+    def _arrive(self) -> None:
+        if self._pending is not None:
+            self.order = Order(ray.get(self._pending))
+            self._pending = None
+
+
+# What to do about a step whose loss or gradient is no number: a pure decision, the same on every worker.
+
+
+class BadStep(Enum):
+    """What is done about it; the step itself has changed nothing."""
+
+    SKIP = "skip"
+    ROLL_BACK = "roll back"
+    STOP = "stop"
+
+
+def decide_bad_step(recovery: RecoverySection, in_a_row: int) -> BadStep:
+    """Return what to do.
+
+    Args:
+        recovery: the recipe's wish, and how many bad steps in a row it bears.
+        in_a_row: bad steps since the last good one, this one included.
+    """
+    if recovery.not_a_number == "stop" or in_a_row > recovery.bad_steps:
+        return BadStep.STOP
+    return BadStep.SKIP if recovery.not_a_number == "skip" else BadStep.ROLL_BACK

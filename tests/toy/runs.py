@@ -13,8 +13,7 @@ from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.plan import Plan, make_plan, recipe_yaml
 
 RECIPE = """\
 workload: albef

@@ -12,12 +12,12 @@ from torch import Tensor
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.commit import Waiting
-from orchestrator.train.checkpoints.loading import Checkpoint
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.checkpoints.writer import CheckpointWriter
-from orchestrator.train.collective import SingleWorker
-from orchestrator.train.parallel.replicated import Replicated
+from orchestrator.train.checkpoints.load import Checkpoint
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.checkpoints.write import Waiting
+from orchestrator.train.parallel.base import SingleWorker
+from orchestrator.train.parallel.data_parallel import Replicated
 
 ALL = CheckpointSection(keep=1000)
 

@@ -8,7 +8,7 @@ import json
 from safetensors.torch import save
 
 from orchestrator.storage.location import Location
-from orchestrator.train.checkpoints.loading import load_checkpoint
+from orchestrator.train.checkpoints.load import load_checkpoint
 from orchestrator.train.checkpoints.manifest import ASIDE_FILE, IMPORT_FILE, read_manifest
 
 KEPT = (IMPORT_FILE, ASIDE_FILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.words import score_text
-from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.plan import recipe_yaml
 
 POPULATION = (
     "Its values changed while it was trained (population based training); this recipe trains with the last ones from "

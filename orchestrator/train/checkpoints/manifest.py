@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import MANIFEST_FILE
-from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.sealed import SEAL, is_sealed, parse_object, seal
+from orchestrator.storage.run_folder import MANIFEST_FILE, json_bytes
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, FORMAT_VERSION)
@@ -123,3 +124,95 @@ def _version_2(values: Mapping[str, Any]) -> Manifest:
 
 def _version_3(values: Mapping[str, Any]) -> Manifest:
     return Manifest(file_records(values["files"]), values["metrics"], values["saved"])
+
+
+# JSON that carries its own digest, for the files that no other file vouches for.
+
+
+SEAL = "sha256"
+
+
+def seal(values: Mapping[str, Any]) -> bytes:
+    """Return values as JSON with their digest beside them."""
+    return json_bytes({**values, SEAL: _digest(values)})
+
+
+def is_sealed(values: Mapping[str, Any]) -> bool:
+    """Return whether values are those that were sealed."""
+    return bool(values.get(SEAL) == _digest({key: value for key, value in values.items() if key != SEAL}))
+
+
+def parse_object(content: bytes, uri: str) -> dict[str, Any]:
+    """Return the values of a JSON object.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise DamagedError(f"{uri}: is damaged ({error}).") from error
+    if not isinstance(values, dict):
+        raise DamagedError(f"{uri}: is damaged (it holds no JSON object).")
+    return values
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_bytes(values)).hexdigest()
+
+
+# The state of a run besides its tensors.
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The state of a run besides its tensors.
+
+    Args:
+        next_step: the first step that is not part of the checkpoint; the whole state of the data stream.
+        seed: the run's seed.
+        recipe_digest: digest of what determines the result.
+        index_digest: digest of the training data's index.
+        mlflow_run_id: where the run is tracked.
+        workload: what was trained.
+        config: the workload's part of the recipe, as plain JSON values.
+        epochs: passes over the training data so far; None when unknown.
+        stream: what `StreamState.plain` returned; None when the checkpoint is from elsewhere.
+    """
+
+    next_step: int
+    seed: int
+    recipe_digest: str
+    index_digest: str
+    mlflow_run_id: str
+    workload: str
+    config: Mapping[str, Any]
+    epochs: float | None
+    stream: Mapping[str, Any] | None = None
+
+    def encoded(self) -> bytes:
+        """Return the state as it is stored."""
+        return json_bytes(asdict(self))
+
+
+def parse_state(content: bytes, uri: str) -> RunState:
+    """Return a state from its stored form.
+
+    Raises:
+        DamagedError: it is damaged.
+    """
+    try:
+        return RunState(**parse_object(content, uri))
+    except TypeError as error:
+        raise DamagedError(f"{uri}: is damaged ({error}).") from error
+
+
+# What can be wrong with checkpoints.
+
+
+class CheckpointError(FuserayError):
+    """A checkpoint cannot be written or read, or does not fit the run."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not what was written: a file is missing or has changed. Trying again does not help."""

@@ -13,21 +13,21 @@ import ray
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.train.diagnosing import diagnose_error
-from orchestrator.train.failure_kind import FailureKind
-from orchestrator.train.recovery.incidents import Fault
-from orchestrator.train.recovery.order import Order
-from orchestrator.train.recovery.policy import GiveUp, Spent, decide
-from orchestrator.train.recovery.retrying import GaveUp
+from orchestrator.train.control_channel import Order
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.failure_kind import FailureKind
+from orchestrator.train.recovery.policy import Fault, GiveUp, Spent, decide
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.controller.state import TrainControllerState
     from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
     from ray.train.v2._internal.execution.worker_group import WorkerGroup
     from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+
 
 LEAVE_LIMIT_S = 600.0
 """How long workers may take to save before more of them take their place."""
@@ -155,3 +155,26 @@ def _are_done(group: WorkerGroup) -> bool:
 def _lacks_machines(error: TrainingFailedError) -> bool:
     """Return whether workers could not be placed; that costs nothing but time, and is tried again."""
     return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
+
+
+# What Ray Train's controller does about failures: whatever `Recovery` says.
+
+
+class GaveUp(Exception):
+    """Ends the controller's attempts; the channel knows why."""
+
+
+class AlwaysRetry(DefaultFailurePolicy):
+    """Tries again after every failure until `Recovery` gives up.
+
+    Ray Train itself takes every error at the start of workers for final that is not the death of one. But when one
+    dies there, another may be the first to tell, with a broken connection.
+    """
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        """Decide, after Ray Train has logged the failure."""
+        super().make_decision(training_failed_error)
+        gave_up = isinstance(training_failed_error, ControllerError) and isinstance(
+            training_failed_error.controller_failure, GaveUp
+        )
+        return FailureDecision.RAISE if gave_up else FailureDecision.RETRY

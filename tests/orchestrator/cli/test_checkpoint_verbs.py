@@ -16,7 +16,7 @@ from orchestrator.cli.main import cli
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.train.checkpoints.loading import load_newest
+from orchestrator.train.checkpoints.load import load_newest
 
 RECIPE = "checkpoint: {keep: 2, keep_best: 1, metric: loss, mode: max}\n"
 

@@ -17,9 +17,8 @@ from orchestrator.cli.main import cli
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.train.checkpoints.errors import CheckpointError
-from orchestrator.train.checkpoints.loading import load_checkpoint
-from orchestrator.train.checkpoints.state import RunState
+from orchestrator.train.checkpoints.load import load_checkpoint
+from orchestrator.train.checkpoints.manifest import CheckpointError, RunState
 from workloads.contract import WorkloadError
 
 SIZES = ("model.vision.heads=2", "model.text.heads=2", "contrastive.queue_size=12", "text.max_tokens=9")

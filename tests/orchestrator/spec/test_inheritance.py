@@ -7,7 +7,7 @@ import pytest
 from orchestrator.config.document import read_extended
 from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.plan import recipe_yaml
 
 BASE = """\
 workload: albef

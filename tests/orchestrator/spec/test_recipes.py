@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.recipe_file import differences, recipe_yaml
+from orchestrator.train.plan import differences, recipe_yaml
 
 GOOD = """\
 workload: albef

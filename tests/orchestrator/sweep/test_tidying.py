@@ -17,7 +17,7 @@ from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
 from orchestrator.sweep.tidying import tidy
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.recipe_file import recipe_yaml
+from orchestrator.train.plan import recipe_yaml
 
 Make = Callable[..., ResolvedSweep]
 

@@ -13,9 +13,8 @@ from orchestrator.sweep.reports import Report, Reports, earlier_reports
 from orchestrator.sweep.trial_run import TrialRun
 from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
-from orchestrator.train.channel import Record
-from orchestrator.train.display import Display
-from orchestrator.train.driving import Outcome
+from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.driver import Outcome
 
 REPORTS = Reports(["loss"], samples_per_step=16, steps=6, every=2)
 

@@ -26,9 +26,9 @@ from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.books import Books
-from orchestrator.train.channel import Record
+from orchestrator.train.control_channel import Record
 from orchestrator.train.plan import Plan, make_plan
+from orchestrator.train.run_logger import Books
 
 RECIPE = """\
 workload: albef

@@ -1,9 +1,8 @@
 """Orders go down, news come up, and the clock of the last step runs; the channel without its actor."""
 
-from orchestrator.train.channel import Channel, Record
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
-from orchestrator.train.recovery.incidents import Attempt, Fault
-from orchestrator.train.recovery.order import Order
+from orchestrator.train.control_channel import Channel, Order, Record
+from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.policy import Attempt, Fault
 
 DONE = {"forward_backward": 1.0}
 

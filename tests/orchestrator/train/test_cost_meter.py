@@ -13,7 +13,7 @@ from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
 from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
 from orchestrator.track.cost import Kind
-from orchestrator.train.cost_meter import CostMeter, kinds_of, metering
+from orchestrator.train.budget import CostMeter, kinds_of, metering
 
 GPU = Kind("p5", "spot", 36.0)
 CPU = Kind("c7", "spot", 2.0)

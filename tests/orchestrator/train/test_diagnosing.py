@@ -18,9 +18,8 @@ from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.retry import Cause, StorageError
 from orchestrator.stream.dataset.index import DataSetError
 from orchestrator.stream.loader import StreamEndedError
-from orchestrator.train.diagnosing import diagnose_error
-from orchestrator.train.errors import BadDataError, NotANumberError
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.failure_kind import BadDataError, Budget, Diagnosis, FailureKind, NotANumberError
 from workloads.contract import WorkloadError
 
 KILLED = (

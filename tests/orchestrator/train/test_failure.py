@@ -10,11 +10,10 @@ from runs import write_run
 from shards import write_shards
 
 from orchestrator.config.errors import FuserayError
-from orchestrator.train.diagnosing import diagnose_error
-from orchestrator.train.failure import explained, failure_of
 from orchestrator.train.plan import Plan
-from orchestrator.train.post_mortem import Tries, message
-from orchestrator.train.recovery.incidents import Fault
+from orchestrator.train.recovery.classify import diagnose_error, explained, failure_of
+from orchestrator.train.recovery.failure_report import Tries, message
+from orchestrator.train.recovery.policy import Fault
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.stream.micro_batch import Skipped
 from orchestrator.track.metric_log import StepLine
-from orchestrator.train.figures import Figures, SkippedCounts
+from orchestrator.train.run_logger import Figures, SkippedCounts
 
 START_MS = 1_750_000_000_000
 CREATED = "2025-06-15T15:06:40+00:00"

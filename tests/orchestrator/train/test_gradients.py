@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orchestrator.train.gradients import GradientBuffer
+from orchestrator.train.parallel.data_parallel import GradientBuffer
 
 
 def test_gradients_accumulate_in_the_buffer_and_are_cleared() -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from orchestrator.train.interrupts import stop_on
+from orchestrator.train.driver import stop_on
 
 
 def send(number: signal.Signals) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import free_ports
 
-from orchestrator.train.joining import JoinError, complaint_about_token, prepare_joining
+from orchestrator.train.ray_session import JoinError, complaint_about_token, prepare_joining
 
 
 def test_a_token_is_taken_from_where_ray_takes_it(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
-from orchestrator.train.growth import largest, least_bundles
-from orchestrator.train.machines import Gathering, Growth
+from orchestrator.train.resources import Gathering, Growth, largest, least_bundles
 
 HEAD = Node(1, 0)
 TRAIN = Node(8, 1)

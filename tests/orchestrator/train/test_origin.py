@@ -13,15 +13,13 @@ from version_two import rewrite_as_version_two
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.location import Location, locate
-from orchestrator.train.checkpoints.loading import load_checkpoint
-from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.collective import SingleWorker
-from orchestrator.train.importing import write_import
-from orchestrator.train.initial import find_beginning
-from orchestrator.train.parallel.choice import share_model
+from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tensors
+from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.convert import write_import
+from orchestrator.train.parallel.base import SingleWorker
+from orchestrator.train.parallel.data_parallel import share_model
 from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.start import continued_run, new_run
+from orchestrator.train.resume import continued_run, find_beginning, new_run
 from orchestrator.train.step import build_optimizer
 from workloads.contract import KeyedRandom
 from workloads.interop.albef_format import FORMAT
@@ -133,7 +131,7 @@ def test_a_resumed_run_prefers_its_own_checkpoint(folder: Path, tmp_path: Path) 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_resumes_at_the_origin(folder: Path, tmp_path: Path) -> None:
     from orchestrator.storage.run_folder import RunFile
-    from orchestrator.train.recipe_file import recipe_yaml
+    from orchestrator.train.plan import recipe_yaml
 
     plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
     digest, index = plan.resolved.digest(), plan.data.digest

@@ -13,9 +13,17 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder, json_bytes
 from orchestrator.stream.state import BatchKeys
-from orchestrator.train.advice import ADVICE
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
-from orchestrator.train.post_mortem import LONGEST_TAG, Failure, Tries, headline, message, record, tag
+from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.failure_report import (
+    ADVICE,
+    LONGEST_TAG,
+    Failure,
+    Tries,
+    headline,
+    message,
+    record,
+    tag,
+)
 
 LOST = Diagnosis(FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, "ActorDiedError: it is gone", (1,), ("node-7",))
 FAILURE = Failure(

@@ -15,8 +15,8 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.config.errors import FuserayError
-from orchestrator.train.diagnosing import diagnose_error
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
 
 Errors = dict[str, Exception]
 

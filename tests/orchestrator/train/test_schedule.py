@@ -9,9 +9,9 @@ from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.config.recipe import Recipe, ScheduleSection
-from orchestrator.train.collective import current_collective
-from orchestrator.train.parallel.replicated import Replicated
-from orchestrator.train.schedule import Progress, learning_rate
+from orchestrator.train.lr_schedule import Progress, learning_rate
+from orchestrator.train.parallel.base import current_collective
+from orchestrator.train.parallel.data_parallel import Replicated
 from orchestrator.train.step import Stepper
 from workloads.contract import KeyedRandom
 

@@ -17,10 +17,9 @@ from orchestrator.stream.decoder import Node
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.state import StreamState
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.plan import Plan, check_machines, make_plan
-from orchestrator.train.recipe_file import recipe_yaml
-from orchestrator.train.start import continued_run, new_run
+from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.plan import Plan, check_machines, make_plan, recipe_yaml
+from orchestrator.train.resume import continued_run, new_run
 
 RECIPE = """\
 workload: albef

@@ -17,8 +17,8 @@ from toy_workload import ToyConfig, ToyWorkload
 from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch, fingerprint
 from orchestrator.stream.order.partition import Sharing
-from orchestrator.train.collective import current_collective
-from orchestrator.train.parallel.replicated import Replicated
+from orchestrator.train.parallel.base import current_collective
+from orchestrator.train.parallel.data_parallel import Replicated
 from orchestrator.train.step import StepOutcome, Stepper
 from workloads.contract import KeyedRandom
 

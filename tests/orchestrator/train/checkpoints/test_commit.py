@@ -7,11 +7,9 @@ from saving import assert_holds, impatient, save_by
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.attempt import Attempt
-from orchestrator.train.checkpoints.commit import Waiting, await_parts, commit, write_part
-from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.loading import load_newest
-from orchestrator.train.checkpoints.manifest import FileRecord, Manifest
+from orchestrator.train.checkpoints.load import load_newest
+from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, FileRecord, Manifest
+from orchestrator.train.checkpoints.write import Attempt, Waiting, await_parts, commit, write_part
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from saving import assert_holds, save_by
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import CheckpointError
-from orchestrator.train.checkpoints.loading import load_newest
-from orchestrator.train.checkpoints.manifest import read_manifest
+from orchestrator.train.checkpoints.load import load_newest
+from orchestrator.train.checkpoints.manifest import CheckpointError, read_manifest
 
 
 class DiesAfter:

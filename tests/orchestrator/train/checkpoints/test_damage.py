@@ -9,12 +9,10 @@ from saving import ALL, alone, assert_holds, moments_of, save_by, state_of, tens
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.listing import Condition, list_checkpoints
-from orchestrator.train.checkpoints.loading import load_checkpoint, load_extra, load_newest, load_state, newest_state
-from orchestrator.train.checkpoints.sealed import seal
-from orchestrator.train.checkpoints.verifying import verify
-from orchestrator.train.checkpoints.writer import CheckpointWriter
+from orchestrator.train.checkpoints.load import load_checkpoint, load_extra, load_newest, load_state, newest_state
+from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, seal
 
 FILES = (
     "manifest.json",

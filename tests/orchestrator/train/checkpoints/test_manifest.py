@@ -5,9 +5,14 @@ import json
 
 import pytest
 
-from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.manifest import FileRecord, Manifest, parse_manifest
-from orchestrator.train.checkpoints.sealed import seal
+from orchestrator.train.checkpoints.manifest import (
+    CheckpointError,
+    DamagedError,
+    FileRecord,
+    Manifest,
+    parse_manifest,
+    seal,
+)
 
 FILES = {
     "model-0-of-2-x.safetensors": FileRecord("model.safetensors", 10, hashlib.sha256(b"0").hexdigest()),

@@ -12,11 +12,10 @@ from unreliable_proxy import Fault, Request, UnreliableProxy, first_attempts, un
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import DamagedError
-from orchestrator.train.checkpoints.listing import Condition, list_checkpoints
-from orchestrator.train.checkpoints.loading import load_checkpoint, load_newest
-from orchestrator.train.checkpoints.verifying import keep_record, verify
-from orchestrator.train.checkpoints.writer import CheckpointWriter
+from orchestrator.train.checkpoints.load import load_checkpoint, load_newest
+from orchestrator.train.checkpoints.maintenance import Condition, keep_record, list_checkpoints, verify
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import DamagedError
 
 LARGE = {"large": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1)), "small": torch.arange(10)}
 """More than one part of a multipart upload for each of two workers."""

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from saving import alone, assert_same, tensors_of
 
-from orchestrator.train.checkpoints.assembly import Assembly
-from orchestrator.train.checkpoints.pieces import Piece, own_pieces
-from orchestrator.train.parallel.protocol import Shard
+from orchestrator.train.checkpoints.tensors import Assembly, Piece, own_pieces
+from orchestrator.train.parallel.base import Shard
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.uint8, torch.bool]
 SHAPES = st.lists(st.integers(0, 5), max_size=3)

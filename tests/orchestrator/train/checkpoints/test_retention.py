@@ -7,8 +7,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
-from orchestrator.train.checkpoints.listing import Condition, Entry
-from orchestrator.train.checkpoints.retention import superfluous
+from orchestrator.train.checkpoints.maintenance import Condition, Entry, superfluous
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WHOLE, DAMAGED, INCOMPLETE, UNKNOWN = Condition

@@ -7,11 +7,16 @@ import torch
 from safetensors.torch import load, save
 from saving import alone, assert_same, tensors_of
 
-from orchestrator.train.checkpoints.assembly import Assembly
-from orchestrator.train.checkpoints.errors import CheckpointError, DamagedError
-from orchestrator.train.checkpoints.pieces import Piece, own_pieces
-from orchestrator.train.checkpoints.staging import HostBuffers
-from orchestrator.train.checkpoints.tensor_file import DTYPES, file_header, read_pieces
+from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError
+from orchestrator.train.checkpoints.tensors import (
+    DTYPES,
+    Assembly,
+    HostBuffers,
+    Piece,
+    file_header,
+    own_pieces,
+    read_pieces,
+)
 
 
 def written(tensors: dict[str, torch.Tensor], rank: int = 0, workers: int = 1) -> bytes:

@@ -11,14 +11,16 @@ from version_two import rewrite_as_version_two
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import DamagedError
-from orchestrator.train.checkpoints.listing import Condition, list_checkpoints
-from orchestrator.train.checkpoints.loading import load_checkpoint, load_newest, newest_state
-from orchestrator.train.checkpoints.manifest import read_manifest
-from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors, restore_optimizer
-from orchestrator.train.checkpoints.verifying import verify
-from orchestrator.train.exporting import Source, export_format
-from orchestrator.train.importing import is_import, write_import
+from orchestrator.train.checkpoints.load import (
+    load_checkpoint,
+    load_newest,
+    newest_state,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
+from orchestrator.train.checkpoints.manifest import DamagedError, read_manifest
+from orchestrator.train.convert import Source, export_format, is_import, write_import
 from workloads.contract import KeyedRandom
 from workloads.interop.albef_format import FORMAT
 

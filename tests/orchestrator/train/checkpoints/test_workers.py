@@ -12,16 +12,13 @@ from torch import Tensor, nn
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import CheckpointError
-from orchestrator.train.checkpoints.loading import load_newest
-from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
-from orchestrator.train.checkpoints.token import shared_token
-from orchestrator.train.checkpoints.writer import CheckpointWriter
-from orchestrator.train.collective import SingleWorker, current_collective
-from orchestrator.train.initial import Beginning, check_agreement
-from orchestrator.train.parallel.protocol import Parallel
-from orchestrator.train.parallel.replicated import Replicated
-from orchestrator.train.parallel.sharded import Sharded
+from orchestrator.train.checkpoints.load import load_newest, optimizer_tensors
+from orchestrator.train.checkpoints.manager import CheckpointWriter, shared_token
+from orchestrator.train.checkpoints.manifest import CheckpointError
+from orchestrator.train.parallel.base import Parallel, SingleWorker, current_collective
+from orchestrator.train.parallel.data_parallel import Replicated
+from orchestrator.train.parallel.fsdp import Sharded
+from orchestrator.train.resume import Beginning, check_agreement
 
 CPU = torch.device("cpu")
 CHAINS = {"first": ("replicated", "sharded"), "second": ("sharded", "replicated"), "third": ("sharded", "sharded")}

@@ -13,10 +13,9 @@ from saving import ALL, alone, assert_holds, moments_of, save_by, save_checkpoin
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.errors import CheckpointError
-from orchestrator.train.checkpoints.loading import load_checkpoint, load_newest
-from orchestrator.train.checkpoints.manifest import read_manifest
-from orchestrator.train.checkpoints.writer import CheckpointWriter
+from orchestrator.train.checkpoints.load import load_checkpoint, load_newest
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import CheckpointError, read_manifest
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from orchestrator.train.collective import Arrived, Pending
-from orchestrator.train.parallel.replicated import Replicated
+from orchestrator.train.parallel.base import Arrived, Pending
+from orchestrator.train.parallel.data_parallel import Replicated
 
 ONE_LAYER = 4 * 3 * 3  # bytes of a weight: a bucket per layer
 

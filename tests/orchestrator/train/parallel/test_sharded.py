@@ -24,14 +24,13 @@ from orchestrator.config.recipe import (
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.train.checkpoints.loading import load_checkpoint
-from orchestrator.train.checkpoints.optimizer_state import optimizer_tensors
-from orchestrator.train.checkpoints.state import RunState
-from orchestrator.train.checkpoints.writer import CheckpointWriter
-from orchestrator.train.collective import current_collective
-from orchestrator.train.initial import Beginning
-from orchestrator.train.parallel.choice import share_model
-from orchestrator.train.parallel.sharded import Sharded
+from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tensors
+from orchestrator.train.checkpoints.manager import CheckpointWriter
+from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.parallel.base import current_collective
+from orchestrator.train.parallel.data_parallel import share_model
+from orchestrator.train.parallel.fsdp import Sharded
+from orchestrator.train.resume import Beginning
 from orchestrator.train.step import Stepper
 from workloads.contract import KeyedRandom
 from workloads.pretrain.albef import AlbefWorkload

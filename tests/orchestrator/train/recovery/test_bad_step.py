@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.train.recovery.bad_step import BadStep, decide_bad_step
+from orchestrator.train.worker import BadStep, decide_bad_step
 
 
 @pytest.mark.parametrize(

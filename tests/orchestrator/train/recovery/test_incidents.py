@@ -1,8 +1,8 @@
 """Events: what was lost between the last step before a fault and the first one after it."""
 
 from orchestrator.track.metric_log import Event
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
-from orchestrator.train.recovery.incidents import Attempt, Fault, Incidents
+from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.policy import Attempt, Fault, Incidents
 
 LOST = Fault(Diagnosis(FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, "killed\nat work"), 8)
 PREEMPTED = Fault(Diagnosis(FailureKind.PREEMPTED, Budget.PREEMPTIONS, "made room"), 8)

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.train.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
 from orchestrator.train.recovery.policy import GiveUp, Spent, TryAgain, decide
 
 LOST = Diagnosis(FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, "killed")

@@ -6,7 +6,7 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from orchestrator.train.recovery.retrying import AlwaysRetry, GaveUp
+from orchestrator.train.recovery.callback import AlwaysRetry, GaveUp
 
 EVERY_FAILURE = [
     WorkerGroupError("gone", {0: RuntimeError("gone")}),

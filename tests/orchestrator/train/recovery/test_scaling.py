@@ -10,8 +10,8 @@ from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 
 from orchestrator.stream.decoder import Node
-from orchestrator.train.recovery import scaling
-from orchestrator.train.recovery.scaling import ElasticWorkers, choose_workers
+from orchestrator.train.recovery import elastic
+from orchestrator.train.recovery.elastic import ElasticWorkers, choose_workers
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
@@ -49,7 +49,7 @@ def test_workers_whose_machine_drains_are_preempted_not_made_fewer(
     draining: str, decision: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ElasticScalingPolicy, "make_decision_for_running_worker_group", lambda *_: SMALLER)
-    monkeypatch.setattr(scaling, "_draining_nodes", lambda: {draining: 0})
+    monkeypatch.setattr(elastic, "_draining_nodes", lambda: {draining: 0})
     workers = [SimpleNamespace(metadata=SimpleNamespace(node_id=node)) for node in ("a", "b")]
     group = cast("WorkerGroupState", SimpleNamespace(num_workers=2, workers=workers))
     policy = ElasticWorkers(ScalingConfig(num_workers=(1, 3)), "run", 1.0, lambda: None)

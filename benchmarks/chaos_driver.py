@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from leaving import leave_after
 
-from orchestrator.cluster.preemption.actors import Watchers
+from orchestrator.cluster.preemption.watcher import Watchers
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import load_recipe
 from orchestrator.train.control_channel import Record

@@ -13,9 +13,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.cluster.preemption.cloud import open_source
 from orchestrator.cluster.preemption.drain import Gcs, drain_node
-from orchestrator.cluster.preemption.notice import Notice
-from orchestrator.cluster.preemption.sources import open_source
+from orchestrator.cluster.preemption.notices import Notice
 from orchestrator.cluster.preemption.watcher import Watcher
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))

@@ -25,8 +25,8 @@ def command(cluster: Path, open_browser: bool, show_token: bool) -> None:
 
     CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. The way to a remote cluster stays open until Ctrl-C.
     """
-    from orchestrator.cluster.errors import ClusterError
-    from orchestrator.cluster.files.reading import read_cluster
+    from orchestrator.cluster.files.read import read_cluster
+    from orchestrator.cluster.findings import ClusterError
     from orchestrator.cluster.launch.launchers import launcher_of
 
     read = read_cluster(cluster)
@@ -48,7 +48,7 @@ def _token_line(server: JobServer, show: bool) -> str:
 
 def _hold(server: JobServer) -> None:
     """Wait for Ctrl-C, and see now and then that the way is still open."""
-    from orchestrator.cluster.launch.job_server import status_of
+    from orchestrator.cluster.launch.launcher import status_of
 
     click.echo("Ctrl-C closes the way to it.", err=True)
     pause = threading.Event()

@@ -17,7 +17,7 @@ import click
 from orchestrator.cli.findings import show_findings, sound
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
 
 RAY_PATIENCE_S = 30.0
 
@@ -49,7 +49,7 @@ def command(as_json: bool, **wishes: Any) -> None:
 def _findings(
     start_ray: bool, storage: tuple[str, ...], endpoint: str | None, tracking: str | None
 ) -> Iterator[Finding]:
-    from orchestrator.cluster.examination import Wishes, examine
+    from orchestrator.cluster.doctor.examine import Wishes, examine
 
     yield from examine(Wishes(storage, endpoint, tracking))
     if start_ray:
@@ -58,8 +58,8 @@ def _findings(
 
 def _start_ray() -> Finding:
     """Start Ray as a run would, run one task on it and stop it again."""
-    from orchestrator.cluster.examination import ray_folder
-    from orchestrator.cluster.finding import failed, passed
+    from orchestrator.cluster.doctor.examine import ray_folder
+    from orchestrator.cluster.findings import failed, passed
 
     began = monotonic()
     try:

@@ -18,7 +18,7 @@ def command(cluster: Path, yes: bool) -> None:
 
     CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. `fuseray stop JOB` before it lets a run leave a checkpoint.
     """
-    from orchestrator.cluster.files.reading import read_cluster
+    from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
 
     read = read_cluster(cluster)

@@ -63,7 +63,7 @@ def _evaluate(
     """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
     from orchestrator.config.errors import SpecError
     from orchestrator.config.recipe import EvaluationSection
-    from orchestrator.report.evaluation_file import load_evaluation, subject
+    from orchestrator.report.gather import load_evaluation, subject
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.convert import is_import
@@ -91,7 +91,7 @@ def _measure_import(
     place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.config.errors import SpecError
-    from orchestrator.report.evaluation_file import subject
+    from orchestrator.report.gather import subject
     from orchestrator.storage.location import locate
     from orchestrator.train.checkpoints.load import load_checkpoint
     from orchestrator.train.run_tools import measure_checkpoint
@@ -107,7 +107,7 @@ def _measure_import(
 def _measure(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    from orchestrator.report.evaluation_file import save_evaluation, subject
+    from orchestrator.report.gather import save_evaluation, subject
     from orchestrator.track.run_writer import TrackedRun
     from orchestrator.train.run_tools import measure
 

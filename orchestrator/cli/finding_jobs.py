@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.following import Reach
-    from orchestrator.cluster.jobs.register import Entry, Register
+    from orchestrator.cluster.jobs.follow import Reach
+    from orchestrator.cluster.jobs.history import Entry, Register
     from orchestrator.cluster.launch.launcher import JobServer, Launcher
     from orchestrator.config.cluster import Cluster
 
@@ -38,7 +38,7 @@ def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
     Raises:
         SpecError: the file is wrong.
     """
-    from orchestrator.cluster.files.reading import read_cluster
+    from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
 
     cluster = read_cluster(file)
@@ -58,7 +58,7 @@ def reach_of(file: str | Path) -> Reach:
 
 def own_register() -> Register:
     """Return this user's register."""
-    from orchestrator.cluster.jobs.register import Register, register_folder
+    from orchestrator.cluster.jobs.history import Register, register_folder
 
     return Register(register_folder())
 
@@ -74,8 +74,7 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
         SpecError: none is meant, or several could be.
         ClusterError: the cluster cannot be reached.
     """
-    from orchestrator.cluster.jobs.register import the_one
-    from orchestrator.cluster.jobs.survey import jobs_of
+    from orchestrator.cluster.jobs.history import jobs_of, the_one
 
     entries = {entry.job: entry for entry in own_register().entries()}
     if cluster is not None:
@@ -88,8 +87,8 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
 @contextmanager
 def explaining_loss(found: FoundJob) -> Iterator[None]:
     """Say what to do when the cluster turns out not to know a job that this machine submitted."""
-    from orchestrator.cluster.jobs.errors import UnknownJobError
-    from orchestrator.cluster.jobs.survey import lost_job
+    from orchestrator.cluster.jobs.client import UnknownJobError
+    from orchestrator.cluster.jobs.history import lost_job
 
     try:
         yield

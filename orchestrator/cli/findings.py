@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
 
 MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
 

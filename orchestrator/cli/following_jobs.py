@@ -12,7 +12,7 @@ from orchestrator.cli.finding_jobs import FoundJob, explaining_loss
 from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.job import Job
+    from orchestrator.cluster.jobs.client import Job
 
 NOBODY_LISTENS = 141
 """Exit code when whoever read the output is gone, as shells use it."""
@@ -29,7 +29,7 @@ def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Jo
         seen: characters of the log that are not shown.
         to_stderr: show it on standard error, where standard output is for scripts.
     """
-    from orchestrator.cluster.jobs.following import Reader, follow
+    from orchestrator.cluster.jobs.follow import Reader, follow
 
     reader = Reader(lambda text: show_log(text, to_stderr), seen)
     try:

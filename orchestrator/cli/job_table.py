@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.job import Job
-    from orchestrator.cluster.jobs.register import Entry
+    from orchestrator.cluster.jobs.client import Job
+    from orchestrator.cluster.jobs.history import Entry
 
 COLUMNS = ("job", "status", "run", "cluster", "started", "duration")
 

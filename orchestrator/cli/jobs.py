@@ -31,7 +31,7 @@ def command(cluster: Path | None, as_json: bool) -> None:
 
 
 def _remembered() -> Sequence[dict[str, Any]]:
-    from orchestrator.cluster.jobs.survey import survey
+    from orchestrator.cluster.jobs.history import survey
 
     now_ms = int(time.time() * 1000)
     return [
@@ -41,7 +41,7 @@ def _remembered() -> Sequence[dict[str, Any]]:
 
 
 def _of_cluster(cluster: Path) -> Sequence[dict[str, Any]]:
-    from orchestrator.cluster.jobs.survey import jobs_of
+    from orchestrator.cluster.jobs.history import jobs_of
 
     known = {entry.job: entry for entry in own_register().entries()}
     now_ms = int(time.time() * 1000)

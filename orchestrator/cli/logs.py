@@ -19,7 +19,7 @@ from orchestrator.cli.following_jobs import follow_to_end, leave, show_log
 @click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
 def command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> None:
     """Show what JOB wrote: a job's name, or the beginning of one."""
-    from orchestrator.cluster.jobs.progress import last_lines
+    from orchestrator.cluster.jobs.follow import last_lines
 
     found = find_job(job, cluster)
     try:
@@ -32,7 +32,7 @@ def command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> N
 
 
 def _log(found: FoundJob) -> str:
-    from orchestrator.cluster.jobs.job_server import Jobs
+    from orchestrator.cluster.jobs.client import Jobs
 
     with explaining_loss(found), found.reach() as server:
         return Jobs(server).log(found.id)

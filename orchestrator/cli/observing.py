@@ -12,7 +12,7 @@ from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cli.preflight import PreflightOptions
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
     from orchestrator.cluster.preflight.observations import Observations
     from orchestrator.train.footprint.preparing import Prepared
     from orchestrator.train.past_speed import PastSpeed
@@ -48,7 +48,7 @@ def observe(resolved: ResolvedRecipe, at_home: bool, options: PreflightOptions) 
 
 def _from_cluster(options: PreflightOptions) -> tuple[Found, Observations]:
     """Return what a machine of the cluster has found, under names that say so."""
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
     from orchestrator.cluster.preflight.observations import Observations
 
     known = options.from_cluster or {}
@@ -65,7 +65,7 @@ def _status(quiet: bool) -> AbstractContextManager[object]:
 
 def _measured(resolved: ResolvedRecipe) -> tuple[Found, Observations]:
     """Return the model's footprint and the cost of decoding, or why they could not be measured."""
-    from orchestrator.cluster.finding import warned
+    from orchestrator.cluster.findings import warned
     from orchestrator.cluster.preflight.observations import Observations
     from workloads.contract import WorkloadError
 
@@ -82,7 +82,7 @@ def _measured(resolved: ResolvedRecipe) -> tuple[Found, Observations]:
 
 
 def _prepared(resolved: ResolvedRecipe) -> Prepared:
-    from orchestrator.cluster.patience import within
+    from orchestrator.cluster.findings import within
     from orchestrator.train.footprint.preparing import NotMeasuredError, prepare
 
     if find_spec("torch") is None:
@@ -93,8 +93,8 @@ def _prepared(resolved: ResolvedRecipe) -> Prepared:
 
 
 def _footprint(resolved: ResolvedRecipe, prepared: Prepared, seen: Observations) -> tuple[Found, Observations]:
-    from orchestrator.cluster.examination import spare_memory_bytes
-    from orchestrator.cluster.finding import passed
+    from orchestrator.cluster.doctor.examine import spare_memory_bytes
+    from orchestrator.cluster.findings import passed
     from orchestrator.train.footprint.measuring import measure_footprint
 
     found = measure_footprint(resolved, prepared, spare_memory_bytes())
@@ -109,7 +109,7 @@ def _footprint(resolved: ResolvedRecipe, prepared: Prepared, seen: Observations)
 
 def _length(resolved: ResolvedRecipe, seen: Observations, options: PreflightOptions) -> tuple[Found, Observations]:
     """Return how long the run is, as far as that is known, and how far it is already."""
-    from orchestrator.cluster.finding import warned
+    from orchestrator.cluster.findings import warned
 
     findings: Found = ()
     if options.samples is not None:
@@ -129,8 +129,7 @@ def _length(resolved: ResolvedRecipe, seen: Observations, options: PreflightOpti
 
 def _past(resolved: ResolvedRecipe) -> tuple[Found, PastSpeed | None]:
     """Return what the log of the recipe's own run says."""
-    from orchestrator.cluster.finding import passed, warned
-    from orchestrator.cluster.patience import within
+    from orchestrator.cluster.findings import passed, warned, within
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import RunFolder
     from orchestrator.train.past_speed import past_speed

@@ -62,7 +62,7 @@ def _preflight(resolved: ResolvedRecipe, cluster: Path | None, options: Prefligh
     if cluster is None:
         return run_here(resolved, options)
 
-    from orchestrator.cluster.files.reading import read_cluster
+    from orchestrator.cluster.files.read import read_cluster
 
     return run_preflight(resolved, read_cluster(cluster), options)
 

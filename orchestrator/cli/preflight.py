@@ -14,7 +14,7 @@ from orchestrator.config.cluster import Cluster
 from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
     from orchestrator.cluster.preflight.judging import Judgement
     from orchestrator.cluster.preflight.observations import Observations
     from orchestrator.config.prices import PriceTable
@@ -109,8 +109,8 @@ def judged_preflight(
 def run_here(resolved: ResolvedRecipe, options: PreflightOptions) -> Preflight:
     """Look at this machine as one of the cluster's: what it reaches, and what the model takes."""
     from orchestrator.cli.observing import observe
+    from orchestrator.cluster.doctor.gpu import check_gpu_here
     from orchestrator.cluster.preflight.batch import check_batch
-    from orchestrator.cluster.preflight.gpu import check_gpu_here
 
     recipe = resolved.recipe
     findings, seen = observe(resolved, True, options)

@@ -15,7 +15,7 @@ from orchestrator.cli.findings import show_findings
 
 if TYPE_CHECKING:
     from orchestrator.cli.preflight import Preflight
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
     from orchestrator.cluster.preflight.costs import Scenario
     from orchestrator.cluster.preflight.judging import Judgement
 

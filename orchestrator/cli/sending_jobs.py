@@ -18,8 +18,8 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.register import Entry
-    from orchestrator.cluster.jobs.submitting import Submission
+    from orchestrator.cluster.jobs.history import Entry
+    from orchestrator.cluster.jobs.submit import Submission
     from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.config.cluster import Cluster
 
@@ -64,7 +64,7 @@ class Sending:
         """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
         if self.cluster.kind == "local":
             return None
-        from orchestrator.cluster.jobs.checking import look_from_cluster
+        from orchestrator.cluster.jobs.submit import look_from_cluster
 
         say(f"cluster {self.cluster.name} checks the recipe")
         return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), say)
@@ -77,7 +77,7 @@ class Sending:
         self.launcher.up(say)
 
     def _submit(self) -> None:
-        from orchestrator.cluster.jobs.submitting import submit
+        from orchestrator.cluster.jobs.submit import submit
 
         entry = self.submission.entry
         submit(self.submission, reach_of(entry.cluster_file), own_register())
@@ -120,8 +120,7 @@ def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
 
 def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
     """Return the recipe as it is meant on the cluster's machines, or refuse it."""
-    from orchestrator.cluster.jobs.places import absolute
-    from orchestrator.cluster.jobs.sharing import check_shared
+    from orchestrator.cluster.jobs.portability import absolute, check_shared
     from orchestrator.config.document import Document
     from orchestrator.config.loading import resolve
 

@@ -14,7 +14,7 @@ import click
 from orchestrator.cli.printable import printable
 
 if TYPE_CHECKING:
-    from orchestrator.report.contact_sheet import Tile
+    from orchestrator.report.images import Tile
     from orchestrator.stream.dataset.samples import Chosen
 
 LONGEST = 500
@@ -65,7 +65,7 @@ def command(
 
     The contact sheet is one PNG with a grid of the images and their first captions.
     """
-    from orchestrator.report.tiles import picture_of, tile_of
+    from orchestrator.report.images import picture_of, tile_of
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
     from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
@@ -98,7 +98,7 @@ def _look(chosen: Chosen, fault: str) -> Look:
 
 
 def _write(out: Path, tiles: Sequence[Tile]) -> None:
-    from orchestrator.report.contact_sheet import contact_sheet
+    from orchestrator.report.images import contact_sheet
     from orchestrator.storage.location import locate
 
     locate(str(out)).write(contact_sheet(tiles))

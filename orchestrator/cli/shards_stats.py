@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orchestrator.report.data_statistics import DataStatistics
+    from orchestrator.report.data_report import DataStatistics
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
     from orchestrator.stream.shards.statistics import Knobs, Shuffle
@@ -40,7 +40,7 @@ def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: boo
     neighbours in storage come apart in an epoch and what reading in that order costs; by default for what a recipe
     has by default. Writes a page with charts.
     """
-    from orchestrator.report.data_statistics import render_statistics
+    from orchestrator.report.data_report import render_statistics
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
 
@@ -66,7 +66,7 @@ def _gather(
     seed: int,
 ) -> DataStatistics:
     from orchestrator.cli.progress_bar import progress_bar
-    from orchestrator.report.data_statistics import DataStatistics
+    from orchestrator.report.data_report import DataStatistics
     from orchestrator.stream.shards.statistics import count_captions, measure_images, measure_shuffle
 
     with progress_bar("sidecars", min(MOST_SHARDS, len(index.shards)), quiet=quiet) as advance:
@@ -94,7 +94,7 @@ def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], 
 
 
 def _values(statistics: DataStatistics) -> dict[str, Any]:
-    from orchestrator.report.data_statistics import rows
+    from orchestrator.report.data_report import rows
 
     index, images = statistics.index, statistics.images
     return {
@@ -113,7 +113,7 @@ def _values(statistics: DataStatistics) -> dict[str, Any]:
 def _show(statistics: DataStatistics, page: str) -> None:
     from rich.console import Console
 
-    from orchestrator.report.data_statistics import rows
+    from orchestrator.report.data_report import rows
     from orchestrator.report.formats import percent
     from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5
 

@@ -14,7 +14,7 @@ from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
 from orchestrator.cli.job_table import job_row, print_job
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.progress import Progress
+    from orchestrator.cluster.jobs.follow import Progress
 
 
 @click.command()
@@ -32,8 +32,8 @@ def command(job: str, cluster: Path | None, as_json: bool) -> None:
 
 
 def _ask(found: FoundJob) -> tuple[dict[str, Any], Progress | None]:
-    from orchestrator.cluster.jobs.job_server import Jobs
-    from orchestrator.cluster.jobs.progress import progress_in
+    from orchestrator.cluster.jobs.client import Jobs
+    from orchestrator.cluster.jobs.follow import progress_in
 
     with explaining_loss(found), found.reach() as server:
         jobs = Jobs(server)

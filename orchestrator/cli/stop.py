@@ -13,7 +13,7 @@ from orchestrator.cli.finding_jobs import FoundJob, explaining_loss, find_job
 from orchestrator.cli.following_jobs import leave, say
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.stopping import Stopped
+    from orchestrator.cluster.jobs.follow import Stopped
 
 
 @click.command()
@@ -34,7 +34,7 @@ def command(job: str, now: bool, cluster: Path | None, as_json: bool) -> None:
 
 
 def _stop(found: FoundJob, now: bool) -> Stopped:
-    from orchestrator.cluster.jobs.stopping import Stopped, ask_to_stop, wait_for_end
+    from orchestrator.cluster.jobs.follow import Stopped, ask_to_stop, wait_for_end
 
     with explaining_loss(found):
         asked = ask_to_stop(found.reach, found.id)

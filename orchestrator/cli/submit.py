@@ -17,7 +17,7 @@ from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster,
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.submitting import Submission
+    from orchestrator.cluster.jobs.submit import Submission
     from orchestrator.config.cluster import Cluster
 
 
@@ -83,8 +83,8 @@ def _submission(
     resume: str | None,
     prices: Path | None,
 ) -> Submission:
-    from orchestrator.cluster.jobs.secrets import refuse_secrets
-    from orchestrator.cluster.jobs.submitting import Submission, new_entry
+    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
     from orchestrator.train.plan import recipe_yaml
 

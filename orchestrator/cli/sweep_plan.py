@@ -14,7 +14,7 @@ from orchestrator.config.cluster import Cluster
 from orchestrator.config.sweep import ResolvedSweep
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.finding import Finding
+    from orchestrator.cluster.findings import Finding
     from orchestrator.cluster.preflight.judging import Judgement
     from orchestrator.sweep.estimating import SweepEstimate
     from orchestrator.sweep.room import Room
@@ -73,7 +73,7 @@ def plan_sweep(
         RecipeError: the sweep cannot do what it says; all faults are listed with file and line.
         SpecError: the price table is wrong.
     """
-    from orchestrator.cluster.files.local_file import this_machine
+    from orchestrator.cluster.files.read import this_machine
     from orchestrator.sweep.checking import check_reports, check_sweep
     from orchestrator.sweep.estimate_findings import estimate_findings
     from orchestrator.sweep.estimating import estimate_sweep

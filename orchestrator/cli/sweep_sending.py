@@ -15,7 +15,7 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.sweep import ResolvedSweep
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.submitting import Submission
+    from orchestrator.cluster.jobs.submit import Submission
     from orchestrator.config.cluster import Cluster
 
 
@@ -72,8 +72,8 @@ def _submission(
     prices: Path | None,
 ) -> Submission:
     from orchestrator.cluster.jobs.package import RECIPE_NAME
-    from orchestrator.cluster.jobs.secrets import refuse_secrets
-    from orchestrator.cluster.jobs.submitting import Submission, new_entry
+    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
     from orchestrator.sweep.stored import plain_yaml
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.report.contact_sheet import Tile
+    from orchestrator.report.images import Tile
     from orchestrator.stream.trace import TracedBatch
     from orchestrator.train.plan import Plan
 
@@ -112,7 +112,7 @@ def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | No
 
 
 def _tiles(batch: TracedBatch, most: int) -> list[Tile]:
-    from orchestrator.report.tiles import picture_of, tile_of
+    from orchestrator.report.images import picture_of, tile_of
 
     return [
         tile_of(one.content, picture_of(one.content), f"skipped: {one.skipped}" if one.skipped else "")
@@ -122,7 +122,7 @@ def _tiles(batch: TracedBatch, most: int) -> list[Tile]:
 
 def _write(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
     from orchestrator.config.errors import SpecError
-    from orchestrator.report.contact_sheet import contact_sheet
+    from orchestrator.report.images import contact_sheet
     from orchestrator.storage.location import locate
 
     if not tiles:

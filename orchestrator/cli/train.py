@@ -89,7 +89,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
 def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
     from orchestrator.cli.terminal import Terminal
-    from orchestrator.cluster.preemption.actors import Watchers
+    from orchestrator.cluster.preemption.watcher import Watchers
     from orchestrator.config.prices import read_prices
     from orchestrator.train.driver import run
 

@@ -19,7 +19,7 @@ def command(cluster: Path, yes: bool) -> None:
     CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. The cluster goes on without this terminal, and costs what it
     costs, until `fuseray down CLUSTER`.
     """
-    from orchestrator.cluster.files.reading import read_cluster
+    from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
 
     read = read_cluster(cluster)

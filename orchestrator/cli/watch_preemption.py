@@ -16,7 +16,7 @@ import click
 from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.preemption.node import Target
+    from orchestrator.cluster.preemption.drain import Target
 
 
 @click.command()
@@ -47,8 +47,8 @@ def command(source: str, address: str | None, node_id: str | None, interval_s: f
     Exit codes: 0 the node is drained, or it was asked to end (SIGTERM); 1 the node could not be found or drained; 2
     wrong usage.
     """
-    from orchestrator.cluster.preemption.node import Target
-    from orchestrator.cluster.preemption.sources import check_source
+    from orchestrator.cluster.preemption.cloud import check_source
+    from orchestrator.cluster.preemption.drain import Target
 
     check_source(source)
     _check_address(address)
@@ -57,9 +57,9 @@ def command(source: str, address: str | None, node_id: str | None, interval_s: f
 
 
 def _watch(source: str, target: Target, interval_s: float | None, early: bool) -> None:
+    from orchestrator.cluster.preemption.cloud import open_source
+    from orchestrator.cluster.preemption.drain import short
     from orchestrator.cluster.preemption.drain_process import drain, find
-    from orchestrator.cluster.preemption.node import short
-    from orchestrator.cluster.preemption.sources import open_source
     from orchestrator.cluster.preemption.watcher import Watcher
 
     found = find(target)

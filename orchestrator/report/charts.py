@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from orchestrator.report.axes import WIDTH, canvas
-from orchestrator.report.formats import TIMES, duration, figure, percent, power_of_ten
+from orchestrator.report.formats import TIMES, duration, figure, percent, power_of_ten, short_count
+from orchestrator.report.html import LIGHT, inline, part_colours
 from orchestrator.report.model import Curve
-from orchestrator.report.palette import LIGHT, part_colours
-from orchestrator.report.series import ends, smooth, thin
-from orchestrator.report.svg import inline
 
 _MARKERS = ("o", "s", "^", "D")
 _LINE_COLOURS = ("blue", "green", "vermillion", "purple")
@@ -156,3 +155,94 @@ def _recall_summary(lines: Mapping[str, Curve], chance: float | None, title: str
     levels = ", ".join(f"{name} {percent(curve.values[-1])}" for name, curve in lines.items())
     beside = "" if chance is None else f", chance {percent(chance)}"
     return f"{title}, recall at the last evaluation: {levels}{beside}"
+
+
+# The common look of the page's charts, so that all of them line up.
+
+
+WIDTH, HEIGHT = 440, 236
+"""Size of a chart in its own units; text is 12 units high."""
+
+_LEFT, _TOP, _BOTTOM = 46, 30, 42
+_NICE = (1, 2, 5, 10)
+_TEXT: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 12}
+
+
+def canvas(unit: str, right: int = 10, along: str = "step") -> tuple[Figure, Axes]:
+    """Return an empty chart.
+
+    Args:
+        unit: what the vertical axis shows, with its unit; written above the axis.
+        right: margin kept free for labels at the ends of lines.
+        along: what the horizontal axis shows, with its unit.
+    """
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    box = (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - right) / WIDTH, (HEIGHT - _TOP - _BOTTOM) / HEIGHT)
+    axes = figure.add_axes(box)
+    _quiet(axes)
+    figure.text(0, (HEIGHT - 12) / HEIGHT, unit, **_TEXT)
+    axes.set_xlabel(along, loc="right", labelpad=5, **_TEXT)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_NICE))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short_count(step)))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_NICE))
+    return figure, axes
+
+
+def _quiet(axes: Axes) -> None:
+    """Keep the baseline and faint horizontal lines only."""
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT["muted"])
+    axes.grid(axis="y", color=LIGHT["rule"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", color=LIGHT["muted"], labelcolor=LIGHT["muted"], labelsize=12, length=4)
+    axes.tick_params(axis="y", length=0, labelcolor=LIGHT["muted"], labelsize=12)
+
+
+# Curves made ready for drawing: finite, smoothed, thinned.
+
+
+def finite(curve: Curve) -> Curve:
+    """Return the points of a curve whose value is a finite number."""
+    kept = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if np.isfinite(value)]
+    return Curve(tuple(step for step, _ in kept), tuple(value for _, value in kept))
+
+
+def smooth(curve: Curve, share: float = 0.02) -> Curve:
+    """Return a curve averaged with a Gaussian window, renormalised at both ends so that it has no lag.
+
+    Args:
+        curve: finite values at roughly even steps.
+        share: standard deviation of the window as a share of the curve's points.
+    """
+    width = share * len(curve.values)
+    if width < 0.5:
+        return curve
+    reach = min(int(3 * width) + 1, (len(curve.values) - 1) // 2)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    total = np.convolve(np.asarray(curve.values), kernel, mode="same")
+    weight = np.convolve(np.ones(len(curve.values)), kernel, mode="same")
+    return Curve(curve.steps, tuple((total / weight).tolist()))
+
+
+def thin(curve: Curve, points: int = 800) -> Curve:
+    """Return at most `points` points of a curve: the lowest and the highest of each stretch, so peaks stay."""
+    if len(curve.values) <= points:
+        return curve
+    values = np.asarray(curve.values)
+    kept: set[int] = set()
+    for stretch in np.array_split(np.arange(len(values)), points // 2):
+        kept |= {int(stretch[values[stretch].argmin()]), int(stretch[values[stretch].argmax()])}
+    return Curve(tuple(curve.steps[i] for i in sorted(kept)), tuple(curve.values[i] for i in sorted(kept)))
+
+
+def ends(curve: Curve, share: float = 0.02) -> tuple[float, float]:
+    """Return the means of the first and of the last `share` of a curve's points, at least one point each.
+
+    Raises:
+        ValueError: when the curve is empty.
+    """
+    if not curve.values:
+        raise ValueError("an empty curve has no first and last value")
+    points = max(1, round(share * len(curve.values)))
+    return float(np.mean(curve.values[:points])), float(np.mean(curve.values[-points:]))

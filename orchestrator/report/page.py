@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.report import palette
-from orchestrator.report.charts import time_bar
-from orchestrator.report.headline import tiles
-from orchestrator.report.heatmaps import overlay, scale_stops
+from orchestrator.report import html
+from orchestrator.report.charts import ends, finite, time_bar
+from orchestrator.report.formats import count, duration, figure, percent, times
+from orchestrator.report.html import environment, frame
+from orchestrator.report.images import data_uri, overlay, scale_stops, thumbnail
 from orchestrator.report.model import GalleryQuery, Report, WordMaps
-from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, draw, draw_recalls
-from orchestrator.report.pictures import data_uri, thumbnail
-from orchestrator.report.retrieval import tables
-from orchestrator.report.templating import environment, frame
+from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, best_recall, draw, draw_recalls, tables
 
 SECTIONS = {
     "losses": "Losses",
@@ -108,7 +107,7 @@ def _positive_time(report: Report) -> dict[str, float]:
 def _parts(report: Report) -> list[Part]:
     spent = _positive_time(report)
     total = math.fsum(spent.values())
-    colours = palette.part_colours(tuple(spent))
+    colours = html.part_colours(tuple(spent))
     return [Part(name, spent[name], spent[name] / total, colour) for name, colour in zip(spent, colours, strict=True)]
 
 
@@ -133,3 +132,65 @@ def _heat_row(maps: WordMaps) -> Row:
         for word, map_HW in zip(maps.words, maps.maps_WHW, strict=True)
     )
     return Row(caption, (original, *overlays))
+
+
+# The few figures at the top of the page.
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One headline figure: what it is, its value, and what to compare it with."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def tiles(report: Report) -> list[Tile]:
+    """Return the headline figures that the report's data can give."""
+    return [*_loss(report), *_recall(report), *_pace(report), *_extent(report), *_cost(report)]
+
+
+def _loss(report: Report) -> Iterator[Tile]:
+    curve = finite(report.curves["loss"]) if "loss" in report.curves else None
+    if curve and curve.values:
+        first, last = ends(curve)
+        yield Tile("Loss", f"{figure(first)} → {figure(last)}", "means of the first and last 2% of steps")
+
+
+def _recall(report: Report) -> Iterator[Tile]:
+    best = best_recall(report.retrieval, report.curves)
+    if best is None:
+        return
+    note = best.where
+    if best.chance:
+        note = f"{times(best.share / best.chance)} the chance level of {percent(best.chance)}; {best.where}"
+    yield Tile(f"Best held-out R@{best.depth}", percent(best.share), note)
+
+
+def _pace(report: Report) -> Iterator[Tile]:
+    headline = report.headline
+    if headline.samples_per_s is not None:
+        note = f"{count(headline.samples)} samples in all" if headline.samples is not None else ""
+        yield Tile("Samples per second", figure(headline.samples_per_s), note)
+
+
+def _extent(report: Report) -> Iterator[Tile]:
+    headline = report.headline
+    if headline.wall_time_s is not None:
+        yield Tile("Wall time", duration(headline.wall_time_s), _steps(headline.steps, headline.planned_steps))
+
+
+def _cost(report: Report) -> Iterator[Tile]:
+    headline = report.headline
+    if headline.usd is None or headline.node_hours is None:
+        return
+    unpriced = headline.unpriced_node_hours
+    note = f"{figure(headline.node_hours)} node-hours"
+    yield Tile("Cost", f"{headline.usd:,.2f} USD", f"{note}, {figure(unpriced)} without a price" if unpriced else note)
+
+
+def _steps(steps: int | None, planned: int | None) -> str:
+    if steps is None:
+        return ""
+    return f"{count(steps)} steps" if planned in (None, steps) else f"{count(steps)} of {count(planned)} steps"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.finding import Finding
+from orchestrator.cluster.findings import Finding
 from orchestrator.config.errors import Finding as Fault
 from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import ResolvedRecipe

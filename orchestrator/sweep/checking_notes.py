@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.cluster.finding import Finding, warned
+from orchestrator.cluster.findings import Finding, warned
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import MEASURES, ResolvedSweep
 from orchestrator.sweep.checking_objectives import EVALUATED, OF_THE_TRAINER

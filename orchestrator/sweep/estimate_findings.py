@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.estimating import Amount, SweepEstimate
 

@@ -17,7 +17,7 @@ from ray_head import RayHead, ray_head
 from shards import write_shards
 from toyland import install_toyland
 
-from orchestrator.cluster.jobs.register import Entry, Register
+from orchestrator.cluster.jobs.history import Entry, Register
 
 TESTS = Path(__file__).parents[1]
 STEPS = 60

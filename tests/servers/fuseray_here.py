@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.files import reading
+from orchestrator.cluster.files import read
+from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch import launchers
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.config.cluster import Cluster, NodeGroup
@@ -55,7 +55,7 @@ def read_cluster(path: Path) -> Cluster:
 
 def use_here() -> None:
     """Let the command line find these clusters."""
-    reading.read_cluster = read_cluster
+    read.read_cluster = read_cluster
     launchers.launcher_of = Here  # type: ignore[assignment]
 
 

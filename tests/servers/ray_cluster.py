@@ -148,7 +148,7 @@ class Commands:
 
     def watch(self, source: str) -> list[str]:
         """Start a watcher on every node."""
-        from orchestrator.cluster.preemption.actors import start_watchers
+        from orchestrator.cluster.preemption.watcher import start_watchers
 
         self._watchers = start_watchers(source, interval_s=0.2)
         return []

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
-from orchestrator.cluster.launch.local.processes import members
-from orchestrator.cluster.launch.local.record import Record
+from orchestrator.cluster.launch.local import LocalLauncher, Record, members
 from orchestrator.config.cluster import Cluster, NodeGroup
 
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.files.faults import Faults, mapping
+from botocore.loaders import Loader
+from botocore.model import ListShape, ServiceModel, Shape, StringShape, StructureShape
+from jsonschema import Draft7Validator, ValidationError
+
+from orchestrator.cluster.findings import Faults, listing, mapping
+from orchestrator.config.document import KeyPath
 from orchestrator.config.loading import unknown_key
 
 EVERYWHERE = (
@@ -106,3 +116,241 @@ def _check_addresses(provider: dict[str, Any], faults: Faults) -> None:
     for index, worker in enumerate(workers):
         if worker == head or worker in workers[:index]:
             faults.add(("provider", "worker_ips", index), f"{worker} is named twice; every machine has one role")
+
+
+# What Ray itself checks of a file for its cluster launcher: its schema, and its own look at the rest.
+
+
+KEYS_OUTSIDE_THE_SCHEMA = ("min_workers",)
+"""Ray moves them elsewhere before it looks at its schema."""
+
+
+def check_schema(values: dict[str, Any], faults: Faults) -> None:
+    """Note everything that Ray's schema does not allow."""
+    on_premises = mapping(values.get("provider")).get("type") == "local"
+    seen = {key: value for key, value in values.items() if not (on_premises and key in KEYS_OUTSIDE_THE_SCHEMA)}
+    for error in Draft7Validator(_schema()).iter_errors(seen):
+        _note(error, faults)
+
+
+def check_as_ray_does(values: dict[str, Any], faults: Faults) -> None:
+    """Let Ray complete and validate the file, which calls no cloud, and note what it says."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            validate_config(prepare_config(json.loads(json.dumps(values))))
+    except KeyError as error:
+        faults.add((), f"{error.args[0]}: this key is required by Ray for this type of provider.")
+    except Exception as error:  # whatever Ray raises is about the file
+        faults.add((), f"Ray refuses the file: {str(error) or said.getvalue().strip()}")
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    import ray.autoscaler
+
+    text = (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text()
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _note(error: ValidationError, faults: Faults) -> None:
+    key_path: KeyPath = tuple(error.absolute_path)
+    if error.validator == "additionalProperties":
+        faults.refuse_unknown(key_path, error.instance, error.schema.get("properties", {}))
+    elif error.validator == "required":
+        for key in error.validator_value:
+            if key not in error.instance:
+                faults.add((*key_path, key), "this key is required.")
+    elif error.validator == "type":
+        wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
+        faults.add(key_path, f"must be of type {wanted} (got {error.instance!r})")
+    elif error.validator == "minimum":
+        faults.add(key_path, f"must be at least {error.validator_value} (got {error.instance!r})")
+    else:
+        faults.add(key_path, error.message)
+
+
+# A node's configuration on AWS, held against what boto3 knows of the call RunInstances. Nothing is asked of AWS.
+
+
+KEYS_OF_RAY = ("SubnetIds",)
+"""Ray understands these besides: it picks one of the subnets."""
+SET_BY_RAY = ("MinCount", "MaxCount")
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "long": int,
+    "boolean": bool,
+    "double": (int, float),
+    "float": (int, float),
+}
+
+
+def check_run_instances(node_config: Any, faults: Faults, key_path: KeyPath) -> None:
+    """Note unknown keys, wrong types and unknown choices at any depth of a `node_config`."""
+    if not isinstance(node_config, dict):
+        return
+    for key in SET_BY_RAY:
+        if key in node_config:
+            faults.add((*key_path, key), "Ray sets this itself; use min_workers and max_workers of the node type")
+    theirs = {key: value for key, value in node_config.items() if key not in (*KEYS_OF_RAY, *SET_BY_RAY)}
+    _check_structure(theirs, _run_instances(), faults, key_path)
+
+
+@cache
+def _run_instances() -> StructureShape:
+    model = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
+    shape: StructureShape = model.operation_model("RunInstances").input_shape
+    return shape
+
+
+def _check(value: Any, shape: Shape, faults: Faults, key_path: KeyPath) -> None:
+    if isinstance(shape, StructureShape):
+        _check_structure(value, shape, faults, key_path)
+    elif isinstance(shape, ListShape):
+        _check_list(value, shape, faults, key_path)
+    elif shape.type_name in TYPES:
+        _check_scalar(value, shape, faults, key_path)
+
+
+def _check_structure(value: Any, shape: StructureShape, faults: Faults, key_path: KeyPath) -> None:
+    if not isinstance(value, dict):
+        faults.add(key_path, f"must be a mapping (got {value!r})")
+        return
+    faults.refuse_unknown(key_path, value, shape.members)
+    for key, inner in value.items():
+        if key in shape.members:
+            _check(inner, shape.members[key], faults, (*key_path, key))
+
+
+def _check_list(value: Any, shape: ListShape, faults: Faults, key_path: KeyPath) -> None:
+    if not isinstance(value, list):
+        faults.add(key_path, f"must be a list (got {value!r})")
+        return
+    for index, inner in enumerate(value):
+        _check(inner, shape.member, faults, (*key_path, index))
+
+
+def _check_scalar(value: Any, shape: Shape, faults: Faults, key_path: KeyPath) -> None:
+    wanted = TYPES[shape.type_name]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        faults.add(key_path, f"must be of type {shape.type_name} (got {value!r})")
+    elif isinstance(shape, StringShape) and shape.enum and value not in shape.enum:
+        said = (
+            unknown_key(str(value), shape.enum)
+            .replace("unknown key", "boto3 knows no")
+            .replace("known keys", "it knows")
+        )
+        faults.add(key_path, said if len(said) < 200 else f"boto3 knows no {value!r}; if it is new, upgrade boto3")
+
+
+# A node's configuration on Google Cloud: the fields of the call instances.insert that Ray passes on.
+
+
+INSTANCE = (
+    "advancedMachineFeatures",
+    "canIpForward",
+    "confidentialInstanceConfig",
+    "deletionProtection",
+    "description",
+    "disks",
+    "displayDevice",
+    "guestAccelerators",
+    "hostname",
+    "keyRevocationActionType",
+    "labels",
+    "machineType",
+    "metadata",
+    "minCpuPlatform",
+    "networkInterfaces",
+    "networkPerformanceConfig",
+    "params",
+    "privateIpv6GoogleAccess",
+    "reservationAffinity",
+    "resourcePolicies",
+    "scheduling",
+    "serviceAccounts",
+    "shieldedInstanceConfig",
+    "sourceInstanceTemplate",
+    "sourceMachineImage",
+    "tags",
+)
+TPU = ("acceleratorConfig", "acceleratorType", "networkConfig", "runtimeVersion", "schedulingConfig")
+SCHEDULING = (
+    "automaticRestart",
+    "availabilityDomain",
+    "hostErrorTimeoutSeconds",
+    "instanceTerminationAction",
+    "localSsdRecoveryTimeout",
+    "locationHint",
+    "maxRunDuration",
+    "minNodeCpus",
+    "nodeAffinities",
+    "onHostMaintenance",
+    "onInstanceStopAction",
+    "preemptible",
+    "provisioningModel",
+    "terminationTime",
+)
+DISK = (
+    "architecture",
+    "autoDelete",
+    "boot",
+    "deviceName",
+    "diskEncryptionKey",
+    "diskSizeGb",
+    "forceAttach",
+    "guestOsFeatures",
+    "index",
+    "initializeParams",
+    "interface",
+    "kind",
+    "licenses",
+    "mode",
+    "source",
+    "type",
+)
+INITIALIZE = (
+    "architecture",
+    "description",
+    "diskName",
+    "diskSizeGb",
+    "diskType",
+    "enableConfidentialCompute",
+    "labels",
+    "onUpdateAction",
+    "provisionedIops",
+    "provisionedThroughput",
+    "replicaZones",
+    "resourceManagerTags",
+    "resourcePolicies",
+    "sourceImage",
+    "sourceImageEncryptionKey",
+    "sourceSnapshot",
+    "storagePool",
+)
+
+
+def check_instance(node_config: Any, faults: Faults, key_path: KeyPath) -> None:
+    """Note unknown keys of a `node_config`, of its scheduling and of its disks."""
+    node = mapping(node_config)
+    faults.refuse_unknown(key_path, node, (*INSTANCE, *TPU))
+    if not (node.get("machineType") or node.get("acceleratorType") or node.get("acceleratorConfig")):
+        faults.add((*key_path, "machineType"), "this key is required.")
+    for place, scheduling in scheduling_parts(node):
+        faults.refuse_unknown((*key_path, "scheduling", *place), scheduling, SCHEDULING)
+    for index, disk in enumerate(map(mapping, listing(node.get("disks")))):
+        faults.refuse_unknown((*key_path, "disks", index), disk, DISK)
+        parameters = disk.get("initializeParams")
+        faults.refuse_unknown((*key_path, "disks", index, "initializeParams"), parameters, INITIALIZE)
+
+
+def scheduling_parts(node: dict[str, Any]) -> list[tuple[KeyPath, dict[str, Any]]]:
+    """Return the parts of `scheduling` and where they stand under it; Ray takes a mapping or a list of them."""
+    scheduling = node.get("scheduling")
+    if isinstance(scheduling, list):
+        return [((index,), mapping(part)) for index, part in enumerate(scheduling)]
+    return [((), mapping(scheduling))]

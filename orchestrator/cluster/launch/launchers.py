@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.cluster.launch.kuberay.kuberay_launcher import KubeRayLauncher
+from orchestrator.cluster.launch.kuberay import KubeRayLauncher
 from orchestrator.cluster.launch.launcher import Launcher
-from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
-from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
+from orchestrator.cluster.launch.local import LocalLauncher
+from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster
 
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import orchestrator
-from orchestrator.cluster.preemption.node import DrainError, Target
-from orchestrator.cluster.preemption.notice import Notice, one_line
+from orchestrator.cluster.preemption.drain import DrainError, Target
+from orchestrator.cluster.preemption.notices import Notice, one_line
 
 ATTEMPT_S = 20.0
-CHILD = "orchestrator.cluster.preemption.drain_child"
+CHILD = "orchestrator.cluster.preemption.drain_process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,36 @@ def _last_words(stderr: str) -> str:
     """Return the last line that a process said."""
     said = (stderr.strip().splitlines() or ["it said nothing"])[-1]
     return f"{one_line(said).rstrip('. ')}."
+
+
+# One question to a Ray cluster, asked in a process of its own: reads JSON, prints JSON, ends.
+
+
+def answer(question: dict[str, Any]) -> dict[str, str]:
+    """Find the node, drain it if a message says why, and return what was found and done.
+
+    Args:
+        question: `address`, `node_id`, `message`, `deadline_ms`; each may be None.
+    """
+    from orchestrator.cluster.preemption.drain import DrainError, Gcs, Target, drain_node, find_node
+
+    try:
+        gcs = Gcs(question["address"])
+        node_id = find_node(gcs, Target(question["address"], question["node_id"]))
+        found = {"node_id": node_id, "address": gcs.address}
+        if question["message"] is not None:
+            found["done"] = drain_node(gcs, node_id, question["message"], question["deadline_ms"])
+    except DrainError as error:
+        return {"error": str(error)}
+    return found
+
+
+def main() -> None:
+    """Answer the question on standard input."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    print(json.dumps(answer(json.load(sys.stdin))), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.config.loading import ResolvedRecipe
 
 NAME = "batch"

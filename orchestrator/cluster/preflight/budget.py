@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.finding import Finding, passed, warned
+from orchestrator.cluster.findings import Finding, passed, warned
 from orchestrator.cluster.preflight.costs import Scenario
 
 NAME = "budget"

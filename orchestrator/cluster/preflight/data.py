@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.cluster.finding import Finding, failed, passed, warned
-from orchestrator.cluster.packages import REINSTALL
-from orchestrator.cluster.patience import within
+from orchestrator.cluster.doctor.python_env import REINSTALL
+from orchestrator.cluster.findings import Finding, failed, passed, warned, within
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import check_shards, read_index

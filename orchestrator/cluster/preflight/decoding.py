@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cluster.finding import Finding, passed, warned
+from orchestrator.cluster.findings import Finding, passed, warned
 
 NAME = "data keeps up"
 

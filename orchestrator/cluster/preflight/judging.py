@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.cluster.finding import Finding, warned
+from orchestrator.cluster.findings import Finding, warned
 from orchestrator.cluster.preflight.batch import check_batch
 from orchestrator.cluster.preflight.budget import check_budget
 from orchestrator.cluster.preflight.costs import Scenario, scenario

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.cluster.finding import Finding, warned
+from orchestrator.cluster.findings import Finding, warned
 from orchestrator.config.cluster import Cluster, Market, NodeGroup
 from orchestrator.config.prices import Accelerator, PriceTable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.config.cluster import Footprint
 from orchestrator.config.recipe import Recipe

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.finding import Finding, failed, warned
-from orchestrator.cluster.services import SQLITE
+from orchestrator.cluster.doctor.services import SQLITE
+from orchestrator.cluster.findings import Finding, failed, warned
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.recipe import Recipe
 

@@ -8,18 +8,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from orchestrator.cluster.finding import Finding, failed, warned
-from orchestrator.cluster.patience import side_by_side
-from orchestrator.cluster.preflight.data import DataSeen, look_at_data
-from orchestrator.cluster.preflight.places import UNNAMED
-from orchestrator.cluster.preflight.storage import check_writable
-from orchestrator.cluster.services import (
+from orchestrator.cluster.doctor.services import (
     PATIENCE_S,
     check_credentials,
     check_storage,
     check_tracking,
     credentials_provider,
 )
+from orchestrator.cluster.findings import Finding, failed, side_by_side, warned
+from orchestrator.cluster.preflight.data import DataSeen, look_at_data
+from orchestrator.cluster.preflight.places import UNNAMED
+from orchestrator.cluster.preflight.storage import check_writable
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 

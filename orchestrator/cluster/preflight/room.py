@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.cluster.preflight.fleet import Fleet
 from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.config.recipe import Recipe

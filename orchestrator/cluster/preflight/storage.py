@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from orchestrator.cluster.finding import Finding, failed, passed
-from orchestrator.cluster.patience import within
+from orchestrator.cluster.findings import Finding, failed, passed, within
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location, locate
 

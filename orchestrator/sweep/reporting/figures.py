@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
 from orchestrator.config.search_space import Choice
-from orchestrator.report.palette import LIGHT
+from orchestrator.report.html import LIGHT
 from orchestrator.sweep.reporting.scales import Scale
 from orchestrator.sweep.reporting.words import LONGEST, tick_text
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from orchestrator.report.axes import canvas
-from orchestrator.report.palette import LIGHT
+from orchestrator.report.charts import canvas
+from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.report.svg import inline
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import show_values
 from orchestrator.sweep.reporting.words import plain, tick_text

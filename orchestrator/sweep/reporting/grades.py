@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.report.palette import GRADES
+from orchestrator.report.html import GRADES
 from orchestrator.sweep.reporting.best import Mode
 
 

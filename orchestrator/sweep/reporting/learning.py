@@ -9,10 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.report.axes import HEIGHT, WIDTH, canvas
-from orchestrator.report.palette import LIGHT
+from orchestrator.report.charts import HEIGHT, WIDTH, canvas
+from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.report.svg import inline
 from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.reporting.figures import BEST, EARLY, WHOLE, beyond, show_values
 from orchestrator.sweep.reporting.words import plain

@@ -12,10 +12,9 @@ from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
 
 from orchestrator.config.search_space import Parameter, Range
-from orchestrator.report.axes import canvas
-from orchestrator.report.palette import LIGHT
+from orchestrator.report.charts import canvas
+from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.report.svg import inline
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import set_scale
 from orchestrator.sweep.reporting.grades import Grades

@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
+from orchestrator.report.html import environment, frame
 from orchestrator.report.panels import Drawing
-from orchestrator.report.templating import environment, frame
 from orchestrator.sweep.reporting.best import WHY, best_replica
 from orchestrator.sweep.reporting.findings import Findings
 from orchestrator.sweep.reporting.fronts import front_drawing

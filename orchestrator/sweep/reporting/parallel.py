@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.config.search_space import Parameter, Range
-from orchestrator.report.axes import WIDTH
-from orchestrator.report.palette import LIGHT
-from orchestrator.report.svg import inline
+from orchestrator.report.charts import WIDTH
+from orchestrator.report.html import LIGHT, inline
 from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Configuration
 from orchestrator.sweep.reporting.figures import usual

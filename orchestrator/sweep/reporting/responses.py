@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from orchestrator.config.search_space import Choice, Parameter
-from orchestrator.report.axes import canvas
-from orchestrator.report.palette import LIGHT
+from orchestrator.report.charts import canvas
+from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.report.svg import inline
 from orchestrator.sweep.reporting.configurations import Configuration, Score
 from orchestrator.sweep.reporting.figures import BEST, EARLY, WHOLE, aside, beyond, set_scale, show_values
 from orchestrator.sweep.reporting.findings import Findings

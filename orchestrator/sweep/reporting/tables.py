@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.report.formats import count, duration, figure
-from orchestrator.report.headline import Tile
+from orchestrator.report.page import Tile
 from orchestrator.sweep.ranking import signs
 from orchestrator.sweep.reporting.configurations import Configuration, Score
 from orchestrator.sweep.reporting.findings import Findings

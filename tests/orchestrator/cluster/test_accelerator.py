@@ -4,16 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.accelerator import (
-    Cuda,
-    Device,
-    check_bfloat16,
-    check_gpu,
-    driver_version,
-    has_code,
-    read_cuda,
-)
-from orchestrator.cluster.finding import Level
+from orchestrator.cluster.doctor.gpu import Cuda, Device, check_bfloat16, check_gpu, driver_version, has_code, read_cuda
+from orchestrator.cluster.findings import Level
 
 NEW = Device("H100", "sm_90", supported=True, bfloat16=True)
 OLD = Device("T4", "sm_75", supported=True, bfloat16=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.cgroup import Limits, read_limits
+from orchestrator.cluster.doctor.host import Limits, read_limits
 
 
 def _write(root: Path, files: dict[str, str]) -> None:

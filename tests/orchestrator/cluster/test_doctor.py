@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import doctor
-from orchestrator.cluster.examination import RAY_TEMPORARY, ray_folder
-from orchestrator.cluster.finding import Finding, failed, passed, warned
+from orchestrator.cluster.doctor.examine import RAY_TEMPORARY, ray_folder
+from orchestrator.cluster.findings import Finding, failed, passed, warned
 
 FINE, ODD, BAD = passed("disk", "big"), warned("cpus", "few", "Buy more."), failed("torch", "[red] gone", "Install it.")
 

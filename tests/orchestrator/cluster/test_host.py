@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.finding import Level
-from orchestrator.cluster.host import (
+from orchestrator.cluster.doctor.host import (
     GB,
     check_cpus,
     check_disk,
@@ -14,6 +13,7 @@ from orchestrator.cluster.host import (
     check_python,
     check_shared_memory,
 )
+from orchestrator.cluster.findings import Level
 
 
 @pytest.mark.parametrize(

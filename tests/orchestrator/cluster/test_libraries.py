@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.libraries import Import, attempt_import, check_companion, check_import
+from orchestrator.cluster.doctor.python_env import Import, attempt_import, check_companion, check_import
 
 
 def test_real_import() -> None:

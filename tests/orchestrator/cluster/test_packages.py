@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from orchestrator.cluster.finding import passed
-from orchestrator.cluster.packages import check_project, installed_version, project_requirements
+from orchestrator.cluster.doctor.python_env import check_project, installed_version, project_requirements
+from orchestrator.cluster.findings import passed
 
 REQUIREMENTS = [
     "ray[data,train]<2.61,>=2.60",

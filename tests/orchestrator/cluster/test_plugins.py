@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from orchestrator.cluster.finding import passed
-from orchestrator.cluster.plugins import check_plugins
+from orchestrator.cluster.doctor.python_env import check_plugins
+from orchestrator.cluster.findings import passed
 from orchestrator.config.loading import find_corpus, find_workload
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.finding import Level
-from orchestrator.cluster.patience import within
-from orchestrator.cluster.services import (
+from orchestrator.cluster.doctor.services import (
     check_credentials,
     check_storage,
     check_tracking,
     credentials_provider,
     without_password,
 )
+from orchestrator.cluster.findings import Level, within
 
 SECRET = "not-for-anyone"  # noqa: S105
 

@@ -5,11 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from orchestrator.report import palette
-from orchestrator.report.charts import Style, curve_chart, recall_chart, time_bar
+from orchestrator.report import html
+from orchestrator.report.charts import Style, curve_chart, ends, finite, recall_chart, smooth, thin, time_bar
 from orchestrator.report.model import Curve
 from orchestrator.report.panels import LOSSES, draw, draw_recalls
-from orchestrator.report.series import ends, finite, smooth, thin
 
 NOISY = Style(title="Total loss", unit="loss (nats)", noisy=True)
 
@@ -101,11 +100,11 @@ def test_finite_keeps_steps_with_their_values() -> None:
 
 
 def test_palettes_name_the_same_distinct_colours() -> None:
-    assert palette.LIGHT.keys() == palette.DARK.keys()
-    assert len(set(palette.LIGHT.values())) == len(palette.LIGHT)
+    assert html.LIGHT.keys() == html.DARK.keys()
+    assert len(set(html.LIGHT.values())) == len(html.LIGHT)
 
 
-@pytest.mark.parametrize("colours", [palette.LIGHT, palette.DARK])
+@pytest.mark.parametrize("colours", [html.LIGHT, html.DARK])
 @pytest.mark.parametrize(("name", "least"), [("ink", 7), ("muted", 4.5), ("good", 4.5), ("bad", 4.5), ("blue", 4.5)])
 def test_text_colours_have_enough_contrast(colours: dict[str, str], name: str, least: float) -> None:
     light, dark = sorted((luminance(colours[name]), luminance(colours["paper"])), reverse=True)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.report.contact_sheet import GAP, MOST_LINES, SIDE, TEXT_SIZE, Tile, contact_sheet, wrapped
-from orchestrator.report.fonts import font_for
+from orchestrator.report.images import GAP, MOST_LINES, SIDE, TEXT_SIZE, Tile, contact_sheet, font_for, wrapped
 
 SCRIPTS = {
     "Latin": "a plain caption",

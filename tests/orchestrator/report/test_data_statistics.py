@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.report.data_statistics import DataStatistics, render_statistics, rows
-from orchestrator.report.histograms import Histogram, histogram_chart, of_counts
+from orchestrator.report.data_report import (
+    DataStatistics,
+    Histogram,
+    histogram_chart,
+    of_counts,
+    render_statistics,
+    rows,
+)
 from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
 from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Knobs, measure_shuffle
 

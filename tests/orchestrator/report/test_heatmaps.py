@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.report.heatmaps import overlay, scale_stops
+from orchestrator.report.images import overlay, scale_stops
 from orchestrator.report.model import Curve, WordMaps
 
 

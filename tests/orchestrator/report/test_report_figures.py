@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.report import formats
 from orchestrator.report.model import Curve
-from orchestrator.report.retrieval import best_recall, tables
+from orchestrator.report.panels import best_recall, tables
 
 
 @pytest.mark.parametrize(

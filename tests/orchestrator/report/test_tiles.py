@@ -5,8 +5,7 @@ from dataclasses import replace
 from damage import photo
 from shards import samples
 
-from orchestrator.report.contact_sheet import SIDE
-from orchestrator.report.tiles import picture_of, tile_of
+from orchestrator.report.images import SIDE, picture_of, tile_of
 from orchestrator.stream.dataset.sidecar import Unreadable
 from workloads.contract import BadSample
 

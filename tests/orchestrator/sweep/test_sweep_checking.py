@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.finding import Finding
+from orchestrator.cluster.findings import Finding
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.checking import check_reports, check_sweep

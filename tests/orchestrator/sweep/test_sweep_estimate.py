@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from planned import FOOTPRINT, PRICES, cluster, group
 
-from orchestrator.cluster.finding import Finding
+from orchestrator.cluster.findings import Finding
 from orchestrator.cluster.preflight.judging import Assumptions, Judgement, judge
 from orchestrator.cluster.preflight.observations import Observations
 from orchestrator.config.cluster import Cluster

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.files.local_file import gpus_of_this_machine
-from orchestrator.cluster.files.reading import read_cluster
+from orchestrator.cluster.files.read import gpus_of_this_machine, read_cluster
 from orchestrator.config.errors import RecipeError
 
 SMALLEST = "cluster_name: mine\nprovider: {type: this-machine}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.files.reading import read_cluster
+from orchestrator.cluster.files.read import read_cluster
 from orchestrator.config.cluster import NodeGroup
 from orchestrator.config.errors import RecipeError
 

@@ -14,7 +14,7 @@ from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from orchestrator.cluster.files.reading import read_cluster
+from orchestrator.cluster.files.read import read_cluster
 from orchestrator.config.loading import load_recipe
 from orchestrator.config.prices import PriceTable, read_prices
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.files import pods
-from orchestrator.cluster.files.reading import read_cluster
+from orchestrator.cluster.files import kuberay
+from orchestrator.cluster.files.read import read_cluster
 from orchestrator.config.errors import RecipeError, SpecError
 
 FOLDER = Path(__file__).parents[4] / "clusters" / "kuberay"
@@ -222,7 +222,7 @@ def test_a_file_holds_one_cluster(tmp_path: Path) -> None:
 
 
 def test_without_kubernetes_schemas_the_rest_is_still_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pods, "find_spec", lambda name: None)
+    monkeypatch.setattr(kuberay, "find_spec", lambda name: None)
     path = tmp_path / "cluster.yaml"
     path.write_text(
         CLUSTER.replace("nodeSelector: {node.kubernetes.io/instance-type: c7i.8xlarge}", "nodeSelectors: {a: b}")

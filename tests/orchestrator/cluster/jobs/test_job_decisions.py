@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
-from orchestrator.cluster.jobs.entrypoint import ENVIRONMENT, entrypoint, sweep_entrypoint
-from orchestrator.cluster.jobs.job import Job
-from orchestrator.cluster.jobs.progress import Progress, last_lines, progress_in, stopped_after
-from orchestrator.cluster.jobs.register import the_one
+from orchestrator.cluster.jobs.client import Job
+from orchestrator.cluster.jobs.follow import Progress, last_lines, progress_in, stopped_after
+from orchestrator.cluster.jobs.history import the_one
+from orchestrator.cluster.jobs.submit import ENVIRONMENT, entrypoint, sweep_entrypoint
 from orchestrator.config.errors import SpecError
 
 LOG = """\

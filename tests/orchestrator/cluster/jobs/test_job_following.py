@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from silent_job_server import silent_job_server
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.jobs.errors import ConnectionLostError
-from orchestrator.cluster.jobs.following import LONGEST_PAUSE_S, Patience, Reader, follow
-from orchestrator.cluster.jobs.job_server import Jobs
-from orchestrator.cluster.jobs.log_stream import stream_log
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.jobs.client import ConnectionLostError, Jobs
+from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, Patience, Reader, follow, stream_log
 from orchestrator.cluster.launch.launcher import JobServer
 
 NOBODY = JobServer("http://127.0.0.1:9", "secret-token")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.jobs.register import Entry, Register, register_folder
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.jobs.history import Entry, Register, register_folder
 
 ENTRY = Entry(
     job="mine-1",

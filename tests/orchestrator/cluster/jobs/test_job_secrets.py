@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.jobs.secrets import holds_secret, is_secret_name, refuse_secrets
+from orchestrator.cluster.jobs.portability import holds_secret, is_secret_name, refuse_secrets
 from orchestrator.config.errors import SpecError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.register import Entry, Register
+from orchestrator.cluster.jobs.history import Entry, Register
 
 SERVERS = Path(__file__).parents[3] / "servers"
 RECIPE = """\

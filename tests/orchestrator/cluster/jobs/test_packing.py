@@ -12,9 +12,8 @@ from zipfile import ZipFile
 import pytest
 from toyland import install_toyland
 
-from orchestrator.cluster.jobs.contents import check_size, source_files
-from orchestrator.cluster.jobs.errors import PackageError
-from orchestrator.cluster.jobs.package import Package, build_package
+from orchestrator.cluster.jobs.client import PackageError
+from orchestrator.cluster.jobs.package import Package, build_package, check_size, source_files
 
 KEY = "-----BEGIN {}PRIVATE KEY-----\nMIIE\n"
 """Written in two parts, so that this file may travel itself."""

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.places import absolute
-from orchestrator.cluster.jobs.sharing import check_shared
+from orchestrator.cluster.jobs.portability import absolute, check_shared
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 

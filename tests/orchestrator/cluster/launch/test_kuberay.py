@@ -13,11 +13,12 @@ import pytest
 from kubernetes_api import Api, kubernetes_api, write_kubeconfig
 from processes import free_ports
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.launch.kuberay.kubectl import explain
-from orchestrator.cluster.launch.kuberay.kuberay_launcher import READY, KubeRayLauncher
-from orchestrator.cluster.launch.kuberay.manifest import (
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.launch.kuberay import (
+    READY,
+    KubeRayLauncher,
     check_manifest,
+    explain,
     fitted_name,
     is_ready,
     secret_name,

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.launch.kuberay.kuberay_launcher import KubeRayLauncher
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.launch.kuberay import KubeRayLauncher
+from orchestrator.cluster.launch.launcher import locked, state_folder
 from orchestrator.cluster.launch.launchers import launcher_of
-from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
-from orchestrator.cluster.launch.local.ray_head import environment, start_command
-from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
-from orchestrator.cluster.launch.state import locked, state_folder
+from orchestrator.cluster.launch.local import LocalLauncher, environment, start_command
+from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster
 from orchestrator.storage.local_files import write_private
 

@@ -22,12 +22,10 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from shards import write_shards
 from this_machine import processes_of, record_of, start, this_machine
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.launch.job_server import status_of
-from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.cluster.launch.local.local_launcher import LocalLauncher
-from orchestrator.cluster.launch.ray_up.ray_launcher import RayLauncher
-from orchestrator.cluster.launch.state import state_folder
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.launch.launcher import JobServer, state_folder, status_of
+from orchestrator.cluster.launch.local import LocalLauncher
+from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster
 from orchestrator.storage.local_files import write_private
 

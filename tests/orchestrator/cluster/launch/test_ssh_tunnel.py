@@ -19,13 +19,10 @@ import psutil
 import pytest
 from ssh_server import SshServer, missing, new_key, ssh_server
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.launch.job_server import status_of
-from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.cluster.launch.ports import free_port
-from orchestrator.cluster.launch.ray_up.head import Head
-from orchestrator.cluster.launch.ray_up.ssh import ssh_tunnel
-from orchestrator.cluster.launch.tunnel import tunnel
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.launch.launcher import JobServer, free_port, status_of
+from orchestrator.cluster.launch.ssh import Head, ssh_tunnel
+from orchestrator.cluster.launch.subprocesses import tunnel
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -95,9 +92,9 @@ def test_it_ends_with_an_owner_that_is_killed(head: Head, page: int, tmp_path: P
     port = free_port()
     code = f"""
 from pathlib import Path
-from orchestrator.cluster.launch.ray_up.head import Head
-from orchestrator.cluster.launch.ray_up.ssh import ssh_tunnel
-from orchestrator.cluster.launch.tunnel import tunnel
+from orchestrator.cluster.launch.ssh import Head
+from orchestrator.cluster.launch.ssh import ssh_tunnel
+from orchestrator.cluster.launch.subprocesses import tunnel
 head = Head(address={head.address!r}, user={head.user!r}, key=Path({str(head.key)!r}), proxy={head.proxy!r})
 with tunnel(ssh_tunnel(head, {port}, Path({str(tmp_path / "hosts")!r}), "lab", {page})):
     print("open", flush=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.errors import ClusterError
-from orchestrator.cluster.launch.job_server import complaint_of
-from orchestrator.cluster.launch.ray_up.token_file import ensure_token, read_token, token_source
+from orchestrator.cluster.findings import ClusterError
+from orchestrator.cluster.launch.launcher import complaint_of
+from orchestrator.cluster.launch.ssh import ensure_token, read_token, token_source
 
 FILE = Path("lab.yaml")
 

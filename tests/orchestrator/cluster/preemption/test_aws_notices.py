@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from metadata_server import Metadata
 
-from orchestrator.cluster.preemption.aws import ACTION, REBALANCE, TOKEN_RENEWED_S, AwsNotices
-from orchestrator.cluster.preemption.notice import Notice, SourceError
+from orchestrator.cluster.preemption.cloud import ACTION, REBALANCE, TOKEN_RENEWED_S, AwsNotices
+from orchestrator.cluster.preemption.notices import Notice, SourceError
 
 TERMINATE = '{"action": "terminate", "time": "2027-01-31T12:00:05Z"}'
 AT_MS = int(datetime(2027, 1, 31, 12, 0, 5, tzinfo=UTC).timestamp() * 1000)

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from orchestrator.cluster.preemption import drain_process
+from orchestrator.cluster.preemption.drain import DrainError, Machine, Target, choose_node, deadline_to_set
 from orchestrator.cluster.preemption.drain_process import find
-from orchestrator.cluster.preemption.node import DrainError, Machine, Target, choose_node, deadline_to_set
 
 ALIVE = {"aa": "10.0.0.1", "bb": "10.0.0.2", "cc": "10.0.0.2"}
 

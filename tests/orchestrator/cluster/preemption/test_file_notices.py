@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.preemption.marker import DEFAULT_REASON, FileNotices
-from orchestrator.cluster.preemption.notice import Notice, SourceError
+from orchestrator.cluster.preemption.notices import DEFAULT_REASON, FileNotices, Notice, SourceError
 
 WRITTEN_S = 1_800_000_000
 NOON_MS = int(datetime(2027, 1, 31, 12, tzinfo=UTC).timestamp() * 1000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from metadata_server import Metadata
 
-from orchestrator.cluster.preemption.gcp import INSTANCE, GcpNotices
-from orchestrator.cluster.preemption.notice import Notice, SourceError
+from orchestrator.cluster.preemption.cloud import INSTANCE, GcpNotices
+from orchestrator.cluster.preemption.notices import Notice, SourceError
 
 PREEMPTED = INSTANCE + "preempted"
 MAINTENANCE = INSTANCE + "maintenance-event"

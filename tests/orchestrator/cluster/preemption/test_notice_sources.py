@@ -10,12 +10,17 @@ from contextlib import contextmanager, suppress
 import pytest
 from metadata_server import Metadata
 
-from orchestrator.cluster.preemption.aws import AwsNotices
-from orchestrator.cluster.preemption.gcp import INSTANCE, GcpNotices
-from orchestrator.cluster.preemption.marker import FileNotices
-from orchestrator.cluster.preemption.metadata import ask
-from orchestrator.cluster.preemption.notice import SourceError
-from orchestrator.cluster.preemption.sources import NoSourceError, check_source, choose_cloud, open_source
+from orchestrator.cluster.preemption.cloud import (
+    INSTANCE,
+    AwsNotices,
+    GcpNotices,
+    NoSourceError,
+    ask,
+    check_source,
+    choose_cloud,
+    open_source,
+)
+from orchestrator.cluster.preemption.notices import FileNotices, SourceError
 from orchestrator.config.errors import SpecError
 
 NOWHERE = "http://127.0.0.1:1"

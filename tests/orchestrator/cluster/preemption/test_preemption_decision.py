@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.preemption.decision import (
+from orchestrator.cluster.preemption.notices import Notice
+from orchestrator.cluster.preemption.watcher import (
     LONGEST_PAUSE_S,
     Decision,
     Drain,
@@ -13,7 +14,6 @@ from orchestrator.cluster.preemption.decision import (
     decide,
     pause_s,
 )
-from orchestrator.cluster.preemption.notice import Notice
 
 OPEN = Notice("leave", None, "test")
 DATED = Notice("leave", 10_000, "test")

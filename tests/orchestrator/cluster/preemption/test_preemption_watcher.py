@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from metadata_server import Metadata
 
-from orchestrator.cluster.preemption.aws import ACTION, AwsNotices
-from orchestrator.cluster.preemption.marker import FileNotices
-from orchestrator.cluster.preemption.node import DrainError
-from orchestrator.cluster.preemption.notice import Notice, NoticeSource, SourceError
+from orchestrator.cluster.preemption.cloud import ACTION, AwsNotices
+from orchestrator.cluster.preemption.drain import DrainError
+from orchestrator.cluster.preemption.notices import FileNotices, Notice, NoticeSource, SourceError
 from orchestrator.cluster.preemption.watcher import Clock, Watcher
 
 OPEN = Notice("leave", None, "test")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe, resolved
 
-from orchestrator.cluster.finding import Level
+from orchestrator.cluster.findings import Level
 from orchestrator.cluster.preflight.batch import check_batch
 from orchestrator.cluster.preflight.budget import check_budget
 from orchestrator.cluster.preflight.decoding import check_decoding

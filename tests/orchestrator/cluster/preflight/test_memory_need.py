@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe
 
-from orchestrator.cluster.finding import Level
+from orchestrator.cluster.findings import Level
 from orchestrator.cluster.preflight.machines import kinds_of
 from orchestrator.cluster.preflight.memory import (
     check_gpu_memory,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from planned import PRICES, cluster, group, recipe
 
-from orchestrator.cluster.finding import Finding, Level
+from orchestrator.cluster.findings import Finding, Level
 from orchestrator.cluster.preflight.fleet import fleet_for
 from orchestrator.cluster.preflight.machines import kinds_of
 from orchestrator.cluster.preflight.room import check_room

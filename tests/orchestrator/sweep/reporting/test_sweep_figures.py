@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.config.sweep import SchedulerSection
-from orchestrator.report.axes import canvas
+from orchestrator.report.charts import canvas
 from orchestrator.sweep.describing import short_keys
 from orchestrator.sweep.reporting.configurations import Score
 from orchestrator.sweep.reporting.figures import set_scale, show_values, usual

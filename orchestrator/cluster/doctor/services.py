@@ -1,0 +1,118 @@
+"""Checks of what a run reaches over the network or on disk: credentials, storage, the tracking store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from orchestrator.cluster.findings import Finding, failed, passed, warned, within
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.location import locate
+
+PATIENCE_S = 20.0
+SQLITE = "sqlite:///"
+PROVIDERS = {
+    "env": "environment variables",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the AWS config file",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity",
+    "sso": "single sign-on",
+    "container-role": "the container's role",
+    "iam-role": "the machine's role",
+}
+
+
+def credentials_provider() -> str | None:
+    """Return which provider of boto3's standard chain has credentials, None when none has.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: a provider is set up wrongly.
+    """
+    import boto3
+
+    credentials = boto3.Session().get_credentials()
+    return None if credentials is None else str(credentials.method)
+
+
+def check_credentials(provider: Callable[[], str | None]) -> Finding:
+    """Check where object storage's credentials come from; no secret is read or shown."""
+    try:
+        method = within(PATIENCE_S, provider)
+    except Exception as error:
+        fix = "Complete or remove what it names (AWS_* variables, ~/.aws)."
+        return failed("credentials", f"cannot be read: {error}", fix)
+    if method is None:
+        return passed("credentials", "none for S3; local storage needs none")
+    return passed("credentials", f"for S3, from {PROVIDERS.get(method, method)}")
+
+
+def check_storage(uri: str, endpoint: str | None) -> Finding:
+    """Check that a place in storage can be listed, by listing it."""
+    try:
+        entries = within(PATIENCE_S, lambda: _list(uri, endpoint))
+    except FuserayError as error:
+        return failed("storage", str(error), "Check the URI, --endpoint, the credentials and the network.")
+    except TimeoutError as error:
+        return failed("storage", f"{uri}: {error}", "Check --endpoint and the network (proxy, firewall, VPN).")
+    if entries is None:
+        return warned("storage", f"{uri}: reached, but nothing is there", "Check the spelling if data should be there.")
+    return passed("storage", f"{uri}: reached, {entries} entries")
+
+
+def check_tracking(uri: str) -> Finding:
+    """Check that MLflow's tracking store answers; a store that is not there is not made."""
+    shown = without_password(uri)
+    if uri.startswith(SQLITE):
+        file = Path(uri.removeprefix(SQLITE))
+        if not file.is_file():
+            return warned("mlflow", f"{uri}: no such file", "The first run makes it; otherwise check --tracking.")
+        if (fault := _sqlite_fault(file)) is not None:
+            return failed("mlflow", f"{uri}: {fault}", "Restore the file, or move it away to start anew.")
+    try:
+        within(PATIENCE_S, lambda: _search(uri))
+    except Exception as error:
+        said = without_password(str(error).strip().splitlines()[0])
+        return failed("mlflow", f"{shown}: {said}", _tracking_fix(said, shown))
+    return passed("mlflow", f"{shown}: reached")
+
+
+def without_password(text: str) -> str:
+    """Return a text with the passwords of the URIs in it replaced by stars."""
+    return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", r"\1:***@", text)
+
+
+def _tracking_fix(said: str, uri: str) -> str:
+    if "out-of-date" in said:
+        return f"Save a copy of the store, then: mlflow db upgrade {uri}"
+    return "Check the address, that the server runs, and that its database driver is installed."
+
+
+def _list(uri: str, endpoint: str | None) -> int | None:
+    place = locate(uri, endpoint)
+    entries = len(place.list())
+    return entries if entries or place.exists() else None
+
+
+def _sqlite_fault(file: Path) -> str | None:
+    """Return why a file is no MLflow store, without MLflow, which would wait and retry for minutes."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT version_num FROM alembic_version")
+    except sqlite3.Error as error:
+        return f"is not an MLflow store ({error})"
+    return None
+
+
+def _search(uri: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    MlflowClient(uri).search_experiments(max_results=1)

@@ -1,0 +1,235 @@
+"""A file of Kubernetes manifests with one RayCluster or RayJob among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster.files.kuberay_schema import (
+    INSTANCE_TYPE,
+    Group,
+    RayClusterResource,
+    RayClusterSpec,
+    RayJobResource,
+    WorkerGroup,
+    groups_of,
+    is_kept_to_spot,
+    limits_of,
+    market_of,
+    quantity,
+    selector_of,
+)
+from orchestrator.cluster.files.ray_launcher import SPOT_HEAD
+from orchestrator.cluster.findings import Faults, listing, refuse_all
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
+from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import unknown_key, validate
+
+API_GROUP = "ray.io/"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def is_manifest(document: Document) -> bool:
+    """Return whether a document looks like something for Kubernetes."""
+    return {"apiVersion", "kind"} <= document.plain().keys()
+
+
+def read_kuberay(documents: Sequence[Document], file: Path, faults: Sequence[Faults]) -> Cluster:
+    """Return the cluster of a file of manifests.
+
+    Args:
+        documents: the file's.
+        file: the file.
+        faults: for each of the documents, what is wrong with it so far.
+
+    Raises:
+        SpecError: not exactly one of the manifests is a RayCluster or a RayJob.
+        RecipeError: the file is wrong; all faults are listed with file and line.
+    """
+    rays = [index for index, document in enumerate(documents) if _is_ray(document)]
+    if len(rays) != 1:
+        raise SpecError(f"{file}: must hold one RayCluster or one RayJob, found {len(rays)}.")
+    for index, (document, noted) in enumerate(zip(documents, faults, strict=True)):
+        if index not in rays:
+            _check_other(document, noted)
+    ray = documents[rays[0]]
+    spec = _checked_spec(ray, faults[rays[0]])
+    if spec is None or any(faults):
+        refuse_all(faults)
+    manifest = ray.plain()
+    name = str(manifest["metadata"]["name"])
+    return Cluster(kind="kuberay", name=name, file=file, groups=groups_of(spec), settings=manifest)
+
+
+def _is_ray(document: Document) -> bool:
+    return str(document.plain().get("apiVersion")).startswith(API_GROUP)
+
+
+def _check_other(document: Document, faults: Faults) -> None:
+    manifest = document.plain()
+    if not is_manifest(document):
+        faults.add((), "every document needs apiVersion and kind")
+    elif manifest["kind"] == "Secret":
+        faults.add(("kind",), "keep secrets out of files: `kubectl create secret generic NAME --from-file=KEY=PATH`")
+    else:
+        check_resource(manifest, faults)
+
+
+def _checked_spec(document: Document, faults: Faults) -> RayClusterSpec | None:
+    manifest = document.plain()
+    kind = manifest.get("kind")
+    if kind == "RayCluster":
+        cluster = validate(RayClusterResource, manifest, document)
+        if not isinstance(cluster, list):
+            check_cluster_spec(cluster.spec, faults, ("spec",))
+            return cluster.spec
+        faults.add_all(cluster)
+    elif kind == "RayJob":
+        job = validate(RayJobResource, manifest, document)
+        if not isinstance(job, list):
+            return _checked_job(job, faults)
+        faults.add_all(job)
+    else:
+        faults.add(("kind",), f"must be RayCluster or RayJob (got {kind!r})")
+    return None
+
+
+def _checked_job(job: RayJobResource, faults: Faults) -> RayClusterSpec | None:
+    spec = job.spec
+    if spec.submitterPodTemplate is not None:
+        check_pod_template(spec.submitterPodTemplate.model_dump(), faults, ("spec", "submitterPodTemplate"))
+    if spec.ttlSecondsAfterFinished and not spec.shutdownAfterJobFinishes:
+        said = "only counts with shutdownAfterJobFinishes: true"
+        faults.add(("spec", "ttlSecondsAfterFinished"), said)
+    if spec.submissionMode != "InteractiveMode" and not spec.entrypoint:
+        faults.add(("spec", "entrypoint"), "this key is required, for example `fuseray train RECIPE --resume auto`.")
+    if QUEUE_LABEL in job.metadata.labels and not spec.shutdownAfterJobFinishes:
+        said = "Kueue only admits jobs that give their machines back; write `shutdownAfterJobFinishes: true`"
+        faults.add(("spec", "shutdownAfterJobFinishes"), said)
+    if spec.rayClusterSpec is None:
+        faults.add(("spec", "rayClusterSpec"), "this key is required: what the job's cluster is made of.")
+        return None
+    check_cluster_spec(spec.rayClusterSpec, faults, ("spec", "rayClusterSpec"))
+    return spec.rayClusterSpec
+
+
+# What has to hold for a Ray cluster on Kubernetes, beyond the fields of KubeRay.
+
+
+MARKETS = ("spot", "on-demand")
+
+
+def check_cluster_spec(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
+    """Note what would fail, cost without being counted, or stand open."""
+    _check_auth(spec, faults, key_path)
+    _check_version(spec, faults, key_path)
+    head = (*key_path, "headGroupSpec")
+    _check_group(spec.headGroupSpec, faults, head)
+    if market_of(spec.headGroupSpec) == "spot":
+        faults.add(head, SPOT_HEAD)
+    seen: set[str] = set()
+    for index, group in enumerate(spec.workerGroupSpecs):
+        place = (*key_path, "workerGroupSpecs", index)
+        _check_group(group, faults, place)
+        _check_replicas(group, faults, place)
+        if group.groupName in seen:
+            faults.add((*place, "groupName"), f"{group.groupName!r} is the name of another group already")
+        seen.add(group.groupName)
+
+
+def _check_auth(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
+    if spec.authOptions is None:
+        faults.add((*key_path, "authOptions"), "Ray would be open to every pod; add `authOptions: {mode: token}`")
+    elif spec.authOptions.mode != "token":
+        faults.add((*key_path, "authOptions", "mode"), "Ray would be open to every pod; write `mode: token`")
+    elif spec.authOptions.enableK8sTokenAuth:
+        said = "leave this out, and KubeRay makes a token for the cluster; Fuseray has no use for Kubernetes' own"
+        faults.add((*key_path, "authOptions", "enableK8sTokenAuth"), said)
+
+
+def _check_version(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
+    ours = version("ray")
+    if spec.rayVersion is not None and spec.rayVersion.split(".")[:2] != ours.split(".")[:2]:
+        said = f"is {spec.rayVersion}, but Fuseray has Ray {ours}; both sides need the same one"
+        faults.add((*key_path, "rayVersion"), said)
+
+
+def _check_group(group: Group, faults: Faults, key_path: KeyPath) -> None:
+    check_pod_template(group.template.model_dump(), faults, (*key_path, "template"))
+    if not listing(group.template.spec.get("containers")):
+        faults.add((*key_path, "template", "spec", "containers"), "must name at least one container, Ray's first")
+    elif "cpu" not in limits_of(group):
+        place = (*key_path, "template", "spec", "containers", 0, "resources")
+        faults.add(place, "set limits.cpu: Ray hands out what the limits say")
+    for name, limit in limits_of(group).items():
+        if quantity(limit) is None:
+            place = (*key_path, "template", "spec", "containers", 0, "resources", "limits", name)
+            faults.add(place, f"is no quantity (got {limit!r}); write 500m, 4 or 16Gi, for example")
+    for option in ("labels", "resources"):
+        if option in group.rayStartParams:
+            place = (*key_path, "rayStartParams", option)
+            faults.add(place, f"the autoscaler does not see these; set them as the group's own `{option}`")
+    _check_labels(group, faults, key_path)
+
+
+def _check_labels(group: Group, faults: Faults, key_path: KeyPath) -> None:
+    asked, said = selector_of(group).get(INSTANCE_TYPE), group.labels.get(MACHINE_LABEL)
+    if asked is not None and said is None:
+        faults.add((*key_path, "labels"), f"add `{MACHINE_LABEL}: {asked}`, or nobody can tell what the node costs")
+    elif asked is not None and said != asked:
+        faults.add((*key_path, "labels", MACHINE_LABEL), f"says {said}, but the pods are kept to {asked}")
+    market = group.labels.get(MARKET_LABEL)
+    if market is not None and market not in MARKETS:
+        faults.add((*key_path, "labels", MARKET_LABEL), f"must be spot or on-demand (got {market!r})")
+    elif is_kept_to_spot(group) and market != "spot":
+        said = f"the pods are kept to spot machines; add `{MARKET_LABEL}: spot`"
+        faults.add((*key_path, "labels"), said)
+
+
+def _check_replicas(group: WorkerGroup, faults: Faults, key_path: KeyPath) -> None:
+    if group.minReplicas > group.maxReplicas:
+        said = f"is {group.minReplicas}, more than maxReplicas ({group.maxReplicas})"
+        faults.add((*key_path, "minReplicas"), said)
+    elif group.replicas is not None and not group.minReplicas <= group.replicas <= group.maxReplicas:
+        said = f"is {group.replicas}, outside minReplicas ({group.minReplicas}) to maxReplicas ({group.maxReplicas})"
+        faults.add((*key_path, "replicas"), said)
+
+
+# Kubernetes' own resources, held against Kubernetes' schemas where the package kubernetes-validate is installed.
+
+
+UNEXPECTED = "Additional properties are not allowed"
+
+
+def check_pod_template(template: dict[str, Any], faults: Faults, key_path: KeyPath) -> None:
+    """Note what is wrong with the pod of a template."""
+    check_resource({"apiVersion": "v1", "kind": "Pod", "metadata": {}} | template, faults, key_path)
+
+
+def check_resource(resource: dict[str, Any], faults: Faults, key_path: KeyPath = ()) -> None:
+    """Note the first fault of a resource; nothing is noted where the schemas, or that of its kind, are not there."""
+    if find_spec("kubernetes_validate") is None:
+        return
+    import kubernetes_validate
+
+    try:
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        return
+    except kubernetes_validate.ValidationError as error:
+        place = (*key_path, *error.absolute_path)
+        if error.validator == "additionalProperties":
+            _name_unexpected(error, faults, place)
+        else:
+            faults.add(place, f"Kubernetes refuses this: {error.message}")
+
+
+def _name_unexpected(error: Any, faults: Faults, key_path: KeyPath) -> None:
+    known = error.schema.get("properties", {})
+    for key in error.instance:
+        if key not in known:
+            faults.add((*key_path, key), unknown_key(str(key), known))

@@ -1,1 +1,0 @@
-"""Clusters that KubeRay runs on Kubernetes, reached through kubectl."""

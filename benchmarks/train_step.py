@@ -111,7 +111,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     from machine import gemm_gflops, peak_gflops
     from parts import time_shares
 
-    from orchestrator.train.footprint.flops import count_flops
+    from orchestrator.plan.profile_model import count_flops
 
     torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)

@@ -115,7 +115,7 @@ def _config(entry: CorpusEntry, options: dict[str, Any]) -> Section:
 
 
 def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, Built]:
-    from orchestrator.cli.counting import counter
+    from orchestrator.cli.console import counter
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.corpus import build
 

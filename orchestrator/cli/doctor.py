@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.findings import show_findings, sound
+from orchestrator.cli.console import show_findings, sound
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster_argument import cluster_file
-from orchestrator.cli.finding_jobs import own_register, reach_of
-from orchestrator.cli.following_jobs import say
-from orchestrator.cli.job_table import job_row, print_jobs
+from orchestrator.cli.cluster import cluster_file
+from orchestrator.cli.console import printable
+from orchestrator.cli.job_access import (
+    FoundJob,
+    explaining_loss,
+    find_job,
+    follow_to_end,
+    leave,
+    own_register,
+    reach_of,
+    say,
+    show_log,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.jobs.client import Job
+    from orchestrator.cluster.jobs.follow import Progress, Stopped
+    from orchestrator.cluster.jobs.history import Entry
 
 
 @click.command()
 @click.option("--cluster", type=cluster_file, help="Ask this cluster for all its jobs, also those of others.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def command(cluster: Path | None, as_json: bool) -> None:
+def jobs_command(cluster: Path | None, as_json: bool) -> None:
     """List the jobs that this machine submitted, newest first, and how they are doing."""
     rows = _remembered() if cluster is None else _of_cluster(cluster)
     if as_json:
@@ -46,3 +62,190 @@ def _of_cluster(cluster: Path) -> Sequence[dict[str, Any]]:
     known = {entry.job: entry for entry in own_register().entries()}
     now_ms = int(time.time() * 1000)
     return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(reach_of(cluster))]
+
+
+# `fuseray logs JOB`.
+
+
+@click.command()
+@click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job is over; exit with its exit code.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
+@click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
+def logs_command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> None:
+    """Show what JOB wrote: a job's name, or the beginning of one."""
+    from orchestrator.cluster.jobs.follow import last_lines
+
+    found = find_job(job, cluster)
+    try:
+        log = _log(found)
+        show_log(log if tail is None else last_lines(log, tail))
+    except KeyboardInterrupt:
+        leave(found.id)
+    if follow:
+        sys.exit(follow_to_end(found, seen=len(log)).code)
+
+
+def _log(found: FoundJob) -> str:
+    from orchestrator.cluster.jobs.client import Jobs
+
+    with explaining_loss(found), found.reach() as server:
+        return Jobs(server).log(found.id)
+
+
+# `fuseray status JOB`.
+
+
+@click.command()
+@click.argument("job")
+@click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def status_command(job: str, cluster: Path | None, as_json: bool) -> None:
+    """Say how JOB is doing: a job's name, or the beginning of one."""
+    row, progress = _ask(find_job(job, cluster))
+    if as_json:
+        step = {"step": progress.step, "steps": progress.steps, "figures": progress.figures} if progress else {}
+        click.echo(json.dumps(row | step, indent=2))
+        return
+    print_job(row, f"step {progress.step}/{progress.steps} {progress.figures}" if progress else "")
+
+
+def _ask(found: FoundJob) -> tuple[dict[str, Any], Progress | None]:
+    from orchestrator.cluster.jobs.client import Jobs
+    from orchestrator.cluster.jobs.follow import progress_in
+
+    with explaining_loss(found), found.reach() as server:
+        jobs = Jobs(server)
+        job = jobs.job(found.id)
+        progress = progress_in(jobs.log(found.id))
+    return job_row(found.id, job, found.entry, int(time.time() * 1000)), progress
+
+
+# `fuseray stop JOB`.
+
+
+@click.command()
+@click.argument("job")
+@click.option("--now", is_flag=True, help="Do not wait for the last checkpoint; the job writes it by itself.")
+@click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def stop_command(job: str, now: bool, cluster: Path | None, as_json: bool) -> None:
+    """Stop JOB with a last checkpoint: a job's name, or the beginning of one."""
+    found = find_job(job, cluster)
+    stopped = _stop(found, now)
+    if as_json:
+        click.echo(
+            json.dumps({"job": found.id, "status": stopped.job.status, "asked": stopped.asked, "step": stopped.step})
+        )
+        return
+    click.echo(_summary(found, stopped))
+
+
+def _stop(found: FoundJob, now: bool) -> Stopped:
+    from orchestrator.cluster.jobs.follow import Stopped, ask_to_stop, wait_for_end
+
+    with explaining_loss(found):
+        asked = ask_to_stop(found.reach, found.id)
+        if now or not asked.asked:
+            return asked
+        say(f"asked job {found.id} to stop; waiting for its last checkpoint")
+        try:
+            job, step = wait_for_end(found.reach, found.id, say)
+        except KeyboardInterrupt:
+            leave(found.id)
+        return Stopped(job, True, step)
+
+
+def _summary(found: FoundJob, stopped: Stopped) -> str:
+    job = stopped.job
+    if not stopped.asked:
+        return f"job {job.id} was over already: {job.status.lower()}."
+    if not job.is_over:
+        return f"job {job.id} is asked to stop; `fuseray status {job.id}` says when it is over."
+    if job.status != "STOPPED":
+        return f"job {job.id} ended by itself in the meantime: {job.status.lower()}, exit code {job.code}."
+    if stopped.step is None:
+        folder = job.run_folder or "its run folder"
+        if found.entry is not None and found.entry.verb == "sweep":
+            return f"job {job.id} is stopped, with a checkpoint of every trial that ran; {_hint(found, job.run)}."
+        return f"job {job.id} is stopped, and its log tells of no last checkpoint; what it saved before is in {folder}."
+    hint = f"; {_hint(found, job.run)}" if job.run else ""
+    return f"job {job.id} is stopped with a checkpoint after {stopped.step} steps{hint}."
+
+
+def _hint(found: FoundJob, run: str) -> str:
+    other = f"fuseray submit RECIPE --cluster FILE --resume {run}"
+    return f"continue with `{found.entry.go_on if found.entry else other}`"
+
+
+# Jobs on the terminal.
+
+
+COLUMNS = ("job", "status", "run", "cluster", "started", "duration")
+
+
+def job_row(job_id: str, job: Job | None, entry: Entry | None, now_ms: int) -> dict[str, Any]:
+    """Return what is known of a job, from its cluster and from this machine's register, as plain JSON types."""
+    return {
+        "job": job_id,
+        "status": job.status if job else "",
+        "run": (job.run if job else "") or (entry.run if entry else ""),
+        "run_folder": (job.run_folder if job else "") or (entry.run_folder if entry else ""),
+        "cluster": entry.cluster if entry else "",
+        "cluster_file": entry.cluster_file if entry else "",
+        "started": _time(job.started_ms) if job else (entry.submitted if entry else ""),
+        "ended": _time(job.ended_ms) if job else "",
+        "seconds": job.seconds(now_ms) if job else None,
+        "exit_code": job.code if job and job.is_over else None,
+        "failure": job.failure if job else "",
+        "problem": "",
+    }
+
+
+def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show jobs as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        shown = dict(row) | {"duration": duration(row["seconds"])}
+        table.add_row(*(Text(printable(str(shown[name]))) for name in COLUMNS))
+    Console(highlight=False, soft_wrap=True).print(table if rows else "no jobs")
+
+
+def print_job(row: Mapping[str, Any], progress: str) -> None:
+    """Show one job."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    exit_code = "" if row["exit_code"] is None else row["exit_code"]
+    shown = {
+        **{name: row[name] for name in ("job", "status", "run", "run_folder", "cluster")},
+        "progress": progress,
+        "started": row["started"],
+        "duration": duration(row["seconds"]),
+        "exit_code": exit_code,
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in shown.items():
+        if value != "":
+            table.add_row(name.replace("_", " "), Text(printable(str(value))))
+    console = Console(highlight=False)
+    console.print(table, soft_wrap=True)
+    if row["failure"]:
+        lines = "\n".join(map(printable, row["failure"].splitlines()))
+        console.print(lines, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time for people."""
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _time(unix_ms: int | None) -> str:
+    return "" if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="seconds")

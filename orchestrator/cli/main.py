@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import click
 
-from orchestrator.cli.verbs import Verbs
 from orchestrator.config.errors import FuserayError, SpecError
+
+# A group of verbs, whose modules are imported only when a verb is used.
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module only when the verb is used.
+
+    Args:
+        verbs: where each verb's click command is, as `module:name`, and what the verb does, in the order in which one
+            meets them.
+    """
+
+    def __init__(self, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self._verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which one meets them."""
+        return list(self._verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in self._verbs:
+            return None
+        module, _, name = self._verbs[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, about) for verb, (_, about) in self._verbs.items()])
+
+
+# The command `fuseray`.
+
 
 VERBS = {
     "data": ("orchestrator.cli.data:command", "Build image-text shards from a corpus."),
-    "shards": ("orchestrator.cli.shards:command", "Build, index and check shards of your own."),
+    "shards": ("orchestrator.cli.shards.build:command", "Build, index and check shards of your own."),
     "import-checkpoint": (
-        "orchestrator.cli.import_checkpoint:command",
+        "orchestrator.cli.models:import_command",
         "Turn another project's checkpoint into one to train from.",
     ),
     "plan": (
@@ -22,22 +60,31 @@ VERBS = {
         "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
     ),
     "train": ("orchestrator.cli.train:command", "Train a recipe."),
-    "sweep": ("orchestrator.cli.sweep:command", "Search hyperparameters."),
+    "sweep": ("orchestrator.cli.sweep.run:command", "Search hyperparameters."),
     "submit": ("orchestrator.cli.submit:command", "Train a recipe on a cluster."),
-    "jobs": ("orchestrator.cli.jobs:command", "List the jobs that this machine submitted, or all jobs of a cluster."),
-    "status": ("orchestrator.cli.status:command", "Say how a job is doing."),
-    "logs": ("orchestrator.cli.logs:command", "Show what a job wrote, or follow it."),
-    "stop": ("orchestrator.cli.stop:command", "Stop a job with a last checkpoint."),
+    "jobs": (
+        "orchestrator.cli.jobs:jobs_command",
+        "List the jobs that this machine submitted, or all jobs of a cluster.",
+    ),
+    "status": ("orchestrator.cli.jobs:status_command", "Say how a job is doing."),
+    "logs": ("orchestrator.cli.jobs:logs_command", "Show what a job wrote, or follow it."),
+    "stop": ("orchestrator.cli.jobs:stop_command", "Stop a job with a last checkpoint."),
     "checkpoints": ("orchestrator.cli.checkpoints:command", "List, verify, pin and prune a run's checkpoints."),
-    "evaluate": ("orchestrator.cli.evaluate:command", "Measure a run's model on the held-out samples."),
-    "up": ("orchestrator.cli.up:command", "Start a cluster."),
-    "down": ("orchestrator.cli.down:command", "End a cluster."),
-    "dashboard": ("orchestrator.cli.dashboard:command", "Make a cluster's dashboard available on this machine."),
-    "sync": ("orchestrator.cli.sync:command", "Publish in MLflow what it lacks of a run."),
-    "audit": ("orchestrator.cli.audit:command", "Check that a run used every sample exactly once."),
-    "trace": ("orchestrator.cli.trace:command", "List the samples of a step, or the steps at which a metric jumped."),
-    "report": ("orchestrator.cli.report:command", "Write a run's report page."),
-    "export": ("orchestrator.cli.export:command", "Write a model for use elsewhere."),
+    "evaluate": ("orchestrator.cli.models:evaluate_command", "Measure a run's model on the held-out samples."),
+    "up": ("orchestrator.cli.cluster:up_command", "Start a cluster."),
+    "down": ("orchestrator.cli.cluster:down_command", "End a cluster."),
+    "dashboard": (
+        "orchestrator.cli.cluster:dashboard_command",
+        "Make a cluster's dashboard available on this machine.",
+    ),
+    "sync": ("orchestrator.cli.inspect:sync_command", "Publish in MLflow what it lacks of a run."),
+    "audit": ("orchestrator.cli.inspect:audit_command", "Check that a run used every sample exactly once."),
+    "trace": (
+        "orchestrator.cli.inspect:trace_command",
+        "List the samples of a step, or the steps at which a metric jumped.",
+    ),
+    "report": ("orchestrator.cli.inspect:report_command", "Write a run's report page."),
+    "export": ("orchestrator.cli.models:export_command", "Write a model for use elsewhere."),
     "watch-preemption": (
         "orchestrator.cli.watch_preemption:command",
         "Drain this machine's node in Ray when the cloud announces to take it away.",

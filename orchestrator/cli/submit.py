@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster_argument import cluster_file
-from orchestrator.cli.finding_jobs import open_cluster
-from orchestrator.cli.resuming import resume_overrides
-from orchestrator.cli.sending_jobs import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
+from orchestrator.cli.cluster import ask_first, cluster_file
+from orchestrator.cli.job_access import FoundJob, follow_to_end, open_cluster, own_register, reach_of, say
+from orchestrator.cli.train import resume_overrides
+from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.jobs.history import Entry
     from orchestrator.cluster.jobs.submit import Submission
+    from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.config.cluster import Cluster
 
 
@@ -67,7 +72,8 @@ def command(
 
 
 def _check(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: bool, look: Look) -> None:
-    from orchestrator.cli.preflight import PreflightOptions, run_preflight, show_preflight
+    from orchestrator.cli.plan import show_preflight
+    from orchestrator.plan.preflight import PreflightOptions, run_preflight
 
     preflight = run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume, from_cluster=look))
     with redirect_stdout(sys.stderr):
@@ -97,3 +103,145 @@ def _submission(
         prices=price_text(prices),
         machines=growth_variable(cluster.groups),
     )
+
+
+# Sending a job to a cluster: checks, the plan with its price, bringing the cluster up, and following the job.
+
+
+Look = Mapping[str, Any] | None
+"""What the cluster's head says of the recipe; None when it was not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """A job on its way to a cluster.
+
+    Args:
+        cluster: where it is to run.
+        launcher: of that cluster.
+        submission: the job.
+        check: checks what is to run, shows the plan with its price, and refuses what cannot start.
+    """
+
+    cluster: Cluster
+    launcher: Launcher
+    submission: Submission
+    check: Callable[[Look], None]
+
+    def send(self, yes: bool) -> None:
+        """Check, show the plan, bring the cluster up if need be, and submit.
+
+        Args:
+            yes: whether machines that cost money may be started without asking.
+
+        Raises:
+            SpecError: something has to be mended first; nothing was submitted.
+            ClusterError: the cluster cannot be reached, or refuses the job.
+        """
+        up = self.launcher.is_up()
+        self.check(self._look() if up else None)
+        if not up:
+            self._bring_up(yes)
+            _refuse(self._look())
+        self._submit()
+
+    def _look(self) -> Look:
+        """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
+        if self.cluster.kind == "local":
+            return None
+        from orchestrator.cluster.jobs.submit import look_from_cluster
+
+        say(f"cluster {self.cluster.name} checks the recipe")
+        return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), say)
+
+    def _bring_up(self, yes: bool) -> None:
+        """Start the cluster; ask before that costs money."""
+        cluster = self.cluster
+        say(f"cluster {cluster.name} is not up")
+        ask_first(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
+        self.launcher.up(say)
+
+    def _submit(self) -> None:
+        from orchestrator.cluster.jobs.submit import submit
+
+        entry = self.submission.entry
+        submit(self.submission, reach_of(entry.cluster_file), own_register())
+        say(
+            f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
+            f"  run folder  {entry.run_folder}\n"
+            f"  come back   fuseray logs {entry.job} -f\n"
+            f"  stop        fuseray stop {entry.job}"
+        )
+
+
+def refuse_errors(ok: bool) -> None:
+    """Refuse to submit what a plan finds wrong.
+
+    Raises:
+        SpecError: something has to be mended.
+    """
+    if not ok:
+        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
+
+
+def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
+    """Follow a job to its end and leave with its exit code, or say where it is.
+
+    Args:
+        entry: what this machine remembers of it.
+        detach: whether to leave at once.
+        as_json: whether scripts read along.
+    """
+    if detach:
+        _show(_outcome(entry), as_json, f"job {entry.job}: submitted")
+        return
+    job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
+    outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
+    _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
+    if job.failure and not job.explained_itself:
+        say(job.failure)
+    sys.exit(job.code)
+
+
+def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
+    """Return the recipe as it is meant on the cluster's machines, or refuse it."""
+    from orchestrator.cluster.jobs.portability import absolute, check_shared
+    from orchestrator.config.document import Document
+    from orchestrator.config.loading import resolve
+
+    if cluster.kind == "local":
+        values = absolute(resolved, Path.cwd())
+        return resolve(Document("recipe", values, {}), values)
+    for warning in check_shared(resolved, Path.cwd()):
+        say(f"warning: {warning}")
+    return resolved
+
+
+def price_text(file: Path | None) -> str | None:
+    """Return a table of prices as it stands in a file, None without a file.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
+
+
+def _refuse(look: Look) -> None:
+    """Refuse to go on with what a cluster that has just come up finds wrong."""
+    errors = [one for one in (look or {}).get("findings", ()) if one["level"] == "error"]
+    if errors:
+        said = "\n".join(f"  {one['name']}: {one['found']}\n    fix: {one['fix']}" for one in errors)
+        raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
+
+
+def _outcome(entry: Entry) -> dict[str, Any]:
+    return {"job": entry.job, "cluster": entry.cluster, "run": entry.run, "run_folder": entry.run_folder}
+
+
+def _show(outcome: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(outcome) if as_json else text)

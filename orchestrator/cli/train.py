@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from orchestrator.cli.resuming import resume_overrides
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.config.loading import load_recipe
+from orchestrator.train.control_channel import Record
 
 if TYPE_CHECKING:
     from orchestrator.train.plan import Plan
     from orchestrator.train.resume import Start
+
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it; SIGTERM ends a run in the same way."""
@@ -77,7 +83,6 @@ def _start(plan: Plan, resume: str | None) -> Start:
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
-    from orchestrator.cli.terminal import print_plan
     from orchestrator.train.plan import recipe_yaml
 
     if as_json:
@@ -88,7 +93,6 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
 
 def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
-    from orchestrator.cli.terminal import Terminal
     from orchestrator.cluster.preemption.watcher import Watchers
     from orchestrator.config.prices import read_prices
     from orchestrator.train.driver import run
@@ -130,3 +134,99 @@ def _summary(values: dict[str, object]) -> str:
             f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
         ]
     )
+
+
+# Naming the run to continue.
+
+
+def resume_overrides(resume: str | None) -> list[str]:
+    """Return what names the run to resume: by name, or by the path or URI of its folder."""
+    if resume is None or resume == "auto":
+        return []
+    storage, slash, name = resume.rstrip("/").rpartition("/")
+    return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
+
+
+# What a user sees on the terminal while a run goes on.
+
+
+PLAIN_EVERY_STEPS = 10
+SHOWN = {"loss": "loss", "loss_itc": "itc", "loss_itm": "itm", "loss_mlm": "mlm", "loss_adversarial": "adv"}
+
+
+class Terminal:
+    """One live line on a terminal, plain lines elsewhere.
+
+    Args:
+        steps: steps in the run.
+        first_step: where it starts.
+        quiet: show nothing on standard output.
+    """
+
+    def __init__(self, steps: int, first_step: int, quiet: bool = False) -> None:
+        self._console = Console(stderr=quiet, highlight=False)
+        self._live = self._console.is_terminal
+        self._steps = steps
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task: TaskID = self._progress.add_task("starting Ray and the workers", total=steps, completed=first_step)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, plan: Mapping[str, object], warnings: Sequence[str], first_step: int) -> None:
+        """Say what is about to happen."""
+        verb = f"continues at step {first_step} of" if first_step else "has"
+        self.message(
+            f"run {plan['run']} {verb} {plan['steps']} steps of {plan['samples_per_step']} samples "
+            f"on {plan['workers']} {plan['device']} workers; it is written to {plan['run_folder']}"
+        )
+        for warning in warnings:
+            self.message(f"warning: {warning}")
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def step(self, record: Record, skipped: int) -> None:
+        """Show that a step is done."""
+        text = describe_step(record, skipped)
+        self._progress.update(self._task, completed=record.step + 1, description=text)
+        last = record.step + 1 == self._steps
+        if not self._live and (record.step % PLAIN_EVERY_STEPS == 0 or last):
+            self.message(f"step {record.step + 1}/{self._steps} {text}")
+
+
+def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
+    """Show a plan as a table."""
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in plan.items():
+        table.add_row(name.replace("_", " "), str(value))
+    console.print("# plan")
+    console.print(table, soft_wrap=True)
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def describe_step(record: Record, skipped: int) -> str:
+    """Return the figures of a step in one line."""
+    losses = [f"{short} {record.metrics[name]:.3f}" for name, short in SHOWN.items() if name in record.metrics]
+    rates = [f"{record.metrics.get('samples_per_s', 0.0):.0f} samples/s"]
+    if record.metrics.get("data_wait_share", 0.0) > 0.2:
+        rates.append(f"waiting for data {record.metrics['data_wait_share']:.0%}")
+    if skipped:
+        rates.append(f"{skipped} skipped")
+    return "  ".join(losses + rates)

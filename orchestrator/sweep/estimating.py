@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.cluster.preflight.costs import PRICINGS, Pricing, reading_cpus, usd_of
-from orchestrator.cluster.preflight.fleet import Fleet, fleet_for
-from orchestrator.cluster.preflight.judging import Judgement
 from orchestrator.config.sweep import ResolvedSweep
+from orchestrator.plan.checks import Judgement
+from orchestrator.plan.estimates import PRICINGS, Pricing, reading_cpus, usd_of
+from orchestrator.plan.machines import Fleet, fleet_for
 from orchestrator.sweep.early_stopping import expected_runs
 from orchestrator.sweep.proposals import configurations
 from orchestrator.sweep.room import Bound, Room, TrialNeeds, side_by_side

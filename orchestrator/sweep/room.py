@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.cluster.preflight.machines import Kind
 from orchestrator.config.recipe import Recipe
+from orchestrator.plan.machines import Kind
 
 SLACK = 1e-9
 """Sums of CPUs such as 3 x 0.1 are not exact."""

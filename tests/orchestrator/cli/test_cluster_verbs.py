@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from orchestrator.cli.cluster_argument import cluster_file
+from orchestrator.cli.cluster import cluster_file
 from orchestrator.config.cluster import Cluster, NodeGroup
 
 HEAD = NodeGroup(name="head", machine="m5.large", market="on-demand", fewest=1, most=1, cpus=None, gpus=0, head=True)
@@ -39,7 +39,7 @@ def ask(folder: Path, terminal: bool, answer: str = "", yes: bool = False, kind:
     code = f"""
 from dataclasses import replace
 from test_cluster_verbs import CLOUD
-from orchestrator.cli.asking_first import ask_first
+from orchestrator.cli.cluster import ask_first
 ask_first(replace(CLOUD, kind={kind!r}), "Start it?", {yes})
 print("started")
 """

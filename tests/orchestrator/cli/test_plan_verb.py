@@ -97,7 +97,7 @@ def test_a_plan_needs_no_data_when_it_is_told_how_much_there_is(folder: Path) ->
 def test_the_run_folder_in_an_object_store_is_tried_and_left_clean(
     folder: Path, seaweedfs_server: S3Server, log_in: Callable[[S3Server], None]
 ) -> None:
-    from orchestrator.cluster.preflight.storage import check_writable
+    from orchestrator.plan.reachability import check_writable
     from orchestrator.storage.location import locate
 
     log_in(seaweedfs_server)

@@ -16,9 +16,8 @@ from damage import photo, shard_file, write_data_set
 from PIL import Image
 from shards import samples
 
-from orchestrator.cli.printable import printable
-from orchestrator.cli.progress_bar import progress_bar
-from orchestrator.cli.shards import command
+from orchestrator.cli.console import printable, progress_bar
+from orchestrator.cli.shards.build import command
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ import pytest
 from planned import BLOCKED, FOOTPRINT
 from shards import write_shards
 
-from orchestrator.cli.preflight import PreflightOptions
-from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan
-from orchestrator.cluster.preflight.observations import Observations
+from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
+from orchestrator.plan.preflight import Observations, PreflightOptions
 from orchestrator.sweep.room import Room
 
 RECIPE = """\
@@ -103,8 +102,8 @@ def test_a_trial_without_room_or_data_is_in_the_way(here: Path, capsys: pytest.C
 def test_a_laptop_without_torch_plans_too(here: Path) -> None:
     program = BLOCKED.partition("from orchestrator.cli.main")[0] + (
         "from pathlib import Path\n"
-        "from orchestrator.cli.preflight import PreflightOptions\n"
-        "from orchestrator.cli.sweep_plan import plan_sweep, show_sweep_plan\n"
+        "from orchestrator.plan.preflight import PreflightOptions\n"
+        "from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan\n"
         "from orchestrator.config.sweep import load_sweep\n"
         "show_sweep_plan(plan_sweep(load_sweep(Path('alpha.yaml')), options=PreflightOptions(samples_per_s=10.0)))\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from shards import write_shards
 
-from orchestrator.cli.sweep import command
+from orchestrator.cli.sweep.run import command
 from orchestrator.config.errors import SpecError
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate

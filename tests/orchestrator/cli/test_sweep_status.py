@@ -13,9 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from orchestrator.cli.sweep_status import command, watch
-from orchestrator.cli.sweep_table import sweep_table
-from orchestrator.cli.sweep_view import SweepReader, SweepView
+from orchestrator.cli.sweep.status import SweepReader, SweepView, command, sweep_table, watch
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord

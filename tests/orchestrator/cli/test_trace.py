@@ -12,7 +12,7 @@ from PIL import Image
 from runs import write_ledger, write_quarantine, write_run
 from shards import write_shards
 
-from orchestrator.cli.trace import command
+from orchestrator.cli.inspect import trace_command
 from orchestrator.config.errors import SpecError
 from orchestrator.storage.run_folder import RunError
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
@@ -37,7 +37,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def trace(plan: Plan, *arguments: str) -> Result:
-    return CliRunner().invoke(command, [plan.run.root.uri, *arguments])
+    return CliRunner().invoke(trace_command, [plan.run.root.uri, *arguments])
 
 
 def test_a_step_is_listed_with_its_figures_and_skipped_samples(plan: Plan) -> None:
@@ -93,7 +93,7 @@ def test_a_contact_sheet_shows_the_samples(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_has_its_limit(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli.trace.MOST_TILES", 6)
+    monkeypatch.setattr("orchestrator.cli.inspect.MOST_TILES", 6)
     done = trace(plan, "--step", "5", "--images", str(tmp_path / "sheet.png"))
     assert "with 6 images." in done.output
 
@@ -186,7 +186,7 @@ def test_wrong_usage_is_explained(plan: Plan, arguments: list[str], message: str
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = CliRunner().invoke(command, [str(tmp_path), "--step", "1"])
+    done = CliRunner().invoke(trace_command, [str(tmp_path), "--step", "1"])
     assert "no run" in str(done.exception)
 
 

@@ -10,10 +10,10 @@ import pytest
 from planned import FOOTPRINT, PRICES, cluster, group
 
 from orchestrator.cluster.findings import Finding
-from orchestrator.cluster.preflight.judging import Assumptions, Judgement, judge
-from orchestrator.cluster.preflight.observations import Observations
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
+from orchestrator.plan.checks import Assumptions, Judgement, judge
+from orchestrator.plan.preflight import Observations
 from orchestrator.sweep.early_stopping import expected_runs
 from orchestrator.sweep.estimate_findings import estimate_findings
 from orchestrator.sweep.estimating import SweepEstimate, estimate_sweep

@@ -7,15 +7,11 @@ import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe, resolved
 
 from orchestrator.cluster.findings import Level
-from orchestrator.cluster.preflight.batch import check_batch
-from orchestrator.cluster.preflight.budget import check_budget
-from orchestrator.cluster.preflight.decoding import check_decoding
-from orchestrator.cluster.preflight.judging import Assumptions, Judgement, judge
-from orchestrator.cluster.preflight.machines import kinds_of
-from orchestrator.cluster.preflight.observations import Observations
-from orchestrator.cluster.preflight.places import UNNAMED, check_places
-from orchestrator.cluster.preflight.speed import peak_tflops, sharing_of, worker_speed
 from orchestrator.config.cluster import NodeGroup
+from orchestrator.plan.checks import UNNAMED, Assumptions, Judgement, check_batch, check_budget, check_places, judge
+from orchestrator.plan.estimates import check_decoding, peak_tflops, sharing_of, worker_speed
+from orchestrator.plan.machines import kinds_of
+from orchestrator.plan.preflight import Observations
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
 SEEN = Observations(footprint=FOOTPRINT, decode_cpu_s=0.003, epoch_samples=1_000_000)

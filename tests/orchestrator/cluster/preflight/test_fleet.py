@@ -5,9 +5,8 @@ import math
 import pytest
 from planned import HEAD, PRICES, cluster, group, recipe
 
-from orchestrator.cluster.preflight.fleet import fleet_for
-from orchestrator.cluster.preflight.machines import check_prices, kinds_of
 from orchestrator.config.cluster import NodeGroup
+from orchestrator.plan.machines import check_prices, fleet_for, kinds_of
 
 BIG, ONE, CPU = group("big", "big-gpu", 2), group("one", "one-gpu", 4), group("cpu", "cpu", 3, market="on-demand")
 

@@ -7,13 +7,8 @@ import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe
 
 from orchestrator.cluster.findings import Level
-from orchestrator.cluster.preflight.machines import kinds_of
-from orchestrator.cluster.preflight.memory import (
-    check_gpu_memory,
-    check_main_memory,
-    largest_micro_batch,
-    memory_need,
-)
+from orchestrator.plan.machines import kinds_of
+from orchestrator.plan.memory import check_gpu_memory, check_main_memory, largest_micro_batch, memory_need
 
 GB = 10**9
 

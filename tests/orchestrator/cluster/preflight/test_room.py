@@ -6,10 +6,9 @@ import pytest
 from planned import PRICES, cluster, group, recipe
 
 from orchestrator.cluster.findings import Finding, Level
-from orchestrator.cluster.preflight.fleet import fleet_for
-from orchestrator.cluster.preflight.machines import kinds_of
-from orchestrator.cluster.preflight.room import check_room
 from orchestrator.config.cluster import NodeGroup
+from orchestrator.plan.checks import check_room
+from orchestrator.plan.machines import fleet_for, kinds_of
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 1)
 

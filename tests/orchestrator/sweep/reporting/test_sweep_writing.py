@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from processes import free_ports
 from safetensors.numpy import save_file
 
-from orchestrator.cli.sweep_report import command
+from orchestrator.cli.sweep.report import command
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.sweep.folder import SweepFolder

@@ -7,13 +7,17 @@ import torch
 from planned import resolved
 
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
-from orchestrator.train.footprint.extrapolation import Line, Run, extrapolate
-from orchestrator.train.footprint.flops import count_flops
-from orchestrator.train.footprint.live_bytes import LiveBytes
-from orchestrator.train.footprint.measuring import CPU, measure_footprint
-from orchestrator.train.footprint.phases import phases
-from orchestrator.train.footprint.preparing import NotMeasuredError, prepare
-from orchestrator.train.footprint.synthetic import synthetic_samples
+from orchestrator.plan.profile_inputs import NotMeasuredError, prepare, synthetic_samples
+from orchestrator.plan.profile_model import (
+    CPU,
+    Line,
+    LiveBytes,
+    Run,
+    count_flops,
+    extrapolate,
+    measure_footprint,
+    phases,
+)
 from workloads.contract import KeyedRandom
 
 PLENTY = 8 * 10**9

@@ -1,0 +1,300 @@
+"""`fuseray evaluate RUN`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config.document import Document
+from orchestrator.config.errors import SpecError
+from orchestrator.config.loading import find_checkpoint_format
+
+if TYPE_CHECKING:
+    from orchestrator.config.loading import ResolvedRecipe
+    from orchestrator.storage.location import Location
+    from orchestrator.storage.run_folder import RunFolder
+    from orchestrator.train.convert import Source
+    from workloads.contract import EvaluationOptions, ForeignCheckpoint
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--held-out", help="URI of other held-out shards than the recipe's, for example another drawing style.")
+@click.option(
+    "--rerank", type=click.IntRange(min=0), help="Candidates that the fusion model ranks again; default: the recipe's."
+)
+@click.option(
+    "--gallery", type=click.IntRange(min=0), default=12, show_default=True, help="Captions to keep with their matches."
+)
+@click.option(
+    "--heat-maps",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Captions to keep with word heat maps.",
+)
+@click.option("--again", is_flag=True, help="Evaluate even if this checkpoint was evaluated before.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def evaluate_command(as_json: bool, **arguments: Any) -> None:
+    """Measure image-text retrieval of RUN's newest checkpoint on its held-out samples.
+
+    RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
+    which needs --held-out; its figures are printed alone.
+    """
+    metrics, about, folder = _evaluate(**arguments)
+    if as_json:
+        click.echo(json.dumps({"run": folder, "subject": about, "metrics": metrics}, indent=2))
+        return
+
+    print_table(metrics, f"{folder}, step {about['step']}, on {about['held_out']}")
+
+
+def _evaluate(
+    name: str,
+    storage: str,
+    endpoint: str | None,
+    held_out: str | None,
+    rerank: int | None,
+    gallery: int,
+    heat_maps: int,
+    again: bool,
+) -> tuple[dict[str, float], dict[str, Any], str]:
+    """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
+    from orchestrator.config.errors import SpecError
+    from orchestrator.config.recipe import EvaluationSection
+    from orchestrator.report.gather import load_evaluation, subject
+    from orchestrator.storage.location import locate
+    from orchestrator.storage.run_folder import find_run
+    from orchestrator.train.convert import is_import
+    from orchestrator.train.run_tools import run_recipe
+    from workloads.contract import EvaluationOptions
+
+    place = locate(name, endpoint)
+    if is_import(place):
+        options = EvaluationOptions(rerank=EvaluationSection().rerank if rerank is None else rerank)
+        return *_measure_import(place, options, held_out, endpoint), place.uri
+    run = find_run(name, storage, endpoint)
+    resolved = run_recipe(run)
+    section = resolved.recipe.evaluation
+    data = held_out or resolved.recipe.data.held_out
+    if data is None:
+        raise SpecError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
+    options = EvaluationOptions(section.batch_size, section.rerank if rerank is None else rerank, gallery, heat_maps)
+    saved = load_evaluation(run.evaluation)
+    if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
+        return dict(saved.evaluation.metrics), saved.subject, run.root.uri
+    return *_measure(run, resolved, options, data), run.root.uri
+
+
+def _measure_import(
+    place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    from orchestrator.config.errors import SpecError
+    from orchestrator.report.gather import subject
+    from orchestrator.storage.location import locate
+    from orchestrator.train.checkpoints.load import load_checkpoint
+    from orchestrator.train.run_tools import measure_checkpoint
+
+    if held_out is None:
+        raise SpecError(
+            f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
+        )
+    measured = measure_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
+    return dict(measured.evaluation.metrics), subject(measured.step, options, held_out)
+
+
+def _measure(
+    run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str
+) -> tuple[dict[str, float], dict[str, Any]]:
+    from orchestrator.report.gather import save_evaluation, subject
+    from orchestrator.track.run_writer import TrackedRun
+    from orchestrator.train.run_tools import measure
+
+    measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
+    about = subject(measured.step, options, held_out)
+    run.evaluation.delete()
+    save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
+    file = run.read()
+    figures = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
+    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, figures)
+    return dict(measured.evaluation.metrics), about
+
+
+# `fuseray export SOURCE OUT`.
+
+
+OWN = "safetensors"
+
+HOW_TO_LOAD = """\
+Load it without Ray:
+  from workloads.interop import load_exported
+  model = load_exported({out!r})"""
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "format_name", default=OWN, show_default=True, help="safetensors, or a checkpoint format such as albef."
+)
+@click.option("--step", type=click.IntRange(min=0), help="The run's checkpoint to export; default: the newest.")
+@click.option("--flat", is_flag=True, help="The model's tensors alone, not nested beside optimiser and epoch.")
+@click.option("--storage", default="runs", show_default=True, help="Where runs are, when SOURCE is a name.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def export_command(
+    source: str,
+    out: Path,
+    format_name: str,
+    step: int | None,
+    flat: bool,
+    storage: str,
+    endpoint: str | None,
+    as_json: bool,
+) -> None:
+    """Write the model of SOURCE to OUT.
+
+    SOURCE is a run's name below --storage, the path or URI of its folder, or a folder that import-checkpoint made.
+    safetensors writes a folder that loads without Ray; albef writes a .pth file for the official code, an imported
+    checkpoint in the layout it came in, a run in that of pre-training.
+    """
+    if flat and format_name == OWN:
+        raise SpecError("--flat: belongs to --format albef.")
+
+    from orchestrator.train.convert import find_source
+
+    found = find_source(source, storage, endpoint, step)
+    _export(found, out, format_name, flat)
+    if as_json:
+        click.echo(json.dumps({"checkpoint": found.place.uri, "format": format_name, "out": str(out)}))
+        return
+    click.echo(f"{found.place.uri} is written to {out}")
+    if format_name == OWN:
+        click.echo(HOW_TO_LOAD.format(out=str(out)))
+
+
+def _export(source: Source, out: Path, format_name: str, flat: bool) -> None:
+    from orchestrator.train.convert import export_folder, export_format
+
+    if format_name == OWN:
+        export_folder(source, out)
+    else:
+        export_format(source, out, find_checkpoint_format(format_name), flat)
+
+
+# `fuseray import-checkpoint FORMAT FILE OUT [key.path=value ...]`.
+
+
+SHOWN_NAMES = 4
+PARTS = {
+    "used": "set the model's tensors",
+    "resized": "of these, resized to the image size",
+    "tied": "copies of others, left out",
+    "aside": "kept beside the model (no place in it)",
+    "left_over": "unknown to the layout, kept beside the model",
+    "copied": "the file lacks: copied from the student",
+    "missing": "the file lacks: as in a new model",
+}
+
+
+@click.command()
+@click.argument("format_name", metavar="FORMAT")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out")
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with all names.")
+def import_command(
+    format_name: str, file: Path, out: str, overrides: tuple[str, ...], endpoint: str | None, as_json: bool
+) -> None:
+    """Turn FILE, a checkpoint of another project, into a checkpoint folder OUT to train from.
+
+    FORMAT is albef: a .pth file of the official code, of pre-training or fine-tuned, nested or flat. KEY.PATH=VALUE
+    sets recipe keys of the model, for example model.image_size=384, which resizes the position embeddings. A recipe
+    starts from OUT with start.checkpoint=OUT.
+    """
+    values = _values(overrides)
+    format_ = find_checkpoint_format(format_name)
+
+    from orchestrator.storage.location import locate
+    from orchestrator.train.convert import check_free, write_import
+
+    target = locate(out, endpoint)
+    check_free(target)
+    checkpoint = format_.read(file, values)
+    write_import(checkpoint, target, format_name, str(file))
+    click.echo(json.dumps(_as_json(checkpoint, target.uri)) if as_json else _table(checkpoint, target.uri))
+
+
+def _values(overrides: tuple[str, ...]) -> dict[str, Any]:
+    document = Document.parse("{}", "command line")
+    for assignment in overrides:
+        document.override(assignment)
+    return document.plain()
+
+
+def _as_json(checkpoint: ForeignCheckpoint, out: str) -> dict[str, Any]:
+    return {
+        "out": out,
+        "workload": checkpoint.workload,
+        "layout": checkpoint.metadata["layout"],
+        "epochs": checkpoint.epochs,
+        "optimizer": bool(checkpoint.moments),
+        "config": checkpoint.config.model_dump(mode="json"),
+        "report": asdict(checkpoint.report),
+    }
+
+
+def _table(checkpoint: ForeignCheckpoint, out: str) -> str:
+    report = asdict(checkpoint.report)
+    lines = [f"layout {checkpoint.metadata['layout']}, written to {out}"]
+    for part, meaning in PARTS.items():
+        if report[part] or part == "used":
+            lines.append(f"{len(report[part]):6d}  {meaning}{_some(report[part]) if part != 'used' else ''}")
+    moments = f"of {len({key.partition('/')[2] for key in checkpoint.moments})} parameters"
+    lines.append(f"optimiser state: {moments if checkpoint.moments else 'none'}")
+    if checkpoint.epochs is not None:
+        lines.append(f"epochs trained: {checkpoint.epochs:g}")
+    lines += [f"note: {note}" for note in report["notes"]]
+    lines.append(f"All names are in {out}/import.json. Train from it with start.checkpoint={out}")
+    return "\n".join(lines)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f": {', '.join(names[:SHOWN_NAMES])}{more}"
+
+
+# Retrieval figures as a table on the terminal.
+
+
+CUTS = (1, 5, 10)
+DIRECTIONS = {"text_to_image": "text -> image", "image_to_text": "image -> text"}
+RANKINGS = {"": "contrastive", "reranked/": "re-ranked by matching"}
+
+
+def print_table(metrics: Mapping[str, float], title: str) -> None:
+    """Print recalls beside their chance level."""
+    console = Console(highlight=False)
+    console.print(title, soft_wrap=True, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("direction", "ranking", *(f"R@{cut}" for cut in CUTS)):
+        table.add_column(column, justify="right" if column.startswith("R@") else "left")
+    for direction, name in DIRECTIONS.items():
+        for prefix, ranking in RANKINGS.items():
+            recalls = [metrics.get(f"{prefix}{direction}/recall@{cut}") for cut in CUTS]
+            if None not in recalls:
+                table.add_row(name, ranking, *(f"{recall:.1%}" for recall in recalls))
+        table.add_row(
+            name, "chance", *(f"{metrics.get(f'{direction}/chance@{cut}', 0.0):.1%}" for cut in CUTS), style="dim"
+        )
+    console.print(table)

@@ -1,0 +1,273 @@
+"""`fuseray shards VERB`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from socket import create_connection
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import click
+
+from orchestrator.cli.main import Verbs
+from orchestrator.config.errors import SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.storage.location import Location
+    from orchestrator.stream.shards.build import BuildOptions, BuildResult
+    from orchestrator.stream.shards.executors import Mapper
+    from orchestrator.stream.shards.index_shards import Indexed, IndexOptions
+    from orchestrator.stream.shards.sources import Source
+
+
+VERBS = {
+    "build": ("orchestrator.cli.shards.build:build_command", "Build shards from a folder of images or a JSON list."),
+    "index": ("orchestrator.cli.shards.build:index_command", "Index shards that exist."),
+    "inspect": ("orchestrator.cli.shards.check:inspect_command", "Print samples and write a contact sheet."),
+    "verify": ("orchestrator.cli.shards.check:verify_command", "Find samples and shards that cannot be used."),
+    "stats": (
+        "orchestrator.cli.shards.stats:command",
+        "Show caption lengths, image sizes and how well the order shuffles.",
+    ),
+}
+
+
+@click.command(cls=Verbs, verbs=VERBS)
+def command() -> None:
+    """Build, index and check image-text shards."""
+
+
+# `fuseray shards build SOURCE... DEST`.
+
+
+INTERRUPTED = 130
+LIST_SUFFIXES = (".json", ".jsonl")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("destination", metavar="DEST")
+@click.option(
+    "--image-root", metavar="URI", help="What relative paths in JSON lists start from; default: their folder."
+)
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option(
+    "--format",
+    "shard_format",
+    type=click.Choice(["webdataset", "parquet"]),
+    default="webdataset",
+    show_default=True,
+    help="Kind of shards.",
+)
+@click.option(
+    "--samples-per-shard",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Entries of the source that go into a shard.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=16, show_default=True, help="Files read at once.")
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Share of the samples that may be unusable; more is an error.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def build_command(
+    sources: tuple[str, ...],
+    destination: str,
+    image_root: str | None,
+    endpoint: str | None,
+    shard_format: Literal["webdataset", "parquet"],
+    samples_per_shard: int,
+    workers: int,
+    max_bad_share: float,
+    as_json: bool,
+) -> None:
+    """Build indexed shards in DEST from a folder of images, or from JSON lists.
+
+    In a folder every image (.jpg, .png, .webp) has its captions beside it: KEY.jpg with KEY.txt, or with "caption" or
+    "captions" in KEY.json. A JSON list has the annotation form of ALBEF: [{"image": PATH, "caption": TEXT or [TEXT,
+    ...]}, ...]. Whatever else is in the JSON is kept. SOURCE and DEST may be local or s3:// URIs.
+
+    Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. When
+    it is interrupted, run it again: it goes on with the shards that are left.
+    """
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.shards.build import BuildOptions
+
+    source = _source(sources, image_root, endpoint)
+    place = locate(destination, endpoint)
+    _check_apart(source, place)
+    options = BuildOptions(
+        shard_format=shard_format, samples_per_shard=samples_per_shard, readers=workers, max_bad_share=max_bad_share
+    )
+    try:
+        result = _build(source, place, options, as_json)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; run the same command again to go on with {place.uri}", err=True)
+        sys.exit(INTERRUPTED)
+    _show(place.uri, result, as_json)
+
+
+def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.shards.sources import ImageFolder, JsonLists
+
+    places = tuple(locate(source, endpoint) for source in sources)
+    if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
+        return JsonLists(places, locate(image_root, endpoint) if image_root else None, endpoint)
+    if len(places) > 1:
+        raise SpecError("SOURCE: name one folder, or any number of .json and .jsonl files.")
+    if image_root:
+        raise SpecError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
+    return ImageFolder(places[0])
+
+
+def _check_apart(source: Source, destination: Location) -> None:
+    from orchestrator.stream.shards.sources import ImageFolder
+
+    if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
+        raise SpecError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
+
+
+def _build(source: Source, place: Location, options: BuildOptions, quiet: bool) -> BuildResult:
+    from orchestrator.cli.console import shard_progress
+    from orchestrator.stream.shards.build import build_annotated
+
+    with shard_progress("rejected", quiet) as progress:
+        return build_annotated(source, place, options, progress)
+
+
+def _show(uri: str, result: BuildResult, as_json: bool) -> None:
+    rejected: dict[str, Any] = dict(result.rejected)
+    if as_json:
+        counts = {"samples": result.samples, "shards": result.shards, "repeated_images": result.repeated_images}
+        click.echo(json.dumps({"destination": uri, **counts, "rejected": rejected}))
+        return
+    if result.repeated_images:
+        click.echo(
+            f"{result.repeated_images} entries name an image that an earlier one names; their keys end in #2, #3 ..."
+        )
+    if rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        click.echo(f"{sum(rejected.values())} rejected ({reasons}); they are listed in {uri}/rejected.jsonl")
+    click.echo(f"{result.samples} samples in {result.shards} shards; the index is {uri}/index.parquet")
+
+
+# `fuseray shards index URI`.
+
+
+CONNECT_S = 10.0
+LOCAL_STORE_MB = 80
+ROLES = ("image", "address", "captions", "key", "fields")
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--image-column", help="Parquet column of encoded images.")
+@click.option("--address-column", help="Parquet column of the images' URIs or paths, where they are not inside.")
+@click.option("--captions-column", help="Parquet column of captions: a text or a list of texts.")
+@click.option("--key-column", help="Parquet column of unique keys.")
+@click.option("--fields-column", help="Parquet column of whatever else is known, as JSON text.")
+@click.option("--skip-damaged", is_flag=True, help="Leave damaged shards out of the index, and list them.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Shards read at once; with --ray local, CPUs of that Ray.",
+)
+@click.option(
+    "--ray", "ray_address", metavar="ADDRESS", help="Read in Ray tasks of a cluster; 'local' starts Ray here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def index_command(
+    uri: str,
+    endpoint: str | None,
+    skip_damaged: bool,
+    workers: int,
+    ray_address: str | None,
+    as_json: bool,
+    **columns: str | None,
+) -> None:
+    """Index the .tar or .parquet shards in the folder URI, so that they can be streamed in any order.
+
+    Tar shards are WebDataset: per sample an image (.png, .jpg, .webp) and its captions (.txt, or "caption" or
+    "captions" in .json). Of Parquet shards the usual names of columns are known; name others with the options.
+
+    Every shard is read once. When it is interrupted, run it again: it goes on with the shards that are left.
+    """
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.shards.index_shards import IndexOptions
+
+    folder = locate(uri, endpoint)
+    wanted = {role: name for role in ROLES if (name := columns[f"{role}_column"])}
+    try:
+        with _mapper(ray_address, workers) as mapper:
+            made = _index(folder, IndexOptions(columns=wanted, skip_damaged=skip_damaged, mapper=mapper), as_json)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; run it again to index the shards of {folder.uri} that are left", err=True)
+        sys.exit(INTERRUPTED)
+    _show_indexed(folder.uri, made, as_json)
+
+
+def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
+    from orchestrator.cli.console import shard_progress
+    from orchestrator.stream.shards.index_shards import make_index
+
+    with shard_progress("damaged", quiet) as progress:
+        return make_index(folder, options, progress)
+
+
+@contextmanager
+def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
+    if ray_address is None:
+        from orchestrator.stream.shards.executors import InThreads
+
+        yield InThreads(workers)
+        return
+
+    from orchestrator.stream.shards.executors import InRayTasks
+
+    with TemporaryDirectory(prefix="fuseray-") as scratch, _ray(ray_address, workers, Path(scratch) / "ray.log"):
+        yield InRayTasks()
+
+
+def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
+    from orchestrator.config.recipe import ScaleSection
+    from orchestrator.train.ray_session import ray_session
+
+    _check_address(address)
+    return ray_session(ScaleSection(address=address, object_store_mb=LOCAL_STORE_MB), cpus, log)
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing answers; Ray itself would try for minutes."""
+    place = urlsplit(f"//{address.removeprefix('ray://')}")
+    if place.port is None:
+        return
+    try:
+        create_connection((place.hostname or "", place.port), CONNECT_S).close()
+    except OSError as error:
+        raise SpecError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
+
+
+def _show_indexed(uri: str, made: Indexed, as_json: bool) -> None:
+    index, damaged = made.index, made.damaged
+    if as_json:
+        found = {"uri": uri, "format": index.format, "shards": len(index.shards), "samples": index.total}
+        left_out = [{"shard": one.shard, "reason": one.reason} for one in damaged]
+        click.echo(json.dumps(found | {"digest": index.digest, "damaged": left_out}))
+        return
+    for one in damaged:
+        click.echo(f"left out {one.shard}: {one.reason}")
+    click.echo(f"{index.total} samples in {len(index.shards)} shards; the index is {uri}/index.parquet")

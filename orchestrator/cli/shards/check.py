@@ -1,0 +1,254 @@
+"""`fuseray shards verify URI`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.console import printable
+from orchestrator.config.errors import FuserayError
+
+if TYPE_CHECKING:
+    from orchestrator.report.images import Tile
+    from orchestrator.storage.location import Location
+    from orchestrator.stream.dataset.index import Index
+    from orchestrator.stream.dataset.samples import Chosen
+    from orchestrator.stream.shards.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a verification came to.
+
+    Args:
+        data_set: its URI.
+        complete: whether every shard was looked at.
+        shards: in the index.
+        samples: in the index.
+        read: shards that were read this time.
+        remembered: shards that were read before and have not changed.
+        checks: how closely samples were looked at.
+        findings: how many, by kind.
+        report: where they are listed.
+    """
+
+    data_set: str
+    complete: bool
+    shards: int
+    samples: int
+    read: int
+    remembered: int
+    checks: Mapping[str, Any]
+    findings: Mapping[str, int]
+    report: str
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--decode/--no-decode", default=True, help="Decode every image, or look at its header alone.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Default: verify-FOLDER.jsonl.")
+@click.option("--max-pixels", type=click.IntRange(min=1), default=50_000_000, show_default=True, help="Per image.")
+@click.option("--max-side", type=click.IntRange(min=1), default=16_384, show_default=True, help="In pixels.")
+@click.option("--max-caption-words", type=click.IntRange(min=1), default=256, show_default=True, help="Per caption.")
+@click.option("--again", is_flag=True, help="Also read shards that were read before and have not changed.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def verify_command(
+    uri: str, endpoint: str | None, report: Path | None, workers: int, again: bool, as_json: bool, **checks: Any
+) -> None:
+    """Find what is wrong with the shards in the folder URI and with the samples in them.
+
+    Finds shards that are missing, truncated, grown or changed since they were indexed, missing sidecars, duplicate
+    keys, images that are empty, too large or cannot be decoded, and captions that are missing, empty or too long.
+    Exit code 1 when there is anything.
+
+    The report has a JSON object a line: shard, key, kind and detail. REPORT.summary.json beside it has the counts, and
+    REPORT.state remembers the shards that are done: after an interruption, or when some shards were mended, call
+    again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
+    """
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.shards.checks import Checks
+
+    folder = locate(uri, endpoint)
+    index = read_index(folder)
+    target = report or Path(f"verify-{_slug(folder.uri)}.jsonl")
+    summary = _verify(folder, index, Checks(**checks), target, workers, again, as_json)
+    click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
+    if summary.findings:
+        sys.exit(1)
+
+
+def _verify(
+    folder: Location, index: Index, checks: Any, report: Path, workers: int, again: bool, quiet: bool
+) -> Summary:
+    from orchestrator.cli.console import progress_bar
+    from orchestrator.stream.shards.executors import InProcesses
+    from orchestrator.stream.shards.verify import Verification, VerifyRecord
+
+    with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
+        verification = Verification(folder, index, checks, record)
+        before = verification.finished()
+        summary = Summary(
+            folder.uri, False, len(index.shards), index.total, 0, before, checks.as_json(), {}, str(report)
+        )
+        try:
+            with progress_bar("shards", verification.present, before, quiet) as advance:
+                verification.run(InProcesses(workers), lambda _: advance())
+            return _write(verification, summary, complete=True)
+        except (KeyboardInterrupt, FuserayError):
+            kept = _write(verification, summary, complete=False)
+            click.echo(f"{_text(kept)}\nThe same command takes it up again from here.", err=True)
+            raise
+
+
+def _write(verification: Verification, summary: Summary, complete: bool) -> Summary:
+    from orchestrator.stream.shards.verify import write_report
+
+    done = {**asdict(summary), "complete": complete, "read": verification.finished() - summary.remembered}
+    keys = verification.duplicate_keys() if complete else ()
+    counts = write_report(Path(summary.report), chain(verification.findings(), keys), done)
+    return Summary(**{**done, "findings": counts})
+
+
+def _slug(uri: str) -> str:
+    """Return the last two parts of a URI as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(uri.split("/")[-2:])).strip("-")
+
+
+def _text(summary: Summary) -> str:
+    lines = [f"{summary.data_set}: {summary.samples} samples in {summary.shards} shards"]
+    if not summary.complete:
+        lines.append(f"not complete: {summary.read + summary.remembered} shards are done")
+    elif summary.remembered:
+        lines.append(f"{summary.remembered} shards were read before and have not changed; --again reads them too")
+    width = max((len(str(count)) for count in summary.findings.values()), default=1)
+    lines += [f"  {count:>{width}}  {kind}" for kind, count in summary.findings.items()]
+    fine = "Nothing is wrong." if summary.complete else "Nothing is wrong so far."
+    lines.append(f"The report is {summary.report}" if summary.findings else fine)
+    return "\n".join(lines)
+
+
+# `fuseray shards inspect URI`.
+
+
+LONGEST = 500
+"""Letters of a text that are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A sample as it is shown.
+
+    Args:
+        key: its key.
+        shard: the shard's name.
+        row: where it is in the shard.
+        format: of the image; empty when that cannot be told.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        bytes: of the image file.
+        captions: its captions.
+        fields: what else is stored beside them.
+        fault: why training would skip it; empty when it is fine.
+    """
+
+    key: str
+    shard: str
+    row: int
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    captions: tuple[str, ...] = ()
+    fields: dict[str, Any] = field(default_factory=dict)
+    fault: str = ""
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--samples", type=click.IntRange(min=1), default=24, show_default=True, help="How many to show.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed chooses other samples.")
+@click.option("--key", "keys", multiple=True, help="Show the sample with this key; may be repeated.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (.png) here.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def inspect_command(
+    uri: str, samples: int, seed: int, keys: tuple[str, ...], out: Path | None, endpoint: str | None, as_json: bool
+) -> None:
+    """Show samples of the data set in the folder URI: image, captions and fields, spread evenly over all shards.
+
+    The contact sheet is one PNG with a grid of the images and their first captions.
+    """
+    from orchestrator.report.images import picture_of, tile_of
+    from orchestrator.storage.location import locate
+    from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
+
+    folder = locate(uri, endpoint)
+    index = read_index(folder)
+    numbers = find_keys(folder, index, keys) if keys else spread(index.total, samples, seed)
+    looks, tiles = [], []
+    for chosen in read_chosen(folder, index, numbers):
+        picture = picture_of(chosen.content)
+        looks.append(_look(chosen, picture.fault))
+        tiles.append(tile_of(chosen.content, picture))
+    if out is not None:
+        _write_sheet(out, tiles)
+    _show(looks, folder.uri, out, as_json)
+
+
+def _look(chosen: Chosen, fault: str) -> Look:
+    from orchestrator.stream.dataset.images import read_header
+    from orchestrator.stream.dataset.sidecar import Unreadable
+    from workloads.contract import BadSample
+
+    content = chosen.content
+    if isinstance(content, Unreadable):
+        return Look(content.key, chosen.shard, chosen.row, fault=fault)
+    known: dict[str, Any] = {"bytes": len(content.image), "captions": content.captions, "fields": dict(content.fields)}
+    with suppress(BadSample):
+        known |= asdict(read_header(content.image))
+    return Look(content.key, chosen.shard, chosen.row, fault=fault, **known)
+
+
+def _write_sheet(out: Path, tiles: Sequence[Tile]) -> None:
+    from orchestrator.report.images import contact_sheet
+    from orchestrator.storage.location import locate
+
+    locate(str(out)).write(contact_sheet(tiles))
+
+
+def _show(looks: Sequence[Look], uri: str, out: Path | None, as_json: bool) -> None:
+    if as_json:
+        sheet = {"contact_sheet": str(out)} if out else {}
+        click.echo(json.dumps({"data_set": uri, "samples": [asdict(look) for look in looks], **sheet}, default=str))
+        return
+    for look in looks:
+        click.echo("\n".join(_lines(look)) + "\n")
+    if out is not None:
+        click.echo(f"The contact sheet is {out}.")
+
+
+def _lines(look: Look) -> list[str]:
+    image = f"{look.format} {look.width}x{look.height}, " if look.format else ""
+    lines = [f"{printable(look.key)}  ({look.shard}, row {look.row})  {image}{look.bytes:,} bytes"]
+    lines += [f"  fault: {_short(look.fault)}"] if look.fault else []
+    lines += [f"  {_short(caption)}" for caption in look.captions]
+    if look.fields:
+        lines.append(f"  {_short(json.dumps(look.fields, ensure_ascii=False, default=str))}")
+    return lines
+
+
+def _short(text: str) -> str:
+    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")

@@ -1,0 +1,316 @@
+"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep VERB`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.cluster import cluster_file
+from orchestrator.cli.job_access import open_cluster
+from orchestrator.cli.main import Verbs
+from orchestrator.cli.submit import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
+from orchestrator.cli.train import INTERRUPTED, USED_UP
+from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.sweep import ResolvedSweep
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.jobs.submit import Submission
+    from orchestrator.config.cluster import Cluster
+    from orchestrator.sweep.driver import SweepOutcome
+    from orchestrator.sweep.plan import SweepPlan
+
+
+RUN = "run"
+VERBS = {
+    RUN: (
+        "orchestrator.cli.sweep.run:run_command",
+        "Run a sweep, or continue one with --resume; the word 'run' may be left out.",
+    ),
+    "status": ("orchestrator.cli.sweep.status:command", "Show the trials of a sweep."),
+    "report": (
+        "orchestrator.cli.sweep.report:command",
+        "Write a sweep's report page, its best recipe, and register its best model.",
+    ),
+}
+
+
+class Sweeps(Verbs):
+    """A group whose first verb is meant when none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the verb in front of a sweep's file."""
+        named = not args or args[0] in VERBS or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if named else [RUN, *args])
+
+
+@click.command(cls=Sweeps, verbs=VERBS)
+def command() -> None:
+    """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""
+
+
+# `fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep --resume NAME`.
+
+
+AUTO = "auto"
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
+@click.option(
+    "--resume",
+    metavar="NAME",
+    help="Continue this sweep where it stopped, without SWEEP; 'auto' continues SWEEP's own sweep if there is one.",
+)
+@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
+@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs of --resume.")
+@click.option(
+    "--prices",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A price table of your own, over the one that comes with Fuseray.",
+)
+@click.option(
+    "--cluster",
+    type=cluster_file,
+    metavar="CLUSTER",
+    help="Run there: a YAML, or NAME for clusters/NAME.yaml.",
+)
+@click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
+@click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
+@click.option("--no-plan", is_flag=True, help="Start without working out the plan and showing it first.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; start nothing. Exit code 2 when something is in the way.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def run_command(
+    words: tuple[str, ...],
+    resume: str | None,
+    storage: str,
+    endpoint: str | None,
+    prices: Path | None,
+    cluster: Path | None,
+    detach: bool,
+    yes: bool,
+    no_plan: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
+
+    Exit codes: 0 done, 1 it failed or no trial came to its end, 2 the sweep is wrong, 3 its budget is used up, 130
+    stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
+    """
+    if cluster is not None:
+        sweep = _for_cluster(words, resume)
+        if dry_run:
+            _show_plan(sweep, cluster, prices, dry_run, as_json)
+            return
+        send_sweep(sweep, Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
+        return
+    try:
+        plan = _plan(words, resume, storage, endpoint)
+    except FuserayError as error:
+        raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
+    if dry_run or not (no_plan or plan.folder.exists()):
+        _show_plan(plan.sweep, None, prices, dry_run, as_json)
+    else:
+        _check(plan.sweep)
+    if dry_run:
+        return
+    outcome = _run(plan, prices, as_json)
+    _show(plan, outcome, as_json)
+    sys.exit(_code(outcome))
+
+
+def _for_cluster(words: tuple[str, ...], resume: str | None) -> ResolvedSweep:
+    from orchestrator.config.sweep import load_sweep
+
+    if not words or resume not in (None, AUTO):
+        raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
+    return load_sweep(Path(words[0]), words[1:])
+
+
+def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
+    if resume is not None and resume != AUTO:
+        return _resumed(resume, storage, endpoint, words)
+    if not words:
+        raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
+    from orchestrator.config.sweep import load_sweep
+    from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
+
+    plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
+    if resume is None or not plan.folder.exists():
+        check_new(plan.folder)
+        return plan
+    check_left(plan.folder)
+    _refuse_changes(plan)
+    return plan
+
+
+def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
+    from orchestrator.sweep.folder import find_sweep
+    from orchestrator.sweep.plan import SweepPlan, check_left, make_sweep_plan
+    from orchestrator.sweep.stored import stored_sweep
+
+    for word in overrides:
+        if "=" not in word:
+            raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
+    folder = find_sweep(name, storage, endpoint)
+    check_left(folder)
+    given = make_sweep_plan(stored_sweep(folder, overrides))
+    plan = SweepPlan(given.sweep, given.base, folder)
+    _refuse_changes(plan)
+    return plan
+
+
+def _refuse_changes(plan: SweepPlan) -> None:
+    from orchestrator.sweep.plan import FREE_TO_CHANGE, changed_keys
+    from orchestrator.sweep.stored import stored_sweep
+
+    if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
+        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
+        raise SpecError(
+            f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
+            f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."
+        )
+
+
+def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Work out the plan and show it; what scripts read on standard output is the outcome, or a dry run's plan."""
+    from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
+    from orchestrator.plan.preflight import PreflightOptions
+
+    where = None if cluster is None else open_cluster(cluster)[0]
+    planned = plan_sweep(sweep, where, PreflightOptions(prices=prices, quiet=as_json))
+    with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
+        show_sweep_plan(planned, as_json and dry_run)
+    if not planned.ok:
+        raise SpecError("nothing was started: mend what is marked ERROR above first.")
+
+
+def _check(sweep: ResolvedSweep) -> None:
+    """Refuse without a plan, too, what a plan would refuse for the sweep's own faults."""
+    from orchestrator.sweep.checking import check_sweep
+
+    check_sweep(sweep)
+
+
+def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
+    from orchestrator.cli.sweep.report import SweepTerminal
+    from orchestrator.config.prices import read_prices
+    from orchestrator.sweep.driver import run_sweep
+
+    with SweepTerminal(plan, quiet) as terminal:
+        return run_sweep(plan, terminal, read_prices(prices))
+
+
+def _code(outcome: SweepOutcome) -> int:
+    if outcome.status == "KILLED":
+        return USED_UP if outcome.stopped_by else INTERRUPTED
+    return 0 if any(record.status == "FINISHED" for record in outcome.trials) else 1
+
+
+def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
+    from orchestrator.cli.sweep.report import as_values, lines
+    from orchestrator.sweep.reporting.writing import write_report
+
+    report = write_report(plan.folder)
+    statuses = [record.status for record in outcome.trials]
+    counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    if as_json:
+        values = {"status": outcome.status, "stopped_by": outcome.stopped_by, "trials": counts}
+        places = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
+        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | as_values(report)))
+        return
+    ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
+    trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
+    click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
+    click.echo("\n".join(lines(report)))
+    if outcome.status == "KILLED":
+        click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")
+
+
+# Submitting a sweep to a cluster.
+
+
+def send_sweep(
+    sweep: ResolvedSweep,
+    file: Path,
+    overrides: Sequence[str],
+    cluster_file: Path,
+    prices: Path | None,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Submit a sweep as a job, which continues it if it is there, and follow the job.
+
+    Args:
+        sweep: the sweep.
+        file: the sweep's file.
+        overrides: what the command line laid over it.
+        cluster_file: the cluster's file.
+        prices: a table of prices of the user's own.
+        detach: whether to leave as soon as the job is submitted.
+        yes: whether machines that cost money may be started without asking.
+        as_json: whether scripts read along.
+
+    Raises:
+        SpecError: something has to be mended first; nothing was submitted.
+        ClusterError: the cluster cannot be reached, or refuses the job.
+    """
+    cluster, launcher = open_cluster(cluster_file)
+    resolved = on_cluster(sweep.recipe({}), cluster)
+    submission = _submission(sweep, resolved, file, overrides, cluster, prices)
+    check = partial(_check_sent, sweep, cluster, prices)
+    Sending(cluster=cluster, launcher=launcher, submission=submission, check=check).send(yes)
+    follow_job(submission.entry, detach, as_json)
+
+
+def _check_sent(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, look: Look) -> None:
+    from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
+    from orchestrator.plan.preflight import PreflightOptions
+
+    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=look))
+    with redirect_stdout(sys.stderr):
+        show_sweep_plan(planned)
+    refuse_errors(planned.ok)
+
+
+def _submission(
+    sweep: ResolvedSweep,
+    resolved: ResolvedRecipe,
+    file: Path,
+    overrides: Sequence[str],
+    cluster: Cluster,
+    prices: Path | None,
+) -> Submission:
+    from orchestrator.cluster.jobs.package import RECIPE_NAME
+    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.submit import Submission, new_entry
+    from orchestrator.config.cluster import growth_variable
+    from orchestrator.sweep.stored import plain_yaml
+
+    refuse_secrets(overrides, resolved.values())
+    spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
+    return Submission(
+        entry=new_entry(cluster, resolved.recipe, file, "sweep"),
+        recipe=_base(sweep, resolved),
+        workload=resolved.recipe.workload,
+        prices=price_text(prices),
+        sweep=plain_yaml(spec),
+        machines=growth_variable(cluster.groups),
+    )
+
+
+def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
+    """Return the recipe that trials share, with its places as they are meant on the cluster."""
+    from orchestrator.sweep.stored import plain_yaml
+
+    written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
+    return plain_yaml({key: value for key, value in meant.items() if key in written})

@@ -11,22 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ray
+
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import ScaleSection
-from orchestrator.config.sweep import Assignment
-from orchestrator.sweep.bell import Bell
-from orchestrator.sweep.books import SweepBooks
-from orchestrator.sweep.budget import GpuHours, used_up
-from orchestrator.sweep.ending import Ending
-from orchestrator.sweep.folder import TrialRecord
-from orchestrator.sweep.machines import cluster_room, room_here, trials_at_a_time
-from orchestrator.sweep.plan import SweepPlan
-from orchestrator.sweep.room import too_little_room
+from orchestrator.config.sweep import Assignment, SweepBudgetSection
+from orchestrator.sweep.estimate import too_little_room
+from orchestrator.sweep.folder import SweepFolder, TrialRecord
+from orchestrator.sweep.plan import SweepPlan, cluster_room, room_here, trials_at_a_time
+from orchestrator.sweep.results import TrialSpending
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.tidying import tidy
+from orchestrator.sweep.sweep_logger import SweepBooks, Trials, tidy
 from orchestrator.sweep.trial import Shared
-from orchestrator.sweep.trials import Trials
-from orchestrator.sweep.tuning import tune_trials
+from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import Spent
 from orchestrator.train.budget import CostMeter, metering
 from orchestrator.train.driver import log_folder_of, new_meter, stop_on
@@ -174,3 +171,122 @@ def _set_by_sweep(plan: SweepPlan, at_a_time: int) -> Assignment:
 def _for_trials(scale: ScaleSection, at_a_time: int) -> ScaleSection:
     """Return where Ray is, with an object store for so many trials."""
     return scale.model_copy(update={"object_store_mb": scale.object_store_mb * at_a_time})
+
+
+# Looks whether a sweep is to stop before its end, and tells its trials.
+
+
+LOOK_EVERY_S = 1.0
+ASKED = "the sweep was asked to stop"
+
+
+class Ending:
+    """Whether, and why, a sweep stops before its end.
+
+    Args:
+        interrupted: set when the user wants it to stop.
+        used_up: the key of the budget that is used up, and how far; empty while nothing is.
+        tell: takes messages for the user.
+    """
+
+    def __init__(self, interrupted: threading.Event, used_up: Callable[[], str], tell: Callable[[str], None]) -> None:
+        self._interrupted = interrupted
+        self._used_up = used_up
+        self._tell = tell
+        self.reason = ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it stops because the user asked for it."""
+        return self.reason == ASKED
+
+    def look(self) -> str:
+        """Return why the sweep is to stop; empty while it is not."""
+        if not self.reason:
+            self.reason = ASKED if self._interrupted.is_set() else self._used_up()
+            if self.reason:
+                self._tell(f"{self.reason}; its trials stop with a checkpoint")
+        return self.reason
+
+    @contextmanager
+    def watched(self, bell: Any, every_s: float = LOOK_EVERY_S) -> Iterator[None]:
+        """Look again and again while the body runs, in a thread, and ring the bell once the sweep is to stop.
+
+        Args:
+            bell: an actor of class `Bell`.
+            every_s: seconds between two looks.
+        """
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(bell, over, every_s), daemon=True, name="sweep-ending")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _watch(self, bell: Any, over: threading.Event, every_s: float) -> None:
+        while not over.wait(every_s):
+            if self.look():
+                ray.get(bell.ring.remote(self.reason))
+                return
+
+
+# Tells all trials of a sweep that they are to stop.
+
+
+class Bell:
+    """Rings once. Lives as an actor beside the sweep's driver."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+
+    def ring(self, reason: str) -> None:
+        """Have all trials stop with a checkpoint."""
+        self._reason = reason
+
+    def rung(self) -> str:
+        """Return why the trials are to stop; empty while they are not."""
+        return self._reason
+
+
+# Says when a sweep has used what it may.
+
+
+def used_up(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], float]) -> str:
+    """Return the key of the budget that is used up, and how far; empty while nothing is.
+
+    Args:
+        budget: the sweep's section.
+        spent: by the machines of the sweep, in all its starts.
+        gpu_hours: of all trials; asked when there is a budget of them.
+    """
+    return next(_reached(budget, spent, gpu_hours), "")
+
+
+def _reached(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], float]) -> Iterator[str]:
+    if budget.hours is not None and spent.hours >= budget.hours:
+        yield f"budget.hours: the sweep has taken {spent.hours:.3g} of {budget.hours:g} hours"
+    if budget.usd is not None and spent.usd >= budget.usd:
+        yield f"budget.usd: the sweep has cost {spent.usd:.2f} of {budget.usd:g} USD"
+    if budget.gpu_hours is not None and (used := gpu_hours()) >= budget.gpu_hours:
+        yield f"budget.gpu_hours: the trials have taken {used:.3g} of {budget.gpu_hours:g} GPU-hours"
+
+
+class GpuHours:
+    """Adds up the GPU-hours of trials: the wall time of each, times its workers.
+
+    Args:
+        folder: the sweep's folder.
+        trials: the record of its trials.
+        gpus: of a trial; an elastic one counts with its most workers.
+    """
+
+    def __init__(self, folder: SweepFolder, trials: Trials, gpus: int) -> None:
+        self._spending = TrialSpending(folder)
+        self._trials = trials
+        self._gpus = gpus
+
+    def __call__(self) -> float:
+        """Return the GPU-hours up to now."""
+        return self._gpus * sum(spent.hours for spent in self._spending.read(self._trials.all()).values())

@@ -16,13 +16,13 @@ from ray.tune.schedulers import (
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
-from orchestrator.sweep.proposals import explored
-from orchestrator.sweep.results import RUNGS, SAMPLES
 from orchestrator.sweep.rungs import first_rung, units_of
+from orchestrator.sweep.sampler import explored
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
+
 
 GIVEN = "given"
 """The key of Ray Tune's configuration of a trial under which all stands that the trial is given."""
@@ -130,3 +130,22 @@ def name_of(trial: Trial) -> str:
     """Return our name of one of Ray Tune's trials."""
     given = trial.config[GIVEN]
     return trial_name(given["number"], given["replica"])
+
+
+# The names in a trial's results that are not objectives.
+
+
+SAMPLES = "samples"
+"""Samples that the trial has seen."""
+
+RUNGS = "rungs"
+"""The same in units of the first rung; HyperBand makes brackets of whole units."""
+
+OUTCOME = "outcome"
+"""How the trial ended, as a record's status; empty while it goes on."""
+
+REASON = "reason"
+"""Why it failed or was stopped; empty otherwise."""
+
+LINEAGE = "lineage"
+"""The run that the trial goes on with, as a record has it."""

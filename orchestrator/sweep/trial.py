@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
@@ -19,13 +21,10 @@ from orchestrator.config.prices import PriceTable
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
-from orchestrator.sweep.folder import trial_name
-from orchestrator.sweep.lineage import Lineage, inherited
-from orchestrator.sweep.outage import once_mlflow_is_back
-from orchestrator.sweep.reports import Report, Reports, earlier_reports
-from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
-from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.trial_run import LOG, TrialRun
+from orchestrator.storage.run_folder import RunFolder, checkpoint_step
+from orchestrator.sweep.folder import SweepError, trial_name
+from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
+from orchestrator.sweep.trial_runner import LOG, Report, Reports, TrialRun, earlier_reports
 from orchestrator.track.client import TrackingAwayError
 from orchestrator.train.control_channel import Display
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
@@ -186,3 +185,81 @@ class SweepTrial(tune.Trainable):
             LINEAGE: asdict(self._lineage),
             "done": report.outcome is not None,
         }
+
+
+# Which run a trial goes on with: its own, or a new one that starts from another trial's checkpoint.
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A run of a trial.
+
+    Args:
+        run: its name.
+        samples: samples up to which the sweep knows its reports.
+        start: the recipe's section `start`; None when it does not start from another run's checkpoint.
+    """
+
+    run: str
+    samples: int = 0
+    start: Mapping[str, Any] | None = None
+
+
+def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: int, assignment: Assignment) -> Lineage:
+    """Return how a trial goes on that was given a state, which may be another trial's.
+
+    The new run's name follows from where it starts and with which values, so that a trial that is started again finds
+    it.
+
+    Args:
+        trial: the trial's name.
+        found: the state.
+        folder: the sweep's folder.
+        samples_per_step: of both runs.
+        assignment: values of the searched keys from there on.
+
+    Raises:
+        SweepError: the other trial's run has no checkpoint of what it had reported.
+    """
+    if found.run == trial or found.run.startswith(f"{trial}-from-"):
+        return found
+    steps = found.samples // samples_per_step
+    saved = [one for one in RunFolder(folder / found.run).committed_checkpoints() if checkpoint_step(one) <= steps]
+    if not saved:
+        raise SweepError(f"{trial}: {found.run} has no checkpoint up to step {steps} to go on from.")
+    origin = f"{found.run} {checkpoint_step(saved[0])} {sorted(assignment.items())}"
+    source = blake2b(origin.encode(), digest_size=4).hexdigest()
+    start = {"checkpoint": saved[0].uri, "take": "everything"}
+    return Lineage(f"{trial}-from-{source}", checkpoint_step(saved[0]) * samples_per_step, start)
+
+
+# Patience with MLflow, which a trial needs only when it begins.
+
+
+AGAIN_S = 20.0
+WAITS = 180
+"""An hour, of as many waits."""
+
+Result = TypeVar("Result")
+
+
+def once_mlflow_is_back(
+    attempt: Callable[[], Result], tell: Callable[[str], None], pause: Callable[[float], None] = time.sleep
+) -> Result:
+    """Return what an attempt comes to; it is made again as long as MLflow is away, for an hour at most.
+
+    Args:
+        attempt: can be made any number of times.
+        tell: is told what MLflow lacks, before every wait.
+        pause: waits for some seconds.
+
+    Raises:
+        TrackingAwayError: MLflow is still away.
+    """
+    for _ in range(WAITS):
+        try:
+            return attempt()
+        except TrackingAwayError as error:
+            tell(f"{error} Trying again in {AGAIN_S:.0f} s.")
+            pause(AGAIN_S)
+    return attempt()

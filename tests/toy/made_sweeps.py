@@ -10,10 +10,9 @@ from typing import Any
 
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord
-from orchestrator.sweep.proposals import drawn
+from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, store_sweep, stored_sweep
 from orchestrator.sweep.rungs import rungs
-from orchestrator.sweep.stored import store_sweep, stored_sweep
+from orchestrator.sweep.sampler import drawn
 from orchestrator.track.cost import Kind, Period, Start, write_start
 from workloads.contract import KeyedRandom
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
     from orchestrator.config.sweep import SchedulerSection
     from orchestrator.plan.checks import Judgement
-    from orchestrator.sweep.estimating import Amount, SweepEstimate
-    from orchestrator.sweep.room import Room
+    from orchestrator.sweep.estimate import Amount, Room, SweepEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +79,8 @@ def plan_sweep(
         SpecError: the price table is wrong.
     """
     from orchestrator.cluster.files.read import this_machine
-    from orchestrator.sweep.checking import check_reports, check_sweep
-    from orchestrator.sweep.estimate_findings import estimate_findings
-    from orchestrator.sweep.estimating import estimate_sweep
+    from orchestrator.sweep.estimate import estimate_findings, estimate_sweep
+    from orchestrator.sweep.validate import check_reports, check_sweep
 
     notes, recipe = check_sweep(sweep), sweep.recipe({})
     if (known := recipe.recipe.length.steps) is not None:
@@ -145,7 +143,7 @@ def _lines(planned: PlannedSweep) -> Iterator[tuple[str, str]]:
 
 
 def _scheduler(options: SchedulerSection) -> str:
-    from orchestrator.sweep.early_stopping import rungs_of
+    from orchestrator.sweep.rungs import rungs_of
 
     rungs = ", ".join(f"{rung:.3g}" for rung in rungs_of(options.first_rung, options.reduction))
     return SCHEDULERS[options.kind].format(rungs=rungs, **options.model_dump())
@@ -194,7 +192,7 @@ def _space(planned: PlannedSweep) -> Table:
 
 
 def _domain(domain: Domain) -> str:
-    from orchestrator.sweep.describing import value_text
+    from orchestrator.sweep.validate import value_text
 
     if isinstance(domain, Choice):
         return ", ".join(map(value_text, domain.values))

@@ -13,13 +13,13 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from orchestrator.cli.sweep.status import SweepView, sweep_table
-from orchestrator.sweep.describing import described
 from orchestrator.sweep.folder import TrialRecord
+from orchestrator.sweep.validate import described
 from orchestrator.track.cost import Spent
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import SweepPlan
-    from orchestrator.sweep.reporting.writing import SweepReport
+    from orchestrator.sweep.report.write import SweepReport
 
 
 @click.command(name="report")
@@ -33,7 +33,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> Non
     A sweep that still runs can be reported, too.
     """
     from orchestrator.sweep.folder import find_sweep
-    from orchestrator.sweep.reporting.writing import write_report
+    from orchestrator.sweep.report.write import write_report
 
     found = write_report(find_sweep(name, storage, endpoint))
     if as_json:
@@ -71,7 +71,7 @@ def lines(found: SweepReport) -> list[str]:
     """Return what a report came to in words."""
     from rich.filesize import decimal
 
-    from orchestrator.sweep.reporting.words import score_text
+    from orchestrator.sweep.report.axes import score_text
 
     said = [f"The report is {found.report} ({decimal(found.size_bytes)}); open it in a browser."]
     if found.status == "RUNNING":

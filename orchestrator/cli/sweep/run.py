@@ -153,9 +153,8 @@ def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: st
 
 
 def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
-    from orchestrator.sweep.folder import find_sweep
+    from orchestrator.sweep.folder import find_sweep, stored_sweep
     from orchestrator.sweep.plan import SweepPlan, check_left, make_sweep_plan
-    from orchestrator.sweep.stored import stored_sweep
 
     for word in overrides:
         if "=" not in word:
@@ -169,8 +168,8 @@ def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str
 
 
 def _refuse_changes(plan: SweepPlan) -> None:
+    from orchestrator.sweep.folder import stored_sweep
     from orchestrator.sweep.plan import FREE_TO_CHANGE, changed_keys
-    from orchestrator.sweep.stored import stored_sweep
 
     if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
         free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
@@ -195,7 +194,7 @@ def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, 
 
 def _check(sweep: ResolvedSweep) -> None:
     """Refuse without a plan, too, what a plan would refuse for the sweep's own faults."""
-    from orchestrator.sweep.checking import check_sweep
+    from orchestrator.sweep.validate import check_sweep
 
     check_sweep(sweep)
 
@@ -217,7 +216,7 @@ def _code(outcome: SweepOutcome) -> int:
 
 def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
     from orchestrator.cli.sweep.report import as_values, lines
-    from orchestrator.sweep.reporting.writing import write_report
+    from orchestrator.sweep.report.write import write_report
 
     report = write_report(plan.folder)
     statuses = [record.status for record in outcome.trials]
@@ -294,7 +293,7 @@ def _submission(
     from orchestrator.cluster.jobs.portability import refuse_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
-    from orchestrator.sweep.stored import plain_yaml
+    from orchestrator.sweep.folder import plain_yaml
 
     refuse_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
@@ -310,7 +309,7 @@ def _submission(
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
     """Return the recipe that trials share, with its places as they are meant on the cluster."""
-    from orchestrator.sweep.stored import plain_yaml
+    from orchestrator.sweep.folder import plain_yaml
 
     written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
     return plain_yaml({key: value for key, value in meant.items() if key in written})

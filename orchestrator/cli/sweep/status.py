@@ -18,10 +18,9 @@ from rich.text import Text
 from orchestrator.cli.console import printable
 from orchestrator.cli.jobs import duration
 from orchestrator.config.errors import FuserayError
-from orchestrator.sweep.describing import described, short_keys, value_text
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
-from orchestrator.sweep.ranking import best, outcomes, signs
-from orchestrator.sweep.spending import TrialSpending
+from orchestrator.sweep.results import TrialSpending, best, outcomes, signs
+from orchestrator.sweep.validate import described, short_keys, value_text
 from orchestrator.track.cost import Costs, Spent, read_starts
 
 if TYPE_CHECKING:
@@ -351,7 +350,7 @@ class SweepReader:
             CostFileError: the record of its machines is damaged.
             StorageError: storage cannot be reached.
         """
-        from orchestrator.sweep.stored import stored_section
+        from orchestrator.sweep.folder import stored_section
 
         self._section = self._section or stored_section(self._folder)
         file, trials = self._folder.read(), tuple(self._folder.trials())

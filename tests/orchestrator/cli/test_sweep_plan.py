@@ -16,7 +16,7 @@ from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.plan.preflight import Observations, PreflightOptions
-from orchestrator.sweep.room import Room
+from orchestrator.sweep.estimate import Room
 
 RECIPE = """\
 workload: albef

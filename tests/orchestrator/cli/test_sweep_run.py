@@ -12,8 +12,7 @@ from orchestrator.cli.sweep.run import command
 from orchestrator.config.errors import SpecError
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import SweepFile, SweepFolder
-from orchestrator.sweep.stored import store_sweep
+from orchestrator.sweep.folder import SweepFile, SweepFolder, store_sweep
 
 RECIPE = """\
 workload: albef

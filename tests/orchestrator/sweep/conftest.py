@@ -11,7 +11,7 @@ from small_recipes import SWEPT
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFile, SweepFolder
-from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.sweep_logger import Trials
 
 SWEEP = """\
 recipe: mine.yaml

@@ -5,10 +5,9 @@ import threading
 import pytest
 
 from orchestrator.config.sweep import SweepBudgetSection
-from orchestrator.sweep.budget import GpuHours, used_up
-from orchestrator.sweep.ending import ASKED, Ending
+from orchestrator.sweep.driver import ASKED, Ending, GpuHours, used_up
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
-from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.sweep_logger import Trials
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 HOUR_MS = 3_600_000

@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.sweep.chronicle import Chronicle
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.sweep.results import LINEAGE, OUTCOME, REASON, SAMPLES
-from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.search import SweepSearch
-from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, SAMPLES
+from orchestrator.sweep.sweep_logger import Chronicle, Trials
+from orchestrator.sweep.tune import SweepSearch
 
 Make = Callable[..., ResolvedSweep]
 NAME = "trial-0000-0"

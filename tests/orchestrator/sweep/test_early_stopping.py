@@ -10,7 +10,7 @@ import pytest
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 
 from orchestrator.config.sweep import SchedulerSection
-from orchestrator.sweep.early_stopping import bracket_sizes, expected_runs
+from orchestrator.sweep.rungs import bracket_sizes, expected_runs
 from orchestrator.sweep.schedulers import GIVEN, SuccessiveHalving
 
 UNITS = 1000

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.sweep.folder import Point, SweepError, SweepFile, SweepFolder, TrialRecord, find_sweep
-from orchestrator.sweep.stored import store_sweep, stored_sweep
+from orchestrator.sweep.folder import (
+    Point,
+    SweepError,
+    SweepFile,
+    SweepFolder,
+    TrialRecord,
+    find_sweep,
+    store_sweep,
+    stored_sweep,
+)
 
 Make = Callable[..., ResolvedSweep]
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.lineage import Lineage, inherited
+from orchestrator.sweep.trial import Lineage, inherited
 
 ALPHA = {"distillation.alpha": 0.5}
 

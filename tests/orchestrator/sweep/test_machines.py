@@ -7,8 +7,8 @@ import pytest
 from orchestrator.config.errors import SpecError
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.sweep.machines import trials_at_a_time
-from orchestrator.sweep.room import Room, too_little_room
+from orchestrator.sweep.estimate import Room, too_little_room
+from orchestrator.sweep.plan import trials_at_a_time
 
 Make = Callable[..., ResolvedSweep]
 MANY = 1000

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.sweep.outage import AGAIN_S, WAITS, once_mlflow_is_back
+from orchestrator.sweep.trial import AGAIN_S, WAITS, once_mlflow_is_back
 from orchestrator.track.client import TrackingAwayError, TrackingError
 
 

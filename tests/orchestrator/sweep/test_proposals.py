@@ -8,7 +8,7 @@ from small_recipes import SWEPT
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.proposals import Told, drawn, estimated, explored, grid
+from orchestrator.sweep.sampler import Told, drawn, estimated, explored, grid
 
 SPACE = """\
 space:

@@ -14,9 +14,8 @@ from ray.tune.schedulers import (
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord
-from orchestrator.sweep.results import SAMPLES
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.schedulers import GIVEN, Population, SuccessiveHalving, make_scheduler
+from orchestrator.sweep.schedulers import GIVEN, SAMPLES, Population, SuccessiveHalving, make_scheduler
 
 Make = Callable[..., ResolvedSweep]
 

@@ -7,10 +7,10 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.sweep.proposals import configurations
+from orchestrator.sweep.sampler import configurations
 from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.search import SweepSearch, told
-from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.sweep_logger import Trials
+from orchestrator.sweep.tune import SweepSearch, told
 
 Make = Callable[..., ResolvedSweep]
 

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.config.loading import load_recipe
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.checking import check_reports, check_sweep
-from orchestrator.sweep.proposals import configurations, drawn, grid
+from orchestrator.sweep.sampler import configurations, drawn, grid
+from orchestrator.sweep.validate import check_reports, check_sweep
 
 FOLDER = Path("workloads/recipes/sweeps")
 SWEEPS = sorted(FOLDER.glob("*.yaml"))

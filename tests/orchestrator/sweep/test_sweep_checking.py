@@ -9,8 +9,7 @@ import pytest
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.checking import check_reports, check_sweep
-from orchestrator.sweep.checking_reports import REPORTS, compared_at, report_steps
+from orchestrator.sweep.validate import REPORTS, check_reports, check_sweep, compared_at, report_steps
 
 RECIPE = """\
 workload: albef

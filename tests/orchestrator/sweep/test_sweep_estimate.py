@@ -14,10 +14,8 @@ from orchestrator.config.cluster import Cluster
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.plan.checks import Assumptions, Judgement, judge
 from orchestrator.plan.preflight import Observations
-from orchestrator.sweep.early_stopping import expected_runs
-from orchestrator.sweep.estimate_findings import estimate_findings
-from orchestrator.sweep.estimating import SweepEstimate, estimate_sweep
-from orchestrator.sweep.room import Room, TrialNeeds, side_by_side
+from orchestrator.sweep.estimate import Room, SweepEstimate, TrialNeeds, estimate_findings, estimate_sweep, side_by_side
+from orchestrator.sweep.rungs import expected_runs
 
 RECIPE = """\
 workload: albef

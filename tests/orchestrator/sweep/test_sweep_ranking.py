@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from orchestrator.sweep.describing import described, short_keys, value_text
 from orchestrator.sweep.folder import Point, Status, TrialRecord
-from orchestrator.sweep.ranking import best, outcomes
+from orchestrator.sweep.results import best, outcomes
+from orchestrator.sweep.validate import described, short_keys, value_text
 
 
 def record(number: int, *values: float, status: Status = "RUNNING", replica: int = 0) -> TrialRecord:

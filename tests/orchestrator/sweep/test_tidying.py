@@ -14,7 +14,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
-from orchestrator.sweep.tidying import tidy
+from orchestrator.sweep.sweep_logger import tidy
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.plan import recipe_yaml

@@ -10,9 +10,9 @@ import pytest
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.search import SweepSearch
+from orchestrator.sweep.sweep_logger import Trials
 from orchestrator.sweep.trial import Shared, SweepTrial
-from orchestrator.sweep.trials import Trials
+from orchestrator.sweep.tune import SweepSearch
 
 
 def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(

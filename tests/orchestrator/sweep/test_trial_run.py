@@ -9,8 +9,7 @@ import pytest
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.reports import Report, Reports, earlier_reports
-from orchestrator.sweep.trial_run import TrialRun
+from orchestrator.sweep.trial_runner import Report, Reports, TrialRun, earlier_reports
 from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.control_channel import Display, Record

@@ -7,8 +7,7 @@ from statistics import stdev
 import pytest
 
 from orchestrator.sweep.folder import Point, Status, TrialRecord
-from orchestrator.sweep.reporting.best import best_replica, choose
-from orchestrator.sweep.reporting.configurations import Configuration, comparable, compared_at, configurations
+from orchestrator.sweep.results import Configuration, best_replica, choose, comparable, compared_at, configurations
 
 
 def record(

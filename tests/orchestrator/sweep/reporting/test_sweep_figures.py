@@ -6,15 +6,12 @@ import pytest
 from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.config.sweep import SchedulerSection
 from orchestrator.report.charts import canvas
-from orchestrator.sweep.describing import short_keys
-from orchestrator.sweep.reporting.configurations import Score
-from orchestrator.sweep.reporting.figures import set_scale, show_values, usual
-from orchestrator.sweep.reporting.grades import grades
-from orchestrator.sweep.reporting.maps import mapped_pairs, triangles
-from orchestrator.sweep.reporting.responses import smoothed
-from orchestrator.sweep.reporting.scales import Scale
-from orchestrator.sweep.reporting.words import label, score_text, value_text
+from orchestrator.sweep.report.axes import Scale, grades, label, score_text, set_scale, show_values, usual, value_text
+from orchestrator.sweep.report.charts import smoothed
+from orchestrator.sweep.report.maps import mapped_pairs, triangles
+from orchestrator.sweep.results import Score
 from orchestrator.sweep.rungs import rungs
+from orchestrator.sweep.validate import short_keys
 
 
 def test_a_logarithmic_scale_has_its_middle_at_the_geometric_mean() -> None:

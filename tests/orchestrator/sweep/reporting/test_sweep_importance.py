@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.config.search_space import Choice, Parameter, Range
-from orchestrator.sweep.reporting.importance import LEAST, importances
+from orchestrator.sweep.report.maps import LEAST, importances
 from workloads.contract import KeyedRandom
 
 SPACE = (

@@ -10,8 +10,8 @@ from html_page import Page, words
 from made_sweeps import SAMPLES, SWEEP, Point, halved, stopped
 
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.reporting.findings import gather
-from orchestrator.sweep.reporting.page import SECTIONS, Shared, render
+from orchestrator.sweep.report.gather import gather
+from orchestrator.sweep.report.page import SECTIONS, Shared, render
 
 MakeSweep = Callable[..., SweepFolder]
 NOT_RECORDED = Shared("name: <b>recipe</b>", "runs/alpha-size/best.yaml", "name: alpha-size", None, ())

@@ -6,8 +6,8 @@ import pytest
 from browser_page import BROWSER, brightness, launched, shown
 from made_sweeps import SWEEP, Made, build_sweep
 
-from orchestrator.sweep.reporting.findings import gather
-from orchestrator.sweep.reporting.page import Shared, render
+from orchestrator.sweep.report.gather import gather
+from orchestrator.sweep.report.page import Shared, render
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -18,10 +18,9 @@ from safetensors.numpy import save_file
 from orchestrator.cli.sweep.report import command
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.reporting.findings import gather
-from orchestrator.sweep.reporting.writing import write_report
-from orchestrator.sweep.stored import stored_sweep
+from orchestrator.sweep.folder import SweepFolder, stored_sweep
+from orchestrator.sweep.report.gather import gather
+from orchestrator.sweep.report.write import write_report
 
 MakeSweep = Callable[..., SweepFolder]
 

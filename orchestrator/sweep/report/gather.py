@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
-from orchestrator.sweep.reporting.best import Best, Mode, choose
-from orchestrator.sweep.reporting.configurations import Configuration, comparable, compared_at, configurations
-from orchestrator.sweep.reporting.importance import Importance, importances
+from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord, stored_sweep
+from orchestrator.sweep.report.maps import Importance, importances
+from orchestrator.sweep.results import (
+    Best,
+    Configuration,
+    Mode,
+    TrialSpending,
+    choose,
+    comparable,
+    compared_at,
+    configurations,
+)
 from orchestrator.sweep.rungs import rungs
-from orchestrator.sweep.spending import TrialSpending
-from orchestrator.sweep.stored import stored_sweep
 from orchestrator.track.cost import Costs, Spent, added, read_starts
 
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.config.search_space import Choice, Parameter
-from orchestrator.report.charts import canvas
+from orchestrator.report.charts import HEIGHT, WIDTH, canvas
 from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.reporting.configurations import Configuration, Score
-from orchestrator.sweep.reporting.figures import BEST, EARLY, WHOLE, aside, beyond, set_scale, show_values
-from orchestrator.sweep.reporting.findings import Findings
-from orchestrator.sweep.reporting.scales import Scale
-from orchestrator.sweep.reporting.words import plain
+from orchestrator.sweep.folder import Point, TrialRecord
+from orchestrator.sweep.report.axes import (
+    BEST,
+    EARLY,
+    WHOLE,
+    Scale,
+    aside,
+    beyond,
+    plain,
+    set_scale,
+    show_values,
+    tick_text,
+)
+from orchestrator.sweep.report.gather import Findings
+from orchestrator.sweep.results import Configuration, Score
 
 WINDOW = 0.1
 """Standard deviation of the window under which neighbours are averaged, as a share of the axis."""
@@ -82,11 +95,11 @@ def response_drawing(parameter: Parameter, findings: Findings, objective: int, p
     low, high = axes.get_ylim()
     for dot in _apart(dots, parameter):
         if low <= dot.y <= high:
-            _draw(axes, dot)
+            _draw_response(axes, dot)
     note = " ".join(
         filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, findings)])
     )
-    return Drawing(parameter.key, inline(drawing, prefix, _summary(parameter, metric, whole, compared)), note)
+    return Drawing(parameter.key, inline(drawing, prefix, _response_summary(parameter, metric, whole, compared)), note)
 
 
 def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
@@ -137,7 +150,7 @@ def _apart(dots: Sequence[Dot], parameter: Parameter) -> list[Dot]:
     return [replace(dot, x=dot.x + aside(dot.number, width)) for dot in dots]
 
 
-def _draw(axes: Axes, dot: Dot) -> None:
+def _draw_response(axes: Axes, dot: Dot) -> None:
     look: dict[str, Any] = EARLY if not dot.whole else BEST if dot.best else WHOLE
     axes.errorbar(
         dot.x,
@@ -172,10 +185,125 @@ def _draw_means(axes: Axes, x: Floats, y: Floats) -> None:
         axes.plot([place - 0.1, place + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
 
 
-def _summary(parameter: Parameter, metric: str, whole: Sequence[Dot], compared: Sequence[Dot]) -> str:
+def _response_summary(parameter: Parameter, metric: str, whole: Sequence[Dot], compared: Sequence[Dot]) -> str:
     said = [f"{metric} over {parameter.key}"]
     for dots, what in ((whole, "trained to the end"), (compared, "after the samples that nearly all have seen")):
         if dots:
             values = [dot.y for dot in dots]
             said.append(f"{len(dots)} configurations {what}, from {min(values):.4g} to {max(values):.4g}")
     return "; ".join(said)
+
+
+# An objective over the samples seen, a line per trial, with stops and the scheduler's rungs.
+
+
+MOST_RUNGS = 12
+"""Comparisons of a schedule that are drawn; more would be a hatching."""
+
+
+def learning_drawing(
+    trials: Sequence[TrialRecord], objective: int, metric: str, rungs: Sequence[int], best: str, samples: int
+) -> Drawing | None:
+    """Draw the trials that did not fail, None when none has reported.
+
+    Args:
+        trials: of the sweep.
+        objective: number of the objective.
+        metric: its name.
+        rungs: samples at which the scheduler compares trials.
+        best: name of the best trial; empty when there is none.
+        samples: that a whole trial sees.
+    """
+    shown = [(one, _finite(one.points, objective)) for one in trials if one.status != "FAILED"]
+    lines = [(one, points) for one, points in shown if points]
+    if not lines:
+        return None
+    drawing, axes = canvas(plain(metric), right=14, along="samples")
+    _widen(drawing, axes)
+    axes.set_xlim(0, samples * 1.01)
+    outside = show_values(axes, [value for _, points in lines for _, value in points])
+    if len(rungs) <= MOST_RUNGS:
+        for rung in rungs:
+            axes.axvline(rung, color=LIGHT["grey"], linewidth=1, linestyle=(0, (2, 3)), zorder=0)
+    for one, points in lines:
+        _draw_learning(axes, one, points, one.name == best)
+    note = beyond(outside, "points are" if outside > 1 else "point is")
+    return Drawing(metric, inline(drawing, f"learning-{objective}", _learning_summary(metric, lines)), note)
+
+
+def _widen(drawing: Figure, axes: Axes) -> None:
+    """Make the chart twice as wide, with the margins of the others."""
+    box = axes.get_position()
+    left, right = box.x0 * WIDTH, (1 - box.x1) * WIDTH
+    drawing.set_size_inches(2 * WIDTH / 72, 1.25 * HEIGHT / 72)
+    axes.set_position(
+        (left / (2 * WIDTH), box.y0 / 1.25, 1 - (left + right) / (2 * WIDTH), 1 - (1 - box.height) / 1.25)
+    )
+    drawing.texts[0].set_y(1 - 12 / (1.25 * HEIGHT))
+
+
+def _finite(points: Sequence[Point], objective: int) -> list[tuple[int, float]]:
+    return [(one.samples, one.values[objective]) for one in points if math.isfinite(one.values[objective])]
+
+
+def _draw_learning(axes: Axes, trial: TrialRecord, points: Sequence[tuple[int, float]], best: bool) -> None:
+    look: dict[str, Any] = BEST if best else WHOLE if trial.status == "FINISHED" else EARLY
+    samples, values = zip(*points, strict=True)
+    style: Any = "-" if trial.is_over else (0, (5, 2))
+    axes.plot(samples, values, linewidth=2.4 if best else 1.2, alpha=1 if best else 0.7, linestyle=style, **look)
+    if len(points) == 1 and trial.status != "STOPPED":
+        axes.plot(samples, values, "o", markersize=4, **look)
+    if trial.status == "STOPPED":
+        axes.plot(samples[-1], values[-1], "x", markersize=6, markeredgewidth=1.5, color=LIGHT["bad"], zorder=4)
+
+
+def _learning_summary(metric: str, lines: Sequence[tuple[TrialRecord, Sequence[tuple[int, float]]]]) -> str:
+    count = {status: sum(one.status == status for one, _ in lines) for status in ("FINISHED", "STOPPED")}
+    going_on = len(lines) - sum(count.values())
+    return (
+        f"{metric} over samples: {count['FINISHED']} trials to their end, {count['STOPPED']} stopped early, "
+        f"{going_on} not over"
+    )
+
+
+# Two objectives against each other, with the configurations that no other one beats in all of them.
+
+
+def front_drawing(
+    whole: Sequence[Configuration], front: Sequence[Configuration], pair: tuple[int, int], metrics: Sequence[str]
+) -> Drawing:
+    """Draw configurations by two of their objectives.
+
+    Args:
+        whole: those that were trained to the end, at least one.
+        front: those of them that no other one beats.
+        pair: numbers of the objectives along and up.
+        metrics: names of the objectives.
+    """
+    a, b = pair
+    drawing, axes = canvas(plain(metrics[b]), right=24, along=plain(metrics[a]))
+    show_values(axes, [one.scores[b].mean for one in whole])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    for one in whole:
+        best = one in front
+        x, y = one.scores[a], one.scores[b]
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            xerr=x.spread,
+            yerr=y.spread,
+            fmt="o",
+            color=LIGHT["vermillion" if best else "blue"],
+            markersize=7 if best else 5,
+            elinewidth=1,
+            alpha=1 if best else 0.6,
+            zorder=4 if best else 2,
+        )
+        if best:
+            axes.annotate(
+                str(one.number), (x.mean, y.mean), (7, 5), textcoords="offset points", color=LIGHT["ink"], fontsize=12
+            )
+    numbers = ", ".join(str(one.number) for one in front)
+    said = f"{metrics[b]} against {metrics[a]} of {len(whole)} configurations; not beaten: {numbers}"
+    return Drawing(f"{metrics[b]} against {metrics[a]}", inline(drawing, f"front-{a}-{b}", said))

@@ -8,14 +8,14 @@ from typing import TypeVar
 
 from orchestrator.storage.run_folder import RunError
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.reporting.best import best_replica
-from orchestrator.sweep.reporting.best_recipe import best_recipe
-from orchestrator.sweep.reporting.configurations import Configuration
-from orchestrator.sweep.reporting.findings import Findings, gather
-from orchestrator.sweep.reporting.page import Shared, render
+from orchestrator.sweep.report.axes import score_text
+from orchestrator.sweep.report.gather import Findings, gather
+from orchestrator.sweep.report.page import Shared, render
+from orchestrator.sweep.results import Configuration, best_replica
 from orchestrator.track.client import TrackingError
 from orchestrator.track.payloads import Registered, register_model
 from orchestrator.track.run_writer import TrackedRun
+from orchestrator.train.plan import recipe_yaml
 
 T = TypeVar("T")
 
@@ -125,3 +125,43 @@ def _attempt(what: Callable[[], T], name: str, unsent: list[str]) -> T | None:
     except (TrackingError, RunError) as error:
         unsent.append(f"MLflow lacks {name}: {error}")
         return None
+
+
+# The best configuration as a recipe that trains as it is.
+
+
+POPULATION = (
+    "Its values changed while it was trained (population based training); this recipe trains with the last ones from "
+    "the start, which need not come to the same."
+)
+
+
+def best_recipe(findings: Findings, best: Configuration) -> str:
+    """Return the recipe of a configuration as YAML, with the recipe's own seed, storage and tracking.
+
+    Args:
+        findings: of the sweep.
+        best: the configuration.
+
+    Raises:
+        RecipeError: this version of Fuseray refuses its values.
+    """
+    sweep = findings.sweep
+    recipe = sweep.recipe(best.assignment, {"name": f"{sweep.sweep.name}-best"})
+    return "".join(f"# {' '.join(line.split())}\n" for line in _about(findings, best)) + recipe_yaml(recipe)
+
+
+def _about(findings: Findings, best: Configuration) -> list[str]:
+    reached = ", ".join(
+        f"{metric} {score_text(score)}" for metric, score in zip(findings.metrics, best.scores, strict=True)
+    )
+    replicas = len(best.replicas)
+    lines = [
+        f"Configuration {best.number} of the sweep {findings.sweep.sweep.name}, the best by {findings.metrics[0]}.",
+        f"It came to {reached} after {best.samples:,} samples, "
+        + (f"mean and standard deviation over {replicas} seeds." if replicas > 1 else "with one seed."),
+        f"Searched were {', '.join(one.key for one in findings.sweep.parameters)}.",
+    ]
+    lines += [POPULATION] if findings.sweep.sweep.scheduler.kind == "pbt" else []
+    lines += ["The sweep was still running when this was written."] if findings.is_running else []
+    return lines

@@ -15,20 +15,21 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from workloads.nn import bert, heads
-from workloads.pretrain import albef, albef_contrast, albef_model, albef_step
+from workloads.albef import model, workload
+from workloads.albef import step as albef_step
+from workloads.nn import bert
 
 LABEL = "part: "
 
 CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "teacher": ((albef_step, "ask_teacher"),),
-    "image_encoder": ((albef_model.Encoders, "image_tokens"),),
+    "image_encoder": ((model.Encoders, "image_tokens"),),
     "text": ((bert.Bert, "words"), (bert.Bert, "encode")),
-    "fusion": ((bert.Bert, "fuse"), (albef_model.Student, "match_logits")),
-    "mlm_head": ((heads.BertWithHead, "word_logits"),),
-    "contrast": ((albef_step, "contrast"), (albef_contrast, "contrastive_loss")),
+    "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),
+    "mlm_head": ((bert.BertWithHead, "word_logits"),),
+    "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),
     "optimizer": ((torch.optim.AdamW, "step"),),
-    "ema": ((albef, "move_teacher"),),
+    "ema": ((workload, "move_teacher"),),
 }
 """The calls that make up each part; inside one of them, further ones are not told apart."""
 

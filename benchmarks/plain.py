@@ -1,6 +1,6 @@
 """The same training step written the plain way, as a peer to measure against.
 
-The mathematics is that of `workloads.pretrain.albef` on the same parameters, in the order of work of the official ALBEF
+The mathematics is that of `workloads.albef.workload` on the same parameters, in the order of work of the official ALBEF
 code: one pass for matching pairs, one for wrong ones, one for masked texts, every word scored at every position, keys
 and values of an image computed for every text that meets it, attention, AdamW and the teacher's update operation by
 operation. No text is packed and nothing is shared.
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workloads.albef.model import AlbefModel, Encoders, Student
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 from workloads.objectives.contrastive import Keys, Similarities, contrastive_loss, contrastive_targets, similarities
-from workloads.objectives.draws import Draws
 from workloads.objectives.masked_language import UNMASKED
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_model import AlbefModel, Encoders, Student
+from workloads.objectives.matching import Draws
 
 
 class PlainStep:

@@ -204,8 +204,8 @@ def _peer(settings: Settings) -> Callable[[], object]:
 
 
 def _workload(settings: Settings) -> Any:
-    from workloads.pretrain.albef import AlbefWorkload
-    from workloads.pretrain.albef_config import AlbefConfig
+    from workloads.albef.config import AlbefConfig
+    from workloads.albef.workload import AlbefWorkload
 
     return AlbefWorkload(AlbefConfig.model_validate(_albef(settings)))
 

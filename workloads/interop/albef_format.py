@@ -14,13 +14,13 @@ class AlbefFormat:
 
     def read(self, file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
         """Read a checkpoint; see `workloads.contract.CheckpointFormat`."""
-        from workloads.interop.albef_read import read_albef
+        from workloads.interop.albef_files import read_albef
 
         return read_albef(file, overrides)
 
     def write(self, checkpoint: ForeignCheckpoint, file: Path, flat: bool = False) -> None:
         """Write a checkpoint; see `workloads.contract.CheckpointFormat`."""
-        from workloads.interop.albef_write import write_albef
+        from workloads.interop.albef_files import write_albef
 
         write_albef(checkpoint, file, flat)
 

@@ -7,12 +7,19 @@ entailment, NLVR2 and its pre-training. The text encoder of pre-training is call
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from re import compile as pattern
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
+
+from workloads.albef.config import AlbefConfig, merged
+from workloads.contract import WorkloadError
+from workloads.interop.pretrained import grid_of
 
 Tensors = Mapping[str, Tensor]
 
@@ -148,3 +155,170 @@ def _official(our: str) -> list[str]:
     if inner == "cls.predictions.transform.LayerNorm.bias":
         return [name, f"{root}.cls.predictions.decoder.weight", f"{root}.cls.predictions.decoder.bias"]
     return [name]
+
+
+# Which layout an official ALBEF checkpoint has, and the sizes of its model, told from its tensors.
+
+
+HEAD_WIDTH = 64
+"""Width of an attention head in BERT and ViT; a checkpoint does not record it."""
+
+FREE = ("model.image_size", "contrastive.queue_size")
+"""Sizes that may differ from the file's: positions are resized, a queue of another size starts anew."""
+
+OTHERS = {
+    "visual.": "CLIP",
+    "vision_model.": "CLIP in transformers' layout",
+    "uniter.": "UNITER",
+    "bert.": "BERT alone (set model.text_weights to it instead)",
+    "blocks.": "a ViT alone (set model.vision_weights to it instead)",
+    "module.": "a wrapped model (its names begin with module.)",
+}
+
+
+def find_layout(tensors: Tensors, source: str) -> Layout:
+    """Return the layout that a file's tensors have.
+
+    Raises:
+        WorkloadError: when they are of another model.
+    """
+    bert = "text_encoder.bert.embeddings.word_embeddings.weight" in tensors
+    prefix = "text_encoder.bert." if bert else "text_encoder."
+    needed = ["visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed"]
+    needed += [f"{prefix}embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
+    lacking = [name for name in needed if name not in tensors]
+    if lacking:
+        raise WorkloadError(f"{source} is no ALBEF checkpoint: it lacks {lacking[0]}; {_looks_like(tensors)}")
+    layers = _layers(tensors)
+    text_layers = layers.index(True) if True in layers else len(layers)
+    if not 0 < text_layers < len(layers) or not all(layers[text_layers:]):
+        raise WorkloadError(
+            f"{source} is no ALBEF checkpoint: {sum(layers)} of its {len(layers)} text layers attend to the image, but "
+            "in ALBEF the lower ones do not and all above them do; it may be of BLIP, which has another architecture"
+        )
+    return Layout(_layout_name(tensors, bert, text_layers, len(layers)), text_layers)
+
+
+def find_config(tensors: Tensors, layout: Layout, overrides: Mapping[str, Any], source: str) -> AlbefConfig:
+    """Return the recipe values of the model in a file.
+
+    Args:
+        tensors: of the file.
+        layout: its layout.
+        overrides: recipe values, nested, that are added or, where the file allows another size, win.
+        source: named in messages.
+
+    Raises:
+        WorkloadError: when the overrides are malformed, contradict the file or leave the heads undecided.
+    """
+    facts = _facts(tensors, layout, source)
+    try:
+        config = AlbefConfig.model_validate_json(json.dumps(merged(merged(facts, _heads(facts)), overrides)))
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        raise WorkloadError(f"wrong values for {source}: {'; '.join(found)}") from error
+    _check(facts, config, source)
+    return config
+
+
+def _layers(tensors: Tensors) -> list[bool]:
+    """Return for each text layer from the lowest up whether it attends to the image."""
+    found: dict[int, bool] = {}
+    for name in tensors:
+        layer = LAYER.fullmatch(name)
+        if layer and name.startswith("text_encoder."):
+            number = int(layer["number"])
+            found[number] = found.get(number, False) or layer["after"].startswith(".crossattention.")
+    return [found[number] for number in sorted(found)]
+
+
+def _layout_name(tensors: Tensors, bert: bool, text_layers: int, layers: int) -> str:
+    parts = {name.partition(".")[0] for name in tensors}
+    if bert:
+        return "pretrain"
+    if "text_decoder" in parts:
+        return "vqa"
+    if "ta_head" in parts:
+        return "nlvr_pretrain"
+    if "cls_head" in parts:
+        return "nlvr" if _shares_keys(tensors, text_layers, layers) else "ve"
+    return "retrieval"
+
+
+def _shares_keys(tensors: Tensors, text_layers: int, layers: int) -> bool:
+    keys = [
+        tensors.get(f"text_encoder.encoder.layer.{number}.crossattention.self.key.weight")
+        for number in range(text_layers, layers)
+    ]
+    pairs = zip(keys[::2], keys[1::2], strict=False)
+    return len(keys) % 2 == 0 and all(
+        first is not None and second is not None and torch.equal(first, second) for first, second in pairs
+    )
+
+
+def _facts(tensors: Tensors, layout: Layout, source: str) -> dict[str, Any]:
+    patches = tensors["visual_encoder.patch_embed.proj.weight"]
+    grid = grid_of(tensors["visual_encoder.pos_embed"])
+    if grid is None or patches.ndim != 4:
+        raise WorkloadError(f"{source}: visual_encoder.pos_embed is not of a square image, which the model needs")
+    words = tensors[f"{layout.text_prefix}embeddings.word_embeddings.weight"]
+    layers = len(_layers(tensors))
+    model: dict[str, Any] = {
+        "image_size": grid * patches.shape[-1],
+        "vision": {"patch": patches.shape[-1], "width": len(patches), "depth": _blocks(tensors)},
+        "text": {
+            "width": words.shape[1],
+            "layers": layout.text_layers,
+            "fusion_layers": (layers - layout.text_layers) // (2 if layout.paired else 1),
+            "vocabulary": len(words),
+            "positions": len(tensors[f"{layout.text_prefix}embeddings.position_embeddings.weight"]),
+        },
+        "vision_weights": None,
+        "text_weights": None,
+    }
+    if "vision_proj.weight" in tensors:
+        model["embed_dim"] = len(tensors["vision_proj.weight"])
+    queue = tensors.get("image_queue")
+    return {"model": model, **({} if queue is None else {"contrastive": {"queue_size": queue.shape[1]}})}
+
+
+def _blocks(tensors: Tensors) -> int:
+    return len({name.split(".")[2] for name in tensors if name.startswith("visual_encoder.blocks.")})
+
+
+def _heads(facts: Mapping[str, Any]) -> dict[str, Any]:
+    widths = {part: facts["model"][part]["width"] for part in ("vision", "text")}
+    heads = {part: {"heads": width // HEAD_WIDTH} for part, width in widths.items() if width % HEAD_WIDTH == 0}
+    return {"model": heads}
+
+
+def _check(facts: Mapping[str, Any], config: AlbefConfig, source: str) -> None:
+    chosen = dict(_flat(config.model_dump(mode="json")))
+    for key, fact in _flat(facts):
+        if key not in FREE and chosen[key] != fact:
+            raise WorkloadError(f"{key}={chosen[key]}: the model in {source} has {fact}; leave that out")
+    for part in ("vision", "text"):
+        width, given = facts["model"][part]["width"], "heads" in getattr(config.model, part).model_fields_set
+        heads = getattr(config.model, part).heads
+        if not given or width % heads:
+            raise WorkloadError(
+                f"{source} does not say how many attention heads a width of {width} is divided into; "
+                f"add model.{part}.heads=NUMBER, of which {width} is a multiple"
+            )
+    if config.model.image_size % config.model.vision.patch:
+        raise WorkloadError(f"model.image_size must be a multiple of the patch, {config.model.vision.patch}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else key
+        pairs += _flat(value, name) if isinstance(value, Mapping) else [(name, value)]
+    return [pair for pair in pairs if not pair[0].endswith("_weights")]
+
+
+def _looks_like(tensors: Tensors) -> str:
+    for prefix, name in OTHERS.items():
+        if any(key.startswith(prefix) for key in tensors):
+            return f"it looks like {name}"
+    return f"its names begin like {', '.join(list(tensors)[:3])}" if tensors else "it holds no tensors"

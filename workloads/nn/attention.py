@@ -13,9 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workloads.nn.dropout import dropout
-from workloads.nn.packing import Layout
-
 
 class KeysValues(NamedTuple):
     """Keys and values of a context, [R, H, M, K] each."""
@@ -122,3 +119,98 @@ def attention_probabilities(query_RHLK: Tensor, key_RHMK: Tensor, mask_R11M: Ten
             ~mask_R11M, -torch.inf
         )
     return scores_RHLM.softmax(-1)
+
+
+# Texts of different lengths side by side, without the padding between them.
+#
+# Shapes: R texts, L tokens of the longest, S tokens kept of all texts, F features of a token.
+
+
+class Layout(NamedTuple):
+    """Where the tokens that layers work on stand in their texts.
+
+    Args:
+        mask_RL: True at tokens, False at padding.
+        slot_S: the kept tokens' places among all R * L, ascending; None when all places are kept.
+        has_padding: whether padding may be among the places.
+    """
+
+    mask_RL: Tensor
+    slot_S: Tensor | None
+    has_padding: bool
+
+    @classmethod
+    def packed(cls, mask_RL: Tensor) -> Layout:
+        """Keep the tokens alone."""
+        slot_S = mask_RL.flatten().nonzero().squeeze(1)
+        return cls(mask_RL, None, False) if len(slot_S) == mask_RL.numel() else cls(mask_RL, slot_S, True)
+
+    @classmethod
+    def padded(cls, mask_RL: Tensor) -> Layout:
+        """Keep padding as well, so that shapes depend on the longest text alone."""
+        return cls(mask_RL, None, True)
+
+    @classmethod
+    def whole(cls, rows: int, length: int, device: torch.device) -> Layout:
+        """Rows of one length, all of it kept."""
+        return cls(torch.ones(rows, length, dtype=torch.bool, device=device), None, False)
+
+    @property
+    def keys_RL(self) -> Tensor | None:
+        """Where attention may look; None for everywhere."""
+        return self.mask_RL if self.has_padding else None
+
+    def pack(self, states_RLF: Tensor) -> Tensor:
+        """Return the features of the kept tokens, [S, F]."""
+        states = states_RLF.flatten(0, 1)
+        return states if self.slot_S is None else states.index_select(0, self.slot_S)
+
+    def unpack(self, states_SF: Tensor) -> Tensor:
+        """Return [R, L, F] with zeros where nothing was kept."""
+        shape = (*self.mask_RL.shape, states_SF.shape[1])
+        if self.slot_S is None:
+            return states_SF.view(shape)
+        empty = states_SF.new_zeros(self.mask_RL.numel(), states_SF.shape[1])
+        return empty.index_copy(0, self.slot_S, states_SF).view(shape)
+
+    def place(self, row: Tensor, token: Tensor) -> Tensor:
+        """Return where kept tokens, given by text and position in it, stand among all kept ones."""
+        slot = row * self.mask_RL.shape[1] + token
+        return slot if self.slot_S is None else torch.searchsorted(self.slot_S, slot)
+
+    def repeated(self, row_Q: Tensor) -> tuple[Layout, Tensor]:
+        """Return the layout of a choice of texts, and where its kept tokens stand among those of this layout."""
+        length = self.mask_RL.shape[1]
+        mask_QL = self.mask_RL.index_select(0, row_Q)
+        every = torch.arange(mask_QL.numel(), device=row_Q.device)
+        slot_S = every if self.slot_S is None else mask_QL.flatten().nonzero().squeeze(1)
+        layout = Layout(mask_QL, None if self.slot_S is None else slot_S, self.has_padding)
+        return layout, self.place(row_Q[slot_S // length], slot_S % length)
+
+
+# Dropout whose mask is cheap to draw on a CPU.
+
+
+LEVELS = 2**16
+"""A chance is rounded to a multiple of 1 / LEVELS on the CPU: one 16-bit number decides about an element."""
+
+
+def dropout(states: Tensor, probability: float, training: bool) -> Tensor:
+    """Zero elements with a probability and scale the others up (Srivastava et al. 2014), in training only.
+
+    torch draws one number per element on a CPU, in one thread; there, one 64-bit number decides about four elements.
+    """
+    if not training or probability == 0:
+        return states
+    if states.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(states, probability, training=True)
+    return states * _mask(states, probability)
+
+
+def _mask(like: Tensor, probability: float) -> Tensor:
+    """Return zeros and 1 / (1 - probability), in the shape and dtype of `like`."""
+    dropped = round(probability * LEVELS)
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    bits = words.view(torch.int16)[: like.numel()].view(like.shape)
+    mask = torch.ge(bits, dropped - LEVELS // 2, out=torch.empty(like.shape, dtype=like.dtype))
+    return mask.mul_(LEVELS / (LEVELS - dropped))

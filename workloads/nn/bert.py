@@ -14,11 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from workloads.nn.attention import Attention, ResidualOutput
-from workloads.nn.dropout import dropout
-from workloads.nn.packing import Layout
-from workloads.nn.recomputation import run_layer
+from workloads.nn.attention import Attention, Layout, ResidualOutput, dropout
 from workloads.nn.vocabulary import PAD
 
 
@@ -248,3 +246,77 @@ def _initialise(module: nn.Module) -> None:
         module.bias.zero_()
     if isinstance(module, nn.Embedding) and module.padding_idx is not None:
         module.weight[module.padding_idx].zero_()
+
+
+# BERT with its masked-language head.
+#
+# Shapes: M masked tokens, D width, V vocabulary.
+
+
+class Transform(nn.Module):
+    """Linear map, exact GELU and LayerNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states_MD: Tensor) -> Tensor:
+        """Return [M, D]."""
+        transformed: Tensor = self.LayerNorm(F.gelu(self.dense(states_MD)))
+        return transformed
+
+
+class Predictions(nn.Module):
+    """Scores of every word piece; the matrix is that of the word embeddings and is passed in, not registered."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.transform = Transform(width)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, states_MD: Tensor, words_VD: Tensor) -> Tensor:
+        """Return logits [M, V]."""
+        return F.linear(self.transform(states_MD), words_VD, self.bias)
+
+
+class LanguageHead(nn.Module):
+    """Holds the predictions under the name that checkpoints use."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.predictions = Predictions(width, vocabulary)
+
+
+class BertWithHead(nn.Module):
+    """BERT (`bert`) and its masked-language head (`cls.predictions`), tied to the word embeddings."""
+
+    def __init__(self, bert: Bert) -> None:
+        super().__init__()
+        vocabulary, width = bert.embeddings.word_embeddings.weight.shape
+        self.bert = bert
+        self.cls = LanguageHead(width, vocabulary)
+
+    def word_logits(self, states_MD: Tensor) -> Tensor:
+        """Return logits [M, V] of the hidden states of masked tokens."""
+        logits: Tensor = self.cls.predictions(states_MD, self.bert.embeddings.word_embeddings.weight)
+        return logits
+
+
+# Gradient checkpointing: keep a layer's inputs alone and compute the rest again in the backward pass.
+
+
+def run_layer(layer: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tensor:
+    """Return what a layer makes of its inputs.
+
+    Args:
+        layer: its random draws are repeated when it is computed again.
+        inputs: of the layer.
+        recompute: keep only the inputs (Chen et al. 2016); without gradients nothing is kept anyway.
+    """
+    if not (recompute and torch.is_grad_enabled()):
+        return layer(*inputs)
+    output: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
+    return output

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
@@ -24,3 +25,40 @@ def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> Non
     source = dict(student.named_parameters())
     names, targets = zip(*teacher.named_parameters(), strict=True)
     torch._foreach_lerp_(targets, [source[name] for name in names], 1 - momentum)
+
+
+# A first-in first-out memory of momentum features, the extra keys of the contrastive loss.
+#
+# Shapes: R rows, E embedding width, Q size of the queue.
+
+
+class FeatureQueue(nn.Module):
+    """The newest Q image and text features, as columns; part of the checkpoint.
+
+    Args:
+        width: E.
+        size: Q; 0 for no queue.
+        generator: draws the unit vectors that the queue starts with.
+    """
+
+    image_queue: Tensor
+    text_queue: Tensor
+    queue_ptr: Tensor
+
+    def __init__(self, width: int, size: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.register_buffer("image_queue", F.normalize(torch.randn(width, size, generator=generator), dim=0))
+        self.register_buffer("text_queue", F.normalize(torch.randn(width, size, generator=generator), dim=0))
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, image_RE: Tensor, text_RE: Tensor) -> None:
+        """Overwrite the oldest features with any number of new ones, in order, wrapping around."""
+        size, rows = self.image_queue.shape[1], len(image_RE)
+        if size == 0:
+            return
+        kept = min(rows, size)
+        columns = (self.queue_ptr + torch.arange(rows - kept, rows, device=self.queue_ptr.device)) % size
+        self.image_queue[:, columns] = image_RE[rows - kept :].T.to(self.image_queue.dtype)
+        self.text_queue[:, columns] = text_RE[rows - kept :].T.to(self.text_queue.dtype)
+        self.queue_ptr.copy_((self.queue_ptr + rows) % size)

@@ -5,13 +5,14 @@ Shapes: B images, H and W pixels, N tokens with the class token first, P = N - 1
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from workloads.nn.recomputation import run_layer
+from workloads.nn.bert import run_layer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of RGB in [0, 1] over CLIP's training images (Radford et al. 2021)."""
@@ -76,3 +77,36 @@ def tokens_of_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
     for block in vit.blocks:
         states_BND = run_layer(block, states_BND, recompute=vit.grad_checkpointing)
     return cast(Tensor, vit.norm(states_BND))
+
+
+# What an image-text model says about images and about texts.
+#
+# Shapes: B images or texts, N image tokens with [CLS] first, L text tokens, D width, E embedding width.
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """Encoded images.
+
+    Args:
+        tokens_BND: states of the class token and the patches.
+        embedding_BE: unit vectors to compare with those of texts.
+    """
+
+    tokens_BND: Tensor
+    embedding_BE: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """Encoded texts.
+
+    Args:
+        states_BLD: states after the text layers, [CLS] first.
+        mask_BL: True at tokens, False at padding.
+        embedding_BE: unit vectors to compare with those of images.
+    """
+
+    states_BLD: Tensor
+    mask_BL: Tensor
+    embedding_BE: Tensor

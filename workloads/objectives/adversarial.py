@@ -13,6 +13,7 @@ Shapes: B examples, R rows, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -20,9 +21,118 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from workloads.contract import Backward
-from workloads.objectives.divergence import Reduction, divergence_sum, log_probabilities
-from workloads.objectives.perturbation import Ascent, ascend
+from workloads.contract import Backward, KeyedRandom
+from workloads.objectives.contrastive import at_least_float32
+
+# The geometry of adversarial perturbations: where they start, how they ascend and how far they may go.
+#
+# Every length is that of one example. Shapes: B examples, L positions.
+
+
+Norm = Literal["l2", "linf"]
+"""Euclidean over all elements of an example (Frobenius), or the largest absolute element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ascent:
+    """How a perturbation climbs.
+
+    Args:
+        step_size: length of a step.
+        norm: of steps and of the bound.
+        max_norm: radius of the ball around zero that perturbations stay in; None for no bound.
+    """
+
+    step_size: float
+    norm: Norm = "l2"
+    max_norm: float | None = None
+
+
+def start_perturbation(like: Tensor, radius: float, draw: KeyedRandom, real_BL: Tensor | None = None) -> Tensor:
+    """Return U(-radius, radius) / sqrt(N), shaped as `like`, at least in float32; zeros when the radius is 0.
+
+    N counts the elements of an example, those of padding left out (Zhu et al. 2020, FreeLB, algorithm 1).
+
+    Args:
+        like: what is perturbed, [B, L, ...].
+        radius: bound of the start's Frobenius norm.
+        draw: the key of the start.
+        real_BL: False at padding, which starts at zero; None when there is none.
+    """
+    start = torch.zeros_like(at_least_float32(like), memory_format=torch.contiguous_format)
+    if not radius:
+        return start
+    start.uniform_(-radius, radius, generator=draw.torch(like.device))
+    if real_BL is None:
+        return start / math.sqrt(like[0].numel())
+    trailing = (1,) * (like.dim() - 2)
+    elements_B = real_BL.sum(1).clamp_min(1) * like[0, 0].numel()
+    return start * real_BL.view(*real_BL.shape, *trailing) / elements_B.sqrt().view(-1, 1, *trailing)
+
+
+@torch.no_grad()
+def ascend(perturbation: Tensor, gradient: Tensor, ascent: Ascent) -> Tensor:
+    """Return the perturbation one step up its gradient, inside the ball.
+
+    A step is step_size * gradient / |gradient|, so a positive factor on the gradient does not matter.
+    """
+    length = example_norm(gradient, ascent.norm).clamp_min(1e-8)
+    moved = perturbation + ascent.step_size * gradient / length
+    return moved if ascent.max_norm is None else project(moved, ascent.norm, ascent.max_norm)
+
+
+def project(perturbation: Tensor, norm: Norm, radius: float) -> Tensor:
+    """Return the nearest point to each example's perturbation in the ball of the norm."""
+    if norm == "linf":
+        return perturbation.clamp(-radius, radius)
+    length = example_norm(perturbation, norm)
+    return torch.where(length > radius, perturbation * (radius / length), perturbation)
+
+
+def example_norm(tensor: Tensor, norm: Norm) -> Tensor:
+    """Return the norm of each example, [B, 1, ...]."""
+    order = 2 if norm == "l2" else math.inf
+    dims = tuple(range(1, tensor.dim()))
+    lengths: Tensor = torch.linalg.vector_norm(tensor, order, dim=dims, keepdim=True)
+    return lengths
+
+
+# How far perturbed predictions are from clean ones (the R_kl of VILLA, Gan et al. 2020).
+#
+# Shapes: R rows, C classes.
+
+
+Reduction = Literal["rows", "elements"]
+"""Mean over rows of the sum over classes, or mean over all elements, which is C times less.
+
+VILLA's released code takes the first for VQA, visual entailment and NLVR2 and the second for VCR. Over a vocabulary
+the second leaves next to nothing of the divergence.
+"""
+
+
+def log_probabilities(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the log softmax of each task's logits, [R, C] each, at least in float32."""
+    return tuple(at_least_float32(task_logits).log_softmax(1) for task_logits in logits)
+
+
+def divergence_sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...], reduction: Reduction) -> Tensor:
+    """Return the sum over tasks of the symmetric divergence of log probabilities, [R, C] each."""
+    pairs = zip(left, right, strict=True)
+    return torch.stack([symmetric_divergence(*pair, reduction) for pair in pairs]).sum()
+
+
+def symmetric_divergence(left_RC: Tensor, right_RC: Tensor, reduction: Reduction = "rows") -> Tensor:
+    """Return KL(left || right) + KL(right || left) of log probabilities; 0 without rows.
+
+    Both directions together are the sum of (p - q) * (log p - log q).
+    """
+    total = ((left_RC.exp() - right_RC.exp()) * (left_RC - right_RC)).sum()
+    count = len(left_RC) if reduction == "rows" else left_RC.numel()
+    return total / max(count, 1)
+
+
+# Adversarial training in embedding space (VILLA, Gan et al. 2020, algorithm 1; free accumulation after FreeLB).
+
 
 Form = Literal["separate", "together", "alternating"]
 """How several modalities combine.
@@ -133,3 +243,41 @@ def _perturbed_pass(
 
 def _ascended(probes: Perturbations, ascent: Ascent) -> dict[str, Tensor]:
     return {name: probe if probe.grad is None else ascend(probe, probe.grad, ascent) for name, probe in probes.items()}
+
+
+# Several backward passes above a cut, one below it.
+
+
+class Cut:
+    """Detaches tensors that several losses share, so that what produced them is differentiated once.
+
+    Losses are built on `leaves` and go through `backward`; adding `remainder()` to the last loss, built on the
+    original tensors, then gives the same parameter gradients as if nothing had been cut.
+
+    Args:
+        tensors: what the losses share.
+        backward: accumulates gradients, maybe times a positive constant that is the same at every call.
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], backward: Backward) -> None:
+        self.leaves = tuple(tensor.detach().requires_grad_() for tensor in tensors)
+        self._tensors = tensors
+        self._backward = backward
+        self._probe: Tensor | None = None
+
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """Accumulate the gradients of a loss built on the leaves."""
+        if self._probe is None:
+            self._probe = torch.zeros_like(loss, requires_grad=True)
+            loss = loss + self._probe
+        self._backward(loss, retain_graph=retain_graph)
+
+    def remainder(self) -> Tensor:
+        """Return a scalar whose gradient in each tensor is what its leaf has accumulated, without the constant."""
+        constant = 1.0 if self._probe is None or self._probe.grad is None else self._probe.grad
+        terms = [
+            (at_least_float32(leaf.grad) / constant * at_least_float32(tensor)).sum()
+            for leaf, tensor in zip(self.leaves, self._tensors, strict=True)
+            if leaf.grad is not None
+        ]
+        return torch.stack(terms).sum()

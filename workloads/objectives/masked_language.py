@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.objectives.distillation import at_least_float32, mean_rows
+from workloads.objectives.contrastive import at_least_float32, mean_rows
 
 UNMASKED = -100
 """Label of a token that is not to be predicted."""

@@ -5,14 +5,17 @@ Shapes: B pairs of the micro-batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from workloads.contract import KeyedRandom
 from workloads.nn.bert import Meetings
-from workloads.objectives.distillation import at_least_float32
+from workloads.objectives.contrastive import Similarities, at_least_float32
+from workloads.objectives.masked_language import MaskedText, mask_tokens
 
 
 class Negatives(NamedTuple):
@@ -61,3 +64,51 @@ def matching_loss(logits: Tensor) -> Tensor:
     labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     labels[: len(logits) // 3] = 1
     return F.cross_entropy(at_least_float32(logits), labels)
+
+
+# The random choices inside a micro-batch, behind one protocol so that recorded ones can take their place.
+
+
+class Draws(Protocol):
+    """What a micro-batch leaves to chance, dropout aside."""
+
+    def masked(self, input_ids_BL: Tensor) -> MaskedText:
+        """Choose the tokens to predict."""
+        ...
+
+    def negatives(self, logits: Similarities) -> Negatives:
+        """Choose wrong partners by the similarities to the micro-batch's own keys, [B, B] each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedDraws:
+    """Choices that are a pure function of a key.
+
+    Args:
+        draw: randomness keyed by the micro-batch.
+        vocabulary: word pieces.
+        mask_probability: chance that a token is masked.
+        hard_negatives: draw negatives by similarity, else evenly.
+    """
+
+    draw: KeyedRandom
+    vocabulary: int
+    mask_probability: float
+    hard_negatives: bool
+
+    def masked(self, input_ids_BL: Tensor) -> MaskedText:
+        """Choose the tokens to predict."""
+        generator = self.draw.child("mask").torch(input_ids_BL.device)
+        return mask_tokens(input_ids_BL, self.vocabulary, self.mask_probability, generator)
+
+    def negatives(self, logits: Similarities) -> Negatives:
+        """Choose wrong partners by the similarities to the micro-batch's own keys, [B, B] each."""
+        return Negatives(
+            image_for_text=self._negative("negative image", logits.text_to_image),
+            text_for_image=self._negative("negative text", logits.image_to_text),
+        )
+
+    def _negative(self, purpose: str, logits_BB: Tensor) -> Tensor:
+        weights_BB = negative_weights(logits_BB, self.hard_negatives)
+        return draw_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))

@@ -13,7 +13,7 @@ from workloads.transforms.randaugment import rand_augment
 from workloads.transforms.text import cached_tokenizer, clean_caption, encode
 
 if TYPE_CHECKING:
-    from workloads.pretrain.albef_config import AugmentConfig, TextConfig
+    from workloads.albef.config import AugmentConfig, TextConfig
 
 
 class Tokens(NamedTuple):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from workloads.albef.config import RandAugmentConfig
     from workloads.contract import KeyedRandom
-    from workloads.pretrain.albef_config import RandAugmentConfig
 
 cv2.setNumThreads(0)
 

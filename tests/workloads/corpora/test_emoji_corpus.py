@@ -13,10 +13,8 @@ from PIL import Image
 from workloads.contract import CorpusEntry, WorkloadError
 from workloads.corpora.drawings import DrawingSet, openmoji
 from workloads.corpora.emoji_build import held_out, select
-from workloads.corpora.emoji_config import EmojiConfig
-from workloads.corpora.emoji_entry import ENTRY
-from workloads.corpora.emoji_names import captions
-from workloads.corpora.emoji_sequences import concept, has_skin_tone
+from workloads.corpora.emoji_entry import ENTRY, EmojiConfig
+from workloads.corpora.emoji_names import captions, concept, has_skin_tone
 
 CIRCLE = '<circle cx="18" cy="18" r="18" fill="#ffcc4d"/>'
 

@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from workloads.corpora.emoji_names import caption, captions, is_place_flag, tags
-from workloads.corpora.emoji_sequences import concept, from_hexcode, has_skin_tone, normalised, to_hexcode
+from workloads.corpora.emoji_names import (
+    caption,
+    captions,
+    concept,
+    from_hexcode,
+    has_skin_tone,
+    is_place_flag,
+    normalised,
+    tags,
+    to_hexcode,
+)
 
 GROUPS = {
     "firefighter": "🧑‍🚒 👨‍🚒 👩‍🚒 🧑🏻‍🚒 👨🏿‍🚒",

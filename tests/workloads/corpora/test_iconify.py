@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from workloads.contract import WorkloadError
-from workloads.corpora.emoji_sequences import from_hexcode
-from workloads.corpora.iconify import read_icon_set
+from workloads.corpora.drawings import read_icon_set
+from workloads.corpora.emoji_names import from_hexcode
 
 CIRCLE = '<circle cx="18" cy="18" r="18" fill="#ffcc4d"/>'
 ICON_SET: dict[str, Any] = {

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workloads.corpora.svg import rasterise
-from workloads.corpora.svg_check import UnsafeDrawing, check
+from workloads.corpora.drawings import UnsafeDrawing, check, rasterise
 
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 

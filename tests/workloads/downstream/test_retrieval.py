@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from workloads.albef.config import TextConfig
 from workloads.contract import EvaluationOptions, Sample, WorkloadError
-from workloads.downstream.figure_names import retrieval_names
+from workloads.downstream.gallery import evenly_spaced, word_maps
+from workloads.downstream.metric_names import retrieval_names
 from workloads.downstream.retrieval import evaluate_retrieval
-from workloads.downstream.showcase import evenly_spaced, word_maps
-from workloads.nn.features import ImageFeatures, TextFeatures
-from workloads.pretrain.albef_config import TextConfig
+from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import EvaluationOptions, KeyedRandom, Sample
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white", "black", "grey")
 

@@ -10,12 +10,12 @@ import torch
 from official_albef import HEADS, LAYOUTS, nested, optimizer_order, rows, shape_of, tensors
 from torch import Tensor
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom
 from workloads.interop.albef_format import FORMAT
 from workloads.interop.albef_layout import canonical_names, is_spared, trained_names
 from workloads.interop.albef_state import empty_state
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
 
 
 def read(content: Any, folder: Path, overrides: Mapping[str, Any] = HEADS) -> ForeignCheckpoint:

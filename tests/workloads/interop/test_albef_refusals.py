@@ -10,9 +10,9 @@ import torch
 from official_albef import HEADS, tensors
 from safetensors.torch import save_file
 
+from workloads.albef.config import merged
 from workloads.contract import WorkloadError
 from workloads.interop.albef_format import FORMAT
-from workloads.pretrain.albef_presets import merged
 
 
 def blip() -> dict[str, Any]:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.model import AlbefInference
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import KeyedRandom, WorkloadError
 from workloads.interop import load_exported
-from workloads.interop.exported import read_exported_config
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
-from workloads.pretrain.albef_inference import AlbefInference
-from workloads.transforms.tokenizer_files import load_tokenizer
+from workloads.interop.export import read_exported_config
+from workloads.transforms.text import load_tokenizer
 
 SIZES = {
     "image_size": 32,

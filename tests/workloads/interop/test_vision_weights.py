@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
-from workloads.interop.vision_weights import load_vision_weights
+from workloads.interop.pretrained import load_vision_weights
 from workloads.nn.vision import build_vision_transformer
 
 

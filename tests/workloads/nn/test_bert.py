@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from workloads.nn.attention import Layout
 from workloads.nn.bert import Bert, Meetings, Wanted
-from workloads.nn.packing import Layout
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from workloads.nn.dropout import dropout
+from workloads.nn.attention import dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])

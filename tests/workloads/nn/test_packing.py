@@ -1,6 +1,6 @@
 import torch
 
-from workloads.nn.packing import Layout
+from workloads.nn.attention import Layout
 
 MASK = torch.arange(5) < torch.tensor([3, 5, 1])[:, None]
 STATES = torch.arange(15.0).view(3, 5, 1) + 1

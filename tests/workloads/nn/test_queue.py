@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from workloads.nn.queue import FeatureQueue
+from workloads.nn.momentum import FeatureQueue
 
 
 def rows(first: int, count: int) -> torch.Tensor:

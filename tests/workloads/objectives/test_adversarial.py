@@ -7,10 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from workloads.contract import KeyedRandom
-from workloads.objectives.adversarial import AdversarialOptions, Form, Perturbations, Prediction, adversarial_steps
-from workloads.objectives.cut import Cut
-from workloads.objectives.divergence import Reduction, log_probabilities
-from workloads.objectives.perturbation import Ascent, Norm, start_perturbation
+from workloads.objectives.adversarial import (
+    AdversarialOptions,
+    Ascent,
+    Cut,
+    Form,
+    Norm,
+    Perturbations,
+    Prediction,
+    Reduction,
+    adversarial_steps,
+    log_probabilities,
+    start_perturbation,
+)
 
 Inputs = dict[str, Tensor]
 Logits = tuple[Tensor, Tensor]

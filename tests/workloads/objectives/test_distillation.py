@@ -1,6 +1,6 @@
 import pytest
 
-from workloads.objectives.distillation import ramped_alpha
+from workloads.objectives.contrastive import ramped_alpha
 
 
 @pytest.mark.parametrize(

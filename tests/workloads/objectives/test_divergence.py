@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from workloads.objectives.divergence import Reduction, divergence_sum, log_probabilities, symmetric_divergence
+from workloads.objectives.adversarial import Reduction, divergence_sum, log_probabilities, symmetric_divergence
 
 LEFT, RIGHT = log_probabilities((torch.randn(3, 4, generator=torch.manual_seed(1)), torch.ones(3, 4)))
 

@@ -2,7 +2,7 @@ import torch
 
 from workloads.contract import KeyedRandom
 from workloads.objectives.contrastive import Similarities
-from workloads.objectives.draws import KeyedDraws
+from workloads.objectives.matching import KeyedDraws
 
 
 def draws(key: int) -> KeyedDraws:

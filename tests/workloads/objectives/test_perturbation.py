@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from workloads.contract import KeyedRandom
-from workloads.objectives.perturbation import Ascent, Norm, ascend, example_norm, project, start_perturbation
+from workloads.objectives.adversarial import Ascent, Norm, ascend, example_norm, project, start_perturbation
 
 KEY = KeyedRandom((1,))
 

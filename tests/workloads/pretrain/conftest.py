@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from workloads.albef.config import AlbefConfig, merged
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
-from workloads.pretrain.albef_presets import merged
 
 SMALL = {
     "model": {

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.loading import load_recipe
+from workloads.albef.config import AlbefConfig
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom, MicroResult
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
 
 SMALL = [
     "data.train=shards",

@@ -7,15 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from workloads.albef.config import AdversarialConfig, ComputeConfig
+from workloads.albef.fusion import FusionLosses, FusionTask, read_texts
+from workloads.albef.step import ask_teacher, contrast
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
+from workloads.objectives.adversarial import start_perturbation
 from workloads.objectives.matching import matching_pairs
-from workloads.objectives.perturbation import start_perturbation
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AdversarialConfig, ComputeConfig
-from workloads.pretrain.albef_contrast import contrast
-from workloads.pretrain.albef_fusion import FusionLosses, FusionTask
-from workloads.pretrain.albef_teacher import ask_teacher
-from workloads.pretrain.albef_texts import read_texts
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.pretrain.albef_config import AlbefConfig
-from workloads.pretrain.albef_model import Encoders, Student
+from workloads.albef.config import AlbefConfig
+from workloads.albef.model import Encoders, Student
 
 CONFIG = AlbefConfig()
 

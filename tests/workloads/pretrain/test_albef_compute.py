@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, MicroResult
-from workloads.pretrain.albef import AlbefWorkload
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workloads.pretrain.albef_config import AlbefConfig
+from workloads.albef.config import AlbefConfig
 
 
 def read(**values: Any) -> AlbefConfig:

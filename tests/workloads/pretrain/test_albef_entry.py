@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.entry import ENTRY
 from workloads.contract import BatchShape, WorkloadEntry
-from workloads.pretrain.albef_config import AlbefConfig
-from workloads.pretrain.albef_entry import ENTRY
 from workloads.transforms.pairs import PairTransform
 
 SHAPE = BatchShape(micro_batches=4, micro_batch_size=16)
@@ -28,7 +28,7 @@ def keys(settings: AlbefConfig, shape: BatchShape = SHAPE) -> list[str]:
 
 def test_importing_and_checking_needs_no_torch() -> None:
     script = (
-        "import sys; from workloads.contract import BatchShape; from workloads.pretrain.albef_entry import ENTRY\n"
+        "import sys; from workloads.contract import BatchShape; from workloads.albef.entry import ENTRY\n"
         "settings = ENTRY.config_type.model_validate({'model': {'preset': 'tiny'}})\n"
         "assert not list(ENTRY.check(settings, BatchShape(4, 16)))\n"
         "print([name for name in ('torch', 'timm', 'transformers', 'cv2') if name in sys.modules])"

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 from workloads.objectives.contrastive import Similarities
 from workloads.objectives.masked_language import MaskedText
 from workloads.objectives.matching import Negatives
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
 
 Trained = tuple[AlbefWorkload, list[dict[str, float]], dict[str, Tensor]]
 

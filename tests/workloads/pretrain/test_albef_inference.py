@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_inference import AlbefInference
+from workloads.albef.model import AlbefInference
+from workloads.albef.workload import AlbefWorkload
 
 Small = Callable[..., AlbefWorkload]
 

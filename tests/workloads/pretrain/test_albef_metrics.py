@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from workloads.albef.entry import ENTRY
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
-from workloads.downstream.figure_names import retrieval_names
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_entry import ENTRY
+from workloads.downstream.metric_names import retrieval_names
 
 Small = Callable[..., AlbefWorkload]
 

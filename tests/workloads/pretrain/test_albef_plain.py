@@ -8,8 +8,8 @@ import torch
 from plain import plain_losses
 from torch import Tensor
 
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
-from workloads.pretrain.albef import AlbefWorkload
 
 
 @pytest.mark.parametrize("fusion_layers", [1, 3])

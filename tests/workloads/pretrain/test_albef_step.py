@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, MicroResult
-from workloads.pretrain.albef import AlbefWorkload
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]

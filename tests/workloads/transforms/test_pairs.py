@@ -8,8 +8,8 @@ import PIL
 import pytest
 from PIL import Image, features
 
+from workloads.albef.config import AugmentConfig, RandAugmentConfig, TextConfig
 from workloads.contract import BadSample, KeyedRandom, Sample, StagedTransform
-from workloads.pretrain.albef_config import AugmentConfig, RandAugmentConfig, TextConfig
 from workloads.transforms.images import channels_first, decode, resize
 from workloads.transforms.pairs import EvaluationTransform, PairTransform
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from workloads.albef.config import RandAugmentConfig
 from workloads.contract import KeyedRandom
-from workloads.pretrain.albef_config import RandAugmentConfig
 from workloads.transforms.randaugment import FILL, OPERATIONS, SIGNED, apply_operation, rand_augment
 
 KEY = KeyedRandom((1, "rand_augment"))

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
-from workloads.pretrain.albef_config import TextConfig
-from workloads.transforms.text import clean_caption, clean_question, encode
-from workloads.transforms.tokenizer_files import load_tokenizer
+from workloads.transforms.text import clean_caption, clean_question, encode, load_tokenizer
 
 MINILM = TextConfig(tokenizer="minilm")
 

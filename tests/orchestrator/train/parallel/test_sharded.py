@@ -32,9 +32,9 @@ from orchestrator.train.parallel.data_parallel import share_model
 from orchestrator.train.parallel.fsdp import Sharded
 from orchestrator.train.resume import Beginning
 from orchestrator.train.step import Stepper
+from workloads.albef.config import AlbefConfig
+from workloads.albef.workload import AlbefWorkload
 from workloads.contract import KeyedRandom
-from workloads.pretrain.albef import AlbefWorkload
-from workloads.pretrain.albef_config import AlbefConfig
 
 CPU = torch.device("cpu")
 Precision = Literal["float32", "float64"]

@@ -11,8 +11,7 @@ import numpy as np
 
 from workloads.contract import HeatMap, Match, Ranking, Sample
 from workloads.downstream.encoding import ModelUnderTest, batched
-from workloads.downstream.ranking import order, rerank
-from workloads.downstream.scores import Scores
+from workloads.downstream.ranking import Scores, order, rerank
 
 MATCHES = 5
 """Images shown per query."""

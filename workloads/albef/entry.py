@@ -1,16 +1,18 @@
-"""What makes an ALBEF recipe impossible although each of its values is fine by itself."""
+"""What the entry point `albef` names. Importing it imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from workloads.contract import BatchShape, Problem, WorkloadError
+from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig
+from workloads.contract import BatchShape, MetricNames, Problem, Transform, Workload, WorkloadError
+from workloads.downstream.metric_names import retrieval_names
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.pretrain.albef_config import AdversarialConfig, AlbefConfig, ModelConfig
-from workloads.transforms.text import cached_tokenizer
-from workloads.transforms.tokenizer_files import load_tokenizer
+from workloads.transforms.text import cached_tokenizer, load_tokenizer
+
+# What makes an ALBEF recipe impossible although each of its values is fine by itself.
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
@@ -94,3 +96,73 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.form", f"{options.form} needs perturb: [text, image]; for one modality set separate")
     if options.image_at == "patches" and options.perturb and "image" not in options.perturb:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
+
+
+# The names of the figures that ALBEF's training reports, known without torch.
+
+
+ADVERSARIAL = ("loss_adversarial", "adversarial_divergence")
+
+
+def metric_names(config: AlbefConfig) -> MetricNames:
+    """Return what a run reports: in every step, in the part of it with adversarial steps, and of an evaluation."""
+    steps = step_metric_names(config, config.adversarial.active[0])
+    partly = ADVERSARIAL if config.adversarial.steps and config.adversarial.active != (0.0, 1.0) else ()
+    return MetricNames(tuple(name for name in steps if name not in partly), partly, retrieval_names())
+
+
+def step_metric_names(config: AlbefConfig, progress: float) -> tuple[str, ...]:
+    """Return the names of the metrics that every micro-batch reports at this share of the training."""
+    trained = {
+        ("loss",): True,
+        ("loss_itc",): config.contrastive.enabled,
+        ("loss_itm", "itm_skipped"): config.matching.enabled,
+        ("loss_mlm",): config.masking.enabled,
+        ("alpha", "temperature"): True,
+        ADVERSARIAL: config.adversarial.is_active(progress),
+    }
+    return tuple(name for names, reported in trained.items() if reported for name in names)
+
+
+# What the entry point `albef` names. Importing it imports no torch.
+
+
+class AlbefEntry:
+    """Finds, checks and creates the `albef` workload."""
+
+    @property
+    def config_type(self) -> type[AlbefConfig]:
+        """The recipe keys of ALBEF."""
+        return AlbefConfig
+
+    @property
+    def architecture_keys(self) -> Sequence[str]:
+        """The sizes of encoders, heads and queue."""
+        vision = [f"model.vision.{key}" for key in ("patch", "width", "depth", "heads")]
+        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
+        others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
+        return [*vision, *(f"model.text.{key}" for key in text), *others]
+
+    def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
+        """Yield what makes a recipe impossible, before anything starts."""
+        return problems(config, batch)
+
+    def metric_names(self, config: AlbefConfig) -> MetricNames:
+        """Return what a run of a recipe reports."""
+        return metric_names(config)
+
+    def transform(self, config: AlbefConfig) -> Transform:
+        """Return the training transform: image and caption to pixels and token ids."""
+        from workloads.transforms.pairs import PairTransform
+
+        return PairTransform(config.model.image_size, config.augment, config.text)
+
+    def create(self, config: AlbefConfig) -> Workload:
+        """Return the workload; imports torch."""
+        from workloads.albef.workload import AlbefWorkload
+
+        return AlbefWorkload(config)
+
+
+ENTRY = AlbefEntry()
+"""The entry object."""

@@ -9,6 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from workloads.albef.config import AlbefConfig
+from workloads.albef.entry import step_metric_names
+from workloads.albef.model import AlbefInference, AlbefModel, apply_compute
+from workloads.albef.step import MicroStep
 from workloads.contract import (
     Backward,
     Batch,
@@ -23,13 +27,7 @@ from workloads.contract import (
 )
 from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import move_teacher
-from workloads.objectives.draws import Draws, KeyedDraws
-from workloads.pretrain.albef_compute import apply_compute
-from workloads.pretrain.albef_config import AlbefConfig
-from workloads.pretrain.albef_inference import AlbefInference
-from workloads.pretrain.albef_metrics import step_metric_names
-from workloads.pretrain.albef_model import AlbefModel
-from workloads.pretrain.albef_step import MicroStep
+from workloads.objectives.matching import Draws, KeyedDraws
 
 
 class AlbefWorkload:
@@ -67,7 +65,7 @@ class AlbefWorkload:
         Raises:
             WorkloadError: when pretrained weights cannot be found or do not fit.
         """
-        from workloads.interop.initialise import load_initial_weights
+        from workloads.interop.pretrained import load_initial_weights
 
         model = AlbefModel(self.config, draw)
         if pretrained:
@@ -132,7 +130,7 @@ class AlbefWorkload:
 
     def export(self, folder: Path) -> None:
         """Write `model.safetensors` (the student), `config.json` and `tokenizer.json` into an empty folder."""
-        from workloads.interop.exported import save_exported
+        from workloads.interop.export import save_exported
 
         save_exported(folder, self.model.student, self.config)
 

@@ -1,0 +1,249 @@
+"""The modules of ALBEF: encoders, student, teacher and queue.
+
+The student's parameters are named as in the official checkpoints.
+
+Shapes: B images or texts, T texts, R pairs, L text tokens, N image tokens with the class token first, D text width,
+C image width, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
+from workloads.contract import KeyedRandom
+from workloads.nn.bert import Bert, BertWithHead, Layer, Meetings, Wanted
+from workloads.nn.momentum import FeatureQueue, start_teacher
+from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
+from workloads.objectives.contrastive import at_least_float32
+
+
+class Encoders(nn.Module):
+    """What student and teacher have in common: image encoder, text and fusion encoder, and their projections.
+
+    Args:
+        config: sizes; heads must divide widths, the patch the image size.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        vision, text = config.vision, config.text
+        self.pixels = PixelNormalizer()
+        self.visual_encoder = build_vision_transformer(
+            config.image_size, vision.patch, vision.width, vision.depth, vision.heads
+        )
+        self.vision_proj = nn.Linear(vision.width, config.embed_dim)
+        self.text_encoder = BertWithHead(
+            Bert(
+                vocabulary=text.vocabulary,
+                positions=text.positions,
+                width=text.width,
+                layers=text.layers,
+                fusion_layers=text.fusion_layers,
+                heads=text.heads,
+                dropout=config.dropout,
+                image_width=vision.width,
+            )
+        )
+        self.text_proj = nn.Linear(text.width, config.embed_dim)
+
+    @property
+    def bert(self) -> Bert:
+        """The text and fusion layers."""
+        return self.text_encoder.bert
+
+    def image_tokens(self, image_B3HW: Tensor) -> Tensor:
+        """Return [B, N, C] of uint8 images, or of floating-point ones that are normalised already."""
+        return image_tokens(self.visual_encoder, self.pixels(image_B3HW))
+
+    def image_embedding(self, tokens_BNC: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of images."""
+        return F.normalize(at_least_float32(self.vision_proj(tokens_BNC[:, 0])), dim=-1)
+
+    def text_embedding(self, states_BLD: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of texts."""
+        return F.normalize(at_least_float32(self.text_proj(states_BLD[:, 0])), dim=-1)
+
+
+class Encoded(NamedTuple):
+    """Texts and images before they meet.
+
+    Args:
+        words_TLD: word embeddings of the texts.
+        states_TLD: after the text layers.
+        image_BNC: image tokens.
+    """
+
+    words_TLD: Tensor
+    states_TLD: Tensor
+    image_BNC: Tensor
+
+
+class Student(Encoders):
+    """The trained model: the encoders, the matching head and the temperature."""
+
+    def __init__(self, config: ModelConfig, temperature: float) -> None:
+        super().__init__(config)
+        self.itm_head = nn.Linear(config.text.width, 2)
+        self.temp = nn.Parameter(torch.tensor(temperature))
+
+    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> Encoded:
+        """Run the image encoder and the text layers."""
+        words_TLD = self.bert.words(input_ids_TL)
+        return Encoded(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
+
+    def match_logits(self, states_RD: Tensor) -> Tensor:
+        """Return [R, 2] of the fused [CLS] states of pairs; index 1 means that text and image match."""
+        logits: Tensor = self.itm_head(states_RD)
+        return logits
+
+    @torch.no_grad()
+    def clamp_temperature(self, bounds: tuple[float, float]) -> None:
+        """Keep the temperature within bounds, in place."""
+        self.temp.clamp_(*bounds)
+
+
+class AlbefModel(nn.Module):
+    """Everything that training changes.
+
+    Args:
+        config: the recipe's part.
+        draw: randomness of untrained weights.
+    """
+
+    def __init__(self, config: AlbefConfig, draw: KeyedRandom) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.child("weights").seed())
+            self.student = Student(config.model, config.contrastive.temperature)
+            self.teacher = Encoders(config.model)
+            self.queue = FeatureQueue(
+                config.model.embed_dim, config.contrastive.queue_size, draw.child("queue").torch()
+            )
+        self.start_teacher()
+
+    def start_teacher(self) -> None:
+        """Give the teacher the student's weights."""
+        start_teacher(self.teacher, self.student)
+
+
+# Sets up how an ALBEF model computes, as the recipe's section `compute` says.
+
+
+def apply_compute(model: AlbefModel, config: ComputeConfig) -> None:
+    """Set up student and teacher; parameters and the names of their state stay the same."""
+    for encoders in (model.student, model.teacher):
+        encoders.bert.packed = config.packed
+        encoders.bert.recompute = config.gradient_checkpointing
+        cast(VisionTransformer, encoders.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
+        if config.compile:
+            _compile(encoders)
+
+
+def _compile(encoders: Encoders) -> None:
+    """Compile layer by layer: layers of a kind share their code, so that compilation time does not grow with depth."""
+    for block in cast(nn.ModuleList, encoders.visual_encoder.blocks):
+        block.compile()
+    for layer in encoders.bert.encoder.layer:
+        for name in (Layer.attend_text, Layer.attend_text_once, Layer.meet_image, Layer.feed_forward):
+            setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
+
+
+# A trained ALBEF model without its training parts.
+#
+# Shapes: B images or texts (row i of one belongs to row i of the other), L text tokens, N image tokens with the class
+# token first, E embedding width, h and w patches.
+
+
+class AlbefInference:
+    """Encodes, compares and explains, without dropout and without leaving gradients behind.
+
+    Args:
+        student: in evaluation mode; `AlbefInference.of` puts it there for a while.
+        config: its sizes.
+    """
+
+    def __init__(self, student: Student, config: ModelConfig) -> None:
+        self.student = student
+        self.config = config
+
+    @classmethod
+    @contextmanager
+    def of(cls, student: Student, config: ModelConfig) -> Iterator[AlbefInference]:
+        """Borrow a student that is being trained; it returns to its mode afterwards."""
+        training = student.training
+        student.eval()
+        try:
+            yield cls(student, config)
+        finally:
+            student.train(training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.student.temp.device
+
+    @torch.no_grad()
+    def encode_images(self, image_B3HW: Tensor) -> ImageFeatures:
+        """Encode uint8 images of the model's size."""
+        tokens_BNC = self.student.image_tokens(image_B3HW.to(self.device))
+        return ImageFeatures(tokens_BNC, self.student.image_embedding(tokens_BNC))
+
+    @torch.no_grad()
+    def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
+        """Encode token ids, [CLS] first, of which row i counts the first `length_B[i]`."""
+        input_ids_BL, length_B = input_ids_BL.to(self.device).long(), length_B.to(self.device)
+        mask_BL = torch.arange(input_ids_BL.shape[1], device=self.device) < length_B[:, None]
+        states_BLD = self.student.bert.encode(self.student.bert.words(input_ids_BL), mask_BL)
+        return TextFeatures(states_BLD, mask_BL, self.student.text_embedding(states_BLD))
+
+    @torch.no_grad()
+    def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
+        """Return matching logits [B, 2] of text i with image i; index 1 means match."""
+        return self._match(text, image, None)
+
+    def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
+        """Return where each token of text i looks in image i, [B, L, h, w], non-negative, 0 at padding.
+
+        Grad-CAM on the attention of the middle fusion layer (ALBEF, visual grounding: the third of six):
+        probabilities times the positive part of the matching logit's gradient in them, averaged over heads. With a
+        single fusion layer only [CLS] has such a gradient, so the words' plain attention is returned.
+        """
+        text, image = self.encode_texts(input_ids_BL, length_B), self.encode_images(image_B3HW)
+        single = self.config.text.fusion_layers == 1
+        maps_BLN = self._plain_attention(text, image) if single else self._grad_cam(text, image)
+        side = self.config.image_size // self.config.vision.patch
+        masked_BLN = maps_BLN[..., 1:] * text.mask_BL[..., None]
+        return masked_BLN.view(*masked_BLN.shape[:2], side, side)
+
+    @torch.enable_grad()
+    def _grad_cam(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
+        record: list[Tensor] = []
+        match = self._match(text, image, record)[:, 1].sum()
+        attention_BHLN = record[(len(record) - 1) // 2]
+        (gradient_BHLN,) = torch.autograd.grad(match, attention_BHLN)
+        return (attention_BHLN.detach() * gradient_BHLN.relu()).mean(1)
+
+    @torch.no_grad()
+    def _plain_attention(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
+        every = Wanted(*text.mask_BL.nonzero(as_tuple=True))
+        record: list[Tensor] = []
+        meetings = Meetings.one_to_one(len(text.mask_BL), self.device)
+        self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, every, record)
+        maps_P1N = record[-1].mean(1)
+        maps_BLN = maps_P1N.new_zeros(*text.mask_BL.shape, maps_P1N.shape[-1])
+        maps_BLN[text.mask_BL] = maps_P1N[:, 0]
+        return maps_BLN
+
+    def _match(self, text: TextFeatures, image: ImageFeatures, record: list[Tensor] | None) -> Tensor:
+        rows = len(text.states_BLD)
+        meetings, wanted = Meetings.one_to_one(rows, self.device), Wanted.first(rows, self.device)
+        fused_BD = self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, wanted, record)
+        return self.student.match_logits(fused_BD)

@@ -1,1 +1,1 @@
-"""One thin file per verb of the command line."""
+"""The verbs of the command line: they parse, call and print."""

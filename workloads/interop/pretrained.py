@@ -252,8 +252,8 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise WorkloadError(
-            f"{VISION_KEY}: timm could not download {name!r} ({first_line(error)}). Put its model.safetensors on this machine "
-            f"and set {VISION_KEY} to the file, or set it to null to start at random."
+            f"{VISION_KEY}: timm could not download {name!r} ({first_line(error)}). Put its model.safetensors on this "
+            f"machine and set {VISION_KEY} to the file, or set it to null to start at random."
         ) from error
 
 

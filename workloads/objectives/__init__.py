@@ -1,1 +1,1 @@
-"""Training objectives, one file each."""
+"""Training objectives: the losses and what they draw."""

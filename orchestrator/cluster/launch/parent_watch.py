@@ -1,4 +1,4 @@
-"""A program that lives no longer than whoever started it: `leash.py COMMAND ...`, run by path, not imported.
+"""A program that lives no longer than whoever started it: `parent_watch.py COMMAND ...`, run by path, not imported.
 
 It runs the command in a session of its own, where a Ctrl-C at the terminal does not reach it, and ends it as soon as
 its own standard input closes, which the system does even for a parent that was killed.

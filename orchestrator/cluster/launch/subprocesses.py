@@ -26,7 +26,7 @@ LEASH = Path(__file__).with_name("parent_watch.py")
 
 
 class Leashed:
-    """A program that runs; see `leash`.
+    """A program that runs; see `parent_watch`.
 
     Args:
         command: the program and its arguments.

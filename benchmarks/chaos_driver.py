@@ -33,7 +33,7 @@ class Lines:
     def __init__(self, output: IO[str]) -> None:
         self._output = output
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a message."""
         self._write(said=text)
 
@@ -51,12 +51,12 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         plan = make_plan(load_recipe(Path(sys.argv[1]), sys.argv[2:]))
-        start = continued_run(plan, lines.message) if plan.run.exists() else new_run(plan)
+        start = continued_run(plan, lines.log) if plan.run.exists() else new_run(plan)
         notices = plan.recipe.recovery.notices
         if not start.done:
             run(plan, start, lines, None if notices == "none" else Watchers(notices))
     except FuserayError as error:
-        lines.message(str(error))
+        lines.log(str(error))
         sys.exit(1)
 
 

@@ -127,7 +127,7 @@ def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Jo
     reader = Reader(lambda text: show_log(text, to_stderr), seen)
     try:
         with explaining_loss(found):
-            return follow(found.reach, found.id, reader, say)
+            return follow(found.reach, found.id, reader, log)
     except KeyboardInterrupt:
         leave(found.id)
 
@@ -142,12 +142,12 @@ def show_log(text: str, to_stderr: bool = False) -> None:
         sys.exit(NOBODY_LISTENS)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Tell the user something beside a log."""
     click.echo(line, err=True)
 
 
 def leave(job: str) -> NoReturn:
     """Leave a job to itself."""
-    say(f"\nThe job goes on. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
+    log(f"\nThe job goes on. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
     sys.exit(LEFT)

@@ -20,9 +20,9 @@ from orchestrator.cli.job_access import (
     find_job,
     follow_to_end,
     leave,
+    log,
     own_register,
     reach_of,
-    say,
     show_log,
 )
 
@@ -43,7 +43,7 @@ def jobs_command(cluster: Path | None, as_json: bool) -> None:
         return
     print_jobs(rows)
     for problem in dict.fromkeys(row["problem"] for row in rows if row["problem"]):
-        say(problem)
+        log(problem)
 
 
 def _remembered() -> Sequence[dict[str, Any]]:
@@ -148,9 +148,9 @@ def _stop(found: FoundJob, now: bool) -> Stopped:
         asked = ask_to_stop(found.reach, found.id)
         if now or not asked.asked:
             return asked
-        say(f"asked job {found.id} to stop; waiting for its last checkpoint")
+        log(f"asked job {found.id} to stop; waiting for its last checkpoint")
         try:
-            job, step = wait_for_end(found.reach, found.id, say)
+            job, step = wait_for_end(found.reach, found.id, log)
         except KeyboardInterrupt:
             leave(found.id)
         return Stopped(job, True, step)

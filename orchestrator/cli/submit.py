@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.cluster import ask_first, cluster_file
-from orchestrator.cli.job_access import FoundJob, follow_to_end, open_cluster, own_register, reach_of, say
+from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, reach_of
 from orchestrator.cli.train import resume_overrides
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -151,22 +151,22 @@ class Sending:
             return None
         from orchestrator.cluster.jobs.submit import look_from_cluster
 
-        say(f"cluster {self.cluster.name} checks the recipe")
-        return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), say)
+        log(f"cluster {self.cluster.name} checks the recipe")
+        return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), log)
 
     def _bring_up(self, yes: bool) -> None:
         """Start the cluster; ask before that costs money."""
         cluster = self.cluster
-        say(f"cluster {cluster.name} is not up")
+        log(f"cluster {cluster.name} is not up")
         ask_first(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
-        self.launcher.up(say)
+        self.launcher.up(log)
 
     def _submit(self) -> None:
         from orchestrator.cluster.jobs.submit import submit
 
         entry = self.submission.entry
         submit(self.submission, reach_of(entry.cluster_file), own_register())
-        say(
+        log(
             f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
             f"  come back   fuseray logs {entry.job} -f\n"
@@ -199,7 +199,7 @@ def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
     outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
     _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
     if job.failure and not job.explained_itself:
-        say(job.failure)
+        log(job.failure)
     sys.exit(job.code)
 
 
@@ -213,7 +213,7 @@ def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
         values = absolute(resolved, Path.cwd())
         return resolve(Document("recipe", values, {}), values)
     for warning in check_shared(resolved, Path.cwd()):
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
     return resolved
 
 

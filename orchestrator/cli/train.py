@@ -189,14 +189,14 @@ class Terminal:
     def begin(self, plan: Mapping[str, object], warnings: Sequence[str], first_step: int) -> None:
         """Say what is about to happen."""
         verb = f"continues at step {first_step} of" if first_step else "has"
-        self.message(
+        self.log(
             f"run {plan['run']} {verb} {plan['steps']} steps of {plan['samples_per_step']} samples "
             f"on {plan['workers']} {plan['device']} workers; it is written to {plan['run_folder']}"
         )
         for warning in warnings:
-            self.message(f"warning: {warning}")
+            self.log(f"warning: {warning}")
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
@@ -206,7 +206,7 @@ class Terminal:
         self._progress.update(self._task, completed=record.step + 1, description=text)
         last = record.step + 1 == self._steps
         if not self._live and (record.step % PLAIN_EVERY_STEPS == 0 or last):
-            self.message(f"step {record.step + 1}/{self._steps} {text}")
+            self.log(f"step {record.step + 1}/{self._steps} {text}")
 
 
 def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ DECODED_CACHE_MB = 10_000
 class SweepDisplay(Protocol):
     """Shows a sweep to whoever is watching."""
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line."""
         ...
 
@@ -95,18 +95,18 @@ class _Sweeping:
         plan = self.plan
         with self._session() as at_a_time:
             if fewer := too_little_room(plan.trials, plan.sweep.sweep.concurrency, at_a_time):
-                self.display.message(fewer)
-            books = SweepBooks.open(plan, self.display.message)
+                self.display.log(fewer)
+            books = SweepBooks.open(plan, self.display.log)
             trials = Trials(plan.folder, self.display.trials)
             meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)
-            ending = Ending(self.interrupted, self._limits(meter, trials), self.display.message)
+            ending = Ending(self.interrupted, self._limits(meter, trials), self.display.log)
             status = "FAILED"
             try:
-                with metering(meter, self.display.message):
+                with metering(meter, self.display.log):
                     self._tune(books.mlflow_run_id, trials, ending, at_a_time)
                 status = "KILLED" if ending.reason else "FINISHED"
             finally:
-                tidy(plan.folder, trials.all(), self.display.message)
+                tidy(plan.folder, trials.all(), self.display.log)
                 books.close(status, ending.reason, meter.spent(), trials.all())
         stopped_by = "" if ending.asked else ending.reason
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
@@ -186,13 +186,13 @@ class Ending:
     Args:
         interrupted: set when the user wants it to stop.
         used_up: the key of the budget that is used up, and how far; empty while nothing is.
-        tell: takes messages for the user.
+        log: takes messages for the user.
     """
 
-    def __init__(self, interrupted: threading.Event, used_up: Callable[[], str], tell: Callable[[str], None]) -> None:
+    def __init__(self, interrupted: threading.Event, used_up: Callable[[], str], log: Callable[[str], None]) -> None:
         self._interrupted = interrupted
         self._used_up = used_up
-        self._tell = tell
+        self._log = log
         self.reason = ""
 
     @property
@@ -205,7 +205,7 @@ class Ending:
         if not self.reason:
             self.reason = ASKED if self._interrupted.is_set() else self._used_up()
             if self.reason:
-                self._tell(f"{self.reason}; its trials stop with a checkpoint")
+                self._log(f"{self.reason}; its trials stop with a checkpoint")
         return self.reason
 
     @contextmanager

@@ -36,28 +36,28 @@ class SweepBooks:
         folder: the sweep's folder.
         file: what the sweep remembers.
         tracker: its run in MLflow.
-        tell: takes messages for the user.
+        log: takes messages for the user.
     """
 
-    def __init__(self, folder: SweepFolder, file: SweepFile, tracker: Tracker, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: SweepFolder, file: SweepFile, tracker: Tracker, log: Callable[[str], None]) -> None:
         self._folder = folder
         self._file = file
         self._tracker = tracker
-        self._tell = tell
+        self._log = log
 
     @classmethod
-    def open(cls, plan: SweepPlan, tell: Callable[[str], None]) -> Self:
+    def open(cls, plan: SweepPlan, log: Callable[[str], None]) -> Self:
         """Begin the books, or go on with those of earlier starts.
 
         Raises:
             TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was written.
         """
-        file, tracker = _resumed(plan, tell) if plan.folder.exists() else _new(plan, tell)
+        file, tracker = _resumed(plan, log) if plan.folder.exists() else _new(plan, log)
         store_sweep(plan.folder, plan.sweep)
         plan.folder.write(file)
         for place in (plan.folder.spec, plan.folder.recipe):
             tracker.text(place.read().decode(), place.name)
-        return cls(plan.folder, file, tracker, tell)
+        return cls(plan.folder, file, tracker, log)
 
     @property
     def mlflow_run_id(self) -> str:
@@ -78,14 +78,14 @@ class SweepBooks:
         self._tracker.tags(cost_tags(spent) | counts | {"stopped_by": reason})
         unsent = self._tracker.finish(status, round(ended.timestamp() * 1000))
         if unsent is not None:
-            self._tell(f"warning: MLflow did not get {', '.join(unsent.others)}; the sweep's folder has all of it")
+            self._log(f"warning: MLflow did not get {', '.join(unsent.others)}; the sweep's folder has all of it")
         self._folder.write(replace(self._file, status=status, reason=reason, ended=ended.isoformat(timespec="seconds")))
 
 
-def _new(plan: SweepPlan, tell: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
+def _new(plan: SweepPlan, log: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
     tracking, sweep = plan.base.recipe.tracking, plan.sweep.sweep
     tags = {FOLDER: plan.folder.root.uri}
-    tracker = Tracker.start(tracking.uri, tracking.experiment, sweep.name, tags, tell, tracking.artifacts)
+    tracker = Tracker.start(tracking.uri, tracking.experiment, sweep.name, tags, log, tracking.artifacts)
     tracker.params(sweep.model_dump(mode="json", include={"search", "scheduler", "replicas", "objectives", "space"}))
     file = SweepFile(
         name=sweep.name,
@@ -99,9 +99,9 @@ def _new(plan: SweepPlan, tell: Callable[[str], None]) -> tuple[SweepFile, Track
     return file, tracker
 
 
-def _resumed(plan: SweepPlan, tell: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
+def _resumed(plan: SweepPlan, log: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
     file = replace(plan.folder.read(), status="RUNNING", ended="", reason="", trials=plan.trials)
-    return file, Tracker.resume(file.tracking_uri, file.mlflow_run_id, tell)
+    return file, Tracker.resume(file.tracking_uri, file.mlflow_run_id, log)
 
 
 def _by_status(trials: Sequence[TrialRecord]) -> dict[str, int]:
@@ -186,13 +186,13 @@ class Chronicle(Callback):
 # Ends the runs of trials that are over but could not say so: their process had ended, or MLflow was away.
 
 
-def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[str], None]) -> None:
+def tidy(folder: SweepFolder, records: Iterable[TrialRecord], log: Callable[[str], None]) -> None:
     """Have MLflow and the runs' folders say how they ended, with all figures that they have logged.
 
     Args:
         folder: the sweep's folder.
         records: what is known of its trials.
-        tell: takes messages for the user.
+        log: takes messages for the user.
     """
     away = False
     for record in records:
@@ -205,9 +205,9 @@ def tidy(folder: SweepFolder, records: Iterable[TrialRecord], tell: Callable[[st
                 _catch_up(run, file)
         except TrackingAwayError as error:
             away = True
-            tell(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
+            log(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
         except FuserayError as error:
-            tell(f"warning: {record.name}: {error}")
+            log(f"warning: {record.name}: {error}")
 
 
 def _ended(run: RunFolder, status: str) -> RunFile | None:

@@ -244,13 +244,13 @@ Result = TypeVar("Result")
 
 
 def once_mlflow_is_back(
-    attempt: Callable[[], Result], tell: Callable[[str], None], pause: Callable[[float], None] = time.sleep
+    attempt: Callable[[], Result], log: Callable[[str], None], pause: Callable[[float], None] = time.sleep
 ) -> Result:
     """Return what an attempt comes to; it is made again as long as MLflow is away, for an hour at most.
 
     Args:
         attempt: can be made any number of times.
-        tell: is told what MLflow lacks, before every wait.
+        log: is told what MLflow lacks, before every wait.
         pause: waits for some seconds.
 
     Raises:
@@ -260,6 +260,6 @@ def once_mlflow_is_back(
         try:
             return attempt()
         except TrackingAwayError as error:
-            tell(f"{error} Trying again in {AGAIN_S:.0f} s.")
+            log(f"{error} Trying again in {AGAIN_S:.0f} s.")
             pause(AGAIN_S)
     return attempt()

@@ -95,7 +95,7 @@ class TrialRun:
         if self._thread.is_alive():
             self._thread.join(END_S)
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a message for people into the trial's log."""
         LOG.warning("%s", text)
 

@@ -45,7 +45,7 @@ class Outbox:
 
     Args:
         subject: who gets them, for people.
-        tell: takes messages for the user, from the outbox's thread.
+        log: takes messages for the user, from the outbox's thread.
         explain: returns what an error says, without secrets.
         linger_s: how long to wait for more before sending.
         pause: waits some seconds before the next attempt; the default can be cut short by `wait` and `stop`.
@@ -55,13 +55,13 @@ class Outbox:
     def __init__(
         self,
         subject: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         explain: Callable[[object], str] = str,
         linger_s: float = LINGER_S,
         pause: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._subject, self._tell, self._explain = subject, tell, explain
+        self._subject, self._log, self._explain = subject, log, explain
         self._linger_s, self._pause, self._clock = linger_s, pause or self._sleep, clock
         self._changed = threading.Condition()
         self._nudge = threading.Event()
@@ -130,18 +130,18 @@ class Outbox:
 
     def _succeeded(self, delivery: Delivery, done: bool) -> None:
         if self._failures >= ANNOUNCED_FAILURE:
-            self._tell(f"{self._subject} is back; what was kept for it is being sent.")
+            self._log(f"{self._subject} is back; what was kept for it is being sent.")
         self._put_down(None if done else delivery, failures=0)
 
     def _failed(self, delivery: Delivery, error: Exception) -> None:
         decision = decide(error, self._failures + 1)
         if isinstance(decision, LeaveOut):
-            self._tell(f"{self._subject} does not get {delivery.what}: {self._explain(error)}")
+            self._log(f"{self._subject} does not get {delivery.what}: {self._explain(error)}")
             self._succeeded(delivery, done=True)
             return
         self._put_down(delivery, failures=self._failures + 1)
         if self._failures == ANNOUNCED_FAILURE:
-            self._tell(
+            self._log(
                 f"{self._subject} does not answer ({self._explain(error)}). Training goes on; "
                 "what is to be logged is kept and sent when it is back."
             )
@@ -259,12 +259,12 @@ class Refusals:
     """What MLflow refuses for good: told once, counted ever after.
 
     Args:
-        tell: takes messages for the user.
+        log: takes messages for the user.
         explain: returns what an error says, without secrets.
     """
 
-    def __init__(self, tell: Callable[[str], None], explain: Callable[[object], str] = str) -> None:
-        self._tell = tell
+    def __init__(self, log: Callable[[str], None], explain: Callable[[object], str] = str) -> None:
+        self._log = log
         self._explain = explain
         self._counts: dict[tuple[str, str], int] = {}
 
@@ -296,7 +296,7 @@ class Refusals:
             self._counts[kind, name] = values
             reasons[self._explain(error)].append(name)
         for reason, names in reasons.items():
-            self._tell(f"MLflow refuses the {kind} {_listed(names)}, which are left out: {reason}")
+            self._log(f"MLflow refuses the {kind} {_listed(names)}, which are left out: {reason}")
 
 
 def send_apart(

@@ -47,9 +47,9 @@ class Outboxes:
     patience_s: float = PATIENCE_S
     greeting_s: float = GREETING_S
 
-    def open(self, subject: str, tell: Callable[[str], None], explain: Callable[[object], str]) -> Outbox:
+    def open(self, subject: str, log: Callable[[str], None], explain: Callable[[object], str]) -> Outbox:
         """Open an outbox."""
-        return Outbox(subject, tell, explain, self.linger_s, self.pause, self.clock)
+        return Outbox(subject, log, explain, self.linger_s, self.pause, self.clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,20 @@ class Tracker:
     Args:
         uri: MLflow tracking URI, or 'environment'.
         run_id: the run.
-        tell: takes messages for the user, from threads of the tracker.
+        log: takes messages for the user, from threads of the tracker.
         outboxes: how things are sent.
     """
 
-    def __init__(self, uri: str, run_id: str, tell: Callable[[str], None], outboxes: Outboxes | None = None) -> None:
+    def __init__(self, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> None:
         self.run_id = run_id
         self._connection = Connection(uri, run_id)
         self._outboxes = outboxes or Outboxes()
-        self._refusals = Refusals(tell, self._connection.hide)
+        self._refusals = Refusals(log, self._connection.hide)
         self._sender = StepSender(self._connection, self._refusals)
         self._steps = Steps(self._sender)
-        self._tell = tell
-        self._main = self._outboxes.open("MLflow", tell, self._connection.hide)
-        self._files = self._outboxes.open("MLflow's artifact store", tell, self._connection.hide)
+        self._log = log
+        self._main = self._outboxes.open("MLflow", log, self._connection.hide)
+        self._files = self._outboxes.open("MLflow's artifact store", log, self._connection.hide)
 
     @classmethod
     def start(
@@ -96,7 +96,7 @@ class Tracker:
         experiment: str,
         name: str,
         tags: Mapping[str, str],
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         artifacts: str | None = None,
         outboxes: Outboxes | None = None,
     ) -> Self:
@@ -110,7 +110,7 @@ class Tracker:
             experiment: its name.
             name: the run's name.
             tags: the run's first tags.
-            tell: takes messages for the user.
+            log: takes messages for the user.
             artifacts: where the files of a new experiment go; None: where MLflow puts them.
             outboxes: how things are sent.
 
@@ -132,16 +132,16 @@ class Tracker:
                 run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
             raise away(place, error) from None
-        return cls(uri, run_id, tell, outboxes)
+        return cls(uri, run_id, log, outboxes)
 
     @classmethod
-    def resume(cls, uri: str, run_id: str, tell: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:
+    def resume(cls, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:
         """Mark a run as running again; when MLflow is away, that is done as soon as it is back.
 
         Raises:
             TrackingError: MLflow has no such run.
         """
-        tracker = cls(uri, run_id, tell, outboxes)
+        tracker = cls(uri, run_id, log, outboxes)
         greeting = _Greeting(tracker._connection)
         tracker._main.put(greeting)
         tracker._main.wait(tracker._outboxes.greeting_s)
@@ -200,7 +200,7 @@ class Tracker:
         self._stop()
         if self._refusals.count:
             names = ", ".join(self._refusals.names)
-            self._tell(f"MLflow refused {self._refusals.count} values of {names}; they are in the run's folder.")
+            self._log(f"MLflow refused {self._refusals.count} values of {names}; they are in the run's folder.")
         if arrived:
             return None
         others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]

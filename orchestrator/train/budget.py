@@ -105,17 +105,17 @@ class CostMeter:
 
 
 @contextmanager
-def metering(meter: CostMeter, tell: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> Iterator[None]:
+def metering(meter: CostMeter, log: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> Iterator[None]:
     """Look at the machines every few seconds while the body runs, in a thread, and write down what they were.
 
     Args:
         meter: the meter; Ray is connected.
-        tell: takes a message for the user, from the thread.
+        log: takes a message for the user, from the thread.
         every_s: seconds between two looks.
     """
     over = threading.Event()
     meter.look()
-    thread = threading.Thread(target=_keep_looking, args=(meter, tell, every_s, over), daemon=True, name="cost-meter")
+    thread = threading.Thread(target=_keep_looking, args=(meter, log, every_s, over), daemon=True, name="cost-meter")
     thread.start()
     try:
         yield
@@ -124,7 +124,7 @@ def metering(meter: CostMeter, tell: Callable[[str], None], every_s: float = LOO
         thread.join(END_S)
 
 
-def _keep_looking(meter: CostMeter, tell: Callable[[str], None], every_s: float, over: threading.Event) -> None:
+def _keep_looking(meter: CostMeter, log: Callable[[str], None], every_s: float, over: threading.Event) -> None:
     ends = told = False
     while True:
         try:
@@ -132,7 +132,7 @@ def _keep_looking(meter: CostMeter, tell: Callable[[str], None], every_s: float,
             told = False
         except StorageError as error:
             if not told:
-                tell(f"warning: what the machines cost cannot be written down now: {error} It is tried again.")
+                log(f"warning: what the machines cost cannot be written down now: {error} It is tried again.")
             told = True
         if ends:
             return
@@ -152,14 +152,14 @@ class Spending:
         meter: of the run.
         budget: the recipe's section.
         run: the run's name.
-        tell: takes messages for the user.
+        log: takes messages for the user.
     """
 
-    def __init__(self, meter: CostMeter, budget: BudgetSection, run: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, meter: CostMeter, budget: BudgetSection, run: str, log: Callable[[str], None]) -> None:
         self._meter = meter
         self._budget = BudgetWatch(budget, run)
         self._prices = PriceWatch(budget)
-        self._tell = tell
+        self._log = log
 
     def begin(self) -> None:
         """Look at the machines before anything runs on them.
@@ -179,7 +179,7 @@ class Spending:
         """Look again; return whether the run is to stop."""
         for said in (self._prices.look(self._meter.present), self._budget.look(self._meter.spent())):
             if said is not None:
-                self._tell(said)
+                self._log(said)
         return self._budget.reached
 
 

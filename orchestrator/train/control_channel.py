@@ -85,7 +85,7 @@ class Channel:
             self._alive()
         return self._order
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Take a message for people, which may come again until there are new workers; the user hears of it once."""
         if text not in self._said:
             self._news.append(text)
@@ -105,7 +105,7 @@ class Channel:
 
     def lacks_machines(self) -> None:
         """Take note that there is no room for the workers; the user hears of it once."""
-        self.say("There is no room for the workers now; the run goes on as soon as there is.")
+        self.log("There is no room for the workers now; the run goes on as soon as there is.")
 
     def fault(self, fault: Fault) -> None:
         """Take note that an attempt has failed."""
@@ -155,7 +155,7 @@ class Order(IntEnum):
 class Display(Protocol):
     """Shows a run to whoever is watching."""
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line."""
         ...
 

@@ -176,10 +176,10 @@ class Driving:
             TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
         """
         plan, books = self.plan, self._open_books()
-        spending = Spending(self.meter, plan.recipe.budget, plan.recipe.name, self.display.message)
+        spending = Spending(self.meter, plan.recipe.budget, plan.recipe.name, self.display.log)
         status = "FAILED"
         try:
-            with session(), metering(self.meter, self.display.message):
+            with session(), metering(self.meter, self.display.log):
                 spending.begin()
                 if self._gather(spending):
                     self._train(books, spending)
@@ -204,13 +204,13 @@ class Driving:
                 recipe.tracking.experiment,
                 recipe.name,
                 {"run_folder": plan.run.root.uri, **self.tags},
-                self.display.message,
+                self.display.log,
                 recipe.tracking.artifacts,
             )
             file = _new_file(plan, tracker.run_id)
         else:
             file = replace(previous, status="RUNNING", ended="")
-            tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.message)
+            tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.log)
         books = Books(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
         tracker.params(plan.resolved.values())
         return books
@@ -220,7 +220,7 @@ class Driving:
         recipe, groups = self.plan.recipe, groups_of(self.plan.recipe)
         growth = None if groups is None else Growth(largest(groups, self.prices.machines if self.prices else {}))
         wish = Claim(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
-        gathering = Gathering(recipe, growth, wish, self.display.message)
+        gathering = Gathering(recipe, growth, wish, self.display.log)
         return gathering.wait(lambda: self.interrupted.is_set() or spending.used_up())
 
     def _train(self, books: Books, spending: Spending) -> None:

@@ -65,7 +65,7 @@ class Gathering:
         recipe: says what it needs, and how long it waits.
         growth: what the cluster can become; None when it stays as it is.
         wish: asks for what is lacking.
-        tell: takes messages for the user.
+        log: takes messages for the user.
         look: returns the machines that are there.
         clock: seconds that only go forward.
         sleep: waits some seconds.
@@ -74,7 +74,7 @@ class Gathering:
     recipe: Recipe
     growth: Growth | None
     wish: Wish
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
     look: Callable[[], list[Node]] = present_nodes
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -97,7 +97,7 @@ class Gathering:
         if _enough(self.recipe, nodes):
             return True
         needs = needs_in_words(self.recipe)
-        self.tell(f"waiting for machines: have {in_words(nodes)}, asked for {needs}")
+        self.log(f"waiting for machines: have {in_words(nodes)}, asked for {needs}")
         try:
             return self._wait(stopped)
         finally:
@@ -117,7 +117,7 @@ class Gathering:
                 )
             self.wish.hold()
             self.sleep(LOOK_EVERY_S)
-        self.tell(f"the machines are there after {self.clock() - began_s:.0f} s: {in_words(nodes)}")
+        self.log(f"the machines are there after {self.clock() - began_s:.0f} s: {in_words(nodes)}")
         return True
 
 

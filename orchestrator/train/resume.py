@@ -69,12 +69,12 @@ def new_run(plan: Plan) -> Start:
     return Start(None, plan.first_step)
 
 
-def continued_run(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Start:
+def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Start:
     """Continue a run at its newest checkpoint.
 
     Args:
         plan: the plan.
-        report: told about damaged checkpoints that are passed over.
+        log: told about damaged checkpoints that are passed over.
 
     Raises:
         RunError: there is no such run, or the recipe or the data would take it elsewhere.
@@ -92,7 +92,7 @@ def continued_run(plan: Plan, report: Callable[[str], None] = lambda _: None) ->
             f"{plan.run.root.uri}: the training data in {plan.data.places} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
-    newest = newest_state(plan.run, report)
+    newest = newest_state(plan.run, log)
     if newest is not None:
         _check_stream(plan, newest)
     first_step = newest.state.next_step if newest else plan.first_step
@@ -151,18 +151,18 @@ class Beginning:
             restore_optimizer(optimizer, model, parallel.placed(self.checkpoint.optimizer))
 
 
-def find_beginning(plan: Plan, note: Callable[[str], None]) -> Beginning:
+def find_beginning(plan: Plan, log: Callable[[str], None]) -> Beginning:
     """Return the run's newest whole checkpoint, else the one that its recipe starts from, else nothing to restore.
 
     Args:
         plan: the plan.
-        note: told about damaged checkpoints that are passed over.
+        log: told about damaged checkpoints that are passed over.
 
     Raises:
         CheckpointError: the checkpoint that the recipe starts from is damaged.
         StorageError: the store is failing.
     """
-    newest = load_newest(plan.run, note)
+    newest = load_newest(plan.run, log)
     if newest is not None:
         return Beginning(newest.state.next_step, newest, moments=True)
     if plan.origin is not None:

@@ -94,7 +94,7 @@ class Books:
                 case Fault():
                     self._enter_fault(one)
                 case str():
-                    self._display.message(one)
+                    self._display.log(one)
 
     def failed(self, failure: Failure) -> None:
         """Enter why the run failed for good."""
@@ -128,7 +128,7 @@ class Books:
             for line in read_metric_log(self._plan.run.metrics):
                 self._figures.of(line)
         except MetricLogError as error:
-            self._display.message(f"{error} Until then goodput is too low.")
+            self._display.log(f"{error} Until then goodput is too low.")
         self._catch_up(first_step)
 
     def _catch_up(self, stop: int | None = None) -> None:
@@ -148,7 +148,7 @@ class Books:
         kept = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
         endpoint = self._plan.recipe.storage.endpoint
         command = f"fuseray sync {self._plan.run.root.uri}" + (f" --endpoint {endpoint}" if endpoint else "")
-        self._display.message(
+        self._display.log(
             f"MLflow did not answer until the end of the run; it lacks {', '.join(kept)}. Nothing is lost: "
             f"`{command}` brings them there when it is back."
         )
@@ -166,13 +166,13 @@ class Books:
         self._incidents.fault(fault)
         if fault.given_up is None:
             found = fault.diagnosis
-            self._display.message(f"{found.kind}: {found.error.splitlines()[0]}; new workers start")
+            self._display.log(f"{found.kind}: {found.error.splitlines()[0]}; new workers start")
 
     def event(self, event: Event) -> None:
         """Enter a recovery, a preemption or a change of size."""
         self._events.add(event)
         self._tracker.tags(event_tags(self._events.events))
-        self._display.message(
+        self._display.log(
             f"{event.kind}: on with {event.workers} workers at step {event.step}, {event.lost_steps} steps done again, "
             f"{event.downtime_s:.0f} s without a step"
         )
@@ -187,7 +187,7 @@ class Books:
         self._tracker.step(points)
         self._display.step(replace(record, metrics=points.values), len(self._skipped))
         if found := self._stream_watch.step(record.metrics, busy_seconds(seconds)):
-            self._display.message(found)
+            self._display.log(found)
 
     def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
         new = {skip.position: skip for skip in skipped if skip.position not in self._skipped}

@@ -53,7 +53,7 @@ def model_config(checkpoint: Checkpoint) -> Section:
 
 
 def measure(
-    run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, note: Callable[[str], None]
+    run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, log: Callable[[str], None]
 ) -> Measured:
     """Load a run's newest whole checkpoint and evaluate it.
 
@@ -62,13 +62,13 @@ def measure(
         resolved: its recipe.
         options: how to evaluate.
         held_out: URI of the samples.
-        note: told about damaged checkpoints.
+        log: told about damaged checkpoints.
 
     Raises:
         RunError: the run has no usable checkpoint.
         DataSetError: the held-out samples are missing.
     """
-    checkpoint = load_newest(run, note)
+    checkpoint = load_newest(run, log)
     if checkpoint is None:
         raise RunError(
             f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."

@@ -69,7 +69,7 @@ class _Training:
         self._recipe = assignment.plan.recipe
         self._rank = collective.rank
         self._line = Line(assignment.channel, collective.rank)
-        beginning = find_beginning(self._plan, self._line.note)
+        beginning = find_beginning(self._plan, self._line.log)
         check_agreement(beginning.first_step, collective)
         self._first_step = beginning.first_step
         self._feed = self._open_feed(assignment, collective)
@@ -79,7 +79,7 @@ class _Training:
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
         self._restore(beginning)
-        self._saving = Saving(self._plan, assignment.mlflow_run_id, collective, self._line.note)
+        self._saving = Saving(self._plan, assignment.mlflow_run_id, collective, self._line.log)
         self._seen, self._bad_samples, self._bad_steps_in_a_row = 0, 0, 0
 
     def run(self) -> None:
@@ -164,7 +164,7 @@ class _Training:
             case BadStep.STOP:
                 raise _not_a_number(step, outcome.metrics, self._bad_steps_in_a_row)
             case BadStep.SKIP:
-                self._line.note(f"step {step}: loss or gradient is no number; the step is left out")
+                self._line.log(f"step {step}: loss or gradient is no number; the step is left out")
                 return {"skipped_steps_in_a_row": float(self._bad_steps_in_a_row)}
             case BadStep.ROLL_BACK:
                 return self._roll_back(step)
@@ -172,13 +172,11 @@ class _Training:
     def _roll_back(self, step: int) -> dict[str, float]:
         """Take the weights of the newest checkpoint, and leave out what was trained on since then."""
         self._saving.settle()
-        newest = find_beginning(self._plan, self._line.note)
+        newest = find_beginning(self._plan, self._line.log)
         if newest.checkpoint is not None:
             self._restore(newest)
         lost = step + 1 - newest.first_step if newest.checkpoint is not None else 1
-        self._line.note(
-            f"step {step}: loss or gradient is no number; back to the weights before step {step + 1 - lost}"
-        )
+        self._line.log(f"step {step}: loss or gradient is no number; back to the weights before step {step + 1 - lost}")
         return {"rolled_back_steps": float(lost)}
 
     def _due(self, step: int, every: int | None) -> bool:
@@ -285,9 +283,9 @@ class Line:
         """Say that this worker, which must be worker 0, begins; return the number of the attempt."""
         return int(ray.get(self._channel.begin.remote(first_step, workers)))
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Send a message for people without waiting; what several workers say alike reaches them once."""
-        self._said = self._channel.say.remote(text)
+        self._said = self._channel.log.remote(text)
 
     def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the answer is read at the next step."""

@@ -27,12 +27,12 @@ class Here:
     def is_up(self) -> bool:
         return "url" in self._settings()
 
-    def up(self, say: Callable[[str], object]) -> None:
-        say(f"starting {self._cluster.name}")
+    def up(self, log: Callable[[str], object]) -> None:
+        log(f"starting {self._cluster.name}")
         settings = self._settings()
         self._cluster.file.write_text(json.dumps(settings | {"url": settings["later"]}))
 
-    def down(self, say: Callable[[str], object]) -> None:
+    def down(self, log: Callable[[str], object]) -> None:
         raise NotImplementedError
 
     @contextmanager

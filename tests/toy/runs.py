@@ -31,7 +31,7 @@ def write_run(folder: Path, *overrides: str, curves: Mapping[str, Sequence[float
     path.write_text(RECIPE)
     tracking = f"sqlite:///{folder}/runs/mlflow.db"
     plan = make_plan(load_recipe(path, [f"storage.uri={folder}/runs", f"tracking.uri={tracking}", *overrides]))
-    tracker = Tracker.start(tracking, "tests", "mine", {}, tell=print)
+    tracker = Tracker.start(tracking, "tests", "mine", {}, log=print)
     tracker.finish("KILLED", ended_ms=1)
     tracked = TrackedRun(tracking, tracker.run_id)
     for name, values in (curves or {}).items():

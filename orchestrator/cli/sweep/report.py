@@ -119,7 +119,7 @@ class SweepTerminal:
     ) -> None:
         self._live.stop()
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
@@ -137,7 +137,7 @@ class SweepTerminal:
         for record in records:
             if record.started and self._told.get(record.name) != record.status:
                 self._told[record.name] = record.status
-                self.message(f"{record.name} {record.status.lower()}: {_said(record)}")
+                self.log(f"{record.name} {record.status.lower()}: {_said(record)}")
 
 
 def _said(record: TrialRecord) -> str:

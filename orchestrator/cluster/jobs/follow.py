@@ -78,7 +78,7 @@ class Patience:
 
 
 def follow(
-    reach: Reach, job: str, reader: Reader, say: Callable[[str], object], patience: Patience | None = None
+    reach: Reach, job: str, reader: Reader, log: Callable[[str], object], patience: Patience | None = None
 ) -> Job:
     """Hand on a job's log until the job is over; the caller has seen before that the cluster answers.
 
@@ -86,7 +86,7 @@ def follow(
         reach: opens the way to the job server.
         job: the job.
         reader: takes the log.
-        say: is told about lost connections.
+        log: is told about lost connections.
         patience: how long to try.
 
     Returns:
@@ -111,7 +111,7 @@ def follow(
             if patience.now_s() - answered_s > patience.patience_s:
                 raise _gave_up(job, patience.patience_s, error) from error
             if attempts == 0:
-                say(f"the connection is lost, the job goes on; trying again ({error})")
+                log(f"the connection is lost, the job goes on; trying again ({error})")
             patience.pause(min(2.0**attempts, LONGEST_PAUSE_S))
             attempts += 1
 
@@ -280,7 +280,7 @@ def ask_to_stop(reach: Reach, job: str) -> Stopped:
 
 
 def wait_for_end(
-    reach: Reach, job: str, say: Callable[[str], object], patience: Patience | None = None
+    reach: Reach, job: str, log: Callable[[str], object], patience: Patience | None = None
 ) -> tuple[Job, int | None]:
     """Wait until a job that was asked to stop is over; return it, and the steps in its last checkpoint.
 
@@ -288,5 +288,5 @@ def wait_for_end(
         ClusterError: the cluster cannot be reached any more.
     """
     heard: list[str] = []
-    ended = follow(reach, job, Reader(heard.append), say, patience)
+    ended = follow(reach, job, Reader(heard.append), log, patience)
     return ended, stopped_after("".join(heard))

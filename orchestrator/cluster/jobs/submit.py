@@ -208,14 +208,14 @@ LAST_LINES = 15
 
 
 def look_from_cluster(
-    submission: Submission, reach: Reach, say: Callable[[str], object], patience: Patience | None = None
+    submission: Submission, reach: Reach, log: Callable[[str], object], patience: Patience | None = None
 ) -> dict[str, Any]:
     """Return what `fuseray plan --here --json` says on the cluster's head.
 
     Args:
         submission: the job that is to be submitted; the look is named after it.
         reach: opens the way to the job server.
-        say: is told when the connection is lost.
+        log: is told when the connection is lost.
         patience: how long it may be lost.
 
     Raises:
@@ -228,7 +228,7 @@ def look_from_cluster(
         build_package(package, submission.recipe, submission.workload, submission.prices, submission.sweep)
         Jobs(server).submit(name, COMMAND, package, ENVIRONMENT, {})
     heard: list[str] = []
-    job = follow(reach, name, Reader(heard.append), say, patience)
+    job = follow(reach, name, Reader(heard.append), log, patience)
     text = "".join(heard)
     found = parse_look(text)
     if found is None:

@@ -43,14 +43,14 @@ class KubeRayLauncher:
         found = self._found()
         return found is not None and is_ready(found)
 
-    def up(self, say: Callable[[str], object]) -> None:
+    def up(self, log: Callable[[str], object]) -> None:
         """Apply the manifest and wait for the head.
 
         Raises:
             ClusterError: Kubernetes does not take the manifest, or the head does not start.
         """
         check_manifest(self._cluster.settings, self._cluster.file)
-        say(self._kubectl.run("apply", "--filename", str(self._cluster.file)).strip())
+        log(self._kubectl.run("apply", "--filename", str(self._cluster.file)).strip())
         until_s = time.monotonic() + self._head_s
         said = ""
         while not self.is_up():
@@ -60,17 +60,17 @@ class KubeRayLauncher:
                     f"`kubectl describe pods -l ray.io/cluster={self._cluster.name}`. Its pods:\n{self._pods()}"
                 )
             if (pods := self._pods()) != said:
-                say(f"waiting for the head\n{pods}")
+                log(f"waiting for the head\n{pods}")
                 said = pods
             time.sleep(LOOK_S)
-        say(f"the head of cluster {self._cluster.name} is ready")
+        log(f"the head of cluster {self._cluster.name} is ready")
 
-    def down(self, say: Callable[[str], object]) -> None:
+    def down(self, log: Callable[[str], object]) -> None:
         """Delete what the manifest made, with all pods."""
         check_manifest(self._cluster.settings, self._cluster.file)
         file = str(self._cluster.file)
         said = self._kubectl.run("delete", "--filename", file, "--ignore-not-found", "--wait", seconds=self._head_s)
-        say(said.strip() or f"cluster {self._cluster.name} is not up")
+        log(said.strip() or f"cluster {self._cluster.name} is not up")
 
     @contextmanager
     def reach(self) -> Iterator[JobServer]:

@@ -42,18 +42,18 @@ class Launcher(Protocol):
         """
         ...
 
-    def up(self, say: Callable[[str], object]) -> None:
+    def up(self, log: Callable[[str], object]) -> None:
         """Start what is not there yet.
 
         Args:
-            say: is told how it goes.
+            log: is told how it goes.
 
         Raises:
             ClusterError: it cannot be started; the message says what to do.
         """
         ...
 
-    def down(self, say: Callable[[str], object]) -> None:
+    def down(self, log: Callable[[str], object]) -> None:
         """End all machines; it is no error when there are none."""
         ...
 

@@ -55,7 +55,7 @@ class LocalLauncher:
         record = self._memory.record()
         return record is not None and status_of(self._memory.server(record)) == 200
 
-    def up(self, say: Callable[[str], object]) -> None:
+    def up(self, log: Callable[[str], object]) -> None:
         """Start it, unless it is up; what an earlier start left half done is cleared away first.
 
         Raises:
@@ -64,22 +64,22 @@ class LocalLauncher:
         with locked(self._memory.folder):
             record = self._memory.record()
             if record and self._runs(record):
-                say(f"cluster {self._cluster.name} is up already, at {self._memory.server(record).url}")
+                log(f"cluster {self._cluster.name} is up already, at {self._memory.server(record).url}")
                 return
             if record:
-                say("clearing away what an earlier start left")
+                log("clearing away what an earlier start left")
                 self._clear(record)
-            self._start(say)
+            self._start(log)
 
-    def down(self, say: Callable[[str], object]) -> None:
+    def down(self, log: Callable[[str], object]) -> None:
         """End its processes, and no other Ray's; remove what they wrote."""
         with locked(self._memory.folder):
             record = self._memory.record()
             if record is None:
-                say(f"cluster {self._cluster.name} is not up")
+                log(f"cluster {self._cluster.name} is not up")
                 return
             self._clear(record)
-            say(f"cluster {self._cluster.name} is down")
+            log(f"cluster {self._cluster.name} is down")
 
     @contextmanager
     def reach(self) -> Iterator[JobServer]:
@@ -112,23 +112,23 @@ class LocalLauncher:
             )
         return True
 
-    def _start(self, say: Callable[[str], object]) -> None:
+    def _start(self, log: Callable[[str], object]) -> None:
         wanted = wanted_port(self._cluster.settings)
         port = usable_port(wanted)
         if port != wanted:
-            say(f"port {wanted} is taken; the job server gets port {port} (dashboard_port in {self._cluster.file})")
+            log(f"port {wanted} is taken; the job server gets port {port} (dashboard_port in {self._cluster.file})")
         record = Record(folder=_new_folder(), port=port)
         try:
             self._memory.keep(record)
             write_private(self._memory.token_file, secrets.token_hex(32))
             record.folder.mkdir(mode=0o700)
-            say("starting Ray on this machine")
+            log("starting Ray on this machine")
             self._run_ray(record)
             self._memory.keep(replace(record, ready=True))
         except BaseException:
             self._clear(record)
             raise
-        say(f"cluster {self._cluster.name} is up, at {self._memory.server(record).url}")
+        log(f"cluster {self._cluster.name} is up, at {self._memory.server(record).url}")
 
     def _run_ray(self, record: Record) -> None:
         """Start Ray and wait until its job server answers."""

@@ -47,7 +47,7 @@ class RayLauncher:
         """Return whether there is a head that was set up to its end."""
         return find_head(self._cluster, self._folder) is not None
 
-    def up(self, say: Callable[[str], object]) -> None:
+    def up(self, log: Callable[[str], object]) -> None:
         """Run `ray up`; on a cluster that answers, without starting Ray again, so that jobs go on.
 
         Raises:
@@ -59,10 +59,10 @@ class RayLauncher:
             for remembered in self._folder.glob(REMEMBERED):
                 remembered.unlink()
             if answers:
-                say(f"cluster {self._cluster.name} is up already; `ray up` brings it what changed in its file")
-            self._ray("up", ["--no-restart"] if answers else [], say)
+                log(f"cluster {self._cluster.name} is up already; `ray up` brings it what changed in its file")
+            self._ray("up", ["--no-restart"] if answers else [], log)
 
-    def down(self, say: Callable[[str], object]) -> None:
+    def down(self, log: Callable[[str], object]) -> None:
         """Run `ray down`, and stop Ray on machines of one's own, which it leaves running.
 
         Raises:
@@ -71,10 +71,10 @@ class RayLauncher:
         with locked(self._folder):
             workers = own_workers(self._cluster.settings)
             head = find_head(self._cluster, self._folder) if workers else None
-            self._ray("down", [], say)
+            self._ray("down", [], log)
             if head is not None:
                 way = ssh_to(head, self._folder / "known_hosts", self._cluster.name)
-                stop_workers(workers, head, [*way, "--", head.address], say)
+                stop_workers(workers, head, [*way, "--", head.address], log)
             (self._folder / "known_hosts").unlink(missing_ok=True)
 
     @contextmanager
@@ -120,10 +120,10 @@ class RayLauncher:
     def _token_source(self) -> Path:
         return token_source(self._cluster.settings, self._cluster.file)
 
-    def _ray(self, verb: str, options: list[str], say: Callable[[str], object]) -> None:
+    def _ray(self, verb: str, options: list[str], log: Callable[[str], object]) -> None:
         ray = find_program("ray", f"cluster {self._cluster.name}", "install Ray in this environment.")
         command = [ray, verb, str(self._cluster.file), "--yes", *options]
-        ended = run_aloud(command, say, launcher_variables(self._folder))
+        ended = run_aloud(command, log, launcher_variables(self._folder))
         if ended.code != 0:
             raise ClusterError(
                 f"`ray {verb}` of cluster {self._cluster.name} failed (exit code {ended.code}); it said last:\n"
@@ -151,19 +151,19 @@ def own_workers(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(provider.get("worker_ips") or ()) if provider.get("type") == "local" else ()
 
 
-def stop_workers(workers: Sequence[str], head: Head, way: Sequence[str], say: Callable[[str], object]) -> None:
+def stop_workers(workers: Sequence[str], head: Head, way: Sequence[str], log: Callable[[str], object]) -> None:
     """Stop Ray on all workers, by way of the head.
 
     Args:
         workers: their addresses, as the head reaches them.
         head: says who logs in.
         way: the SSH command that runs a command on the head.
-        say: is told which worker could not be reached.
+        log: is told which worker could not be reached.
     """
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="stop-worker") as pool:
         for worker, fault in zip(workers, pool.map(lambda one: _stop(one, head.user, way), workers), strict=True):
             if fault:
-                say(f"{worker}: Ray could not be stopped there ({fault}); run `ray stop` on it when it can be reached.")
+                log(f"{worker}: Ray could not be stopped there ({fault}); run `ray stop` on it when it can be reached.")
 
 
 def _stop(worker: str, user: str, way: Sequence[str]) -> str | None:

@@ -87,13 +87,13 @@ class Ended:
 
 
 def run_aloud(
-    command: Sequence[str], say: Callable[[str], object], variables: Mapping[str, str] | None = None
+    command: Sequence[str], log: Callable[[str], object], variables: Mapping[str, str] | None = None
 ) -> Ended:
     """Run a program to its end; it ends with this process, too.
 
     Args:
         command: the program and its arguments.
-        say: is told every line that it prints.
+        log: is told every line that it prints.
         variables: environment variables beside this process's own.
     """
     program = Leashed(command, subprocess.STDOUT, variables)
@@ -103,7 +103,7 @@ def run_aloud(
             for line in lines:
                 if line.strip():
                     last.append(line.rstrip())
-                    say(line.rstrip())
+                    log(line.rstrip())
         return Ended(program.wait(), "\n".join(last))
     finally:
         program.end()

@@ -119,14 +119,14 @@ class Watcher:
     Args:
         source: where notices come from.
         drain: drains the machine's node and says in one line what it did; raises `DrainError`.
-        say: takes one line per event.
+        log: takes one line per event.
         interval_s: pause between polls; the source's own when None.
         clock: time.
     """
 
     source: NoticeSource
     drain: Callable[[Notice], str]
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     interval_s: float | None = None
     clock: Clock = field(default_factory=Clock)
     _progress: Progress = field(default_factory=Progress, init=False)
@@ -151,13 +151,13 @@ class Watcher:
             notice = self.source.poll()
         except SourceError as error:
             if before.poll_failures == 0:
-                self.say(f"warning: {error} It is asked again until it answers.")
+                self.log(f"warning: {error} It is asked again until it answers.")
             self._progress = replace(before, poll_failures=before.poll_failures + 1)
             return
         if before.poll_failures:
-            self.say(f"{self.source.name} answers again after {before.poll_failures} failed polls")
+            self.log(f"{self.source.name} answers again after {before.poll_failures} failed polls")
         if notice is not None and notice != before.notice:
-            self.say(f"notice: {notice.describe(self.clock.now_ms())}")
+            self.log(f"notice: {notice.describe(self.clock.now_ms())}")
         self._progress = replace(before, notice=notice, poll_failures=0)
 
     def _act(self) -> bool:
@@ -173,10 +173,10 @@ class Watcher:
     def _drain(self, notice: Notice) -> None:
         """Drain the node; why it fails is said when it is news."""
         try:
-            self.say(self.drain(notice))
+            self.log(self.drain(notice))
         except DrainError as error:
             if str(error) != self._last_fault:
-                self.say(f"warning: {error} It is tried again until the deadline.")
+                self.log(f"warning: {error} It is tried again until the deadline.")
             self._last_fault = str(error)
             self._progress = replace(self._progress, drain_failures=self._progress.drain_failures + 1)
             return

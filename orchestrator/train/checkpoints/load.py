@@ -29,7 +29,7 @@ from orchestrator.train.checkpoints.read import check_digest, checked_sizes, loa
 from orchestrator.train.checkpoints.tensors import Assembly, read_pieces
 
 Loaded = TypeVar("Loaded")
-Report = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +49,26 @@ class StoredState:
     state: RunState
 
 
-def load_newest(run: RunFolder, report: Report = lambda _: None) -> Checkpoint | None:
+def load_newest(run: RunFolder, log: Log = lambda _: None) -> Checkpoint | None:
     """Return the newest whole checkpoint, or None when there is none. Damaged ones are marked and passed over.
 
     Args:
         run: the run.
-        report: told about each damaged checkpoint that is passed over.
+        log: told about each damaged checkpoint that is passed over.
 
     Raises:
         CheckpointError: a checkpoint is of an unknown format version.
         StorageError: the store is failing; nothing is known about its checkpoints.
     """
-    return _newest(run, load_checkpoint, report)
+    return _newest(run, load_checkpoint, log)
 
 
-def newest_state(run: RunFolder, report: Report = lambda _: None) -> StoredState | None:
+def newest_state(run: RunFolder, log: Log = lambda _: None) -> StoredState | None:
     """Return the state of the newest checkpoint whose files are all there; the tensors are not read.
 
     Otherwise as `load_newest`.
     """
-    return _newest(run, lambda place: StoredState(place, load_state(place)), report)
+    return _newest(run, lambda place: StoredState(place, load_state(place)), log)
 
 
 def load_checkpoint(place: Location) -> Checkpoint:
@@ -126,28 +126,28 @@ def load_extra(place: Location, name: str) -> bytes | None:
     return None
 
 
-def _newest(run: RunFolder, load: Callable[[Location], Loaded], report: Report) -> Loaded | None:
+def _newest(run: RunFolder, load: Callable[[Location], Loaded], log: Log) -> Loaded | None:
     damaged = False
     for place in run.committed_checkpoints():
         try:
             return load(place)
         except DamagedError as error:
             damaged = True
-            _pass_over(place, error, report)
+            _pass_over(place, error, log)
         except StorageError:
             if not has_vanished(place):
                 raise
     if damaged:
-        report(f"{run.checkpoints.uri}: no whole checkpoint is left.")
+        log(f"{run.checkpoints.uri}: no whole checkpoint is left.")
     return None
 
 
-def _pass_over(place: Location, error: DamagedError, report: Report) -> None:
-    report(f"{error} Trying the checkpoint before it.")
+def _pass_over(place: Location, error: DamagedError, log: Log) -> None:
+    log(f"{error} Trying the checkpoint before it.")
     try:
         mark_damaged(place, str(error), datetime.now(UTC))
     except StorageError as refused:
-        report(f"The damaged checkpoint could not be marked, so it will be read again next time. {refused}")
+        log(f"The damaged checkpoint could not be marked, so it will be read again next time. {refused}")
 
 
 def _checked_manifest(place: Location) -> Manifest:

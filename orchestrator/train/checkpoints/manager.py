@@ -33,10 +33,10 @@ class Saving:
         plan: the plan.
         mlflow_run_id: where the run is tracked.
         collective: the other workers.
-        note: told what went wrong without harm to a checkpoint.
+        log: told what went wrong without harm to a checkpoint.
     """
 
-    def __init__(self, plan: Plan, mlflow_run_id: str, collective: Collective, note: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, mlflow_run_id: str, collective: Collective, log: Callable[[str], None]) -> None:
         recipe, rank = plan.recipe, collective.rank
         self._plan = plan
         self._mlflow_run_id = mlflow_run_id
@@ -44,7 +44,7 @@ class Saving:
         self._ledger = Ledger(plan.run.ledger, rank) if recipe.stream.audit else None
         self._metric_log = MetricLog(plan.run.metrics) if rank == 0 else None
         token = shared_token(collective)
-        self._writer = CheckpointWriter(plan.run, rank, collective.size, token, recipe.checkpoint, note)
+        self._writer = CheckpointWriter(plan.run, rank, collective.size, token, recipe.checkpoint, log)
 
     def samples(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
         """Write down which samples a step is made of."""
@@ -159,7 +159,7 @@ class CheckpointWriter:
         workers: how many there are.
         token: the same on all workers, and different for every start of the workers; see `shared_token`.
         section: which checkpoints stay.
-        note: told about what went wrong without harm to a checkpoint.
+        log: told about what went wrong without harm to a checkpoint.
         waiting: how long worker 0 waits for the others.
     """
 
@@ -170,7 +170,7 @@ class CheckpointWriter:
         workers: int,
         token: str,
         section: CheckpointSection,
-        note: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
         waiting: Waiting | None = None,
     ) -> None:
         self._run = run
@@ -178,7 +178,7 @@ class CheckpointWriter:
         self._workers = workers
         self._token = token
         self._section = section
-        self._note = note
+        self._log = log
         self._waiting = waiting or Waiting()
         self._saves = 0
         self._buffers = HostBuffers()
@@ -259,7 +259,7 @@ class CheckpointWriter:
         rate = written.size_bytes / 1e6 / max(written.seconds, 1e-9)
         self._figures = {"checkpoint/write_s": written.seconds, "checkpoint/write_mb_per_s": rate}
         for note in written.notes:
-            self._note(note)
+            self._log(note)
 
     def _staged(
         self, attempt: Attempt, contents: Mapping[str, Mapping[str, Tensor]], parallel: Parallel

@@ -47,7 +47,7 @@ class Screen:
     messages: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
-    def message(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.messages.append(text)
 
     def step(self, record: Record, skipped: int) -> None:
@@ -68,12 +68,12 @@ class Run:
         """Start or resume it."""
         outboxes = Pauses().outboxes()
         if self.file is None:
-            self.tracker = Tracker.start(self.uri, "e", "run", {}, self.screen.message, outboxes=outboxes)
+            self.tracker = Tracker.start(self.uri, "e", "run", {}, self.screen.log, outboxes=outboxes)
             self.file = RunFile(
                 "run", "d", "i", self.uri, self.tracker.run_id, self.plan.steps, "2026-01-01T00:00:00+00:00", "RUNNING"
             )
         else:
-            self.tracker = Tracker.resume(self.uri, self.file.mlflow_run_id, self.screen.message, outboxes)
+            self.tracker = Tracker.resume(self.uri, self.file.mlflow_run_id, self.screen.log, outboxes)
         return Books(self.plan, self.file, self.tracker, self.screen, first_step)
 
     @property

@@ -48,12 +48,12 @@ def test_what_several_workers_of_an_attempt_say_alike_is_told_once() -> None:
     channel = Channel()
     channel.workers_started(["a", "b"])
     for text in ("it is damaged", "it is damaged", "another is damaged"):
-        channel.say(text)
+        channel.log(text)
     assert channel.drain() == ["it is damaged", "another is damaged"]
-    channel.say("it is damaged")
+    channel.log("it is damaged")
     assert channel.drain() == []
     channel.workers_started(["a"])
-    channel.say("it is damaged")
+    channel.log("it is damaged")
     assert channel.drain() == ["it is damaged"]
 
 

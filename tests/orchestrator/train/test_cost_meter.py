@@ -92,7 +92,7 @@ def test_a_look_that_fails_is_made_up_for_by_the_next(world: World, folder: Loca
 
 def test_metering_writes_down_the_end_too(world: World, folder: Location) -> None:
     one = meter(world, folder)
-    with metering(one, tell=print, every_s=600):
+    with metering(one, log=print, every_s=600):
         world.after(7)
         world.machines = [GPU, CPU]
     assert meter(world, folder).spent().node_seconds == {GPU: 7.0}
@@ -101,7 +101,7 @@ def test_metering_writes_down_the_end_too(world: World, folder: Location) -> Non
 
 def test_the_end_is_charged_though_nobody_can_look(world: World, folder: Location) -> None:
     one = meter(world, folder)
-    with metering(one, tell=print, every_s=600):
+    with metering(one, log=print, every_s=600):
         world.after(7)
         world.away = True
     assert meter(world, folder).spent().node_seconds == {GPU: 7.0}

@@ -21,7 +21,7 @@ from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.plan import SweepPlan, cluster_room, room_here, trials_at_a_time
 from orchestrator.sweep.results import TrialSpending
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.sweep_logger import SweepBooks, Trials, tidy
+from orchestrator.sweep.sweep_logger import SweepLogger, Trials, tidy
 from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import Spent
@@ -96,7 +96,7 @@ class _Sweeping:
         with self._session() as at_a_time:
             if fewer := too_little_room(plan.trials, plan.sweep.sweep.concurrency, at_a_time):
                 self.display.log(fewer)
-            books = SweepBooks.open(plan, self.display.log)
+            books = SweepLogger.open(plan, self.display.log)
             trials = Trials(plan.folder, self.display.trials)
             meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)
             ending = Ending(self.interrupted, self._limits(meter, trials), self.display.log)

@@ -29,7 +29,7 @@ FOLDER = "sweep_folder"
 """MLflow's tag for where a sweep is."""
 
 
-class SweepBooks:
+class SweepLogger:
     """Keeps the books of one start of a sweep.
 
     Args:

@@ -41,7 +41,7 @@ from orchestrator.train.resources import (
     present_nodes,
 )
 from orchestrator.train.resume import Start
-from orchestrator.train.run_logger import Books
+from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
 __all__ = ["Outcome", "log_folder", "run", "run_on_cluster"]
@@ -196,7 +196,7 @@ class Driving:
             books.close(status, stopped_by)
         return Outcome(status, books.steps_done, self.meter.spent(), stopped_by)
 
-    def _open_books(self) -> Books:
+    def _open_books(self) -> RunLogger:
         plan, recipe, previous = self.plan, self.plan.recipe, self.start.previous
         if previous is None:
             tracker = Tracker.start(
@@ -211,7 +211,7 @@ class Driving:
         else:
             file = replace(previous, status="RUNNING", ended="")
             tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.log)
-        books = Books(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
+        books = RunLogger(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
         tracker.params(plan.resolved.values())
         return books
 
@@ -223,7 +223,7 @@ class Driving:
         gathering = Gathering(recipe, growth, wish, self.display.log)
         return gathering.wait(lambda: self.interrupted.is_set() or spending.used_up())
 
-    def _train(self, books: Books, spending: Spending) -> None:
+    def _train(self, books: RunLogger, spending: Spending) -> None:
         plan = self.plan
         books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
         assignment = self._assignment(books)
@@ -235,7 +235,7 @@ class Driving:
             if self.machines is not None:
                 self.machines.stop()
 
-    def _assignment(self, books: Books) -> Assignment:
+    def _assignment(self, books: RunLogger) -> Assignment:
         """Return what the workers are told; reading starts up in the meantime, in the background."""
         plan, scale, opening = self.plan, self.plan.recipe.scale, None
         delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))

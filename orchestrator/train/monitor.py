@@ -11,7 +11,7 @@ import ray
 
 from orchestrator.train.budget import Spending
 from orchestrator.train.control_channel import Order
-from orchestrator.train.run_logger import Books
+from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
 POLL_S = 0.2
@@ -46,7 +46,7 @@ class Watching:
     def __init__(
         self,
         assignment: Assignment,
-        books: Books,
+        books: RunLogger,
         spending: Spending,
         machines: MachineWatch | None,
         interrupted: threading.Event,

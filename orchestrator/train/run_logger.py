@@ -34,7 +34,7 @@ from orchestrator.train.recovery.failure_report import TAG, Failure, tag
 from orchestrator.train.recovery.policy import Attempt, Fault, Incidents
 
 
-class Books:
+class RunLogger:
     """Keeps the books of one attempt.
 
     Args:

@@ -28,7 +28,7 @@ from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.control_channel import Record
 from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.run_logger import Books
+from orchestrator.train.run_logger import RunLogger
 
 RECIPE = """\
 workload: albef
@@ -64,7 +64,7 @@ class Run:
     file: RunFile | None = None
     tracker: Tracker | None = None
 
-    def begin(self, first_step: int = 0) -> Books:
+    def begin(self, first_step: int = 0) -> RunLogger:
         """Start or resume it."""
         outboxes = Pauses().outboxes()
         if self.file is None:
@@ -74,7 +74,7 @@ class Run:
             )
         else:
             self.tracker = Tracker.resume(self.uri, self.file.mlflow_run_id, self.screen.log, outboxes)
-        return Books(self.plan, self.file, self.tracker, self.screen, first_step)
+        return RunLogger(self.plan, self.file, self.tracker, self.screen, first_step)
 
     @property
     def folder(self) -> str:

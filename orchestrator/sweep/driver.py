@@ -27,7 +27,7 @@ from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import Spent
 from orchestrator.train.budget import CostMeter, metering
 from orchestrator.train.driver import log_folder_of, new_meter, stop_on
-from orchestrator.train.ray_session import ray_session, start_beside
+from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 
 DECODED_CACHE_MB = 10_000
 """Of decoded images that trials side by side share on each machine, where the recipe does not say it."""
@@ -112,7 +112,7 @@ class _Sweeping:
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
 
     def _tune(self, mlflow_run_id: str, trials: Trials, ending: Ending, at_a_time: int) -> None:
-        plan, bell = self.plan, start_beside(Bell)
+        plan, stop_signal = self.plan, start_actor_on_driver_node(StopSignal)
         if ending.look():
             return
         shared = Shared(
@@ -122,13 +122,13 @@ class _Sweeping:
             seed=plan.base.recipe.seed,
             first_rung=first_rung(plan.sweep.sweep.scheduler, plan.base.total_samples),
             report_steps=plan.report_steps,
-            bell=bell,
+            stop_signal=stop_signal,
             prices=self.prices,
             share=1 / at_a_time,
             more=_set_by_sweep(plan, at_a_time),
             working_folder=os.getcwd(),
         )
-        with ending.watched(bell):
+        with ending.watched(stop_signal):
             tune_trials(shared, trials, plan.base.total_samples, at_a_time, lambda: bool(ending.reason))
 
     @contextmanager
@@ -209,15 +209,17 @@ class Ending:
         return self.reason
 
     @contextmanager
-    def watched(self, bell: Any, every_s: float = LOOK_EVERY_S) -> Iterator[None]:
+    def watched(self, stop_signal: Any, every_s: float = LOOK_EVERY_S) -> Iterator[None]:
         """Look again and again while the body runs, in a thread, and ring the bell once the sweep is to stop.
 
         Args:
-            bell: an actor of class `Bell`.
+            stop_signal: an actor of class `StopSignal`.
             every_s: seconds between two looks.
         """
         over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(bell, over, every_s), daemon=True, name="sweep-ending")
+        thread = threading.Thread(
+            target=self._watch, args=(stop_signal, over, every_s), daemon=True, name="sweep-ending"
+        )
         thread.start()
         try:
             yield
@@ -225,27 +227,27 @@ class Ending:
             over.set()
             thread.join()
 
-    def _watch(self, bell: Any, over: threading.Event, every_s: float) -> None:
+    def _watch(self, stop_signal: Any, over: threading.Event, every_s: float) -> None:
         while not over.wait(every_s):
             if self.look():
-                ray.get(bell.ring.remote(self.reason))
+                ray.get(stop_signal.set.remote(self.reason))
                 return
 
 
 # Tells all trials of a sweep that they are to stop.
 
 
-class Bell:
+class StopSignal:
     """Rings once. Lives as an actor beside the sweep's driver."""
 
     def __init__(self) -> None:
         self._reason = ""
 
-    def ring(self, reason: str) -> None:
+    def set(self, reason: str) -> None:
         """Have all trials stop with a checkpoint."""
         self._reason = reason
 
-    def rung(self) -> str:
+    def reason(self) -> str:
         """Return why the trials are to stop; empty while they are not."""
         return self._reason
 

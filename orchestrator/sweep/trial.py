@@ -48,7 +48,7 @@ class Shared:
         seed: of the recipe that all trials share.
         first_rung: samples after which trials are first compared.
         report_steps: steps from report to report, for figures that every step has.
-        bell: an actor of class `Bell`.
+        stop_signal: an actor of class `StopSignal`.
         prices: what machines cost; None when that is not known.
         share: the part of the machines that is charged to a trial.
         more: values of recipe keys that the sweep sets in every trial.
@@ -61,7 +61,7 @@ class Shared:
     seed: int
     first_rung: int
     report_steps: int
-    bell: Any
+    stop_signal: Any
     prices: PriceTable | None
     share: float
     more: Assignment
@@ -149,7 +149,7 @@ class SweepTrial(tune.Trainable):
             raise
 
     def _asked_to_stop(self) -> str:
-        return str(ray.get(self._shared.bell.rung.remote()))
+        return str(ray.get(self._shared.stop_signal.reason.remote()))
 
     def _begin(self) -> TrialRun:
         shared, assignment = self._shared, self._given["assignment"]

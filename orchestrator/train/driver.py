@@ -28,7 +28,7 @@ from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, r
 from orchestrator.train.control_channel import Channel, Display
 from orchestrator.train.monitor import MachineWatch, Watching
 from orchestrator.train.plan import Plan
-from orchestrator.train.ray_session import ray_session, start_beside
+from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 from orchestrator.train.ray_trainer import make_trainer
 from orchestrator.train.recovery.classify import explained, failure_of
 from orchestrator.train.resources import (
@@ -243,7 +243,7 @@ class Driving:
         threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
         if scale.fewest_workers == scale.most_workers:
             opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
-        return Assignment(plan, books.mlflow_run_id, start_beside(Channel), opening)
+        return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), opening)
 
 
 def log_folder(plan: Plan) -> Path:

@@ -245,7 +245,7 @@ LARGE_ALLOCATIONS = {
 # Actors beside their driver.
 
 
-def start_beside(cls: type) -> Any:
+def start_actor_on_driver_node(cls: type) -> Any:
     """Start an actor on the driver's own machine, so that no other one can take it along; return its handle.
 
     Args:

@@ -27,7 +27,7 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
         seed=42,
         first_rung=48,
         report_steps=1,
-        bell=None,
+        stop_signal=None,
         prices=None,
         share=1.0,
         more={},

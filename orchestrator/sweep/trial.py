@@ -114,7 +114,7 @@ class SweepTrial(tune.Trainable):
             StorageError: storage is.
         """
         try:
-            report = once_mlflow_is_back(self._next, LOG.warning)
+            report = retry_while_mlflow_is_down(self._next, LOG.warning)
         except (TrackingAwayError, StorageError):
             raise  # they may pass: Ray Tune starts the trial's process again
         except FuserayError as error:
@@ -243,7 +243,7 @@ WAITS = 180
 Result = TypeVar("Result")
 
 
-def once_mlflow_is_back(
+def retry_while_mlflow_is_down(
     attempt: Callable[[], Result], log: Callable[[str], None], pause: Callable[[float], None] = time.sleep
 ) -> Result:
     """Return what an attempt comes to; it is made again as long as MLflow is away, for an hour at most.

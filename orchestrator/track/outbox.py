@@ -255,7 +255,7 @@ NAMES_SHOWN = 5
 Item = TypeVar("Item")
 
 
-class Refusals:
+class RejectedKeys:
     """What MLflow refuses for good: told once, counted ever after.
 
     Args:
@@ -299,8 +299,8 @@ class Refusals:
             self._log(f"MLflow refuses the {kind} {_listed(names)}, which are left out: {reason}")
 
 
-def send_apart(
-    groups: Mapping[str, Sequence[Item]], send: Callable[[list[Item]], object], refusals: Refusals, kind: str
+def send_batch_or_split(
+    groups: Mapping[str, Sequence[Item]], send: Callable[[list[Item]], object], refusals: RejectedKeys, kind: str
 ) -> None:
     """Send all groups at once or, when that is refused, one by one; a group that is refused alone is left out.
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.storage.location import Location
 from orchestrator.track.client import Connection, TrackingError
 from orchestrator.track.metric_log import StepLine, logged_steps, read_metric_log
-from orchestrator.track.outbox import Refusals, send_apart
+from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
 from orchestrator.track.run_writer import Points, StepSender, TrackedRun, in_batches, metric_name
 
 MAX_PARAM_LENGTH = 500
@@ -124,7 +124,7 @@ class Parameters:
     """Parameters by dotted name; those that MLflow has already stay as they are."""
 
     connection: Connection
-    refusals: Refusals
+    refusals: RejectedKeys
     values: Mapping[str, Any]
     what: str = "parameters"
 
@@ -135,7 +135,7 @@ class Parameters:
         new = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in self.values.items() if name not in known]
         for start in range(0, len(new), MAX_PER_CALL):
             groups = {param.key: [param] for param in new[start : start + MAX_PER_CALL]}
-            send_apart(groups, lambda some: client.log_batch(run_id, params=some), self.refusals, "parameters")
+            send_batch_or_split(groups, lambda some: client.log_batch(run_id, params=some), self.refusals, "parameters")
         return True
 
 
@@ -144,7 +144,7 @@ class Tags:
     """Tags by name."""
 
     connection: Connection
-    refusals: Refusals
+    refusals: RejectedKeys
     values: Mapping[str, str]
     what: str = "tags"
 
@@ -154,7 +154,7 @@ class Tags:
         tags = [RunTag(name, value) for name, value in self.values.items()]
         for start in range(0, len(tags), MAX_PER_CALL):
             groups = {tag.key: [tag] for tag in tags[start : start + MAX_PER_CALL]}
-            send_apart(groups, lambda some: client.log_batch(run_id, tags=some), self.refusals, "tags")
+            send_batch_or_split(groups, lambda some: client.log_batch(run_id, tags=some), self.refusals, "tags")
         return True
 
 

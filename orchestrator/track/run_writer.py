@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.track.client import Connection, TrackingError
 from orchestrator.track.metric_log import StepLine, now_ms
-from orchestrator.track.outbox import Refusals, send_apart
+from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
 
 Curve = tuple[list[int], list[float]]
 """Steps in ascending order, and the metric's value at each."""
@@ -141,7 +141,7 @@ class StepSender:
         refusals: remembers metrics that MLflow refuses.
     """
 
-    def __init__(self, connection: Connection, refusals: Refusals) -> None:
+    def __init__(self, connection: Connection, refusals: RejectedKeys) -> None:
         self._connection = connection
         self._refusals = refusals
         self._present: StepRanges | None = None
@@ -190,7 +190,7 @@ class StepSender:
             in_order = sorted(some, key=lambda metric: (metric.step, metric.key == STEP_METRIC))
             self._connection.client.log_batch(self._connection.run_id, metrics=in_order)
 
-        send_apart(kept, send, self._refusals, "metrics")
+        send_batch_or_split(kept, send, self._refusals, "metrics")
 
     def _lacking(self, metrics: Sequence[Metric], present: StepRanges) -> list[Metric]:
         """Leave out metrics of the first step that are there although the step is not."""

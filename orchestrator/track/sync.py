@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.metric_log import EventLog, event_tags
-from orchestrator.track.outbox import Delivery, Refusals
+from orchestrator.track.outbox import Delivery, RejectedKeys
 from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Tags, Text
 from orchestrator.track.run_writer import StepSender, TrackedRun
 from orchestrator.track.tracker import flatten
@@ -56,7 +56,7 @@ def sync_run(
     file = run.read()
     tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
     synced = Synced(file.mlflow_run_id, status=file.status, status_before=tracked.status())
-    refusals = Refusals(synced.messages.append, tracked.connection.hide)
+    refusals = RejectedKeys(synced.messages.append, tracked.connection.hide)
     sender = StepSender(tracked.connection, refusals)
     events = EventLog(run.events).events
     deliveries: list[Delivery] = [

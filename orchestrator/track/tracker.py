@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.storage.location import Location
 from orchestrator.track.client import SQLITE, Connection, TrackingError, address, away, connect
 from orchestrator.track.metric_log import StepLine
-from orchestrator.track.outbox import LINGER_S, Outbox, Refusals
+from orchestrator.track.outbox import LINGER_S, Outbox, RejectedKeys
 from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
 from orchestrator.track.run_writer import Points, StepSender
 
@@ -82,7 +82,7 @@ class Tracker:
         self.run_id = run_id
         self._connection = Connection(uri, run_id)
         self._outboxes = outboxes or Outboxes()
-        self._refusals = Refusals(log, self._connection.hide)
+        self._refusals = RejectedKeys(log, self._connection.hide)
         self._sender = StepSender(self._connection, self._refusals)
         self._steps = Steps(self._sender)
         self._log = log
@@ -127,7 +127,7 @@ class Tracker:
                 if found
                 else client.create_experiment(experiment, artifact_location=artifacts or _beside(place))
             )
-            run_id = forgotten_run(client, experiment_id, name, tags) if found else None
+            run_id = find_orphaned_run(client, experiment_id, name, tags) if found else None
             if run_id is None:
                 run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
@@ -253,7 +253,7 @@ def _beside(uri: str) -> str | None:
 NAME = "mlflow.runName"
 
 
-def forgotten_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str | None:
+def find_orphaned_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str | None:
     """Return the id of a run that was created with this name and these tags and never used; None when there is none.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.sweep.trial import AGAIN_S, WAITS, once_mlflow_is_back
+from orchestrator.sweep.trial import AGAIN_S, WAITS, retry_while_mlflow_is_down
 from orchestrator.track.client import TrackingAwayError, TrackingError
 
 
@@ -23,7 +23,7 @@ def away_for(attempts: int) -> Callable[[], str]:
 def test_a_trial_waits_until_mlflow_is_back() -> None:
     told: list[str] = []
     pauses: list[float] = []
-    assert once_mlflow_is_back(away_for(3), told.append, pauses.append) == "there"
+    assert retry_while_mlflow_is_down(away_for(3), told.append, pauses.append) == "there"
     assert pauses == [AGAIN_S] * 3
     assert told == ["http://mlflow: MLflow cannot be reached. Trying again in 20 s."] * 3
 
@@ -31,7 +31,7 @@ def test_a_trial_waits_until_mlflow_is_back() -> None:
 def test_patience_ends() -> None:
     pauses: list[float] = []
     with pytest.raises(TrackingAwayError):
-        once_mlflow_is_back(away_for(1000), lambda _: None, pauses.append)
+        retry_while_mlflow_is_down(away_for(1000), lambda _: None, pauses.append)
     assert len(pauses) == WAITS
 
 
@@ -40,4 +40,4 @@ def test_what_will_not_pass_is_not_waited_for() -> None:
         raise TrackingError("MLflow has no run 7.")
 
     with pytest.raises(TrackingError, match="no run 7"):
-        once_mlflow_is_back(refused, lambda _: None, lambda _: pytest.fail("waited"))
+        retry_while_mlflow_is_down(refused, lambda _: None, lambda _: pytest.fail("waited"))

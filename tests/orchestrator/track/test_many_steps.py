@@ -11,7 +11,7 @@ from tracking import NOON_MS, line, logged, once, points
 from orchestrator.storage.location import locate
 from orchestrator.track.client import Connection
 from orchestrator.track.metric_log import MetricLog
-from orchestrator.track.outbox import Refusals
+from orchestrator.track.outbox import RejectedKeys
 from orchestrator.track.payloads import CatchUp, Steps
 from orchestrator.track.run_writer import MAX_METRICS_PER_CALL, Points, StepSender, in_batches
 
@@ -26,7 +26,7 @@ def sender(sqlite_uri: str) -> StepSender:
 
 
 def new_sender(uri: str, run_id: str) -> StepSender:
-    return StepSender(Connection(uri, run_id), Refusals(print))
+    return StepSender(Connection(uri, run_id), RejectedKeys(print))
 
 
 def test_the_steps_of_a_long_run_are_all_found(sender: StepSender, sqlite_uri: str) -> None:

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from tracking import Pauses
 
-from orchestrator.track.outbox import LONGEST_PAUSE_S, Outbox, Refusals, send_apart
+from orchestrator.track.outbox import LONGEST_PAUSE_S, Outbox, RejectedKeys, send_batch_or_split
 
 REFUSED = MlflowException("not like this", error_code=INVALID_PARAMETER_VALUE)
 
@@ -122,8 +122,8 @@ def test_refused_names_are_told_together_and_sent_no_more() -> None:
             raise MlflowException(f"{len(bad) and 'bad'} name", error_code=INVALID_PARAMETER_VALUE)
         sent.extend(names)
 
-    refusals = Refusals(told.append)
-    send_apart({name: [name] for name in "axby"}, send, refusals, "metrics")
+    refusals = RejectedKeys(told.append)
+    send_batch_or_split({name: [name] for name in "axby"}, send, refusals, "metrics")
     assert sent == ["a", "b"]
     assert told == ["MLflow refuses the metrics 'x', 'y', which are left out: bad name"]
     assert refusals.leave_out("metrics", "x", 5)
@@ -137,4 +137,4 @@ def test_a_server_that_goes_away_in_the_middle_is_not_a_refusal() -> None:
         raise REFUSED if len(names) > 1 else ConnectionError
 
     with pytest.raises(ConnectionError):
-        send_apart({name: [name] for name in "ab"}, send, Refusals(print), "metrics")
+        send_batch_or_split({name: [name] for name in "ab"}, send, RejectedKeys(print), "metrics")

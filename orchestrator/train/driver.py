@@ -26,7 +26,7 @@ from orchestrator.track.cost import Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, refuse_used_up
 from orchestrator.train.control_channel import Channel, Display
-from orchestrator.train.monitor import MachineWatch, Watching
+from orchestrator.train.monitor import MachineWatch, RunMonitor
 from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 from orchestrator.train.ray_trainer import make_trainer
@@ -69,7 +69,7 @@ def run(
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
     interrupted = threading.Event()
-    driving = Driving(plan, start, display, interrupted, _meter(plan, prices), machines, prices)
+    driving = RunDriver(plan, start, display, interrupted, _meter(plan, prices), machines, prices)
     with stop_on(signal.SIGINT, interrupted):
         return driving.run(partial(_session, plan, interrupted))
 
@@ -100,7 +100,7 @@ def run_on_cluster(
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
     meter = _meter(plan, prices, share)
-    return Driving(plan, start, display, interrupted, meter, None, prices, tags or {}).run(nullcontext)
+    return RunDriver(plan, start, display, interrupted, meter, None, prices, tags or {}).run(nullcontext)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Driving:
+class RunDriver:
     """One start of a run.
 
     Args:
@@ -228,7 +228,7 @@ class Driving:
         books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
         assignment = self._assignment(books)
         try:
-            Watching(assignment, books, spending, self.machines, self.interrupted).run(
+            RunMonitor(assignment, books, spending, self.machines, self.interrupted).run(
                 lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
             )
         finally:

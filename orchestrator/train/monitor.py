@@ -31,7 +31,7 @@ class MachineWatch(Protocol):
         ...
 
 
-class Watching:
+class RunMonitor:
     """Watches one start of a run until it ends.
 
     Args:

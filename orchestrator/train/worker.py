@@ -68,8 +68,8 @@ class _Training:
         self._plan = assignment.plan
         self._recipe = assignment.plan.recipe
         self._rank = collective.rank
-        self._line = Line(assignment.channel, collective.rank)
-        beginning = find_beginning(self._plan, self._line.log)
+        self._channel_client = ControlChannelClient(assignment.channel, collective.rank)
+        beginning = find_beginning(self._plan, self._channel_client.log)
         check_agreement(beginning.first_step, collective)
         self._first_step = beginning.first_step
         self._feed = self._open_feed(assignment, collective)
@@ -79,7 +79,7 @@ class _Training:
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
         self._restore(beginning)
-        self._saving = Saving(self._plan, assignment.mlflow_run_id, collective, self._line.log)
+        self._saving = Saving(self._plan, assignment.mlflow_run_id, collective, self._channel_client.log)
         self._seen, self._bad_samples, self._bad_steps_in_a_row = 0, 0, 0
 
     def run(self) -> None:
@@ -101,10 +101,10 @@ class _Training:
         self._saving.close()
         if next_step >= self._plan.steps:
             self._export()
-        self._line.close()
+        self._channel_client.close()
 
     def _open_feed(self, assignment: Assignment, collective: Collective) -> Feed:
-        number = self._line.begin(self._first_step, collective.size) if self._rank == 0 else 0
+        number = self._channel_client.begin(self._first_step, collective.size) if self._rank == 0 else 0
         first_workers = _broadcast(number) == 1
         return Feed(
             self._plan.delivery(0.0),
@@ -133,7 +133,7 @@ class _Training:
         micro_batches = self._feed.step(step)
         laps.end("data_wait")
         self._saving.samples(step, micro_batches)
-        outcome = self._stepper.run(step, micro_batches, self._line.order)
+        outcome = self._stepper.run(step, micro_batches, self._channel_client.order)
         laps.end("step")
         metrics = dict(outcome.metrics) | self._plan.epochs_after(step) | self._mend(step, outcome)
         if self._due(step, self._recipe.evaluation.every_steps):
@@ -146,7 +146,7 @@ class _Training:
             laps.end("checkpoint")
             record = replace(record, seconds=_seconds(laps, outcome), time_ms=now_ms())
             self._saving.figures(record.line())
-        self._line.publish(record, micro_batches)
+        self._channel_client.publish(record, micro_batches)
         self._count(outcome)
         return outcome.order
 
@@ -164,7 +164,7 @@ class _Training:
             case BadStep.STOP:
                 raise _not_a_number(step, outcome.metrics, self._bad_steps_in_a_row)
             case BadStep.SKIP:
-                self._line.log(f"step {step}: loss or gradient is no number; the step is left out")
+                self._channel_client.log(f"step {step}: loss or gradient is no number; the step is left out")
                 return {"skipped_steps_in_a_row": float(self._bad_steps_in_a_row)}
             case BadStep.ROLL_BACK:
                 return self._roll_back(step)
@@ -172,11 +172,13 @@ class _Training:
     def _roll_back(self, step: int) -> dict[str, float]:
         """Take the weights of the newest checkpoint, and leave out what was trained on since then."""
         self._saving.settle()
-        newest = find_beginning(self._plan, self._line.log)
+        newest = find_beginning(self._plan, self._channel_client.log)
         if newest.checkpoint is not None:
             self._restore(newest)
         lost = step + 1 - newest.first_step if newest.checkpoint is not None else 1
-        self._line.log(f"step {step}: loss or gradient is no number; back to the weights before step {step + 1 - lost}")
+        self._channel_client.log(
+            f"step {step}: loss or gradient is no number; back to the weights before step {step + 1 - lost}"
+        )
         return {"rolled_back_steps": float(lost)}
 
     def _due(self, step: int, every: int | None) -> bool:
@@ -217,10 +219,10 @@ class _Training:
 
     def _leave(self, step: int) -> NoReturn:
         """End this attempt once the checkpoint is there, for all workers at once."""
-        self._line.close()
+        self._channel_client.close()
         self._saving.settle()
         self._close_feed()
-        self._line.leave()
+        self._channel_client.leave()
         raise LeftError(f"the workers saved step {step + 1} and made room, as they were asked to")
 
     def _close_feed(self) -> None:
@@ -264,7 +266,7 @@ def _broadcast(value: Any) -> Any:
 # A worker's end of the channel.
 
 
-class Line:
+class ControlChannelClient:
     """Worker 0 reports every step and hears what is wanted; the others report what they skipped and messages alone.
 
     Args:

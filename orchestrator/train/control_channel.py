@@ -53,7 +53,7 @@ class Channel:
         self._clock = clock
         self._news: list[News] = []
         self._said: set[str] = set()
-        self._order = Order.GO_ON
+        self._command = WorkerCommand.CONTINUE
         self._attempts = 0
         self._next_step: int | None = None
         self._left = False
@@ -65,9 +65,9 @@ class Channel:
         news, self._news = self._news, []
         return news
 
-    def request(self, order: Order) -> None:
+    def request(self, command: WorkerCommand) -> None:
         """Ask the workers for something; they learn of it at their next step."""
-        self._order = max(self._order, order)
+        self._command = max(self._command, command)
 
     def begin(self, first_step: int, workers: int) -> int:
         """Take note that worker 0 has begun; return the number of this attempt, from 1."""
@@ -77,13 +77,13 @@ class Channel:
         self._news.append(Attempt(self._attempts, first_step, workers))
         return self._attempts
 
-    def publish(self, record: Record) -> Order:
+    def publish(self, record: Record) -> WorkerCommand:
         """Take a record from a worker; return what is wanted of the workers."""
         self._news.append(record)
         if record.seconds:
             self._next_step = record.step + 1
             self._alive()
-        return self._order
+        return self._command
 
     def log(self, text: str) -> None:
         """Take a message for people, which may come again until there are new workers; the user hears of it once."""
@@ -99,7 +99,7 @@ class Channel:
         """Take note that there are new workers on these nodes, which have not begun; only a stop is for them, too."""
         self._worker_nodes = frozenset(nodes)
         self._next_step, self._left = None, False
-        self._order = Order.STOP if self._order is Order.STOP else Order.GO_ON
+        self._command = WorkerCommand.STOP if self._command is WorkerCommand.STOP else WorkerCommand.CONTINUE
         self._said.clear()
         self._alive()
 
@@ -134,11 +134,11 @@ class Channel:
 # What the driver's side wants of the workers, at the end of a step.
 
 
-class Order(IntEnum):
+class WorkerCommand(IntEnum):
     """The later one counts when there are several."""
 
-    GO_ON = 0
-    LEAVE = 1
+    CONTINUE = 0
+    SAVE_AND_EXIT = 1
     """Save, then make room for workers on other machines, or for more of them."""
     STOP = 2
     """Save, then end the run."""
@@ -146,7 +146,7 @@ class Order(IntEnum):
     @property
     def saves(self) -> bool:
         """Whether a checkpoint is due."""
-        return self is not Order.GO_ON
+        return self is not WorkerCommand.CONTINUE
 
 
 # What a run needs of whoever watches it.

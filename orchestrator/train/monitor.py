@@ -10,7 +10,7 @@ from typing import Protocol
 import ray
 
 from orchestrator.train.budget import Spending
-from orchestrator.train.control_channel import Order
+from orchestrator.train.control_channel import WorkerCommand
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
@@ -84,7 +84,7 @@ class RunMonitor:
                 self._look()
             polls += 1
             if self._interrupted.is_set() or self._used_up_s is not None:
-                self._assignment.channel.request.remote(Order.STOP)
+                self._assignment.channel.request.remote(WorkerCommand.STOP)
             self._enter_news()
         self._enter_news()
         if failure:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from orchestrator.config.recipe import OptimizerSection, Precision, Recipe
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.train.control_channel import Order
+from orchestrator.train.control_channel import WorkerCommand
 from orchestrator.train.lr_schedule import Progress, learning_rate
 from orchestrator.train.parallel.base import Collective, Parallel
 from workloads.contract import Clock, KeyedRandom, MicroResult, ParameterGroup, Workload
@@ -41,7 +41,7 @@ class StepOutcome:
     samples: int
     skipped: int
     fingerprints: tuple[int, ...]
-    order: Order
+    command: WorkerCommand
     finite: bool
     seconds: Mapping[str, float]
 
@@ -78,7 +78,9 @@ class Stepper:
         self._device = device
         self.optimizer = build_optimizer(recipe.optimizer, workload.parameter_groups())
 
-    def run(self, step: int, micro_batches: Sequence[MicroBatch], order: Order = Order.GO_ON) -> StepOutcome:
+    def run(
+        self, step: int, micro_batches: Sequence[MicroBatch], command: WorkerCommand = WorkerCommand.CONTINUE
+    ) -> StepOutcome:
         """Run one step; all workers call it together.
 
         Args:
@@ -97,7 +99,7 @@ class Stepper:
         self._parallel.finish()
         template = self._workload.empty_result(clock)
         per_step = self._recipe.batch.micro_batches
-        totals = add_up(results, template, micro_batches, per_step, order, self._collective)
+        totals = add_up(results, template, micro_batches, per_step, command, self._collective)
         self._parallel.average(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
         norm = self._parallel.norm()
         laps.end("gradient_sync")
@@ -108,7 +110,7 @@ class Stepper:
             self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
         laps.end("teacher")
         return StepOutcome(
-            metrics, totals.samples, totals.skipped, totals.fingerprints, totals.order, finite, laps.seconds
+            metrics, totals.samples, totals.skipped, totals.fingerprints, totals.command, finite, laps.seconds
         )
 
     def _clock(self, step: int) -> Clock:
@@ -199,7 +201,7 @@ class Totals:
     counts: tuple[int, ...]
     fingerprints: tuple[int, ...]
     skipped: int
-    order: Order
+    command: WorkerCommand
     metrics: Mapping[str, float]
 
     @property
@@ -213,7 +215,7 @@ def add_up(
     template: MicroResult,
     share: Sequence[MicroBatch],
     micro_batches: int,
-    order: Order,
+    command: WorkerCommand,
     collective: Collective,
 ) -> Totals:
     """Return the totals of a step; all workers call it together and send one message.
@@ -236,7 +238,7 @@ def add_up(
         sums += batch.samples * torch.tensor([float(result.metrics[name]) for name in names], dtype=torch.float64)
     skipped = sum(len(batch.skipped) for batch in share)
     message = torch.cat(
-        [counts, fingerprints, torch.tensor([skipped, order * (collective.rank == 0)], dtype=torch.float64), sums]
+        [counts, fingerprints, torch.tensor([skipped, command * (collective.rank == 0)], dtype=torch.float64), sums]
     )
     collective.sum(message)
     counts, fingerprints, totals, sums = message.split([micro_batches, micro_batches, 2, len(names)])
@@ -245,7 +247,7 @@ def add_up(
         counts=tuple(int(count) for count in counts.tolist()),
         fingerprints=tuple(int(one) for one in fingerprints.tolist()),
         skipped=int(totals[0]),
-        order=Order(int(totals[1])),
+        command=WorkerCommand(int(totals[1])),
         metrics=dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True)),
     )
 

@@ -23,7 +23,7 @@ from orchestrator.stream.loader import Feed, Opening
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import Saving
-from orchestrator.train.control_channel import Order, Record
+from orchestrator.train.control_channel import Record, WorkerCommand
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.data_parallel import share_model
 from orchestrator.train.plan import Plan
@@ -92,11 +92,11 @@ class _Training:
     def _run_steps(self) -> None:
         next_step = self._first_step
         for step in range(self._first_step, self._plan.steps):
-            order = self._run_step(step)
+            command = self._run_step(step)
             next_step = step + 1
-            if order is Order.LEAVE:
+            if command is WorkerCommand.SAVE_AND_EXIT:
                 self._leave(step)
-            if order is Order.STOP:
+            if command is WorkerCommand.STOP:
                 break
         self._saving.close()
         if next_step >= self._plan.steps:
@@ -127,13 +127,13 @@ class _Training:
     def _restore(self, beginning: Beginning) -> None:
         beginning.restore(self._model, self._stepper.optimizer, self._parallel)
 
-    def _run_step(self, step: int) -> Order:
+    def _run_step(self, step: int) -> WorkerCommand:
         """Run a step and all that comes with it; return what is wanted of the workers now."""
         laps = Laps()
         micro_batches = self._feed.step(step)
         laps.end("data_wait")
         self._saving.samples(step, micro_batches)
-        outcome = self._stepper.run(step, micro_batches, self._channel_client.order)
+        outcome = self._stepper.run(step, micro_batches, self._channel_client.command)
         laps.end("step")
         metrics = dict(outcome.metrics) | self._plan.epochs_after(step) | self._mend(step, outcome)
         if self._due(step, self._recipe.evaluation.every_steps):
@@ -141,14 +141,14 @@ class _Training:
             laps.end("evaluation")
         record = _record(step, metrics | self._times(), laps, outcome)
         self._saving.figures(record.line())
-        if outcome.order.saves or self._due(step, self._recipe.checkpoint.every_steps):
+        if outcome.command.saves or self._due(step, self._recipe.checkpoint.every_steps):
             self._save(step + 1, outcome, metrics)
             laps.end("checkpoint")
             record = replace(record, seconds=_seconds(laps, outcome), time_ms=now_ms())
             self._saving.figures(record.line())
         self._channel_client.publish(record, micro_batches)
         self._count(outcome)
-        return outcome.order
+        return outcome.command
 
     def _mend(self, step: int, outcome: StepOutcome) -> dict[str, float]:
         """Do what the recipe wants when a step's loss or gradient is no number; return figures about it.
@@ -277,9 +277,9 @@ class ControlChannelClient:
     def __init__(self, channel: Any, rank: int) -> None:
         self._channel = channel
         self._rank = rank
-        self._pending: ray.ObjectRef[Order] | None = None
+        self._pending: ray.ObjectRef[WorkerCommand] | None = None
         self._said: ray.ObjectRef[None] | None = None
-        self.order = Order.GO_ON
+        self.command = WorkerCommand.CONTINUE
 
     def begin(self, first_step: int, workers: int) -> int:
         """Say that this worker, which must be worker 0, begins; return the number of the attempt."""
@@ -312,7 +312,7 @@ class ControlChannelClient:
 
     def _arrive(self) -> None:
         if self._pending is not None:
-            self.order = Order(ray.get(self._pending))
+            self.command = WorkerCommand(ray.get(self._pending))
             self._pending = None
 
 

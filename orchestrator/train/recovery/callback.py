@@ -17,7 +17,7 @@ from ray.train.v2._internal.execution.failure_handling import DefaultFailurePoli
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.train.control_channel import Order
+from orchestrator.train.control_channel import WorkerCommand
 from orchestrator.train.recovery.classify import diagnose_error
 from orchestrator.train.recovery.failure_kind import FailureKind
 from orchestrator.train.recovery.policy import Fault, GiveUp, Spent, decide
@@ -107,7 +107,7 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
     def _leave(self) -> None:
         if not self._asked_to_leave:
             self._asked_to_leave = True
-            ray.get(self._channel.request.remote(Order.LEAVE))
+            ray.get(self._channel.request.remote(WorkerCommand.SAVE_AND_EXIT))
 
     def _await_end(self, group: WorkerGroup, limit_s: float) -> None:
         """Wait until the workers have left, or were at their last step anyway.

@@ -1,6 +1,6 @@
 """Orders go down, news come up, and the clock of the last step runs; the channel without its actor."""
 
-from orchestrator.train.control_channel import Channel, Order, Record
+from orchestrator.train.control_channel import Channel, Record, WorkerCommand
 from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
 from orchestrator.train.recovery.policy import Attempt, Fault
 
@@ -19,29 +19,29 @@ def test_an_order_to_leave_ends_with_the_attempt_and_one_to_stop_does_not() -> N
     channel = Channel()
     channel.workers_started(["a", "b"])
     assert channel.begin(0, 2) == 1
-    assert channel.publish(Record(0, seconds=DONE)) is Order.GO_ON
-    channel.request(Order.LEAVE)
-    assert channel.publish(Record(1, seconds=DONE)) is Order.LEAVE
+    assert channel.publish(Record(0, seconds=DONE)) is WorkerCommand.CONTINUE
+    channel.request(WorkerCommand.SAVE_AND_EXIT)
+    assert channel.publish(Record(1, seconds=DONE)) is WorkerCommand.SAVE_AND_EXIT
     channel.leave()
     assert channel.has_left()
     channel.workers_started(["a", "b"])
     assert channel.begin(2, 2) == 2
     assert not channel.has_left()
-    assert channel.publish(Record(2, seconds=DONE)) is Order.GO_ON
-    channel.request(Order.STOP)
-    channel.request(Order.LEAVE)
-    assert channel.publish(Record(3, seconds=DONE)) is Order.STOP
+    assert channel.publish(Record(2, seconds=DONE)) is WorkerCommand.CONTINUE
+    channel.request(WorkerCommand.STOP)
+    channel.request(WorkerCommand.SAVE_AND_EXIT)
+    assert channel.publish(Record(3, seconds=DONE)) is WorkerCommand.STOP
     channel.workers_started(["a"])
     channel.begin(4, 1)
-    assert channel.publish(Record(4, seconds=DONE)) is Order.STOP
+    assert channel.publish(Record(4, seconds=DONE)) is WorkerCommand.STOP
 
 
 def test_an_order_to_leave_waits_for_workers_that_have_not_begun() -> None:
     channel = Channel()
     channel.workers_started(["a"])
-    channel.request(Order.LEAVE)
+    channel.request(WorkerCommand.SAVE_AND_EXIT)
     channel.begin(0, 1)
-    assert channel.publish(Record(0, seconds=DONE)) is Order.LEAVE
+    assert channel.publish(Record(0, seconds=DONE)) is WorkerCommand.SAVE_AND_EXIT
 
 
 def test_what_several_workers_of_an_attempt_say_alike_is_told_once() -> None:

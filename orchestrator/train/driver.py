@@ -32,9 +32,9 @@ from orchestrator.train.ray_session import ray_session, start_actor_on_driver_no
 from orchestrator.train.ray_trainer import make_trainer
 from orchestrator.train.recovery.classify import explained, failure_of
 from orchestrator.train.resources import (
-    Claim,
-    Gathering,
-    Growth,
+    AutoscalingCapacity,
+    AutoscalingRequest,
+    NodeWait,
     largest,
     least_bundles,
     present_decoded_share,
@@ -218,9 +218,13 @@ class RunDriver:
     def _gather(self, spending: Spending) -> bool:
         """Wait until the machines are there that the run cannot begin without; return whether they are."""
         recipe, groups = self.plan.recipe, groups_of(self.plan.recipe)
-        growth = None if groups is None else Growth(largest(groups, self.prices.machines if self.prices else {}))
-        wish = Claim(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
-        gathering = Gathering(recipe, growth, wish, self.display.log)
+        capacity = (
+            None
+            if groups is None
+            else AutoscalingCapacity(largest(groups, self.prices.machines if self.prices else {}))
+        )
+        request = AutoscalingRequest(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
+        gathering = NodeWait(recipe, capacity, request, self.display.log)
         return gathering.wait(lambda: self.interrupted.is_set() or spending.used_up())
 
     def _train(self, books: RunLogger, spending: Spending) -> None:

@@ -21,7 +21,7 @@ from orchestrator.train.plan import Plan, check_machines
 LOOK_EVERY_S = 1.0
 
 
-class Wish(Protocol):
+class ResourceRequest(Protocol):
     """Something that can be asked of the cluster."""
 
     def hold(self) -> None:
@@ -34,7 +34,7 @@ class Wish(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class AutoscalingCapacity:
     """What a cluster can become.
 
     Args:
@@ -58,13 +58,13 @@ def present_decoded_share(plan: Plan, workers: int) -> float:
 
 
 @dataclass(frozen=True)
-class Gathering:
+class NodeWait:
     """Waits for the machines that a run cannot begin without.
 
     Args:
         recipe: says what it needs, and how long it waits.
-        growth: what the cluster can become; None when it stays as it is.
-        wish: asks for what is lacking.
+        capacity: what the cluster can become; None when it stays as it is.
+        request: asks for what is lacking.
         log: takes messages for the user.
         look: returns the machines that are there.
         clock: seconds that only go forward.
@@ -72,8 +72,8 @@ class Gathering:
     """
 
     recipe: Recipe
-    growth: Growth | None
-    wish: Wish
+    capacity: AutoscalingCapacity | None
+    request: ResourceRequest
     log: Callable[[str], None]
     look: Callable[[], list[Node]] = present_nodes
     clock: Callable[[], float] = time.monotonic
@@ -89,11 +89,11 @@ class Gathering:
             SpecError: they cannot come, or do not come in time.
         """
         nodes = self.look()
-        if self.growth is None:
+        if self.capacity is None:
             check_machines(self.recipe, nodes)
             return True
-        if self.growth.most is not None:
-            check_machines(self.recipe, self.growth.most)
+        if self.capacity.most is not None:
+            check_machines(self.recipe, self.capacity.most)
         if _enough(self.recipe, nodes):
             return True
         needs = needs_in_words(self.recipe)
@@ -101,7 +101,7 @@ class Gathering:
         try:
             return self._wait(stopped)
         finally:
-            self.wish.release()
+            self.request.release()
 
     def _wait(self, stopped: Callable[[], bool]) -> bool:
         began_s = self.clock()
@@ -115,7 +115,7 @@ class Gathering:
                     f"({needs_in_words(self.recipe)}); it has {in_words(nodes)}. See why its autoscaler brings no "
                     "machines (`ray status`, quotas, spot capacity), lower scale.workers, or wait for longer."
                 )
-            self.wish.hold()
+            self.request.hold()
             self.sleep(LOOK_EVERY_S)
         self.log(f"the machines are there after {self.clock() - began_s:.0f} s: {in_words(nodes)}")
         return True
@@ -195,7 +195,7 @@ EXPIRES_S = 60
 RENEW_EVERY_S = 20.0
 
 
-class Claim:
+class AutoscalingRequest:
     """Asks Ray's autoscaler for machines, and keeps those there that answer it.
 
     Ray adds up the wishes of all that run on a cluster; its autoscaler starts machines until all of them would fit.

@@ -32,7 +32,7 @@ class StepOutcome:
         samples: usable samples of the step.
         skipped: bad samples of the step.
         fingerprints: of the keys of each of the step's micro-batches.
-        order: what worker 0 was asked to do after this step.
+        command: what worker 0 was asked to do after this step.
         finite: whether loss and gradient were numbers; if not, the step has changed nothing.
         seconds: time this worker spent per part.
     """
@@ -86,7 +86,7 @@ class Stepper:
         Args:
             step: the step's number.
             micro_batches: this worker's share.
-            order: what worker 0 was asked to do after the step; of the others it does not count.
+            command: what worker 0 was asked to do after the step; of the others it does not count.
         """
         clock, laps = self._clock(step), Laps()
         self._workload.begin_step(clock)
@@ -194,7 +194,7 @@ class Totals:
         counts: usable samples of each of the step's micro-batches.
         fingerprints: of the keys that each of the step's micro-batches was made of.
         skipped: bad samples.
-        order: what worker 0 was asked to do.
+        command: what worker 0 was asked to do.
         metrics: means over samples; empty on a worker that has never seen a sample.
     """
 
@@ -225,7 +225,7 @@ def add_up(
         template: names the metrics, as every result of this step does.
         share: all of this worker's micro-batches.
         micro_batches: micro-batches per step.
-        order: what worker 0 was asked to do; of the others it does not count.
+        command: what worker 0 was asked to do; of the others it does not count.
         collective: the other workers.
     """
     names = sorted(template.metrics)

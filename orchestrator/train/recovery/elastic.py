@@ -21,7 +21,7 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 )
 
 from orchestrator.stream.decoder import Node, can_read
-from orchestrator.train.resources import Claim, reader_bundles
+from orchestrator.train.resources import AutoscalingRequest, reader_bundles
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.context import TrainRunContext
@@ -93,7 +93,7 @@ class ElasticWorkers(ElasticScalingPolicy):
         self._waiting = waiting
         self._sleep = sleep
         self._current: int | None = None
-        self._readers = Claim(f"{claimant} (readers)", reader_bundles(reader_cpus))
+        self._readers = AutoscalingRequest(f"{claimant} (readers)", reader_bundles(reader_cpus))
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Claim what the workers need."""

@@ -12,7 +12,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
-from orchestrator.train.resources import Gathering, Growth, largest, least_bundles
+from orchestrator.train.resources import AutoscalingCapacity, NodeWait, largest, least_bundles
 
 HEAD = Node(1, 0)
 TRAIN = Node(8, 1)
@@ -49,9 +49,9 @@ class Cluster:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def gathering(self, growth: Growth | None, **scale: object) -> Gathering:
+    def gathering(self, capacity: AutoscalingCapacity | None, **scale: object) -> NodeWait:
         look = lambda: next(self.looks)  # noqa: E731
-        return Gathering(recipe(**scale), growth, self, self.said.append, look, lambda: self.now_s, self.sleep)
+        return NodeWait(recipe(**scale), capacity, self, self.said.append, look, lambda: self.now_s, self.sleep)
 
 
 def never() -> bool:
@@ -68,7 +68,7 @@ def test_a_cluster_that_does_not_grow_must_have_it_all() -> None:
 
 def test_it_asks_and_waits_until_the_machines_are_there() -> None:
     cluster = Cluster(iter([[HEAD], [HEAD], [HEAD], [HEAD, TRAIN]]))
-    assert cluster.gathering(Growth([HEAD, TRAIN, TRAIN])).wait(never)
+    assert cluster.gathering(AutoscalingCapacity([HEAD, TRAIN, TRAIN])).wait(never)
     assert cluster.asked == ["hold", "hold", "release"]
     assert cluster.said == [
         "waiting for machines: have 1 machines with 1 CPUs, asked for 1 x 8 CPUs for workers and 1 CPUs for reading",
@@ -78,7 +78,7 @@ def test_it_asks_and_waits_until_the_machines_are_there() -> None:
 
 def test_nothing_is_asked_for_when_all_is_there() -> None:
     cluster = Cluster(iter([[HEAD, TRAIN]]))
-    assert cluster.gathering(Growth([HEAD, TRAIN, TRAIN])).wait(never)
+    assert cluster.gathering(AutoscalingCapacity([HEAD, TRAIN, TRAIN])).wait(never)
     assert not cluster.asked
     assert not cluster.said
 
@@ -86,9 +86,9 @@ def test_nothing_is_asked_for_when_all_is_there() -> None:
 def test_what_the_cluster_can_never_have_is_refused_at_once() -> None:
     cluster = Cluster(iter([[HEAD]]))
     with pytest.raises(SpecError, match="3 workers need 3 GPUs; there are 2"):
-        cluster.gathering(Growth([HEAD] * 20 + [TRAIN, TRAIN]), workers=3, use_gpu=True, cpus_per_worker=1.0).wait(
-            never
-        )
+        cluster.gathering(
+            AutoscalingCapacity([HEAD] * 20 + [TRAIN, TRAIN]), workers=3, use_gpu=True, cpus_per_worker=1.0
+        ).wait(never)
     assert not cluster.asked
 
 
@@ -97,14 +97,14 @@ def test_it_waits_when_nobody_knows_what_can_come_but_not_for_ever() -> None:
     with pytest.raises(
         SpecError, match=r"scale.machines_wait_s: for 10 s the cluster has not brought .* it has 1 mach"
     ):
-        cluster.gathering(Growth(None)).wait(never)
+        cluster.gathering(AutoscalingCapacity(None)).wait(never)
     assert cluster.asked[-1] == "release"
     assert cluster.now_s == pytest.approx(11.0)
 
 
 def test_a_wish_to_stop_ends_the_waiting() -> None:
     cluster = Cluster(iter([[HEAD]] * 50))
-    assert not cluster.gathering(Growth(None)).wait(lambda: cluster.now_s >= 3)
+    assert not cluster.gathering(AutoscalingCapacity(None)).wait(lambda: cluster.now_s >= 3)
     assert cluster.asked[-1] == "release"
 
 

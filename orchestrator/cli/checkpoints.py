@@ -15,7 +15,7 @@ from orchestrator.cli.main import Verbs
 
 if TYPE_CHECKING:
     from orchestrator.storage.run_folder import RunFolder
-    from orchestrator.train.checkpoints.maintenance import Entry, Verdict
+    from orchestrator.train.checkpoints.maintenance import CheckpointInfo, VerifyResult
 
 
 VERBS = {
@@ -149,20 +149,20 @@ def verify_command(name: str, storage: str, endpoint: str | None, as_json: bool)
         sys.exit(1)
 
 
-def _recorded(run: RunFolder) -> Iterator[Verdict]:
+def _recorded(run: RunFolder) -> Iterator[VerifyResult]:
     """Yield what is found, marked on the checkpoints; a mark that is refused is told and no more."""
     from orchestrator.storage.retry import StorageError
-    from orchestrator.train.checkpoints.maintenance import keep_record, verify
+    from orchestrator.train.checkpoints.maintenance import update_damage_mark, verify
 
     for verdict in verify(run):
         try:
-            keep_record(verdict, datetime.now(UTC))
+            update_damage_mark(verdict, datetime.now(UTC))
         except StorageError as error:
             click.echo(f"the mark on the checkpoint of step {verdict.entry.step} is not up to date: {error}", err=True)
         yield verdict
 
 
-def _text(verdict: Verdict) -> str:
+def _text(verdict: VerifyResult) -> str:
     from orchestrator.cli.console import printable
 
     entry = verdict.entry
@@ -175,7 +175,7 @@ def _text(verdict: Verdict) -> str:
 # Checkpoints as lines of a table, and as JSON.
 
 
-def print_table(entries: Sequence[Entry], metric: str) -> None:
+def print_table(entries: Sequence[CheckpointInfo], metric: str) -> None:
     """Print a line per checkpoint, and what is wrong with it on a second one."""
     from rich.console import Console
     from rich.filesize import decimal
@@ -195,12 +195,12 @@ def print_table(entries: Sequence[Entry], metric: str) -> None:
             click.echo(f"step {entry.step}: {printable(entry.reason)}")
 
 
-def state(entry: Entry) -> str:
+def state(entry: CheckpointInfo) -> str:
     """Return what a checkpoint is worth in a few words."""
     return f"{entry.condition}, pinned" if entry.pinned else str(entry.condition)
 
 
-def plain(entry: Entry) -> dict[str, Any]:
+def plain(entry: CheckpointInfo) -> dict[str, Any]:
     """Return a checkpoint as plain JSON values."""
     return {
         "step": entry.step,
@@ -214,5 +214,5 @@ def plain(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _time(entry: Entry) -> str:
+def _time(entry: CheckpointInfo) -> str:
     return entry.changed.astimezone().strftime("%Y-%m-%d %H:%M:%S") if entry.changed else "-"

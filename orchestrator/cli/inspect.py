@@ -100,11 +100,11 @@ def trace_command(
     _check(step, spikes, step_options=(micro_batch, images), spike_options=(metric, top))
 
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.plan import reopened
+    from orchestrator.train.plan import plan_of_run
     from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
-    plan = reopened(run, run_recipe(run))
+    plan = plan_of_run(run, run_recipe(run))
     if step is None:
         _show_spikes(plan, metric or "loss", top or 10, as_json)
     else:

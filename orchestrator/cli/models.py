@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.config.loading import ResolvedRecipe
     from orchestrator.storage.location import Location
     from orchestrator.storage.run_folder import RunFolder
-    from orchestrator.train.convert import Source
+    from orchestrator.train.convert import ExportSource
     from workloads.contract import EvaluationOptions, ForeignCheckpoint
 
 
@@ -102,13 +102,13 @@ def _measure_import(
     from orchestrator.report.gather import subject
     from orchestrator.storage.location import locate
     from orchestrator.train.checkpoints.load import load_checkpoint
-    from orchestrator.train.run_tools import measure_checkpoint
+    from orchestrator.train.run_tools import evaluate_checkpoint
 
     if held_out is None:
         raise SpecError(
             f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
-    measured = measure_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
+    measured = evaluate_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
     return dict(measured.evaluation.metrics), subject(measured.step, options, held_out)
 
 
@@ -117,9 +117,9 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.report.gather import save_evaluation, subject
     from orchestrator.track.run_writer import TrackedRun
-    from orchestrator.train.run_tools import measure
+    from orchestrator.train.run_tools import evaluate_run
 
-    measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
+    measured = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
     about = subject(measured.step, options, held_out)
     run.evaluation.delete()
     save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
@@ -182,7 +182,7 @@ def export_command(
         click.echo(HOW_TO_LOAD.format(out=str(out)))
 
 
-def _export(source: Source, out: Path, format_name: str, flat: bool) -> None:
+def _export(source: ExportSource, out: Path, format_name: str, flat: bool) -> None:
     from orchestrator.train.convert import export_folder, export_format
 
     if format_name == OWN:

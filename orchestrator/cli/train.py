@@ -16,11 +16,11 @@ from rich.table import Table
 
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.control_channel import Record
+from orchestrator.train.control_channel import StepRecord
 
 if TYPE_CHECKING:
     from orchestrator.train.plan import Plan
-    from orchestrator.train.resume import Start
+    from orchestrator.train.resume import ResumePoint
 
 
 INTERRUPTED = 130
@@ -75,7 +75,7 @@ def command(
         sys.exit(USED_UP if outcome["stopped_by"] else INTERRUPTED)
 
 
-def _start(plan: Plan, resume: str | None) -> Start:
+def _start(plan: Plan, resume: str | None) -> ResumePoint:
     from orchestrator.train.resume import continued_run, new_run
 
     continues = plan.run.exists() if resume == "auto" else resume is not None
@@ -92,7 +92,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     print_plan(plan.describe(), plan.warnings)
 
 
-def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
+def _train(plan: Plan, start: ResumePoint, prices: Path | None, quiet: bool) -> dict[str, object]:
     from orchestrator.cluster.preemption.watcher import Watchers
     from orchestrator.config.prices import read_prices
     from orchestrator.train.driver import run
@@ -200,7 +200,7 @@ class Terminal:
         """Show a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Show that a step is done."""
         text = describe_step(record, skipped)
         self._progress.update(self._task, completed=record.step + 1, description=text)
@@ -221,7 +221,7 @@ def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
-def describe_step(record: Record, skipped: int) -> str:
+def describe_step(record: StepRecord, skipped: int) -> str:
     """Return the figures of a step in one line."""
     losses = [f"{short} {record.metrics[name]:.3f}" for name, short in SHOWN.items() if name in record.metrics]
     rates = [f"{record.metrics.get('samples_per_s', 0.0):.0f} samples/s"]

@@ -26,7 +26,7 @@ from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import Spent
 from orchestrator.train.budget import CostMeter, metering
-from orchestrator.train.driver import log_folder_of, new_meter, stop_on
+from orchestrator.train.driver import log_folder_of, new_meter, stop_on_signal
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 
 DECODED_CACHE_MB = 10_000
@@ -77,7 +77,7 @@ def run_sweep(plan: SweepPlan, display: SweepDisplay, prices: PriceTable | None 
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
     interrupted = threading.Event()
-    with stop_on(signal.SIGINT, interrupted):
+    with stop_on_signal(signal.SIGINT, interrupted):
         return _Sweeping(plan, display, prices, interrupted).run()
 
 
@@ -140,7 +140,7 @@ class _Sweeping:
         log = log_folder_of(self.plan.folder.root, sweep.name) / "ray.log"
         with (
             ray_session(_for_trials(scale, at_a_time), os.cpu_count() or 1, log, recipe.recovery),
-            stop_on(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
+            stop_on_signal(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
         ):
             if not local:
                 room = cluster_room(recipe, self.prices)

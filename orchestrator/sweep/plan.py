@@ -21,9 +21,9 @@ from orchestrator.sweep.validate import check_reports, report_steps
 from orchestrator.track.cost import read_starts
 from orchestrator.track.metric_log import now_ms
 from orchestrator.track.tracker import flatten
-from orchestrator.train.driver import groups_of
+from orchestrator.train.driver import autoscaling_groups
 from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.resources import largest, present_nodes
+from orchestrator.train.resources import nodes_at_full_size, present_nodes
 
 FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
 """Keys of a sweep that may be other ones when it is continued."""
@@ -128,8 +128,8 @@ def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:
         recipe: of any trial.
         prices: what is known of types of machines.
     """
-    groups = groups_of(recipe)
-    grown = None if groups is None else largest(groups, prices.machines if prices else {})
+    groups = autoscaling_groups(recipe)
+    grown = None if groups is None else nodes_at_full_size(groups, prices.machines if prices else {})
     return _room(present_nodes() if grown is None else grown)
 
 

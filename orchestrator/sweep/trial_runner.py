@@ -12,7 +12,7 @@ from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import Status, SweepError
 from orchestrator.sweep.validate import EVALUATED
 from orchestrator.track.metric_log import read_metric_log
-from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.control_channel import Display, StepRecord
 from orchestrator.train.driver import Outcome
 
 LOG = logging.getLogger("ray.train")
@@ -99,7 +99,7 @@ class TrialRun:
         """Write a message for people into the trial's log."""
         LOG.warning("%s", text)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Take in a step that is done."""
         report = self._reports.of(record.step, record.metrics)
         if report is None or (self._last is not None and report.samples <= self._last.samples):

@@ -14,7 +14,7 @@ from orchestrator.train.recovery.policy import Attempt, Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StepRecord:
     """What happened at a step.
 
     Args:
@@ -38,7 +38,7 @@ class Record:
         return StepLine(self.step, self.time_ms, self.metrics, self.seconds, self.samples)
 
 
-News = Record | Attempt | Fault | str
+News = StepRecord | Attempt | Fault | str
 """What the driver hears, a string being a message for people."""
 
 
@@ -77,7 +77,7 @@ class Channel:
         self._news.append(Attempt(self._attempts, first_step, workers))
         return self._attempts
 
-    def publish(self, record: Record) -> WorkerCommand:
+    def publish(self, record: StepRecord) -> WorkerCommand:
         """Take a record from a worker; return what is wanted of the workers."""
         self._news.append(record)
         if record.seconds:
@@ -159,6 +159,6 @@ class Display(Protocol):
         """Show a line."""
         ...
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Show that a step is done; `skipped` counts the bad samples so far."""
         ...

@@ -143,7 +143,7 @@ def _upload(folder: Path, target: Location) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExportSource:
     """What is exported.
 
     Args:
@@ -155,7 +155,7 @@ class Source:
     run: RunFolder | None
 
 
-def find_source(name: str, storage: str, endpoint: str | None = None, step: int | None = None) -> Source:
+def find_source(name: str, storage: str, endpoint: str | None = None, step: int | None = None) -> ExportSource:
     """Return the checkpoint that a user means: of a run, or an imported one.
 
     Args:
@@ -169,7 +169,7 @@ def find_source(name: str, storage: str, endpoint: str | None = None, step: int 
     """
     direct = locate(name, endpoint)
     if is_import(direct):
-        return Source(direct, None)
+        return ExportSource(direct, None)
     run = find_run(name, storage, endpoint)
     found = {place.name: place for place in run.committed_checkpoints()}
     if not found:
@@ -179,10 +179,10 @@ def find_source(name: str, storage: str, endpoint: str | None = None, step: int 
         raise RunError(
             f"{run.checkpoints.uri}: has no checkpoint of step {step}; there are {', '.join(sorted(found))}."
         )
-    return Source(found[wanted], run)
+    return ExportSource(found[wanted], run)
 
 
-def export_folder(source: Source, target: Path) -> None:
+def export_folder(source: ExportSource, target: Path) -> None:
     """Write the workload's own export (for albef: safetensors, config, tokenizer) into a new folder.
 
     Raises:
@@ -198,7 +198,7 @@ def export_folder(source: Source, target: Path) -> None:
         workload.export(draft)
 
 
-def export_format(source: Source, target: Path, format_: CheckpointFormat, flat: bool) -> None:
+def export_format(source: ExportSource, target: Path, format_: CheckpointFormat, flat: bool) -> None:
     """Write a checkpoint in another project's layout.
 
     Raises:

@@ -35,12 +35,12 @@ from orchestrator.train.resources import (
     AutoscalingCapacity,
     AutoscalingRequest,
     NodeWait,
-    largest,
+    nodes_at_full_size,
     least_bundles,
     present_decoded_share,
     present_nodes,
 )
-from orchestrator.train.resume import Start
+from orchestrator.train.resume import ResumePoint
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
@@ -49,7 +49,7 @@ __all__ = ["Outcome", "log_folder", "run", "run_on_cluster"]
 
 def run(
     plan: Plan,
-    start: Start,
+    start: ResumePoint,
     display: Display,
     machines: MachineWatch | None = None,
     prices: PriceTable | None = None,
@@ -70,13 +70,13 @@ def run(
     """
     interrupted = threading.Event()
     driving = RunDriver(plan, start, display, interrupted, _meter(plan, prices), machines, prices)
-    with stop_on(signal.SIGINT, interrupted):
+    with stop_on_signal(signal.SIGINT, interrupted):
         return driving.run(partial(_session, plan, interrupted))
 
 
 def run_on_cluster(
     plan: Plan,
-    start: Start,
+    start: ResumePoint,
     display: Display,
     interrupted: threading.Event,
     prices: PriceTable | None = None,
@@ -108,7 +108,7 @@ def _session(plan: Plan, interrupted: threading.Event) -> Iterator[None]:
     recipe = plan.recipe
     with (
         ray_session(recipe.scale, os.cpu_count() or 1, log_folder(plan) / "ray.log", recipe.recovery),
-        stop_on(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
+        stop_on_signal(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
     ):
         yield
 
@@ -160,7 +160,7 @@ class RunDriver:
     """
 
     plan: Plan
-    start: Start
+    start: ResumePoint
     display: Display
     interrupted: threading.Event
     meter: CostMeter
@@ -217,11 +217,11 @@ class RunDriver:
 
     def _gather(self, spending: Spending) -> bool:
         """Wait until the machines are there that the run cannot begin without; return whether they are."""
-        recipe, groups = self.plan.recipe, groups_of(self.plan.recipe)
+        recipe, groups = self.plan.recipe, autoscaling_groups(self.plan.recipe)
         capacity = (
             None
             if groups is None
-            else AutoscalingCapacity(largest(groups, self.prices.machines if self.prices else {}))
+            else AutoscalingCapacity(nodes_at_full_size(groups, self.prices.machines if self.prices else {}))
         )
         request = AutoscalingRequest(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
         gathering = NodeWait(recipe, capacity, request, self.display.log)
@@ -260,7 +260,7 @@ def log_folder_of(root: Location, name: str) -> Path:
     return Path(root.path) / "logs" if root.is_local else Path.home() / ".local" / "state" / "fuseray" / name
 
 
-def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
+def autoscaling_groups(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
     """Return the machines that a recipe's cluster can have, None when it stays as it is."""
     return None if recipe.scale.address == "local" else read_growth(os.environ)
 
@@ -278,7 +278,7 @@ def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share
         CostFileError: the record is damaged.
         StorageError: it cannot be read.
     """
-    groups = groups_of(recipe)
+    groups = autoscaling_groups(recipe)
     local = recipe.scale.address == "local"
     owned = local if groups is None else all(group.market == "owned" for group in groups)
     return CostMeter(folder, lambda: kinds_of(ray.nodes(), prices, owned), share)
@@ -306,7 +306,7 @@ def _warm_up(delivery: Delivery, number: int) -> None:
 
 
 @contextmanager
-def stop_on(number: signal.Signals, asked: threading.Event) -> Iterator[None]:
+def stop_on_signal(number: signal.Signals, asked: threading.Event) -> Iterator[None]:
     """Turn the first signal of a kind into a wish to stop; the second one does what it would have done anyway.
 
     Args:

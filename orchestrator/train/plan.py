@@ -247,7 +247,7 @@ def _range(counts: list[int]) -> str:
 # Opening a run again from its folder, with the data that it used.
 
 
-def reopened(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
+def plan_of_run(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
     """Return the plan that a run followed, without its held-out samples.
 
     Args:
@@ -317,5 +317,5 @@ def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
     steps = run.newest_step()
     if steps == 0:
         raise RunError(f"{run.root.uri}: there is no checkpoint yet, so no step counts.")
-    plan = reopened(run, resolved)
+    plan = plan_of_run(run, resolved)
     return check_ledger(read_ledger(run.ledger), plan.reader, range(steps * resolved.recipe.batch.micro_batches))

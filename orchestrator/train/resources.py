@@ -136,7 +136,7 @@ Bundle = dict[str, float]
 """What is to be free on one machine, by Ray's names of resources."""
 
 
-def largest(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> list[Node] | None:
+def nodes_at_full_size(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> list[Node] | None:
     """Return the machines that a cluster has when all that may come are there; None when that cannot be told.
 
     Args:

@@ -41,7 +41,7 @@ FREE_TO_CHANGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class ResumePoint:
     """How a run starts.
 
     Args:
@@ -55,7 +55,7 @@ class Start:
     done: bool = False
 
 
-def new_run(plan: Plan) -> Start:
+def new_run(plan: Plan) -> ResumePoint:
     """Start a run that does not exist yet.
 
     Raises:
@@ -66,10 +66,10 @@ def new_run(plan: Plan) -> Start:
             f"{plan.run.root.uri}: a run of this name exists. "
             f"Continue it with --resume {plan.recipe.name}, or start another with name=OTHER."
         )
-    return Start(None, plan.first_step)
+    return ResumePoint(None, plan.first_step)
 
 
-def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Start:
+def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> ResumePoint:
     """Continue a run at its newest checkpoint.
 
     Args:
@@ -96,7 +96,7 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> St
     if newest is not None:
         _check_stream(plan, newest)
     first_step = newest.state.next_step if newest else plan.first_step
-    return Start(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
+    return ResumePoint(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
 
 
 def _check_stream(plan: Plan, newest: StoredState) -> None:

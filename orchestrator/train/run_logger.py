@@ -28,7 +28,7 @@ from orchestrator.track.metric_log import (
 )
 from orchestrator.track.run_writer import Points
 from orchestrator.track.tracker import Tracker, Unsent, system_tags
-from orchestrator.train.control_channel import Display, News, Record
+from orchestrator.train.control_channel import Display, News, StepRecord
 from orchestrator.train.plan import Plan, recipe_yaml
 from orchestrator.train.recovery.failure_report import TAG, Failure, tag
 from orchestrator.train.recovery.policy import Attempt, Fault, Incidents
@@ -86,7 +86,7 @@ class RunLogger:
         """Enter news in order of arrival."""
         for one in news:
             match one:
-                case Record():
+                case StepRecord():
                     self._enter_record(one)
                 case Attempt():
                     self.attempts = one.number
@@ -153,7 +153,7 @@ class RunLogger:
             f"`{command}` brings them there when it is back."
         )
 
-    def _enter_record(self, record: Record) -> None:
+    def _enter_record(self, record: StepRecord) -> None:
         self._enter_skipped(record.skipped)
         if record.seconds:
             self._enter_step(record)
@@ -177,7 +177,7 @@ class RunLogger:
             f"{event.downtime_s:.0f} s without a step"
         )
 
-    def _enter_step(self, record: Record) -> None:
+    def _enter_step(self, record: StepRecord) -> None:
         self.steps_done = record.step + 1
         seconds = dict(record.seconds)
         if self._starting:

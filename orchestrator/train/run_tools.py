@@ -32,7 +32,7 @@ from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sampl
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EvaluationResult:
     """An evaluation with the samples it speaks of and the step of the checkpoint."""
 
     evaluation: Evaluation
@@ -52,9 +52,9 @@ def model_config(checkpoint: Checkpoint) -> Section:
     return kind.model_validate_json(json.dumps(checkpoint.state.config))
 
 
-def measure(
+def evaluate_run(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, log: Callable[[str], None]
-) -> Measured:
+) -> EvaluationResult:
     """Load a run's newest whole checkpoint and evaluate it.
 
     Args:
@@ -73,10 +73,10 @@ def measure(
         raise RunError(
             f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."
         )
-    return measure_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
+    return evaluate_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
 
 
-def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> Measured:
+def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> EvaluationResult:
     """Evaluate a checkpoint on the held-out samples in a folder.
 
     Raises:
@@ -90,7 +90,7 @@ def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folde
     samples = list(evenly_spaced(folder, index))
     evaluation = workload.evaluate(samples, options)
     metrics = {**evaluation.metrics, "unreadable": float(index.total - len(samples))}
-    return Measured(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
+    return EvaluationResult(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
 
 
 # From a step of a run to its samples and figures, and from a jump of a metric to the steps that made it.
@@ -143,7 +143,7 @@ def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterato
     """Return the micro-batches of a step, each read when it is asked for.
 
     Args:
-        plan: of the run, as `reopened` gives it.
+        plan: of the run, as `plan_of_run` gives it.
         step: from 0.
         micro_batch: only this one of the step's, from 0.
 

@@ -23,9 +23,9 @@ from orchestrator.stream.loader import Feed, Opening
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import Saving
-from orchestrator.train.control_channel import Record, WorkerCommand
+from orchestrator.train.control_channel import StepRecord, WorkerCommand
 from orchestrator.train.parallel.base import Collective, current_collective
-from orchestrator.train.parallel.data_parallel import share_model
+from orchestrator.train.parallel.data_parallel import parallelize_model
 from orchestrator.train.plan import Plan
 from orchestrator.train.recovery.failure_kind import BadDataError, LeftError, NotANumberError
 from orchestrator.train.resources import present_decoded_share
@@ -74,7 +74,7 @@ class _Training:
         self._first_step = beginning.first_step
         self._feed = self._open_feed(assignment, collective)
         self._workload, self._model = self._build(device, pretrained=beginning.pretrained)
-        self._parallel = share_model(self._recipe, self._workload, self._model, collective, device)
+        self._parallel = parallelize_model(self._recipe, self._workload, self._model, collective, device)
         self._stepper = Stepper(
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
@@ -242,8 +242,8 @@ class _Training:
                 (self._plan.run.model / file.name).write(file.read_bytes())
 
 
-def _record(step: int, metrics: dict[str, float], laps: Laps, outcome: StepOutcome) -> Record:
-    return Record(step, metrics, _seconds(laps, outcome), outcome.samples, time_ms=now_ms())
+def _record(step: int, metrics: dict[str, float], laps: Laps, outcome: StepOutcome) -> StepRecord:
+    return StepRecord(step, metrics, _seconds(laps, outcome), outcome.samples, time_ms=now_ms())
 
 
 def _seconds(laps: Laps, outcome: StepOutcome) -> dict[str, float]:
@@ -289,12 +289,12 @@ class ControlChannelClient:
         """Send a message for people without waiting; what several workers say alike reaches them once."""
         self._said = self._channel.log.remote(text)
 
-    def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
+    def publish(self, record: StepRecord, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the answer is read at the next step."""
         skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
         if self._rank != 0:
             if skipped:
-                self._channel.publish.remote(Record(record.step, skipped=skipped))
+                self._channel.publish.remote(StepRecord(record.step, skipped=skipped))
             return
         self._arrive()
         self._pending = self._channel.publish.remote(replace(record, skipped=skipped))

@@ -15,7 +15,7 @@ from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import Checkpoint
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import RunState
-from orchestrator.train.checkpoints.write import Waiting
+from orchestrator.train.checkpoints.write import Polling
 from orchestrator.train.parallel.base import SingleWorker
 from orchestrator.train.parallel.data_parallel import Replicated
 
@@ -61,7 +61,7 @@ def tensors_of(step: int) -> dict[str, Tensor]:
     }
 
 
-def moments_of(step: int) -> dict[str, Tensor]:
+def optimizer_state_of(step: int) -> dict[str, Tensor]:
     """Moments of an optimiser, different at every step."""
     return {f"exp_avg/{name}": tensor for name, tensor in tensors_of(step + 1000).items() if name != "nothing"}
 
@@ -80,20 +80,20 @@ def save_by(
         options: of the writers.
     """
     for rank in sorted(range(workers) if ranks is None else ranks, reverse=True):
-        writer = CheckpointWriter(run, rank, workers, start, ALL, waiting=impatient(), **options)
-        writer.save(state_of(step), tensors_of(step), moments_of(step), alone(), {"loss": 1 / step})
+        writer = CheckpointWriter(run, rank, workers, start, ALL, waiting=simulated_polling(), **options)
+        writer.save(state_of(step), tensors_of(step), optimizer_state_of(step), alone(), {"loss": 1 / step})
         writer.close()
     return run.checkpoints / f"step-{step:08d}"
 
 
-def impatient(limit_s: float = 60.0) -> Waiting:
+def simulated_polling(limit_s: float = 60.0) -> Polling:
     """Waiting in a time that passes only by sleeping."""
     now_s = [0.0]
 
     def sleep(seconds: float) -> None:
         now_s[0] += seconds
 
-    return Waiting(limit_s, clock=lambda: now_s[0], sleep=sleep)
+    return Polling(limit_s, clock=lambda: now_s[0], sleep=sleep)
 
 
 def assert_holds(checkpoint: Checkpoint | None, step: int) -> None:
@@ -101,7 +101,7 @@ def assert_holds(checkpoint: Checkpoint | None, step: int) -> None:
     assert checkpoint is not None
     assert checkpoint.state == state_of(step)
     assert_same(checkpoint.model, tensors_of(step))
-    assert_same(checkpoint.optimizer, moments_of(step))
+    assert_same(checkpoint.optimizer, optimizer_state_of(step))
 
 
 def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -43,7 +43,7 @@ class Condition(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CheckpointInfo:
     """A checkpoint's folder.
 
     Args:
@@ -67,7 +67,7 @@ class Entry:
     reason: str = ""
 
 
-def list_checkpoints(run: RunFolder) -> list[Entry]:
+def list_checkpoints(run: RunFolder) -> list[CheckpointInfo]:
     """Return what is in a run's folder of checkpoints, by step.
 
     Raises:
@@ -76,10 +76,10 @@ def list_checkpoints(run: RunFolder) -> list[Entry]:
     return [_entry(place) for place in run.checkpoint_folders()]
 
 
-def _entry(place: Location) -> Entry:
+def _entry(place: Location) -> CheckpointInfo:
     sizes = place.sizes()
     condition, manifest, reason = _look(place, sizes)
-    return Entry(
+    return CheckpointInfo(
         place,
         checkpoint_step(place),
         condition,
@@ -118,7 +118,7 @@ UNFINISHED = timedelta(hours=1)
 """A folder without a manifest in which nothing was written for so long is not being written any more."""
 
 
-def superfluous(found: Sequence[Entry], section: CheckpointSection, now: datetime) -> list[Entry]:
+def superfluous(found: Sequence[CheckpointInfo], section: CheckpointSection, now: datetime) -> list[CheckpointInfo]:
     """Return what may be deleted.
 
     The newest `keep` whole checkpoints stay, so always at least one, and the `keep_best` best of those that have the
@@ -137,7 +137,7 @@ def superfluous(found: Sequence[Entry], section: CheckpointSection, now: datetim
     return [one for one in found if not one.pinned and one.step not in kept and _useless(one, oldest, now)]
 
 
-def _best(whole: Sequence[Entry], section: CheckpointSection) -> list[Entry]:
+def _best(whole: Sequence[CheckpointInfo], section: CheckpointSection) -> list[CheckpointInfo]:
     """Return the best checkpoints; of equal ones the newer."""
     if section.metric is None:
         return []
@@ -146,7 +146,7 @@ def _best(whole: Sequence[Entry], section: CheckpointSection) -> list[Entry]:
     return ranked[: section.keep_best]
 
 
-def _useless(entry: Entry, oldest: int, now: datetime) -> bool:
+def _useless(entry: CheckpointInfo, oldest: int, now: datetime) -> bool:
     """Return whether a checkpoint that is neither among the newest nor the best can go."""
     match entry.condition:
         case Condition.WHOLE:
@@ -162,7 +162,7 @@ def _useless(entry: Entry, oldest: int, now: datetime) -> bool:
 # Deleting checkpoints that need not stay.
 
 
-def prune(run: RunFolder, section: CheckpointSection, now: datetime, dry_run: bool = False) -> list[Entry]:
+def prune(run: RunFolder, section: CheckpointSection, now: datetime, dry_run: bool = False) -> list[CheckpointInfo]:
     """Delete the checkpoints that need not stay and return them.
 
     Args:
@@ -211,7 +211,7 @@ def unpin(run: RunFolder, step: int) -> Location:
     return place
 
 
-def _find(run: RunFolder, step: int) -> Entry:
+def _find(run: RunFolder, step: int) -> CheckpointInfo:
     found = {entry.step: entry for entry in list_checkpoints(run)}
     if step not in found:
         there = f"there are those of {', '.join(map(str, found))}" if found else "there is none"
@@ -223,7 +223,7 @@ def _find(run: RunFolder, step: int) -> Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerifyResult:
     """What reading a checkpoint showed.
 
     Args:
@@ -231,11 +231,11 @@ class Verdict:
         unmark: whether it was marked as damaged before, but is whole.
     """
 
-    entry: Entry
+    entry: CheckpointInfo
     unmark: bool = False
 
 
-def verify(run: RunFolder) -> Iterator[Verdict]:
+def verify(run: RunFolder) -> Iterator[VerifyResult]:
     """Read every file of every checkpoint of a run, newest first; those being written or pruned are left alone.
 
     Raises:
@@ -243,7 +243,7 @@ def verify(run: RunFolder) -> Iterator[Verdict]:
     """
     for entry in reversed(list_checkpoints(run)):
         if entry.condition in (Condition.INCOMPLETE, Condition.UNKNOWN):
-            yield Verdict(entry)
+            yield VerifyResult(entry)
             continue
         try:
             reason = _damage(entry.place)
@@ -255,7 +255,7 @@ def verify(run: RunFolder) -> Iterator[Verdict]:
             yield _verdict(entry, reason)
 
 
-def keep_record(verdict: Verdict, now: datetime) -> None:
+def update_damage_mark(verdict: VerifyResult, now: datetime) -> None:
     """Mark a checkpoint that is damaged, and take the mark off one that is not.
 
     Raises:
@@ -267,10 +267,10 @@ def keep_record(verdict: Verdict, now: datetime) -> None:
         unmark_damaged(verdict.entry.place)
 
 
-def _verdict(entry: Entry, reason: str) -> Verdict:
+def _verdict(entry: CheckpointInfo, reason: str) -> VerifyResult:
     condition = Condition.DAMAGED if reason else Condition.WHOLE
     marked = (entry.place / DAMAGED_FILE).size() is not None
-    return Verdict(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
+    return VerifyResult(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
 
 
 def _damage(place: Location) -> str:

@@ -19,7 +19,7 @@ from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.checkpoints.load import optimizer_tensors
 from orchestrator.train.checkpoints.manifest import MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, RunState
 from orchestrator.train.checkpoints.tensors import HostBuffers, own_pieces
-from orchestrator.train.checkpoints.write import Attempt, Background, Outgoing, Waiting, Write, Written
+from orchestrator.train.checkpoints.write import Attempt, Background, Outgoing, Polling, Write, Written
 from orchestrator.train.parallel.base import Collective, Parallel
 from orchestrator.train.plan import Plan
 
@@ -171,7 +171,7 @@ class CheckpointWriter:
         token: str,
         section: CheckpointSection,
         log: Callable[[str], None] = lambda _: None,
-        waiting: Waiting | None = None,
+        waiting: Polling | None = None,
     ) -> None:
         self._run = run
         self._rank = rank
@@ -179,7 +179,7 @@ class CheckpointWriter:
         self._token = token
         self._section = section
         self._log = log
-        self._waiting = waiting or Waiting()
+        self._waiting = waiting or Polling()
         self._saves = 0
         self._buffers = HostBuffers()
         self._background = Background[Written]("checkpoint-writer")

@@ -39,7 +39,7 @@ from orchestrator.train.checkpoints.read import checked_sizes
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Polling:
     """How worker 0 waits for the others' files.
 
     Args:
@@ -65,7 +65,7 @@ def write_part(attempt: Attempt, files: Mapping[str, FileRecord]) -> None:
     (attempt.folder / attempt.part_name(attempt.rank)).write(seal({"files": about}))
 
 
-def await_parts(attempt: Attempt, waiting: Waiting) -> dict[str, FileRecord]:
+def await_parts(attempt: Attempt, waiting: Polling) -> dict[str, FileRecord]:
     """Wait for the other workers and return the files that they have written.
 
     Raises:
@@ -215,7 +215,7 @@ class Write:
     files: Sequence[Outgoing]
     metrics: Mapping[str, float]
     section: CheckpointSection
-    waiting: Waiting = field(default_factory=Waiting)
+    waiting: Polling = field(default_factory=Polling)
 
     @property
     def size_bytes(self) -> int:

@@ -257,7 +257,7 @@ class OverlappedSum:
 # The choice between the ways of sharing a model.
 
 
-def share_model(
+def parallelize_model(
     recipe: Recipe, workload: Workload, model: nn.Module, collective: Collective, device: torch.device
 ) -> Parallel:
     """Share a built model among the workers as the recipe says; a single worker holds all of it.

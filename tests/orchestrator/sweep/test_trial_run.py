@@ -12,7 +12,7 @@ from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.trial_runner import Report, Reports, TrialRun, earlier_reports
 from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
-from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.control_channel import Display, StepRecord
 from orchestrator.train.driver import Outcome
 
 REPORTS = Reports(["loss"], samples_per_step=16, steps=6, every=2)
@@ -22,8 +22,8 @@ def nobody_asks() -> str:
     return ""
 
 
-def record(step: int, **metrics: float) -> Record:
-    return Record(step, metrics, {}, 16, time_ms=0)
+def record(step: int, **metrics: float) -> StepRecord:
+    return StepRecord(step, metrics, {}, 16, time_ms=0)
 
 
 def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Callable[..., Outcome]:

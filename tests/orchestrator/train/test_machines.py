@@ -12,7 +12,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
-from orchestrator.train.resources import AutoscalingCapacity, NodeWait, largest, least_bundles
+from orchestrator.train.resources import AutoscalingCapacity, NodeWait, nodes_at_full_size, least_bundles
 
 HEAD = Node(1, 0)
 TRAIN = Node(8, 1)
@@ -131,5 +131,5 @@ def test_the_groups_travel_in_a_variable() -> None:
 
 def test_a_file_may_leave_the_cpus_to_the_machine() -> None:
     machines = {"m7i": Machine(name="m7i", cpus=8, memory_gb=32)}
-    assert largest(GROUPS, machines) == [Node(8, 0), Node(192, 8), Node(192, 8)]
-    assert largest(GROUPS, {}) is None
+    assert nodes_at_full_size(GROUPS, machines) == [Node(8, 0), Node(192, 8), Node(192, 8)]
+    assert nodes_at_full_size(GROUPS, {}) is None

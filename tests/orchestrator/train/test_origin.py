@@ -17,7 +17,7 @@ from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tenso
 from orchestrator.train.checkpoints.manifest import RunState
 from orchestrator.train.convert import write_import
 from orchestrator.train.parallel.base import SingleWorker
-from orchestrator.train.parallel.data_parallel import share_model
+from orchestrator.train.parallel.data_parallel import parallelize_model
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.resume import continued_run, find_beginning, new_run
 from orchestrator.train.step import build_optimizer
@@ -66,7 +66,7 @@ def begun(plan: Plan) -> tuple[torch.nn.Module, torch.optim.Optimizer, int]:
     device = torch.device("cpu")
     model = workload.build(device, KeyedRandom((1,)), pretrained=beginning.pretrained)
     optimizer = build_optimizer(plan.recipe.optimizer, workload.parameter_groups())
-    parallel = share_model(plan.recipe, workload, model, SingleWorker(), device)
+    parallel = parallelize_model(plan.recipe, workload, model, SingleWorker(), device)
     beginning.restore(model, optimizer, parallel)
     return model, optimizer, beginning.first_step
 

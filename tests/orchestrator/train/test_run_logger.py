@@ -26,7 +26,7 @@ from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.control_channel import Record
+from orchestrator.train.control_channel import StepRecord
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.run_logger import RunLogger
 
@@ -50,7 +50,7 @@ class Screen:
     def log(self, text: str) -> None:
         self.messages.append(text)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         self.steps.append(record.step)
 
 
@@ -86,8 +86,8 @@ class Run:
         return {name: steps for name, (steps, _) in found.items()}
 
 
-def record(step: int, skipped: tuple[Skipped, ...] = ()) -> Record:
-    return Record(
+def record(step: int, skipped: tuple[Skipped, ...] = ()) -> StepRecord:
+    return StepRecord(
         step, {"loss": 1.0 / (step + 1)}, {"data_wait": 0.25, "step": 0.75}, 16, skipped, time_ms=START_MS + 2000 * step
     )
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from saving import assert_holds, impatient, save_by
+from saving import assert_holds, simulated_polling, save_by
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_newest
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, FileRecord, Manifest
-from orchestrator.train.checkpoints.write import Attempt, Waiting, await_parts, commit, write_part
+from orchestrator.train.checkpoints.write import Attempt, Polling, await_parts, commit, write_part
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def test_worker_0_waits_until_the_last_part_is_there(run: RunFolder) -> None:
         if len(sleeps) < 3:
             write_part(attempt_of(run, len(sleeps)), record(len(sleeps)))
 
-    parts = await_parts(attempt_of(run, 0), Waiting(clock=lambda: 0.0, sleep=others_write))
+    parts = await_parts(attempt_of(run, 0), Polling(clock=lambda: 0.0, sleep=others_write))
     assert parts == record(1) | record(2)
     assert len(sleeps) == 2
 
 
 def test_a_worker_alone_waits_for_nobody(run: RunFolder) -> None:
-    assert await_parts(attempt_of(run, 0, workers=1), Waiting(sleep=lambda _: pytest.fail("it waited"))) == {}
+    assert await_parts(attempt_of(run, 0, workers=1), Polling(sleep=lambda _: pytest.fail("it waited"))) == {}
 
 
 @pytest.mark.parametrize("other", [{"tag": "y-1"}, {"tag": "x-2"}, {"workers": 4}])
@@ -49,7 +49,7 @@ def test_parts_of_other_attempts_do_not_count(run: RunFolder, other: dict[str, s
     with pytest.raises(
         CheckpointError, match=r"step-00000005: no files of worker 1, 2 came within 60 s\. .*storage\.uri"
     ):
-        await_parts(attempt_of(run, 0), impatient())
+        await_parts(attempt_of(run, 0), simulated_polling())
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
@@ -60,7 +60,7 @@ def test_a_damaged_part_is_not_believed(run: RunFolder, damage: str) -> None:
     content = place.read()
     place.write({"flip": content.replace(b"file-1", b"file-7"), "cut": content[:-9], "empty": b""}[damage])
     with pytest.raises(DamagedError, match=r"part-1-of-3-x-1\.json: is damaged"):
-        await_parts(attempt_of(run, 0), impatient())
+        await_parts(attempt_of(run, 0), simulated_polling())
 
 
 @pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"12", "2 bytes instead of 3")])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hooked_storage import HookedStorage
-from saving import ALL, alone, assert_holds, moments_of, save_by, state_of, tensors_of
+from saving import ALL, alone, assert_holds, optimizer_state_of, save_by, state_of, tensors_of
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
@@ -210,7 +210,7 @@ def test_a_manifest_without_a_state_is_damaged(run: RunFolder) -> None:
 
 def test_small_files_are_verified_too(run: RunFolder) -> None:
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone(), extra={"figures.jsonl": b"{}\n"})
+    writer.save(state_of(1), tensors_of(1), optimizer_state_of(1), alone(), extra={"figures.jsonl": b"{}\n"})
     writer.close()
     (place,) = run.committed_checkpoints()
     assert load_extra(place, "figures.jsonl") == b"{}\n"

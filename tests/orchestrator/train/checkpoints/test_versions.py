@@ -20,7 +20,7 @@ from orchestrator.train.checkpoints.load import (
 )
 from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
 from orchestrator.train.checkpoints.manifest import DamagedError, read_manifest
-from orchestrator.train.convert import Source, export_format, is_import, write_import
+from orchestrator.train.convert import ExportSource, export_format, is_import, write_import
 from workloads.contract import KeyedRandom
 from workloads.interop.albef_format import FORMAT
 
@@ -96,7 +96,7 @@ def imported(tmp_path: Path) -> Location:
 
 def test_an_import_of_the_version_before_is_exported(imported: Location, tmp_path: Path) -> None:
     assert is_import(imported)
-    export_format(Source(imported, None), tmp_path / "out.pth", FORMAT, flat=False)
+    export_format(ExportSource(imported, None), tmp_path / "out.pth", FORMAT, flat=False)
     found, expected = (torch.load(tmp_path / name, weights_only=True) for name in ("out.pth", "official.pth"))
     assert found["model"].keys() == expected["model"].keys()
     for name, tensor in expected["model"].items():

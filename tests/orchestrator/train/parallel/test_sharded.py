@@ -28,7 +28,7 @@ from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tenso
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import RunState
 from orchestrator.train.parallel.base import current_collective
-from orchestrator.train.parallel.data_parallel import share_model
+from orchestrator.train.parallel.data_parallel import parallelize_model
 from orchestrator.train.parallel.fsdp import Sharded
 from orchestrator.train.resume import Beginning
 from orchestrator.train.step import Stepper
@@ -99,7 +99,7 @@ class Trainer:
         self.workload = AlbefWorkload(AlbefConfig.model_validate(values))
         self.model = self.workload.build(CPU, KeyedRandom((1,))).to(getattr(torch, precision))
         collective = current_collective(CPU)
-        self.parallel = share_model(recipe, self.workload, self.model, collective, CPU)
+        self.parallel = parallelize_model(recipe, self.workload, self.model, collective, CPU)
         self.stepper = Stepper(recipe, self.workload, self.parallel, collective, STEPS, 64, CPU)
 
     def train(self, steps: Sequence[int]) -> list[dict[str, float]]:

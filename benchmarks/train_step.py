@@ -163,7 +163,7 @@ def _step(settings: Settings) -> Callable[[], object]:
 
     from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, Recipe
     from orchestrator.train.parallel.base import SingleWorker
-    from orchestrator.train.parallel.data_parallel import parallelize_model
+    from orchestrator.train.parallel.parallelize import parallelize_model
     from orchestrator.train.step import Stepper
     from workloads.contract import KeyedRandom
 

@@ -175,9 +175,9 @@ def export_command(
     found = find_source(source, storage, endpoint, step)
     _export(found, out, format_name, flat)
     if as_json:
-        click.echo(json.dumps({"checkpoint": found.place.uri, "format": format_name, "out": str(out)}))
+        click.echo(json.dumps({"checkpoint": found.folder.uri, "format": format_name, "out": str(out)}))
         return
-    click.echo(f"{found.place.uri} is written to {out}")
+    click.echo(f"{found.folder.uri} is written to {out}")
     if format_name == OWN:
         click.echo(HOW_TO_LOAD.format(out=str(out)))
 

@@ -1,4 +1,4 @@
-"""Measuring a checkpoint on all held-out samples, in this process."""
+"""Tools for an existing run: evaluate a checkpoint, trace steps to samples, find loss spikes, sync to MLflow."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.sync import Synced, sync_run
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
 from orchestrator.train.plan import Plan
-from orchestrator.train.run_logger import Figures, SkippedCounts, read_quarantine
+from orchestrator.train.run_logger import SkippedCounts, StepMetrics, read_quarantine
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """An evaluation with the samples it speaks of and the step of the checkpoint."""
+    """An evaluation, the samples it was computed on, and the step of the checkpoint."""
 
     evaluation: Evaluation
     samples: Sequence[Sample]
@@ -55,14 +55,14 @@ def model_config(checkpoint: Checkpoint) -> Section:
 def evaluate_run(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, log: Callable[[str], None]
 ) -> EvaluationResult:
-    """Load a run's newest whole checkpoint and evaluate it.
+    """Evaluate a run's newest whole checkpoint on all held-out samples, in this process.
 
     Args:
         run: the run.
         resolved: its recipe.
         options: how to evaluate.
         held_out: URI of the samples.
-        log: told about damaged checkpoints.
+        log: called with messages about damaged checkpoints.
 
     Raises:
         RunError: the run has no usable checkpoint.
@@ -93,19 +93,16 @@ def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, fold
     return EvaluationResult(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
 
 
-# From a step of a run to its samples and figures, and from a jump of a metric to the steps that made it.
-
-
 @dataclass(frozen=True, slots=True)
 class TracedSpike:
-    """A jump of a metric, and the samples of its first step in brief."""
+    """A spike of a metric, and the samples of its first step in brief."""
 
     spike: Spike
     micro_batches: tuple[BatchKeys, ...]
 
 
 class RunCurves:
-    """The curves of a run, from wherever it keeps them.
+    """The metric curves of a run, from where it is tracked.
 
     Args:
         run: the run.
@@ -133,17 +130,17 @@ class RunCurves:
         return self._tracked.curve(metric)
 
     def at(self, step: int) -> dict[str, float]:
-        """Return the figures of a step that training reports: losses, learning rate and the like; none if unknown."""
-        plain = [name for name in self._tracked.metric_names() if "/" not in name]
-        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in plain)
+        """Return the training metrics of a step, such as losses and learning rate; none if unknown."""
+        names = [name for name in self._tracked.metric_names() if "/" not in name]
+        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in names)
         return {name: values[step] for name, values in curves if step in values}
 
 
 def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterator[TracedBatch]:
-    """Return the micro-batches of a step, each read when it is asked for.
+    """Return the micro-batches of a step, each read lazily.
 
     Args:
-        plan: of the run, as `plan_of_run` gives it.
+        plan: of the run, as `plan_of_run` returns it.
         step: from 0.
         micro_batch: only this one of the step's, from 0.
 
@@ -152,17 +149,17 @@ def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterato
         StorageError: the store is failing.
         DataSetError: a data set is no longer the one that the run used.
     """
-    _check(plan, step, micro_batch)
+    _check_step(plan, step, micro_batch)
     numbers = step_numbers(plan.reader, step)
     lines = read_ledger_step(plan.run.ledger, step) if plan.recipe.stream.audit else None
     content = plan.run.quarantine.read() if plan.run.quarantine.size() else b""
     notes = Notes.of(parse_quarantine(content), lines)
-    wanted = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
-    return (trace(plan.reader, number, notes) for number in wanted)
+    selected = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
+    return (trace(plan.reader, number, notes) for number in selected)
 
 
 def step_metrics(run: RunFolder, step: int) -> tuple[dict[str, float], str]:
-    """Return the figures of a step, or none and why.
+    """Return the metrics of a step, or none and the reason.
 
     Raises:
         RunError: there is no such run.
@@ -175,7 +172,7 @@ def step_metrics(run: RunFolder, step: int) -> tuple[dict[str, float], str]:
 
 
 def trace_spikes(plan: Plan, curves: RunCurves, metric: str, top: int) -> list[TracedSpike]:
-    """Return the largest jumps of a metric with the samples of their first steps in brief, the largest first.
+    """Return the largest spikes of a metric with the samples of their first steps in brief, the largest first.
 
     Raises:
         SpecError: the run has no such metric.
@@ -185,7 +182,7 @@ def trace_spikes(plan: Plan, curves: RunCurves, metric: str, top: int) -> list[T
     return [TracedSpike(spike, step_keys(plan.reader, spike.step)) for spike in spikes]
 
 
-def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
+def _check_step(plan: Plan, step: int, micro_batch: int | None) -> None:
     if not 0 <= step < plan.steps:
         raise RunError(f"{plan.run.root.uri}: has no step {step}; its {plan.steps} steps are 0 to {plan.steps - 1}.")
     per_step = plan.recipe.batch.micro_batches
@@ -195,19 +192,16 @@ def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
         )
 
 
-# Bringing MLflow up to what a run's folder holds.
-
-
 def sync(run: RunFolder) -> Synced:
-    """Publish what MLflow lacks of a run.
+    """Send what MLflow lacks of a run.
 
     Raises:
         RunError: there is no run.
-        CostFileError: the record of its machines is damaged.
+        CostFileError: the cost record is damaged.
         TrackingError: MLflow cannot be reached, or has no such run.
     """
     file, resolved = run.read(), run_recipe(run)
     skipped = SkippedCounts(read_quarantine(run.quarantine))
     costs = Costs(read_starts(run.costs))
-    figures = Figures(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
-    return sync_run(run, resolved.values(), figures.of_all, cost_tags(costs.spent()))
+    metrics = StepMetrics(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
+    return sync_run(run, resolved.values(), metrics.of_all, cost_tags(costs.spent()))

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.config.errors import SpecError
 from orchestrator.config.recipe import BudgetSection
 from orchestrator.track.cost import Kind, Spent
-from orchestrator.train.budget import BudgetWatch, PriceWatch, fullest, refuse_used_up
+from orchestrator.train.budget import BudgetWatch, PriceWatch, most_used, refuse_used_up
 
 GPU = Kind("p5.48xlarge", "spot", 36.0)
 UNKNOWN = Kind(None, None, None)
@@ -21,7 +21,7 @@ def spent(hours: float, machines: int = 1) -> Spent:
 
 def test_without_a_budget_nothing_is_used_up() -> None:
     watch = BudgetWatch(BudgetSection(), "run")
-    assert fullest(BudgetSection(), spent(1000)) is None
+    assert most_used(BudgetSection(), spent(1000)) is None
     assert watch.look(spent(1000)) is None
     assert not watch.reached
 

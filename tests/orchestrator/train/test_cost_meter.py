@@ -13,7 +13,7 @@ from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
 from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
 from orchestrator.track.cost import Kind
-from orchestrator.train.budget import CostMeter, kinds_of, metering
+from orchestrator.train.budget import CostMeter, machine_kinds, metering
 
 GPU = Kind("p5", "spot", 36.0)
 CPU = Kind("c7", "spot", 2.0)
@@ -144,9 +144,9 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, t
 )
 def test_a_node_says_with_its_labels_what_it_costs(labels: dict[str, str] | None, owned: bool, kind: Kind) -> None:
     nodes = [{"Alive": True, "Labels": labels}, {"Alive": False, "Labels": {MACHINE_LABEL: "gone"}}]
-    assert kinds_of(nodes, PRICES, owned) == [kind]
+    assert machine_kinds(nodes, PRICES, owned) == [kind]
 
 
 def test_without_a_table_only_owned_machines_have_a_price() -> None:
     nodes = [{"Alive": True, "Labels": {MACHINE_LABEL: "p5", MARKET_LABEL: market}} for market in ("spot", "owned")]
-    assert [kind.usd_per_hour for kind in kinds_of(nodes, None)] == [None, 0.0]
+    assert [kind.usd_per_hour for kind in machine_kinds(nodes, None)] == [None, 0.0]

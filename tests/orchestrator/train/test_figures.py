@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.stream.micro_batch import Skipped
 from orchestrator.track.metric_log import StepLine
-from orchestrator.train.run_logger import Figures, SkippedCounts
+from orchestrator.train.run_logger import SkippedCounts, StepMetrics
 
 START_MS = 1_750_000_000_000
 CREATED = "2025-06-15T15:06:40+00:00"
@@ -18,8 +18,8 @@ def skip(position: int, reason: str) -> Skipped:
     return Skipped(position, "shard", f"key-{position}", reason, "")
 
 
-def figures(*skipped: Skipped) -> Figures:
-    return Figures(CREATED, 16, SkippedCounts(skipped))
+def figures(*skipped: Skipped) -> StepMetrics:
+    return StepMetrics(CREATED, 16, SkippedCounts(skipped))
 
 
 def test_rates_leave_out_what_is_not_the_step() -> None:

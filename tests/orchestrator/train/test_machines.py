@@ -12,7 +12,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
-from orchestrator.train.resources import AutoscalingCapacity, NodeWait, nodes_at_full_size, least_bundles
+from orchestrator.train.resources import AutoscalingCapacity, NodeWait, minimum_bundles, nodes_at_full_size
 
 HEAD = Node(1, 0)
 TRAIN = Node(8, 1)
@@ -110,7 +110,7 @@ def test_a_wish_to_stop_ends_the_waiting() -> None:
 
 def test_a_run_asks_for_its_fewest_workers_and_whole_cpus_to_read_with() -> None:
     wide = recipe(workers=[2, 4], use_gpu=True)
-    assert least_bundles(wide) == [{"CPU": 8.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0}]
+    assert minimum_bundles(wide) == [{"CPU": 8.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0}]
 
 
 GROUPS = (

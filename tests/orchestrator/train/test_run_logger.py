@@ -16,7 +16,7 @@ from postgres_server import PostgresServer
 from s3_server import S3Server
 from shards import write_shards
 from tracking import Pauses, logged
-from unreliable_proxy import Fault, UnreliableProxy, unreliable
+from unreliable_proxy import AttemptFailure, UnreliableProxy, unreliable
 
 from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
@@ -173,7 +173,7 @@ def test_what_mlflow_lacks_at_the_end_is_kept_and_synced_once(
     books.enter(record(step) for step in range(4))
     save(run, *range(4))
     (plan.run.model / "config.json").write(b"{}")
-    proxy.plan = lambda _: Fault.RESET
+    proxy.plan = lambda _: AttemptFailure.RESET
     bad = Skipped(5, "shard", "key", "no caption", "")
     books.enter(record(step, (bad,) if step == 4 else ()) for step in range(4, 9))
     books.event(Event("resize", 6, "a node came", lost_steps=0, downtime_s=1.5, workers=2))

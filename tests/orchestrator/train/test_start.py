@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from saving import save_checkpoint
+from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
 from toy_workload import ToyConfig, ToyEntry
-from version_two import rewrite_as_version_two
 
 from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -17,7 +16,7 @@ from orchestrator.stream.decoder import Node
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.state import StreamState
-from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.checkpoints.manifest import CheckpointError, RunState
 from orchestrator.train.plan import Plan, check_machines, make_plan, recipe_yaml
 from orchestrator.train.resume import continued_run, new_run
 
@@ -65,7 +64,7 @@ def test_a_workload_that_cannot_use_the_cache_is_named(tmp_path: Path, caplog: p
     plan.delivery(0.5)
     assert caplog.text == ""
     replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).delivery(0.5)
-    assert "stream.decoded_cache_mb: the workload albef does not decode in a stage of its own" in caplog.text
+    assert "stream.decoded_cache_mb: the workload albef does not decode in a separate stage" in caplog.text
 
 
 def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:
@@ -95,17 +94,18 @@ def test_a_run_continues_at_its_newest_checkpoint(tmp_path: Path) -> None:
     assert (start.first_step, start.done) == (7, False)
 
 
-def test_a_run_continues_at_a_checkpoint_of_the_version_before_and_past_damage(tmp_path: Path) -> None:
+def test_a_run_continues_past_damage_but_not_at_an_older_version(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     remember(plan)
     save(plan, 4)
-    rewrite_as_version_two(plan.run.checkpoints / "step-00000004")
-    assert continued_run(plan).first_step == 4
     save(plan, 7)
     (plan.run.checkpoints / "step-00000007" / "manifest.json").write(b"{")
     said: list[str] = []
     assert continued_run(plan, said.append).first_step == 4
     assert "step-00000007/manifest.json: is damaged" in said[0]
+    rewrite_as_version_two(plan.run.checkpoints / "step-00000004")
+    with pytest.raises(CheckpointError, match=r"step-00000004/manifest\.json: format version 2 is not supported"):
+        continued_run(plan)
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from saving import assert_holds, simulated_polling, save_by
+from saving import assert_holds, save_by, simulated_polling
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_newest
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, FileRecord, Manifest
-from orchestrator.train.checkpoints.write import Attempt, Polling, await_parts, commit, write_part
+from orchestrator.train.checkpoints.write import Polling, SaveAttempt, await_parts, commit, write_part
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(locate(str(tmp_path / "run")))
 
 
-def attempt_of(run: RunFolder, rank: int, workers: int = 3, tag: str = "x-1") -> Attempt:
-    return Attempt(run.checkpoints / "step-00000005", 5, tag, rank, workers)
+def attempt_of(run: RunFolder, rank: int, workers: int = 3, tag: str = "x-1") -> SaveAttempt:
+    return SaveAttempt(run.checkpoints / "step-00000005", 5, tag, rank, workers)
 
 
 def record(rank: int) -> dict[str, FileRecord]:

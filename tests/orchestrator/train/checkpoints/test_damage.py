@@ -12,7 +12,7 @@ from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_checkpoint, load_extra, load_newest, load_state, newest_state
 from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
 from orchestrator.train.checkpoints.manager import CheckpointWriter
-from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, seal
+from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, add_checksum
 
 FILES = (
     "manifest.json",
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_listed_is_incomplete(hooked: Ho
 
 def test_a_newer_version_ends_the_search(run: RunFolder) -> None:
     save_by(1, run, 1)
-    (save_by(1, run, 2) / "manifest.json").write(seal({"format_version": 4}))
+    (save_by(1, run, 2) / "manifest.json").write(add_checksum({"format_version": 4}))
     with pytest.raises(CheckpointError, match="format version 4 is unknown"):
         load_newest(run)
     assert not (run.checkpoints / "step-00000002" / "damaged.json").exists()
@@ -202,7 +202,7 @@ def test_a_newer_version_ends_the_search(run: RunFolder) -> None:
 
 def test_a_manifest_without_a_state_is_damaged(run: RunFolder) -> None:
     place = save_by(1, run, 1)
-    (place / "manifest.json").write(seal({"format_version": 3, "files": {}, "metrics": {}, "saved": ""}))
+    (place / "manifest.json").write(add_checksum({"format_version": 3, "files": {}, "metrics": {}, "saved": ""}))
     for load in (load_checkpoint, load_state):
         with pytest.raises(DamagedError, match="its manifest names no state"):
             load(place)

@@ -13,7 +13,7 @@ from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_checkpoint, load_newest
-from orchestrator.train.checkpoints.maintenance import Condition, update_damage_mark, list_checkpoints, verify
+from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, update_damage_mark, verify
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import DamagedError
 

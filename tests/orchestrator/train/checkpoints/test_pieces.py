@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from saving import alone, assert_same, tensors_of
 
-from orchestrator.train.checkpoints.tensors import Assembly, Piece, own_pieces
+from orchestrator.train.checkpoints.tensors import TensorAssembler, TensorShard, local_shards
 from orchestrator.train.parallel.base import Shard
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.uint8, torch.bool]
@@ -13,8 +13,8 @@ SHAPES = st.lists(st.integers(0, 5), max_size=3)
 TENSORS = st.lists(st.tuples(SHAPES, st.sampled_from(DTYPES)), max_size=8)
 
 
-def shares(tensors: dict[str, torch.Tensor], workers: int) -> list[list[Piece]]:
-    return [own_pieces(tensors, alone(), rank, workers) for rank in range(workers)]
+def shares(tensors: dict[str, torch.Tensor], workers: int) -> list[list[TensorShard]]:
+    return [local_shards(tensors, alone(), rank, workers) for rank in range(workers)]
 
 
 @given(TENSORS, st.integers(1, 9))
@@ -22,7 +22,7 @@ def test_pieces_are_the_tensors(kinds: list[tuple[list[int], torch.dtype]], work
     tensors = {
         str(i): torch.arange(125)[: shape_size(shape)].view(shape).to(dtype) for i, (shape, dtype) in enumerate(kinds)
     }
-    found, assembly = shares(tensors, workers), Assembly("checkpoint")
+    found, assembly = shares(tensors, workers), TensorAssembler("checkpoint")
     for pieces in found:
         assembly.add(pieces, lasting=False)
     assert_same(assembly.tensors(), tensors)
@@ -63,9 +63,9 @@ class Divided:
 
 def test_a_worker_writes_its_own_shard_and_its_share_of_the_rest() -> None:
     tensors = {"divided": torch.arange(12.0).view(4, 3), "whole": torch.arange(8.0)}
-    first = own_pieces(tensors, Divided(tensors["divided"], slice(0, 3), 0), 0, 2)
-    second = own_pieces(tensors, Divided(tensors["divided"], slice(3, 4), 9), 1, 2)
+    first = local_shards(tensors, Divided(tensors["divided"], slice(0, 3), 0), 0, 2)
+    second = local_shards(tensors, Divided(tensors["divided"], slice(3, 4), 9), 1, 2)
     places = [[(piece.name, piece.start, piece.values.numel()) for piece in own] for own in (first, second)]
     assert places == [[("divided", 0, 9), ("whole", 0, 4)], [("divided", 9, 3), ("whole", 4, 4)]]
-    empty = own_pieces(tensors, Divided(tensors["divided"], slice(4, 4), 12), 1, 2)
+    empty = local_shards(tensors, Divided(tensors["divided"], slice(4, 4), 12), 1, 2)
     assert [piece.name for piece in empty] == ["whole"]

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
-from orchestrator.train.checkpoints.maintenance import Condition, CheckpointInfo, superfluous
+from orchestrator.train.checkpoints.maintenance import CheckpointInfo, Condition, checkpoints_to_delete
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WHOLE, DAMAGED, INCOMPLETE, UNKNOWN = Condition
@@ -24,7 +24,7 @@ def entry(
 
 def removed(found: list[CheckpointInfo], keep: int = 2, keep_best: int = 0, mode: str = "min") -> list[int]:
     section = CheckpointSection(keep=keep, keep_best=keep_best, metric="loss", mode=mode)
-    return [one.step for one in superfluous(found, section, NOW)]
+    return [one.step for one in checkpoints_to_delete(found, section, NOW)]
 
 
 @pytest.mark.parametrize(("keep", "gone"), [(1, [1, 2, 3]), (2, [1, 2]), (4, []), (9, [])])

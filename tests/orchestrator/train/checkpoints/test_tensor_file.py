@@ -10,24 +10,24 @@ from saving import alone, assert_same, tensors_of
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError
 from orchestrator.train.checkpoints.tensors import (
     DTYPES,
-    Assembly,
     HostBuffers,
-    Piece,
+    TensorAssembler,
+    TensorShard,
     file_header,
-    own_pieces,
-    read_pieces,
+    local_shards,
+    read_shards,
 )
 
 
 def written(tensors: dict[str, torch.Tensor], rank: int = 0, workers: int = 1) -> bytes:
-    staged = HostBuffers().stage("model", own_pieces(tensors, alone(), rank, workers))
+    staged = HostBuffers().stage("model", local_shards(tensors, alone(), rank, workers))
     return staged.header + bytes(staged.elements)
 
 
 def read(*contents: bytes) -> dict[str, torch.Tensor]:
-    assembly = Assembly("checkpoint")
+    assembly = TensorAssembler("checkpoint")
     for content in contents:
-        assembly.add(read_pieces(memoryview(bytearray(content)), "file"), lasting=False)
+        assembly.add(read_shards(memoryview(bytearray(content)), "file"), lasting=False)
     return assembly.tensors()
 
 
@@ -50,7 +50,7 @@ def test_files_of_other_programs_are_read() -> None:
 
 
 def test_an_element_type_without_a_name_is_refused() -> None:
-    piece = Piece("phase", torch.zeros(1, dtype=torch.complex128), 0, (1,))
+    piece = TensorShard("phase", torch.zeros(1, dtype=torch.complex128), 0, (1,))
     with pytest.raises(
         CheckpointError, match=r"phase: tensors of torch\.complex128 cannot be saved; use one of .*bfloat16"
     ):
@@ -97,10 +97,10 @@ def test_pieces_of_other_tensors_do_not_fit() -> None:
 
 
 def test_buffers_are_used_again_and_grow() -> None:
-    buffers, pieces = HostBuffers(), own_pieces(tensors_of(1), alone(), 0, 1)
+    buffers, pieces = HostBuffers(), local_shards(tensors_of(1), alone(), 0, 1)
     first = buffers.stage("model", pieces)
-    again = buffers.stage("model", own_pieces(tensors_of(2), alone(), 0, 1))
+    again = buffers.stage("model", local_shards(tensors_of(2), alone(), 0, 1))
     address = torch.frombuffer(first.elements, dtype=torch.uint8).data_ptr()
     assert torch.frombuffer(again.elements, dtype=torch.uint8).data_ptr() == address
-    larger = buffers.stage("model", own_pieces({"t": torch.zeros(999)}, alone(), 0, 1))
+    larger = buffers.stage("model", local_shards({"t": torch.zeros(999)}, alone(), 0, 1))
     assert len(larger.elements) == 4 * 999

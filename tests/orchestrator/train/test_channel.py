@@ -1,7 +1,7 @@
 """Orders go down, news come up, and the clock of the last step runs; the channel without its actor."""
 
 from orchestrator.train.control_channel import Channel, StepRecord, WorkerCommand
-from orchestrator.train.recovery.diagnosis import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.diagnosis import Diagnosis, FailureKind, RetryBudget
 from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart
 
 DONE = {"forward_backward": 1.0}
@@ -73,7 +73,7 @@ def test_only_steps_and_starts_count_as_life() -> None:
 
 
 def test_news_come_in_order_and_once() -> None:
-    channel, fault = Channel(), AttemptFailure(Diagnosis(FailureKind.HUNG, Budget.MACHINE_FAULTS, "quiet"), 1)
+    channel, fault = Channel(), AttemptFailure(Diagnosis(FailureKind.HUNG, RetryBudget.MACHINE_FAULTS, "quiet"), 1)
     channel.begin(0, 2)
     channel.publish(StepRecord(0, seconds=DONE))
     channel.attempt_failed(fault)

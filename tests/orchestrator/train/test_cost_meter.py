@@ -60,18 +60,18 @@ def test_a_driver_that_dies_loses_what_it_had_not_written_and_its_successor_goes
     world: World, folder: Location
 ) -> None:
     first = meter(world, folder)
-    first.look()
+    first.sample()
     world.after(100)
-    first.look()
+    first.sample()
     first.write()
     world.after(4)
-    first.look()  # and then it is killed
+    first.sample()  # and then it is killed
     world.after(3600)
     second = meter(world, folder)
     assert second.spent().node_seconds == {GPU: 100.0}
-    second.look()
+    second.sample()
     world.after(50)
-    second.look()
+    second.sample()
     second.write()
     second.write()
     assert second.spent().usd == pytest.approx(1.5)
@@ -80,13 +80,13 @@ def test_a_driver_that_dies_loses_what_it_had_not_written_and_its_successor_goes
 
 def test_a_look_that_fails_is_made_up_for_by_the_next(world: World, folder: Location) -> None:
     one = meter(world, folder)
-    one.look()
+    one.sample()
     world.after(5)
     world.away = True
-    one.look()
+    one.sample()
     world.after(5)
     world.away = False
-    one.look()
+    one.sample()
     assert one.spent().node_seconds == {GPU: 10.0}
 
 
@@ -124,7 +124,7 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, t
         world.after(7)
         assert taken.wait(60)
     assert len(said) == 1
-    assert said[0].startswith("warning: what the machines cost cannot be written down now: ")
+    assert said[0].startswith("warning: the cost record cannot be written now: ")
     assert meter(world, storage.location("bucket/costs")).spent().node_seconds == {GPU: 7.0}
 
 

@@ -208,7 +208,7 @@ def test_a_resume_proves_that_the_stream_goes_on_where_it_stopped(tmp_path: Path
     save(plan, 4, StreamState(plan.stream_settings(), prints))
     assert continued_run(plan).first_step == 4
     save(plan, 5, StreamState(plan.stream_settings(), prints))
-    with pytest.raises(RunError, match=r"step-00000005: the stream would not go on .* the samples of micro-batch 8"):
+    with pytest.raises(RunError, match=r"step-00000005: the stream would not continue .* the samples of micro-batch 8"):
         continued_run(plan)
     save(plan, 6, StreamState(plan.stream_settings() | {"stream.chunk": 3}, prints))
     with pytest.raises(RunError, match=r"stream.chunk: 3 -> 16"):

@@ -107,7 +107,7 @@ def carry_on(rank: int, workers: int, folder: str, place: int) -> None:
         assert checkpoint is not None
         step = checkpoint.state.next_step
         check_agreement(step, collective)
-        InitialState(step, checkpoint, moments=True).restore(model, optimizer, parallel)
+        InitialState(step, checkpoint, with_optimizer=True).restore(model, optimizer, parallel)
         save(name, folder, step + 1, model, optimizer, parallel, rank, workers, broadcast_save_id(collective))
         dist.barrier()
     assert disagreement(rank) == f"of the steps {[7] + [0] * (workers - 1)}"

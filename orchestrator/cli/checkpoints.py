@@ -75,7 +75,7 @@ def pin_command(name: str, step: int, remove: bool, storage: str, endpoint: str 
     from orchestrator.train.checkpoints.maintenance import pin, unpin
 
     run = find_run(name, storage, endpoint)
-    place = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))
+    folder = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))
     if as_json:
         click.echo(json.dumps({"uri": place.uri, "step": step, "pinned": not remove}))
     else:
@@ -204,7 +204,7 @@ def plain(entry: CheckpointInfo) -> dict[str, Any]:
     """Return a checkpoint as plain JSON values."""
     return {
         "step": entry.step,
-        "uri": entry.place.uri,
+        "uri": entry.folder.uri,
         "saved": entry.changed.isoformat(timespec="seconds") if entry.changed else None,
         "size_bytes": entry.size_bytes,
         "metrics": dict(entry.metrics),

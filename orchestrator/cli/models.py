@@ -78,7 +78,7 @@ def _evaluate(
     from orchestrator.train.run_tools import run_recipe
     from workloads.contract import EvaluationOptions
 
-    place = locate(name, endpoint)
+    folder = locate(name, endpoint)
     if is_import(place):
         options = EvaluationOptions(rerank=EvaluationSection().rerank if rerank is None else rerank)
         return *_measure_import(place, options, held_out, endpoint), place.uri
@@ -96,7 +96,7 @@ def _evaluate(
 
 
 def _measure_import(
-    place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
+    folder: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from orchestrator.config.errors import SpecError
     from orchestrator.report.gather import subject

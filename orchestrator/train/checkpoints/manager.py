@@ -198,7 +198,7 @@ class CheckpointWriter:
         if self._rank == 0:
             files.append(StagedFile(attempt.shared_name(STATE_FILE), STATE_FILE, (state.encoded(),)))
         job = CheckpointWriteJob(self._run, attempt, files, metrics or {}, self._section, self._polling)
-        self._task.start(job.run)
+        self._task.start(job.execute)
 
     def wait(self) -> None:
         """Wait until what was saved is written and, on worker 0, committed.

@@ -149,7 +149,7 @@ class CheckpointWriteJob:
         """Size of this worker's files."""
         return sum(file.size_bytes for file in self.files)
 
-    def run(self) -> WriteResult:
+    def execute(self) -> WriteResult:
         """Write, commit and prune.
 
         Raises:

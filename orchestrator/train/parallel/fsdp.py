@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.distributed.tensor import LocalShard as Shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from orchestrator.train.parallel.base import Collective, LocalShard, clip_scale
 

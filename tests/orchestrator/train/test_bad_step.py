@@ -18,7 +18,7 @@ from orchestrator.train.worker import BadStepAction, decide_bad_step
     ],
 )
 def test_the_recipe_decides_until_there_are_too_many_in_a_row(
-    wish: str, in_a_row: int, expected: BadStepAction
+    action: str, in_a_row: int, expected: BadStepAction
 ) -> None:
     recovery = RecoverySection.model_validate({"not_a_number": action, "bad_steps": 3})
     assert decide_bad_step(recovery, in_a_row) is expected

@@ -77,9 +77,9 @@ def pin_command(name: str, step: int, remove: bool, storage: str, endpoint: str 
     run = find_run(name, storage, endpoint)
     folder = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps({"uri": place.uri, "step": step, "pinned": not remove}))
+        click.echo(json.dumps({"uri": folder.uri, "step": step, "pinned": not remove}))
     else:
-        click.echo(f"{place.uri} {'may be pruned again' if remove else 'stays until it is unpinned with --remove'}")
+        click.echo(f"{folder.uri} {'may be pruned again' if remove else 'stays until it is unpinned with --remove'}")
 
 
 # `fuseray checkpoints prune RUN`.

@@ -79,9 +79,9 @@ def _evaluate(
     from workloads.contract import EvaluationOptions
 
     folder = locate(name, endpoint)
-    if is_import(place):
+    if is_import(folder):
         options = EvaluationOptions(rerank=EvaluationSection().rerank if rerank is None else rerank)
-        return *_measure_import(place, options, held_out, endpoint), place.uri
+        return *_measure_import(folder, options, held_out, endpoint), folder.uri
     run = find_run(name, storage, endpoint)
     resolved = run_recipe(run)
     section = resolved.recipe.evaluation
@@ -106,9 +106,9 @@ def _measure_import(
 
     if held_out is None:
         raise SpecError(
-            f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
+            f"{folder.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
-    measured = evaluate_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
+    measured = evaluate_checkpoint(load_checkpoint(folder), options, locate(held_out, endpoint))
     return dict(measured.evaluation.metrics), subject(measured.step, options, held_out)
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from orchestrator.stream.command.partition import Sharing
 from shards import write_shards
 from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch, fingerprint
+from orchestrator.stream.order.partition import Sharing
 from orchestrator.train.parallel.base import current_collective
 from orchestrator.train.parallel.data_parallel import Replicated
 from orchestrator.train.step import StepOutcome, Stepper

@@ -38,9 +38,9 @@ class Chain(nn.Module):
         torch.manual_seed(0)
         self.a, self.b, self.c = (nn.Linear(3, 3, bias=False) for _ in range(3))
 
-    def loss(self, command: str) -> Tensor:
+    def loss(self, order: str) -> Tensor:
         states = torch.ones(2, 3)
-        for name in command:
+        for name in order:
             states = self.get_submodule(name)(states)
         return states.square().sum()
 

@@ -15,24 +15,24 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.stream.order.partition import Segment, Sharing
-from orchestrator.stream.ray_dataset import Delivery, Parcel, deal, end, receive
+from orchestrator.stream.ray_dataset import ReadPlan, EncodedMicroBatch, split_among_workers, end, receive
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Opening:
+class PrefetchedSegment:
     """The first segment of a sharing, dealt out before the workers are there, so that Ray Data starts as they do."""
 
     sharing: Sharing
     parts: list[DataIterator]
 
     @classmethod
-    def of(cls, delivery: Delivery, sharing: Sharing) -> Opening | None:
+    def of(cls, read_plan: ReadPlan, sharing: Sharing) -> PrefetchedSegment | None:
         """Deal out the first segment, if there is one."""
         first = next(sharing.segments(), None)
-        return None if first is None else cls(sharing, deal(delivery, sharing, first))
+        return None if first is None else cls(sharing, split_among_workers(read_plan, sharing, first))
 
     def end(self) -> None:
         """End the delivery, when those whom it was for are gone; what it has read is dropped."""
@@ -47,7 +47,7 @@ class StreamEndedError(FuserayError):
     """The stream ended before its order did: whoever has it read has failed."""
 
 
-class Feed:
+class StreamLoader:
     """Delivers a worker's micro-batches, read and decoded ahead in the background.
 
     Reading starts at once, and the next segment is started when the current one is half used, so there is no gap
@@ -67,25 +67,25 @@ class Feed:
 
     def __init__(
         self,
-        delivery: Delivery,
+        read_plan: ReadPlan,
         sharing: Sharing,
         worker: int,
         threads: int,
         ahead: int,
         broadcast: Broadcast,
-        opening: Opening | None = None,
+        prefetched: PrefetchedSegment | None = None,
         decoded_share: Callable[[], float] | None = None,
     ) -> None:
-        self._delivery = delivery
+        self._delivery = read_plan
         self._sharing = sharing
         self._worker = worker
         self._broadcast = broadcast
-        self._decoded_share = decoded_share or (lambda: delivery.decoded_share)
-        self._decode = DecodeAhead(delivery.decoder, threads, ahead)
+        self._decoded_share = decoded_share or (lambda: read_plan.decoded_share)
+        self._decode = DecodeAhead(read_plan.decoder, threads, ahead)
         self._unstarted = sharing.segments()
         self._dealt: list[list[DataIterator]] = []
         self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
-        self._start_next(opening.parts if opening and opening.sharing == sharing else None)
+        self._start_next(prefetched.parts if prefetched and prefetched.sharing == sharing else None)
 
     def step(self, step: int) -> list[MicroBatch]:
         """Return this worker's micro-batches of a step; steps must be asked for in order, by all workers.
@@ -122,7 +122,7 @@ class Feed:
         self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
 
     def _deal(self, segment: Segment) -> list[DataIterator]:
-        return deal(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
+        return split_among_workers(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
         if micro_batch is None:
@@ -164,13 +164,13 @@ class DecodeAhead:
         self._pool = ThreadPoolExecutor(threads, "stream-decode", initializer=_compute_alone)
         self.waits = Waits()
 
-    def run(self, parcels: Iterator[Parcel]) -> Iterator[MicroBatch]:
+    def run(self, parcels: Iterator[EncodedMicroBatch]) -> Iterator[MicroBatch]:
         """Start at once; yield the micro-batches in the order of the parcels. Errors surface here."""
         ready: queue.Queue[Future[MicroBatch | None]] = queue.Queue(maxsize=self._ahead)
         threading.Thread(target=self._fill, args=(parcels, ready), daemon=True, name="stream-fetch").start()
         return self._drain(ready)
 
-    def _fill(self, parcels: Iterator[Parcel], ready: queue.Queue[Future[MicroBatch | None]]) -> None:
+    def _fill(self, parcels: Iterator[EncodedMicroBatch], ready: queue.Queue[Future[MicroBatch | None]]) -> None:
         end: Future[MicroBatch | None] = Future()
         try:
             for parcel in parcels:

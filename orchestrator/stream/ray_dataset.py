@@ -39,7 +39,7 @@ MAX_BLOCK_BYTES = 8 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ReadPlan:
     """What is read, and how much of it is decoded before it reaches the workers.
 
     Args:
@@ -57,14 +57,14 @@ class Delivery:
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
-def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIterator]:
+def split_among_workers(read_plan: ReadPlan, sharing: Sharing, segment: Segment) -> list[DataIterator]:
     """Start nothing yet; return one iterator per worker over its share of a segment.
 
     All blocks of a round hold the same number of rows and order is preserved, so Ray Data's splitter hands block b
     to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
     """
     blocks = [
-        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
+        ReadBlock(read_plan, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
         for steps in segment.rounds
         for worker in range(sharing.workers)
     ]
@@ -73,7 +73,7 @@ def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIte
 
 
 def end(parts: list[DataIterator]) -> None:
-    """End what `deal` returned: its coordinator goes, with its tasks and its blocks; once is enough.
+    """End what `split_among_workers` returned: its coordinator goes, with its tasks and its blocks; once is enough.
 
     It is asked to end by itself first, since only then it takes back its wish for machines.
     """
@@ -83,13 +83,13 @@ def end(parts: list[DataIterator]) -> None:
     ray.kill(coordinator)
 
 
-def warm_up(delivery: Delivery, number: int) -> None:
+def warm_up(read_plan: ReadPlan, number: int) -> None:
     """Read a micro-batch for nothing: Ray Data's own actors start, and readers import and open what they need."""
-    everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery
+    everything = replace(read_plan, decoded_share=1.0) if read_plan.decoded_share else read_plan
     _dataset([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
 
 
-def receive(iterator: DataIterator) -> Iterator[Parcel]:
+def receive(iterator: DataIterator) -> Iterator[EncodedMicroBatch]:
     """Yield the micro-batches of one worker."""
     blocks: Iterable[Any] = iterator.iter_batches(
         batch_size=None,  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class ReadBlock:
         place: of the first one in the worker's sequence of micro-batches.
     """
 
-    delivery: Delivery
+    read_plan: ReadPlan
     numbers: tuple[int, ...]
     rows: int
     place: int = 0
@@ -151,10 +151,10 @@ class ReadBlock:
             StorageError: the store is failing.
             DataSetError: a data set is no longer the one that the run was planned with.
         """
-        delivery = self.delivery
+        read_plan = self.read_plan
         rows: list[Row] = [
-            delivery.decoder(batch) if delivery.decodes(place) else batch
-            for place, batch in enumerate(delivery.reader.read(self.numbers), self.place)
+            read_plan.decoder(batch) if read_plan.decodes(place) else batch
+            for place, batch in enumerate(read_plan.reader.read(self.numbers), self.place)
         ]
         yield pack(rows + [None] * (self.rows - len(rows)))
 
@@ -198,7 +198,7 @@ Row = MicroBatch | RawBatch | None
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class EncodedMicroBatch:
     """A micro-batch as it arrived, not yet opened.
 
     Args:
@@ -234,14 +234,14 @@ def pack(rows: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def unpack(block: pa.Table) -> Iterator[Parcel]:
+def unpack(block: pa.Table) -> Iterator[EncodedMicroBatch]:
     """Yield the micro-batches of a block in order; they share its memory."""
     names = [name for name in block.column_names if name != ABOUT]
     columns = [_cells(block.column(name)) for name in names]
     for about, *cells in zip(block.column(ABOUT).to_pylist(), *columns, strict=True):
         found = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
         if about is not None or RAW in found:
-            yield Parcel(about, found)
+            yield EncodedMicroBatch(about, found)
 
 
 def _about(batch: MicroBatch) -> str:

@@ -20,8 +20,8 @@ from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.loader import Opening
-from orchestrator.stream.ray_dataset import Delivery, warm_up
+from orchestrator.stream.loader import PrefetchedSegment
+from orchestrator.stream.ray_dataset import ReadPlan, warm_up
 from orchestrator.track.cost import Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, refuse_used_up
@@ -241,13 +241,13 @@ class RunDriver:
 
     def _assignment(self, books: RunLogger) -> Assignment:
         """Return what the workers are told; reading starts up in the meantime, in the background."""
-        plan, scale, opening = self.plan, self.plan.recipe.scale, None
-        delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))
+        plan, scale, prefetched = self.plan, self.plan.recipe.scale, None
+        read_plan = plan.read_plan(present_decoded_share(plan, scale.most_workers))
         number = self.start.first_step * plan.recipe.batch.micro_batches
-        threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
+        threading.Thread(target=_warm_up, args=(read_plan, number), daemon=True, name="stream-warm-up").start()
         if scale.fewest_workers == scale.most_workers:
-            opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
-        return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), opening)
+            prefetched = PrefetchedSegment.of(read_plan, plan.sharing(self.start.first_step, scale.most_workers))
+        return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), prefetched)
 
 
 def log_folder(plan: Plan) -> Path:
@@ -297,9 +297,9 @@ def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
     )
 
 
-def _warm_up(delivery: Delivery, number: int) -> None:
+def _warm_up(read_plan: ReadPlan, number: int) -> None:
     with suppress(Exception):  # what fails here fails again where it is needed, and is explained there
-        warm_up(delivery, number)
+        warm_up(read_plan, number)
 
 
 # Signals that ask a driver to stop.

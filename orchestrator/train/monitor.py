@@ -58,7 +58,7 @@ class RunMonitor:
         self._machines = machines
         self._interrupted = interrupted
         self._clock = clock
-        self._opening = assignment.opening
+        self._prefetched = assignment.prefetched
         self._used_up_s: float | None = None
 
     def run(self, fit: Callable[[], object]) -> None:
@@ -105,6 +105,6 @@ class RunMonitor:
 
     def _enter_news(self) -> None:
         self._books.enter(ray.get(self._assignment.channel.drain.remote()))
-        if self._books.attempts > 1 and self._opening is not None:
-            self._opening.end()
-            self._opening = None
+        if self._books.attempts > 1 and self._prefetched is not None:
+            self._prefetched.shutdown()
+            self._prefetched = None

@@ -22,7 +22,7 @@ from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
 from orchestrator.stream.order.partition import Sharing
-from orchestrator.stream.ray_dataset import Delivery
+from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
 from workloads.contract import StagedTransform, Transform
@@ -98,11 +98,11 @@ class Plan:
             self.total_samples,
         )
 
-    def delivery(self, decoded_share: float) -> Delivery:
+    def read_plan(self, decoded_share: float) -> ReadPlan:
         """Return what delivers the run's micro-batches, of which the readers decode a share."""
         transform = self.resolved.entry.transform(self.resolved.workload)
         decoder = Decoder(transform, self.recipe.seed, self._decoded_cache(transform))
-        return Delivery(self.reader, decoder, decoded_share)
+        return ReadPlan(self.reader, decoder, decoded_share)
 
     def stream_settings(self) -> dict[str, Any]:
         """Return what determines the samples of every step, for checkpoints."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.stream.dataset.samples import evenly_spaced
-from orchestrator.stream.loader import Feed, Opening
+from orchestrator.stream.loader import StreamLoader, PrefetchedSegment
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import Saving
@@ -48,7 +48,7 @@ class Assignment:
     plan: Plan
     mlflow_run_id: str
     channel: Any
-    opening: Opening | None = None
+    prefetched: PrefetchedSegment | None = None
 
 
 def train(config: dict[str, Assignment]) -> None:
@@ -103,17 +103,17 @@ class _Training:
             self._export()
         self._channel_client.close()
 
-    def _open_feed(self, assignment: Assignment, collective: Collective) -> Feed:
+    def _open_feed(self, assignment: Assignment, collective: Collective) -> StreamLoader:
         number = self._channel_client.begin(self._first_step, collective.size) if self._rank == 0 else 0
         first_workers = _broadcast(number) == 1
-        return Feed(
-            self._plan.delivery(0.0),
+        return StreamLoader(
+            self._plan.read_plan(0.0),
             self._plan.sharing(self._first_step, collective.size),
             self._rank,
             self._plan.decode_threads,
             self._recipe.stream.prefetch,
             _broadcast,
-            assignment.opening if first_workers else None,
+            assignment.prefetched if first_workers else None,
             partial(present_decoded_share, self._plan, collective.size),
         )
 

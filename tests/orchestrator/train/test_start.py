@@ -53,18 +53,18 @@ def save(plan: Plan, step: int, stream: StreamState | None = None) -> None:
 
 def test_the_cache_of_decoded_images_is_off_unless_asked_for_and_free_to_change(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    assert plan.delivery(0.5).decoder.cache is None
+    assert plan.read_plan(0.5).decoder.cache is None
     remember(plan)
     changed = plan_of(tmp_path, "stream.decoded_cache_mb=500")
-    assert changed.delivery(0.5).decoder.cache == DecodedCache(500)
+    assert changed.read_plan(0.5).decoder.cache == DecodedCache(500)
     assert continued_run(changed).previous is not None
 
 
 def test_a_workload_that_cannot_use_the_cache_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of(tmp_path, "stream.decoded_cache_mb=500")
-    plan.delivery(0.5)
+    plan.read_plan(0.5)
     assert caplog.text == ""
-    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).delivery(0.5)
+    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).read_plan(0.5)
     assert "stream.decoded_cache_mb: the workload albef does not decode in a stage of its own" in caplog.text
 
 

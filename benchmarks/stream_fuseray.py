@@ -41,10 +41,10 @@ def _feed(plan: Plan, cores: int) -> StreamLoader:
 
     stream, threads = plan.recipe.stream, plan.decode_threads
     share = decoded_share(stream.decode_on, [Node(cores, 0)], 1, WORKER_CPUS, threads)
-    read_plan, sharing = plan.read_plan(share), plan.sharing(0, 1)
+    read_plan, partition = plan.read_plan(share), plan.partition(0, 1)
     Thread(target=warm_up, args=(read_plan, 0), daemon=True).start()
-    prefetched = PrefetchedSegment.of(read_plan, sharing)
-    return StreamLoader(read_plan, sharing, 0, threads, stream.prefetch, _alone, prefetched)
+    prefetched = PrefetchedSegment.of(read_plan, partition)
+    return StreamLoader(read_plan, partition, 0, threads, stream.prefetch, _alone, prefetched)
 
 
 def _build_model(plan: Plan) -> None:

@@ -14,7 +14,7 @@ from ray.data import DataIterator
 from orchestrator.config.errors import FuserayError
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.order.partition import Segment, Sharing
+from orchestrator.stream.order.partition import Segment, WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan, EncodedMicroBatch, split_among_workers, end, receive
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
@@ -25,14 +25,14 @@ Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 class PrefetchedSegment:
     """The first segment of a sharing, dealt out before the workers are there, so that Ray Data starts as they do."""
 
-    sharing: Sharing
+    partition: WorkerPartition
     parts: list[DataIterator]
 
     @classmethod
-    def of(cls, read_plan: ReadPlan, sharing: Sharing) -> PrefetchedSegment | None:
+    def of(cls, read_plan: ReadPlan, partition: WorkerPartition) -> PrefetchedSegment | None:
         """Deal out the first segment, if there is one."""
-        first = next(sharing.segments(), None)
-        return None if first is None else cls(sharing, split_among_workers(read_plan, sharing, first))
+        first = next(partition.segments(), None)
+        return None if first is None else cls(partition, split_among_workers(read_plan, partition, first))
 
     def end(self) -> None:
         """End the delivery, when those whom it was for are gone; what it has read is dropped."""
@@ -68,7 +68,7 @@ class StreamLoader:
     def __init__(
         self,
         read_plan: ReadPlan,
-        sharing: Sharing,
+        partition: WorkerPartition,
         worker: int,
         threads: int,
         ahead: int,
@@ -77,15 +77,15 @@ class StreamLoader:
         decoded_share: Callable[[], float] | None = None,
     ) -> None:
         self._delivery = read_plan
-        self._sharing = sharing
+        self._sharing = partition
         self._worker = worker
         self._broadcast = broadcast
         self._decoded_share = decoded_share or (lambda: read_plan.decoded_share)
         self._decode = DecodeAhead(read_plan.decoder, threads, ahead)
-        self._unstarted = sharing.segments()
+        self._unstarted = partition.segments()
         self._dealt: list[list[DataIterator]] = []
         self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
-        self._start_next(prefetched.parts if prefetched and prefetched.sharing == sharing else None)
+        self._start_next(prefetched.parts if prefetched and prefetched.partition == partition else None)
 
     def step(self, step: int) -> list[MicroBatch]:
         """Return this worker's micro-batches of a step; steps must be asked for in order, by all workers.
@@ -100,7 +100,7 @@ class StreamLoader:
         segment, micro_batches = self._started[0]
         if step == (segment.steps.start + segment.steps.stop) // 2:
             self._start_next()
-        return [self._expect(next(micro_batches, None), number) for number in self._sharing.share(step, self._worker)]
+        return [self._expect(next(micro_batches, None), number) for number in self._sharing.micro_batches_of(step, self._worker)]
 
     def close(self) -> None:
         """End what is being read, and Ray Data's wishes for machines with it; worker 0 is to call it."""

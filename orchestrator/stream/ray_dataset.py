@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, RawBatch, Skipped
-from orchestrator.stream.order.partition import Segment, Sharing
+from orchestrator.stream.order.partition import Segment, WorkerPartition
 from orchestrator.stream.reader import Reader
 
 if TYPE_CHECKING:
@@ -57,18 +57,18 @@ class ReadPlan:
         return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
 
 
-def split_among_workers(read_plan: ReadPlan, sharing: Sharing, segment: Segment) -> list[DataIterator]:
+def split_among_workers(read_plan: ReadPlan, partition: WorkerPartition, segment: Segment) -> list[DataIterator]:
     """Start nothing yet; return one iterator per worker over its share of a segment.
 
     All blocks of a round hold the same number of rows and order is preserved, so Ray Data's splitter hands block b
-    to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
+    to worker b mod W. The worker checks the numbers that reach it against `WorkerPartition`.
     """
     blocks = [
-        ReadBlock(read_plan, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
+        ReadBlock(read_plan, tuple(partition.block(steps, worker)), partition.rows(steps), partition.rows(range(steps.start)))
         for steps in segment.rounds
-        for worker in range(sharing.workers)
+        for worker in range(partition.workers)
     ]
-    parts: list[DataIterator] = _dataset(blocks).streaming_split(sharing.workers, equal=False)
+    parts: list[DataIterator] = _dataset(blocks).streaming_split(partition.workers, equal=False)
     return parts
 
 

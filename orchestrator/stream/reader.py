@@ -15,7 +15,7 @@ from orchestrator.stream.dataset.samples import Rows, cached_sidecar, read_sampl
 from orchestrator.stream.dataset.sidecar import Content
 from orchestrator.stream.micro_batch import RawBatch, RawSample
 from orchestrator.stream.order.mixture import Mixture
-from orchestrator.stream.order.sample_order import Ids, Lanes, Order
+from orchestrator.stream.order.sample_order import Ids, MicroBatchLayout, Order
 from workloads.contract import KeyedRandom
 
 Identity = tuple[int, int, int]
@@ -58,7 +58,7 @@ class Reader:
 
     sources: tuple[Source, ...]
     mixture: Mixture
-    lanes: Lanes
+    layout: MicroBatchLayout
     total_samples: int
 
     def read(self, numbers: Sequence[int]) -> list[RawBatch]:
@@ -106,13 +106,13 @@ class Reader:
         return [found[position] for position in positions.tolist()]
 
     def _positions(self, number: int) -> Ids:
-        size = self.lanes.micro_batch_size
+        size = self.layout.micro_batch_size
         start, stop = number * size, min((number + 1) * size, self.total_samples)
         return np.arange(start, max(start, stop), dtype=np.int64)
 
     def _places(self, positions: Ids, source: int) -> tuple[Ids, Ids]:
         """Return which of the positions belong to a source, and their places in that source's own order."""
-        sources, places = self.mixture.locate(self.lanes.place_at(positions))
+        sources, places = self.mixture.locate(self.layout.place_at(positions))
         return positions[sources == source], places[sources == source]
 
 
@@ -194,14 +194,14 @@ class TrainingData:
     def reader(
         self, seed: int, chunk: int, window: int, micro_batches: int, micro_batch_size: int, total_samples: int
     ) -> Reader:
-        """Return what reads the micro-batches of a run; see `Order`, `Lanes` and `Reader` for the arguments."""
-        lanes = Lanes(self.total, micro_batches, micro_batch_size, window)
+        """Return what reads the micro-batches of a run; see `Order`, `MicroBatchLayout` and `Reader` for the arguments."""
+        layout = MicroBatchLayout(self.total, micro_batches, micro_batch_size, window)
         align = lanes.block if len(self.sets) == 1 else 1
         sources = [
             Source(
                 one.folder,
                 one.index.digest,
-                Order(one.index.total, _source_seed(seed, number), chunk, lanes.stretch, align),
+                Order(one.index.total, _source_seed(seed, number), chunk, lanes.lane_window, align),
             )
             for number, one in enumerate(self.sets)
         ]

@@ -37,10 +37,10 @@ def stream_settings(reader: Reader, seed: int) -> dict[str, Any]:
     first = reader.sources[0].order
     settings: dict[str, Any] = {
         "seed": seed,
-        "batch.micro_batches": reader.lanes.micro_batches,
-        "batch.micro_batch_size": reader.lanes.micro_batch_size,
+        "batch.micro_batches": reader.layout.micro_batches,
+        "batch.micro_batch_size": reader.layout.micro_batch_size,
         "stream.chunk": first.chunk,
-        "stream.window": reader.lanes.window,
+        "stream.window": reader.layout.window,
         "data.mix": list(reader.mixture.quotas),
     }
     return settings | {f"the index of data set {i}": one.index_digest for i, one in enumerate(reader.sources)}
@@ -102,7 +102,7 @@ class BatchKeys:
 
 def step_numbers(reader: Reader, step: int) -> range:
     """Return the numbers of a step's micro-batches in the run."""
-    per_step = reader.lanes.micro_batches
+    per_step = reader.layout.micro_batches
     return range(step * per_step, (step + 1) * per_step)
 
 

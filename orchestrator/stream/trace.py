@@ -108,7 +108,7 @@ def trace(reader: Reader, number: int, notes: Notes) -> TracedBatch:
     lines = None if notes.ledger is None else notes.ledger.get(number, [])
     left_out = {key for line in lines or () for key in line.skipped}
     samples = tuple(_traced(reader, sample, notes, left_out) for sample in raw.samples)
-    return TracedBatch(number, number % reader.lanes.micro_batches, samples, _compared(keys, lines))
+    return TracedBatch(number, number % reader.layout.micro_batches, samples, _compared(keys, lines))
 
 
 def _traced(reader: Reader, sample: RawSample, notes: Notes, left_out: set[str]) -> TracedSample:

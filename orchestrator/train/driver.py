@@ -246,7 +246,7 @@ class RunDriver:
         number = self.start.first_step * plan.recipe.batch.micro_batches
         threading.Thread(target=_warm_up, args=(read_plan, number), daemon=True, name="stream-warm-up").start()
         if scale.fewest_workers == scale.most_workers:
-            prefetched = PrefetchedSegment.of(read_plan, plan.sharing(self.start.first_step, scale.most_workers))
+            prefetched = PrefetchedSegment.of(read_plan, plan.partition(self.start.first_step, scale.most_workers))
         return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), prefetched)
 
 

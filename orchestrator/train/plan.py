@@ -21,7 +21,7 @@ from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
-from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
@@ -78,12 +78,12 @@ class Plan:
         """The first step of a new run; not 0 when it goes on where another one ended."""
         return self.origin.first_step if self.origin else 0
 
-    def sharing(self, first_step: int, workers: int) -> Sharing:
+    def partition(self, first_step: int, workers: int) -> WorkerPartition:
         """Return how micro-batches are shared out from a step on."""
         batch = self.recipe.batch
         fitting = MAX_BLOCK_SAMPLES * workers // batch.samples
-        block_steps = max(1, min(self.reader.lanes.stretch_steps, fitting))
-        return Sharing(batch.micro_batches, workers, first_step, self.steps, block_steps)
+        block_steps = max(1, min(self.reader.layout.lane_window_steps, fitting))
+        return WorkerPartition(batch.micro_batches, workers, first_step, self.steps, block_steps)
 
     @property
     def reader(self) -> Reader:
@@ -134,7 +134,7 @@ class Plan:
         """Return the plan in words and figures, for people and scripts."""
         recipe = self.recipe
         fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
-        shares = [len(self.sharing(0, workers).share(0, rank)) for workers in (fewest, most) for rank in range(workers)]
+        shares = [len(self.partition(0, workers).micro_batches_of(0, rank)) for workers in (fewest, most) for rank in range(workers)]
         return {
             "run": recipe.name,
             "workload": recipe.workload,
@@ -262,7 +262,7 @@ def reopened(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
     data, _ = training_data(resolved.recipe)
     if data.digest != run.read().index_digest:
         raise RunError(
-            f"{run.root.uri}: the training data in {data.places} changed since the run, so which samples it used can "
+            f"{run.root.uri}: the training data in {data.uris} changed since the run, so which samples it used can "
             "no longer be told. Put the data back."
         )
     return Plan(resolved, data, None, None, run, ())

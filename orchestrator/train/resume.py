@@ -89,7 +89,7 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> St
         )
     if previous.index_digest != plan.data.digest:
         raise RunError(
-            f"{plan.run.root.uri}: the training data in {plan.data.places} changed since the run started, "
+            f"{plan.run.root.uri}: the training data in {plan.data.uris} changed since the run started, "
             "so it cannot continue exactly. Put it back, or start another run with name=OTHER."
         )
     newest = newest_state(plan.run, log)

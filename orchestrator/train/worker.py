@@ -108,7 +108,7 @@ class _Training:
         first_workers = _broadcast(number) == 1
         return StreamLoader(
             self._plan.read_plan(0.0),
-            self._plan.sharing(self._first_step, collective.size),
+            self._plan.partition(self._first_step, collective.size),
             self._rank,
             self._plan.decode_threads,
             self._recipe.stream.prefetch,

@@ -32,7 +32,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class WorkerPartition:
     """How the micro-batches of a step are shared out.
 
     Args:
@@ -50,7 +50,7 @@ class Sharing:
     steps: int
     block_steps: int = 1
 
-    def share(self, step: int, worker: int) -> range:
+    def micro_batches_of(self, step: int, worker: int) -> range:
         """Return the micro-batches of a step that a worker runs."""
         first = step * self.micro_batches
         return range(
@@ -76,7 +76,7 @@ class Sharing:
 
     def block(self, steps: Sequence[int], worker: int) -> list[int]:
         """Return the micro-batches of a worker's block in a round."""
-        return [number for step in steps for number in self.share(step, worker)]
+        return [number for step in steps for number in self.micro_batches_of(step, worker)]
 
     def rows(self, steps: Sequence[int]) -> int:
         """Return the rows of every block of a round; blocks of workers with less to do are filled up."""

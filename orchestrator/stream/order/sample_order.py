@@ -175,7 +175,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class MicroBatchLayout:
     """The lanes of a run.
 
     Args:
@@ -191,19 +191,19 @@ class Lanes:
     window: int
 
     @property
-    def stretch_steps(self) -> int:
+    def lane_window_steps(self) -> int:
         """Steps for which a stretch lasts."""
         return max(1, self.window // self.micro_batch_size)
 
     @property
-    def stretch(self) -> int:
+    def lane_window(self) -> int:
         """Neighbouring places that feed one lane: the window, in whole micro-batches."""
-        return self.stretch_steps * self.micro_batch_size
+        return self.lane_window_steps * self.micro_batch_size
 
     @property
     def block(self) -> int:
         """Samples in a stretch of every lane; blocks begin at multiples of this, counted through the whole run."""
-        return self.micro_batches * self.stretch
+        return self.micro_batches * self.lane_window
 
     def place_at(self, positions: Ids) -> Ids:
         """Return the place of each global position, int64[n] -> int64[n], in the same epoch.
@@ -216,5 +216,5 @@ class Lanes:
         steps, in_step = np.divmod(positions - block_start, self.micro_batches * self.micro_batch_size)
         lanes, in_micro_batch = np.divmod(in_step, self.micro_batch_size)
         whole = (block_start >= start) & (block_start + self.block <= start + self.epoch)
-        places = block_start + lanes * self.stretch + steps * self.micro_batch_size + in_micro_batch
+        places = block_start + lanes * self.lane_window + steps * self.micro_batch_size + in_micro_batch
         return np.where(whole, places, positions)

@@ -80,7 +80,7 @@ def test_a_resume_that_goes_on_where_it_stopped_is_proved(reader: Reader) -> Non
 
 
 def test_what_changed_is_named(reader: Reader) -> None:
-    other = replace(reader, lanes=replace(reader.lanes, micro_batch_size=4))
+    other = replace(reader, layout=replace(reader.layout, micro_batch_size=4))
     changes = stream_changes(_state(reader, 3), stream_settings(other, 2), other, next_step=2)
     assert changes == ["batch.micro_batch_size: 8 -> 4", "seed: 1 -> 2"]
 

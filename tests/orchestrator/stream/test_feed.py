@@ -13,7 +13,7 @@ from toy_workload import ToyTransform
 from orchestrator.stream import loader
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.loader import StreamLoader, StreamEndedError, StreamError
-from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan, EncodedMicroBatch, ReadBlock, unpack
 
 
@@ -26,7 +26,7 @@ def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch)
             yield from unpack(block)
 
     monkeypatch.setattr(loader, "receive", arriving)
-    return StreamLoader(read_plan, Sharing(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
+    return StreamLoader(read_plan, WorkerPartition(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
 
 
 def test_micro_batches_come_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

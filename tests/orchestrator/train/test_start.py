@@ -170,7 +170,7 @@ def test_a_block_holds_a_bounded_number_of_samples(
 ) -> None:
     shape = (f"batch.micro_batches={micro_batches}", "batch.micro_batch_size=64")
     plan = plan_of(tmp_path, *shape, "scale.workers=1")
-    assert plan.sharing(0, workers).block_steps == block_steps
+    assert plan.partition(0, workers).block_steps == block_steps
 
 
 def test_a_mixture_is_planned(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_mixture_is_planned(tmp_path: Path) -> None:
     plan = make_plan(load_recipe(path, [mix, f"storage.uri={tmp_path / 'runs'}"]))
     assert (plan.data.total, plan.total_samples) == (50, 150)
     assert plan.reader.mixture.quotas == (3072, 1024)
-    assert plan.data.places == ", ".join(folders)
+    assert plan.data.uris == ", ".join(folders)
 
 
 @pytest.mark.parametrize(

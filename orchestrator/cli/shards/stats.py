@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.report.data_report import DataStatistics
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
-    from orchestrator.stream.shards.statistics import Knobs, Shuffle
+    from orchestrator.stream.shards.statistics import ShuffleParams, Shuffle
 
 PAGE = "stats.html"
 MOST_SHARDS = 2000
@@ -82,15 +82,15 @@ def _gather(
     return DataStatistics(folder.uri, index, captions, images, shuffles)
 
 
-def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[Knobs]:
+def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[ShuffleParams]:
     from orchestrator.config.recipe import StreamSection
     from orchestrator.storage.range_reader import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
-    from orchestrator.stream.shards.statistics import Knobs
+    from orchestrator.stream.shards.statistics import ShuffleParams
 
     default = StreamSection()
     gap_bytes = LOCAL_GAP_BYTES if folder.is_local else OBJECT_GAP_BYTES
     pairs = product(chunks or (default.chunk,), windows or (default.window,))
-    return [Knobs(chunk, window, micro_batch_size, gap_bytes) for chunk, window in pairs]
+    return [ShuffleParams(chunk, window, micro_batch_size, gap_bytes) for chunk, window in pairs]
 
 
 def _values(statistics: DataStatistics) -> dict[str, Any]:

@@ -28,7 +28,7 @@ PERFECT_PERCENTILE_5 = 1 - 0.95**0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Separation:
+class NeighbourDistance:
     """How far apart two samples that are neighbours in storage come in the epoch, in samples.
 
     Args:
@@ -47,7 +47,7 @@ class Separation:
 
 
 @dataclass(frozen=True, slots=True)
-class Mates:
+class BatchCooccurrence:
     """How many other samples of a sample's own chunk, or shard, share its micro-batch, on average.
 
     Args:
@@ -76,20 +76,20 @@ class ReadCost:
     amplification: float
 
 
-def separation(order: Order) -> Separation:
+def separation(order: Order) -> NeighbourDistance:
     """Measure how far apart neighbours in storage come; an epoch of one sample has no neighbours and gives zeros."""
     if order.samples == 1:
-        return Separation(epoch=1, pairs=0, mean=0.0, median=0.0, percentile_5=0.0)
+        return NeighbourDistance(epoch=1, pairs=0, mean=0.0, median=0.0, percentile_5=0.0)
     distances = []
     for numbers in _spans(order, order.samples - 1, min(order.chunk, 256)):
         positions = order.position_of(np.append(numbers, numbers[-1] + 1), epoch=0)
         distances.append(np.abs(np.diff(positions)))
     found = np.concatenate(distances)
-    low, median = np.percentile(found, [5, 50])
-    return Separation(order.samples, found.size, float(found.mean()), float(median), float(low))
+    low, median = np.histogram_percentile(found, [5, 50])
+    return NeighbourDistance(order.samples, found.size, float(found.mean()), float(median), float(low))
 
 
-def mates(order: Order, index: Index, micro_batch_size: int) -> Mates:
+def mates(order: Order, index: Index, micro_batch_size: int) -> BatchCooccurrence:
     """Measure how much of its own neighbourhood in storage a sample meets in its micro-batch.
 
     Args:
@@ -106,7 +106,7 @@ def mates(order: Order, index: Index, micro_batch_size: int) -> Mates:
     full, rest = divmod(order.samples, order.chunk)
     chunk_pairs = full * order.chunk * (order.chunk - 1) + rest * (rest - 1)
     shard_pairs = int((index.samples * (index.samples - 1)).sum())
-    return Mates(
+    return BatchCooccurrence(
         chunk=float(np.mean(of_chunk)),
         shard=float(np.mean(of_shard)),
         perfect_chunk=_perfect_mates(chunk_pairs, order.samples, size),

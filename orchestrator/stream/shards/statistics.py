@@ -20,7 +20,7 @@ from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.dataset.samples import Chosen, read_chosen, spread
 from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids, Order
-from orchestrator.stream.order.shuffle_quality import Mates, ReadCost, Separation, mates, read_cost, separation
+from orchestrator.stream.order.shuffle_quality import BatchCooccurrence, ReadCost, NeighbourDistance, mates, read_cost, separation
 from workloads.contract import BadSample
 
 MOST_WORDS = 10_000
@@ -64,7 +64,7 @@ class ImageSizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
+class ShuffleParams:
     """What decides how well the order shuffles, as in a recipe.
 
     Args:
@@ -84,9 +84,9 @@ class Knobs:
 class Shuffle:
     """How well some knobs shuffle a data set, and what that costs."""
 
-    knobs: Knobs
-    separation: Separation
-    mates: Mates
+    knobs: ShuffleParams
+    separation: NeighbourDistance
+    mates: BatchCooccurrence
     cost: ReadCost
 
 
@@ -140,7 +140,7 @@ def measure_images(folder: Location, index: Index, count: int, progress: Callabl
     return ImageSizes(widths, heights, sizes, dict(formats.most_common()), looked - len(found))
 
 
-def measure_shuffle(index: Index, knobs: Knobs, seed: int) -> Shuffle:
+def measure_shuffle(index: Index, knobs: ShuffleParams, seed: int) -> Shuffle:
     """Measure how well an order shuffles a data set and what reading it costs; see `shuffle_quality`."""
     window = max(1, knobs.window // knobs.micro_batch_size) * knobs.micro_batch_size
     order = Order(samples=index.total, seed=seed, chunk=knobs.chunk, window=window)
@@ -152,7 +152,7 @@ def measure_shuffle(index: Index, knobs: Knobs, seed: int) -> Shuffle:
     )
 
 
-def percentile(counts: Ids, share: float) -> int:
+def histogram_percentile(counts: Ids, share: float) -> int:
     """Return the least value that at least a share of what was counted does not exceed.
 
     Args:

@@ -108,7 +108,7 @@ def open_private(path: Path) -> int:
 
 
 @contextmanager
-def held(path: Path, patience_s: float = 0.0) -> Iterator[bool]:
+def try_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
     """Hold a lock file while the body runs; yields False when somebody else held it for all of the patience.
 
     The system releases it when its holder dies.
@@ -118,7 +118,7 @@ def held(path: Path, patience_s: float = 0.0) -> Iterator[bool]:
     """
     handle = open_private(path)
     try:
-        taken = _taken(handle, patience_s)
+        taken = _taken(handle, timeout_s)
         try:
             yield taken
         finally:
@@ -128,10 +128,10 @@ def held(path: Path, patience_s: float = 0.0) -> Iterator[bool]:
         os.close(handle)
 
 
-def hold_for_good(path: Path) -> tuple[int, bool]:
+def try_lock_until_exit(path: Path) -> tuple[int, bool]:
     """Join those who hold a file together, until this process ends; return its handle and whether nobody else does.
 
-    Whoever calls it keeps others from doing so at the same time, and calls `share` when it has made use of being alone.
+    Whoever calls it keeps others from doing so at the same time, and calls `downgrade_to_shared` when it has made use of being alone.
 
     Raises:
         OSError: the file cannot be opened.
@@ -140,7 +140,7 @@ def hold_for_good(path: Path) -> tuple[int, bool]:
     return handle, _taken(handle, 0.0)
 
 
-def share(handle: int) -> None:
+def downgrade_to_shared(handle: int) -> None:
     """Let others hold a file too.
 
     Raises:
@@ -149,8 +149,8 @@ def share(handle: int) -> None:
     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def _taken(handle: int, patience_s: float) -> bool:
-    deadline = monotonic() + patience_s
+def _taken(handle: int, timeout_s: float) -> bool:
+    deadline = monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ from workloads.contract import BadSample, StagedTransform
 # A store that never fails whoever uses it: at its first fault it says so, and from then on keeps nothing.
 
 
-class SafeStore:
+class FailOpenStore:
     """Does what a store does, and nothing once that has failed.
 
     Args:
@@ -50,13 +50,13 @@ class SafeStore:
             return None
 
     @contextmanager
-    def claim(self, key: bytes, patience_s: float = 0.0) -> Iterator[bool]:
+    def claim(self, key: bytes, timeout_s: float = 0.0) -> Iterator[bool]:
         """Keep others from decoding an image; see `Store.claim`."""
         store, mine = self._store, True
         with ExitStack() as stack:
             if store is not None:
                 try:
-                    mine = stack.enter_context(store.claim(key, patience_s))
+                    mine = stack.enter_context(store.claim(key, timeout_s))
                 except Exception as error:
                     self._switch_off(store, error)
             yield mine
@@ -73,10 +73,10 @@ class SafeStore:
 
     def _switch_off(self, store: Store, error: Exception) -> None:
         self._store = None
-        warn_off(str(store.folder), error)
+        warn_and_disable(str(store.folder), error)
 
 
-def warn_off(folder: str, error: Exception) -> None:
+def warn_and_disable(folder: str, error: Exception) -> None:
     """Say that a process goes on without the cache."""
     LOG.warning(
         "the cache of decoded images in %s is off for this process, which decodes every image itself: %s. Make room "
@@ -99,11 +99,11 @@ class DecodedCache:
 
     Args:
         limit_mb: that it may take on the machine's disk, in 10^6 bytes.
-        patience_s: how long to wait for somebody else who is decoding an image; who takes longer has been stopped.
+        timeout_s: how long to wait for somebody else who is decoding an image; who takes longer has been stopped.
     """
 
     limit_mb: int
-    patience_s: float = 2.0
+    timeout_s: float = 2.0
 
     def decode(self, images: Sequence[bytes], transform: StagedTransform) -> Iterator[tuple[int, Pixels | BadSample]]:
         """Yield every image's place among the given ones and its pixels, or what is wrong with it, in any order.
@@ -111,7 +111,7 @@ class DecodedCache:
         What somebody else is decoding at the moment comes last: runs that want the same images at the same time share
         them out between them.
         """
-        turn = _Turn(_store(self.limit_mb), transform)
+        turn = _InFlight(_store(self.limit_mb), transform)
         later = []
         for place, image in enumerate(images):
             found = turn.take(image)
@@ -120,24 +120,24 @@ class DecodedCache:
             else:
                 yield place, found
         for place in later:
-            found = turn.take(images[place], self.patience_s)
+            found = turn.take(images[place], self.timeout_s)
             yield place, turn.decode(images[place]) if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _InFlight:
     """One transform at work on some images."""
 
-    store: SafeStore
+    store: FailOpenStore
     transform: StagedTransform
 
-    def take(self, image: bytes, patience_s: float = 0.0) -> Pixels | BadSample | None:
+    def take(self, image: bytes, timeout_s: float = 0.0) -> Pixels | BadSample | None:
         """Return an image read or decoded; None while somebody else decodes it."""
         if not self.store.is_on:
             return self.decode(image)
         key = _key(self.transform.decoding, image)
         found = self.store.read(key)
-        return self._decode_alone(key, image, patience_s) if found is None else found
+        return self._decode_alone(key, image, timeout_s) if found is None else found
 
     def decode(self, image: bytes) -> Pixels | BadSample:
         """Return an image decoded, kept from nobody and for nobody."""
@@ -146,8 +146,8 @@ class _Turn:
         except BadSample as fault:
             return fault
 
-    def _decode_alone(self, key: bytes, image: bytes, patience_s: float) -> Pixels | BadSample | None:
-        with self.store.claim(key, patience_s) as mine:
+    def _decode_alone(self, key: bytes, image: bytes, timeout_s: float) -> Pixels | BadSample | None:
+        with self.store.claim(key, timeout_s) as mine:
             if not mine:
                 return None
             kept = self.store.read(key)  # by whoever had the claim before
@@ -169,7 +169,7 @@ def cache_folder() -> Path:
     return Path(given).absolute() if given else cache_home() / "decoded"
 
 
-def _store(limit_mb: int) -> SafeStore:
+def _store(limit_mb: int) -> FailOpenStore:
     try:
         return _opened(cache_folder(), limit_mb)
     except RuntimeError:
@@ -177,14 +177,14 @@ def _store(limit_mb: int) -> SafeStore:
 
 
 @lru_cache(maxsize=8)
-def _opened(folder: Path | None, limit_mb: int) -> SafeStore:
+def _opened(folder: Path | None, limit_mb: int) -> FailOpenStore:
     try:
         if folder is None:
             raise FileNotFoundError("this user has no home")
         store = Store(folder, limit_mb * 10**6)
     except OSError as error:
-        warn_off(str(folder or "the user's cache folder"), error)
-        return SafeStore(None)
+        warn_and_disable(str(folder or "the user's cache folder"), error)
+        return FailOpenStore(None)
     if store.capacity_bytes > limit_mb * 10**6:
         LOG.warning(
             "the cache of decoded images in %s has %d MB, which other runs that use it asked for; stream."
@@ -193,7 +193,7 @@ def _opened(folder: Path | None, limit_mb: int) -> SafeStore:
             store.capacity_bytes // 10**6,
             limit_mb,
         )
-    return SafeStore(store)
+    return FailOpenStore(store)
 
 
 def _key(decoding: str, image: bytes) -> bytes:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.storage.local_files import held, hold_for_good, make_private, open_private, share
+from orchestrator.storage.local_files import try_lock, try_lock_until_exit, make_private, open_private, downgrade_to_shared
 from orchestrator.stream.image_cache.ring_file import PAGE_BYTES, Pixels, Ring, check_pixels
 
 TABLE_SHARE = 1 / 512
@@ -55,10 +55,10 @@ class Store:
         self._stopped: set[int] = set()
         with self._locked():
             self._ring, self._table = Ring(folder), Table(folder / "table")
-            self._users, alone = hold_for_good(folder / "users")
+            self._users, alone = try_lock_until_exit(folder / "users")
             if alone:
                 self._adapt(limit_bytes)
-            share(self._users)
+            downgrade_to_shared(self._users)
 
     @property
     def capacity_bytes(self) -> int:
@@ -76,7 +76,7 @@ class Store:
         return None if position is None else self._ring.read(position, key)
 
     @contextmanager
-    def claim(self, key: bytes, patience_s: float = 0.0) -> Iterator[bool]:
+    def claim(self, key: bytes, timeout_s: float = 0.0) -> Iterator[bool]:
         """Keep others from decoding an image while the body runs; yields False when somebody else does that.
 
         Whoever kept a claim for all of the patience has been stopped, and is not waited for again.
@@ -85,10 +85,10 @@ class Store:
             OSError: the claim's file cannot be opened.
         """
         number = key[0]
-        with held(self.folder / "claims" / f"{number:02x}", 0.0 if number in self._stopped else patience_s) as mine:
+        with try_lock(self.folder / "claims" / f"{number:02x}", 0.0 if number in self._stopped else timeout_s) as mine:
             if mine:
                 self._stopped.discard(number)
-            elif patience_s:
+            elif timeout_s:
                 self._stopped.add(number)
             yield mine
 
@@ -109,7 +109,7 @@ class Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
+        with try_lock(self.folder / "lock", LOCK_PATIENCE_S) as mine:
             if not mine:
                 raise OSError(errno.EBUSY, "another process keeps the file `lock`")
             yield

@@ -91,7 +91,7 @@ def test_who_dies_while_decoding_leaves_the_image_to_others() -> None:
     holder = started("hold", "0")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "decoding\n"
-    impatient, transform = DecodedCache(LIMIT_MB, patience_s=0.0), StagedToy()
+    impatient, transform = DecodedCache(LIMIT_MB, timeout_s=0.0), StagedToy()
     assert digest_of(in_order(IMAGES[:2], transform, impatient)) == plain(IMAGES[:2])
     assert sorted(transform.decoded) == sorted(IMAGES[:2])
     transform = StagedToy()

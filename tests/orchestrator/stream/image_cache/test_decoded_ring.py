@@ -37,11 +37,11 @@ def test_what_is_held_shares_no_page_with_another_and_lies_within_the_room(
             continue
         given_out.append((position, size))
         assert head.holds(position)
-        held = [(p, s) for p, s in given_out if head.holds(p)]
-        taken = [page for p, s in held for page in pages(head, p, s)]
+        try_lock = [(p, s) for p, s in given_out if head.holds(p)]
+        taken = [page for p, s in try_lock for page in pages(head, p, s)]
         assert len(taken) == len(set(taken))
         assert max(taken) < head.capacity // PAGE_BYTES <= capacity
-        assert held == given_out[len(given_out) - len(held) :]
+        assert try_lock == given_out[len(given_out) - len(try_lock) :]
 
 
 def test_a_disk_without_room_keeps_the_ring_at_its_size() -> None:

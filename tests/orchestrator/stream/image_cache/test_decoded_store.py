@@ -158,8 +158,8 @@ def test_who_was_stopped_for_a_whole_round_writes_over_nobody(tmp_path: Path) ->
 def test_who_keeps_a_claim_is_waited_for_once(tmp_path: Path) -> None:
     holder, other = Store(tmp_path, LIMIT), Store(tmp_path, LIMIT)
     with holder.claim(key_of(1)):
-        for patience_s in (0.001, 1e9):
-            with other.claim(key_of(1), patience_s) as mine:
+        for timeout_s in (0.001, 1e9):
+            with other.claim(key_of(1), timeout_s) as mine:
                 assert not mine
         with other.claim(key_of(2), 1e9) as mine:
             assert mine

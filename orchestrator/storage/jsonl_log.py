@@ -20,7 +20,7 @@ FLUSH_S = 5.0
 READERS = 16
 
 
-class Journal:
+class JsonlLog:
     """Notes in a folder; used as a context, it writes down what is pending when the body ends for whatever reason.
 
     Args:

@@ -18,7 +18,7 @@ from orchestrator.storage.retry import StorageError
 
 
 @contextmanager
-def draft_of(target: Path) -> Iterator[Path]:
+def atomic_output(target: Path) -> Iterator[Path]:
     """Lend a free path beside the target that becomes the target when all went well, and vanishes otherwise.
 
     Args:

@@ -66,7 +66,7 @@ class Cause(Enum):
     REFUSED = "the request was refused"
 
 
-S3_SAYS = (
+S3_ERRORS = (
     (Cause.DENIED, r"AWS Error (ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INCOMPLETE_SIGNATURE|INVALID_SIGNATURE)\b"),
     (Cause.DENIED, r"AWS Error (INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT)\b"),
     (Cause.DENIED, r"AWS Error (MISSING_AUTHENTICATION_TOKEN|REQUEST_EXPIRED|REQUEST_TIME_TOO_SKEWED)\b"),
@@ -81,7 +81,7 @@ S3_SAYS = (
 )
 """What pyarrow's S3 client says, and why; the first that fits holds. REFUSED here is about certificates."""
 
-GCS_SAYS = (
+GCS_ERRORS = (
     (Cause.DENIED, r"OAuth2 access token|\((PERMISSION_DENIED|UNAUTHENTICATED):"),
     (Cause.MISSING, r"\(NOT_FOUND:"),
     (Cause.THROTTLED, r"\(RESOURCE_EXHAUSTED:"),
@@ -103,7 +103,7 @@ def cause_of(error: Exception) -> Cause:
     if isinstance(error, ConnectionError | ShortRead) or getattr(error, "errno", None) in (errno.EAGAIN, errno.ESTALE):
         return Cause.INTERRUPTED
     said = str(error)
-    known = GCS_SAYS if "google::cloud" in said else S3_SAYS
+    known = GCS_ERRORS if "google::cloud" in said else S3_ERRORS
     return next((cause for cause, pattern in known if re.search(pattern, said)), Cause.REFUSED)
 
 
@@ -179,30 +179,30 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How long one kind of failure is put up with.
 
     Args:
         attempts: tries in all.
-        first_s: longest wait before the second try; it doubles with every further one.
-        longest_s: no wait is longer.
+        initial_wait_s: longest wait before the second try; it doubles with every further one.
+        max_wait_s: no wait is longer.
     """
 
     attempts: int
-    first_s: float
-    longest_s: float
+    initial_wait_s: float
+    max_wait_s: float
 
 
-PATIENCE: Mapping[Cause, Patience] = {
-    Cause.THROTTLED: Patience(attempts=10, first_s=0.5, longest_s=20),
-    Cause.INTERRUPTED: Patience(attempts=8, first_s=0.1, longest_s=10),
-    Cause.TIMED_OUT: Patience(attempts=4, first_s=0.2, longest_s=5),
-    Cause.UNREACHABLE: Patience(attempts=4, first_s=0.2, longest_s=5),
+RETRY_LIMITS: Mapping[Cause, RetryLimits] = {
+    Cause.THROTTLED: RetryLimits(attempts=10, initial_wait_s=0.5, max_wait_s=20),
+    Cause.INTERRUPTED: RetryLimits(attempts=8, initial_wait_s=0.1, max_wait_s=10),
+    Cause.TIMED_OUT: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
+    Cause.UNREACHABLE: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
 }
 """The failures that may pass by themselves; all others are final."""
 
 
-def decide(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
+def decide_retry(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
     """Decide what follows a failed attempt.
 
     Args:
@@ -211,16 +211,16 @@ def decide(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
         draw: spreads the waits of those who failed together.
 
     Returns:
-        A wait of half to all of `first_s * 2 ** (attempt - 1)` seconds, or the end.
+        A wait of half to all of `initial_wait_s * 2 ** (attempt - 1)` seconds, or the end.
     """
     cause = cause_of(error)
-    patience = PATIENCE.get(cause)
+    patience = RETRY_LIMITS.get(cause)
     if patience is None:
         return GiveUp(cause.value)
     if attempt >= patience.attempts:
         return GiveUp(f"tried {attempt} times")
-    longest_s = min(patience.longest_s, patience.first_s * 2 ** (attempt - 1))
-    return Retry(longest_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
+    max_wait_s = min(patience.max_wait_s, patience.initial_wait_s * 2 ** (attempt - 1))
+    return Retry(max_wait_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
 
 
 def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[[float], None] | None = None) -> Result:
@@ -241,7 +241,7 @@ def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[
         try:
             return action()
         except (OSError, pa.ArrowException) as error:
-            decision = decide(error, attempt, KeyedRandom(("storage", os.getpid(), uri, verb)))
+            decision = decide_retry(error, attempt, KeyedRandom(("storage", os.getpid(), uri, verb)))
             if isinstance(decision, GiveUp):
                 raise _failure(error, uri, verb, attempt) from _unless_secret(error)
             if attempt >= LOUD_ATTEMPT:

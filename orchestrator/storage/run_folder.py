@@ -156,7 +156,7 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     Raises:
         RunError: there is no such run.
     """
-    for run in map(RunFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+    for run in map(RunFolder, candidate_folders(name_or_uri, storage_uri, endpoint)):
         if run.exists():
             return run
     raise RunError(
@@ -165,7 +165,7 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     )
 
 
-def meant_places(name_or_uri: str, storage_uri: str, endpoint: str | None) -> Iterator[Location]:
+def candidate_folders(name_or_uri: str, storage_uri: str, endpoint: str | None) -> Iterator[Location]:
     """Yield the folders that a user may mean: a name below a storage URI, then a folder's own URI or path."""
     if "://" not in name_or_uri:
         yield locate(f"{storage_uri}/{name_or_uri}", endpoint)

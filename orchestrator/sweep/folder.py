@@ -17,7 +17,7 @@ from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, meant_places
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, candidate_folders
 
 SWEEP_FILE = "sweep.json"
 
@@ -198,7 +198,7 @@ def find_sweep(name_or_uri: str, storage_uri: str, endpoint: str | None = None) 
     Raises:
         SweepError: there is no such sweep.
     """
-    for sweep in map(SweepFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+    for sweep in map(SweepFolder, candidate_folders(name_or_uri, storage_uri, endpoint)):
         if sweep.exists():
             return sweep
     raise SweepError(

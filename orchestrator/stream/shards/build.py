@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from orchestrator.storage.jsonl_log import Journal
+from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, index_of, write_index
 from orchestrator.stream.shards.corpus import RECEIPT_NAME, shard_name, write_shard, written_columns
@@ -81,7 +81,7 @@ def build_annotated(
     if not looked_at.items:
         raise DataSetError(f"{source.name}: has no images (.jpg, .jpeg, .png, .webp) and no captions.")
     receipt.write(None)
-    with Journal(destination / JOURNAL_NAME) as journal:
+    with JsonlLog(destination / JOURNAL_NAME) as journal:
         parts = _all_parts(source, looked_at, destination, options, journal, progress)
         write_rejected(destination, parts)
         facts = [part.facts for part in parts if part.facts]
@@ -102,7 +102,7 @@ def _all_parts(
     looked_at: Survey,
     destination: Location,
     options: BuildOptions,
-    journal: Journal,
+    journal: JsonlLog,
     progress: Callable[[Standing], None],
 ) -> list[Part]:
     """Make the shards that are not there yet; return the parts in order."""
@@ -165,7 +165,7 @@ class _Builder:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _known(journal: Journal, destination: Location) -> dict[int, Part]:
+def _known(journal: JsonlLog, destination: Location) -> dict[int, Part]:
     """Return the parts that an earlier process finished and that are still there; remove its unfinished files."""
     sizes = destination.sizes()
     for name in sizes:

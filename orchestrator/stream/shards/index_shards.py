@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from orchestrator.storage.jsonl_log import Journal
+from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
 from orchestrator.stream.dataset import sidecar, webdataset
@@ -208,7 +208,7 @@ def make_index(folder: Location, options: IndexOptions, progress: Callable[[Stan
     files = _files(folder)
     shard_format, names = _shards(folder, files)
     columns = _columns(folder, names, options.columns) if shard_format == "parquet" else None
-    with Journal(folder / JOURNAL_NAME) as journal:
+    with JsonlLog(folder / JOURNAL_NAME) as journal:
         known = _known(journal, files, columns)
         jobs = (ShardJob(folder / name, shard_format, columns) for name in names if name not in known)
         damaged = []
@@ -245,7 +245,7 @@ def _counted(
         progress(Standing(done, shards, samples, bad))
 
 
-def _known(journal: Journal, files: Mapping[str, fs.FileInfo], columns: Columns | None) -> dict[str, ShardFacts]:
+def _known(journal: JsonlLog, files: Mapping[str, fs.FileInfo], columns: Columns | None) -> dict[str, ShardFacts]:
     """Return what earlier, interrupted work found and still holds."""
     found = {}
     for note in journal.read():

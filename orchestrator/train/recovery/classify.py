@@ -29,7 +29,7 @@ from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, Preempti
 from torch import distributed
 
 from orchestrator.config.errors import FuserayError, SpecError
-from orchestrator.storage.retry import PATIENCE, StorageError, without_secrets
+from orchestrator.storage.retry import RETRY_LIMITS, StorageError, without_secrets
 from orchestrator.storage.run_folder import json_bytes
 from orchestrator.stream.dataset.index import DataSetError
 from orchestrator.stream.loader import StreamEndedError
@@ -168,7 +168,7 @@ def _of_the_code(error: BaseException) -> Verdict:
 
 def _may_pass(error: StorageError) -> bool:
     """Return whether the store failed in a way that was tried again in vain, but may work a minute later."""
-    return any(cause.value in str(error) for cause in PATIENCE)
+    return any(cause.value in str(error) for cause in RETRY_LIMITS)
 
 
 # From what Ray Train raises to a diagnosis: wrappers come off, and every worker's error becomes a witness. Pure.

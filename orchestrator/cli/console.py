@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.cluster.findings import Finding
-    from orchestrator.stream.shards.index_shards import Standing
+    from orchestrator.stream.shards.index_shards import ShardProgress
 
 
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
@@ -95,7 +95,7 @@ def counter(what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def shard_progress(
     what_is_bad: str, quiet: bool, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Standing], None]]:
+) -> Iterator[Callable[[ShardProgress], None]]:
     """Show shards done and samples per second: one live line on a terminal, a plain line now and then elsewhere.
 
     Args:
@@ -110,7 +110,7 @@ def shard_progress(
     pace = _Pace(clock)
     spoken = clock()
 
-    def show(standing: Standing) -> None:
+    def show(standing: ShardProgress) -> None:
         nonlocal spoken
         bad = f", {standing.bad} {what_is_bad}" if standing.bad else ""
         text = f"{standing.samples} samples, {pace.samples_per_s(standing.samples):.0f}/s{bad}"

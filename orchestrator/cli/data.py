@@ -16,7 +16,7 @@ from workloads.contract import CorpusEntry, Section
 
 if TYPE_CHECKING:
     from orchestrator.stream.dataset.index import ShardFormat
-    from orchestrator.stream.shards.corpus import Built
+    from orchestrator.stream.shards.corpus import CorpusBuild
 
 
 class Corpora(click.Group):
@@ -114,7 +114,7 @@ def _config(entry: CorpusEntry, options: dict[str, Any]) -> Section:
         raise SpecError("; ".join(found)) from error
 
 
-def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, Built]:
+def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, CorpusBuild]:
     from orchestrator.cli.console import counter
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.corpus import build
@@ -132,7 +132,7 @@ def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> 
     return place.uri, built
 
 
-def _show(uri: str, built: Built, as_json: bool) -> None:
+def _show(uri: str, built: CorpusBuild, as_json: bool) -> None:
     if as_json:
         found = {"destination": uri, "source": dict(built.source), "samples": dict(built.samples)}
         click.echo(json.dumps(found | {"up_to_date": built.up_to_date}))

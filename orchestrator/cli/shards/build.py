@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.storage.location import Location
     from orchestrator.stream.shards.build import BuildOptions, BuildResult
     from orchestrator.stream.shards.executors import Mapper
-    from orchestrator.stream.shards.index_shards import Indexed, IndexOptions
+    from orchestrator.stream.shards.index_shards import IndexResult, IndexOptions
     from orchestrator.stream.shards.sources import Source
 
 
@@ -220,7 +220,7 @@ def index_command(
     _show_indexed(folder.uri, made, as_json)
 
 
-def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
+def _index(folder: Location, options: IndexOptions, quiet: bool) -> IndexResult:
     from orchestrator.cli.console import shard_progress
     from orchestrator.stream.shards.index_shards import make_index
 
@@ -231,15 +231,15 @@ def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
 @contextmanager
 def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
     if ray_address is None:
-        from orchestrator.stream.shards.executors import InThreads
+        from orchestrator.stream.shards.executors import ThreadMapper
 
-        yield InThreads(workers)
+        yield ThreadMapper(workers)
         return
 
-    from orchestrator.stream.shards.executors import InRayTasks
+    from orchestrator.stream.shards.executors import RayTaskMapper
 
     with TemporaryDirectory(prefix="fuseray-") as scratch, _ray(ray_address, workers, Path(scratch) / "ray.log"):
-        yield InRayTasks()
+        yield RayTaskMapper()
 
 
 def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
@@ -261,7 +261,7 @@ def _check_address(address: str) -> None:
         raise SpecError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
 
 
-def _show_indexed(uri: str, made: Indexed, as_json: bool) -> None:
+def _show_indexed(uri: str, made: IndexResult, as_json: bool) -> None:
     index, damaged = made.index, made.damaged
     if as_json:
         found = {"uri": uri, "format": index.format, "shards": len(index.shards), "samples": index.total}

@@ -93,7 +93,7 @@ def _verify(
     folder: Location, index: Index, checks: Any, report: Path, workers: int, again: bool, quiet: bool
 ) -> Summary:
     from orchestrator.cli.console import progress_bar
-    from orchestrator.stream.shards.executors import InProcesses
+    from orchestrator.stream.shards.executors import ProcessMapper
     from orchestrator.stream.shards.verify import Verification, VerifyRecord
 
     with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
@@ -104,7 +104,7 @@ def _verify(
         )
         try:
             with progress_bar("shards", verification.present, before, quiet) as advance:
-                verification.run(InProcesses(workers), lambda _: advance())
+                verification.run(ProcessMapper(workers), lambda _: advance())
             return _write(verification, summary, complete=True)
         except (KeyboardInterrupt, FuserayError):
             kept = _write(verification, summary, complete=False)

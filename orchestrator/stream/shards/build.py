@@ -18,8 +18,8 @@ from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, index_of, write_index
 from orchestrator.stream.shards.corpus import RECEIPT_NAME, shard_name, write_shard, written_columns
-from orchestrator.stream.shards.executors import InThreads
-from orchestrator.stream.shards.index_shards import Standing
+from orchestrator.stream.shards.executors import ThreadMapper
+from orchestrator.stream.shards.index_shards import ShardProgress
 from orchestrator.stream.shards.load_items import Keyed, Survey, keyed, load, survey
 from orchestrator.stream.shards.sources import Source
 from workloads.contract import BadSample, Sample
@@ -60,7 +60,7 @@ def build_annotated(
     source: Source,
     destination: Location,
     options: BuildOptions,
-    progress: Callable[[Standing], None] = lambda _: None,
+    progress: Callable[[ShardProgress], None] = lambda _: None,
 ) -> BuildResult:
     """Build indexed shards, or go on with a build of the same source and shape; a finished one is left as it is.
 
@@ -103,7 +103,7 @@ def _all_parts(
     destination: Location,
     options: BuildOptions,
     journal: JsonlLog,
-    progress: Callable[[Standing], None],
+    progress: Callable[[ShardProgress], None],
 ) -> list[Part]:
     """Make the shards that are not there yet; return the parts in order."""
     known = _known(journal, destination)
@@ -112,12 +112,12 @@ def _all_parts(
     samples = bad = 0
     with _Builder(source, destination, options, known) as builder:
         chunks = _chunks(keyed(source, looked_at), options.samples_per_shard)
-        for part in InThreads(SHARDS_AT_ONCE)(builder.part, enumerate(chunks)):
+        for part in ThreadMapper(SHARDS_AT_ONCE)(builder.part, enumerate(chunks)):
             parts[part.number] = part
             if part != known.get(part.number):
                 journal.add(part.as_json())
             samples, bad = samples + part.samples, bad + len(part.rejected)
-            progress(Standing(len(parts), count, samples, bad))
+            progress(ShardProgress(len(parts), count, samples, bad))
             if bad > options.max_bad_share * looked_at.items:
                 write_rejected(destination, parts.values())
                 raise DataSetError(_too_bad(source, destination, parts.values(), looked_at.items, options))

@@ -18,7 +18,7 @@ RECEIPT_NAME = "build.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class CorpusBuild:
     """What a build made: from which source, samples per split, and whether it was there already."""
 
     source: Mapping[str, str]
@@ -33,7 +33,7 @@ def build(
     shard_format: ShardFormat,
     samples_per_shard: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Built:
+) -> CorpusBuild:
     """Write a corpus below a destination, unless the same corpus is there already.
 
     The receipt is removed first and written last, so an interrupted build is never taken for a complete one.
@@ -51,7 +51,7 @@ def build(
     if receipt.size() is not None:
         done = json.loads(receipt.read())
         if done["source"] == made_of:
-            return Built(source, done["samples"], up_to_date=True)
+            return CorpusBuild(source, done["samples"], up_to_date=True)
         receipt.delete()
     writers: dict[str, _SplitWriter] = {}
     for number, example in enumerate(examples(), start=1):
@@ -62,7 +62,7 @@ def build(
         progress(number)
     samples = {split: writer.finish() for split, writer in writers.items()}
     receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
-    return Built(source, samples, up_to_date=False)
+    return CorpusBuild(source, samples, up_to_date=False)
 
 
 class _SplitWriter:

@@ -39,7 +39,7 @@ class Mapper(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InThreads:
+class ThreadMapper:
     """Maps in threads of this process: for work that waits for storage."""
 
     threads: int
@@ -65,7 +65,7 @@ class InThreads:
 
 
 @dataclass(frozen=True, slots=True)
-class InRayTasks:
+class RayTaskMapper:
     """A `Mapper` by tasks of one CPU each; Ray must be connected, and function, items and results travel pickled."""
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -116,7 +116,7 @@ class WorkerError(FuserayError):
 
 
 @dataclass(frozen=True, slots=True)
-class InProcesses:
+class ProcessMapper:
     """A `Mapper` by processes of this machine: for work that keeps a CPU busy.
 
     When the caller stops asking, what is being worked on is given up at once.

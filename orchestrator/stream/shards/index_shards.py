@@ -31,7 +31,7 @@ from orchestrator.stream.dataset.index import (
 )
 from orchestrator.stream.dataset.parquet import Columns
 from orchestrator.stream.dataset.sidecar import Entry, captions_of, words_of, write_sidecar
-from orchestrator.stream.shards.executors import InThreads, Mapper
+from orchestrator.stream.shards.executors import ThreadMapper, Mapper
 from workloads.contract import BadSample
 
 # Reads one shard from its beginning to its end: its samples and its digest in one pass.
@@ -56,14 +56,14 @@ class ShardJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
+class DamagedShard:
     """A shard that is there but is not readable to its end, and why."""
 
     shard: str
     reason: str
 
 
-def scan_shard(job: ShardJob) -> ShardFacts | Damaged:
+def scan_shard(job: ShardJob) -> ShardFacts | DamagedShard:
     """Read a shard and write its sidecar.
 
     Raises:
@@ -73,7 +73,7 @@ def scan_shard(job: ShardJob) -> ShardFacts | Damaged:
     try:
         entries, facts = _parquet(job.shard, job.columns) if job.columns else _tar(job.shard)
     except (tarfile.TarError, pa.ArrowException, _CorruptError) as error:
-        return Damaged(job.shard.name, str(error))
+        return DamagedShard(job.shard.name, str(error))
     write_sidecar(job.shard, entries)
     return facts
 
@@ -153,7 +153,7 @@ THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ShardProgress:
     """How far work on shards is: shards done, of how many, their samples, and what was found to be unusable."""
 
     shards: int
@@ -174,23 +174,23 @@ class IndexOptions:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     skip_damaged: bool = False
-    mapper: Mapper = field(default_factory=lambda: InThreads(THREADS))
+    mapper: Mapper = field(default_factory=lambda: ThreadMapper(THREADS))
 
 
 @dataclass(frozen=True, slots=True)
-class Indexed:
+class IndexResult:
     """An index that was made, and the damaged shards that it leaves out."""
 
     index: Index
-    damaged: tuple[Damaged, ...]
+    damaged: tuple[DamagedShard, ...]
 
 
-def index_folder(folder: Location, progress: Callable[[Standing], None] = lambda _: None) -> Index:
+def index_folder(folder: Location, progress: Callable[[ShardProgress], None] = lambda _: None) -> Index:
     """Index every shard in a folder and write the index; see `make_index`."""
     return make_index(folder, IndexOptions(), progress).index
 
 
-def make_index(folder: Location, options: IndexOptions, progress: Callable[[Standing], None]) -> Indexed:
+def make_index(folder: Location, options: IndexOptions, progress: Callable[[ShardProgress], None]) -> IndexResult:
     """Index every shard in a folder and write the index.
 
     Work that was interrupted is taken up again: shards that were read are not read again unless their size or time
@@ -213,7 +213,7 @@ def make_index(folder: Location, options: IndexOptions, progress: Callable[[Stan
         jobs = (ShardJob(folder / name, shard_format, columns) for name in names if name not in known)
         damaged = []
         for found in _counted(options.mapper(scan_shard, jobs), known, len(names), progress):
-            if isinstance(found, Damaged):
+            if isinstance(found, DamagedShard):
                 damaged.append(found)
                 continue
             known[found.shard] = found
@@ -224,25 +224,25 @@ def make_index(folder: Location, options: IndexOptions, progress: Callable[[Stan
         )
         write_index(folder, index)
         journal.remove()
-    return Indexed(index, tuple(sorted(damaged, key=lambda one: one.shard)))
+    return IndexResult(index, tuple(sorted(damaged, key=lambda one: one.shard)))
 
 
 def _counted(
-    results: Iterator[ShardFacts | Damaged],
+    results: Iterator[ShardFacts | DamagedShard],
     known: Mapping[str, ShardFacts],
     shards: int,
-    progress: Callable[[Standing], None],
-) -> Iterator[ShardFacts | Damaged]:
+    progress: Callable[[ShardProgress], None],
+) -> Iterator[ShardFacts | DamagedShard]:
     done, samples, bad = len(known), sum(one.samples for one in known.values()), 0
-    progress(Standing(done, shards, samples, bad))
+    progress(ShardProgress(done, shards, samples, bad))
     for found in results:
         yield found
         done += 1
-        if isinstance(found, Damaged):
+        if isinstance(found, DamagedShard):
             bad += 1
         else:
             samples += found.samples
-        progress(Standing(done, shards, samples, bad))
+        progress(ShardProgress(done, shards, samples, bad))
 
 
 def _known(journal: JsonlLog, files: Mapping[str, fs.FileInfo], columns: Columns | None) -> dict[str, ShardFacts]:
@@ -300,7 +300,7 @@ def _schema(shard: Location) -> pa.Schema | None:
             return None
 
 
-def _check(folder: Location, damaged: Sequence[Damaged], shards: int, skip_damaged: bool) -> None:
+def _check(folder: Location, damaged: Sequence[DamagedShard], shards: int, skip_damaged: bool) -> None:
     if not damaged or (skip_damaged and len(damaged) < shards):
         return
     first = damaged[0]

@@ -18,7 +18,7 @@ from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
 from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
-from orchestrator.stream.shards.index_shards import Standing, index_folder
+from orchestrator.stream.shards.index_shards import ShardProgress, index_folder
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists, key_of
 
 COUNT = 20
@@ -156,7 +156,7 @@ def test_a_build_stopped_at_any_shard_goes_on_behind_it(tmp_path: Path, stop_aft
     source = write_list(tmp_path, 30)
     built(source, tmp_path / "whole")
 
-    def stop(standing: Standing) -> None:
+    def stop(standing: ShardProgress) -> None:
         if standing.shards == stop_after:
             raise Stop
 
@@ -177,7 +177,7 @@ def test_a_shard_that_was_lost_since_is_made_again(tmp_path: Path) -> None:
     source = write_list(tmp_path, 30)
     calls = count()
 
-    def stop(_: Standing) -> None:
+    def stop(_: ShardProgress) -> None:
         if next(calls) == 3:
             raise Stop
 

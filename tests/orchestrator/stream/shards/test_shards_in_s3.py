@@ -14,7 +14,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import ShardFormat, read_index
 from orchestrator.stream.dataset.samples import Rows, read_samples
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
-from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 from workloads.contract import Sample
 
@@ -31,7 +31,7 @@ def bucket(seaweedfs_server: S3Server, log_in: Callable[[S3Server], None]) -> Lo
     return locate(f"s3://{seaweedfs_server.make_bucket()}", seaweedfs_server.endpoint)
 
 
-def stop(standing: Standing) -> None:
+def stop(standing: ShardProgress) -> None:
     if standing.shards == 2:
         raise Stop
 
@@ -82,7 +82,7 @@ def test_indexing_in_a_bucket_goes_on_behind_what_was_read(bucket: Location, tmp
     (bucket / "out/index.parquet").delete()
     with pytest.raises(Stop):
         make_index(bucket / "out", IndexOptions(), stop)
-    standings: list[Standing] = []
+    standings: list[ShardProgress] = []
     made = make_index(bucket / "out", IndexOptions(), standings.append)
     assert standings[0].shards >= 2
     assert made.index.digest == whole.digest

@@ -15,7 +15,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.shards.checks import Checks, Finding, ShardResult
-from orchestrator.stream.shards.executors import InProcesses, Item, Result
+from orchestrator.stream.shards.executors import ProcessMapper, Item, Result
 from orchestrator.stream.shards.verify import VerifyRecord
 
 
@@ -122,4 +122,4 @@ def test_a_record_gives_back_what_was_added(report: Path) -> None:
 def test_processes_find_the_same(tmp_path: Path, report: Path) -> None:
     folder = write_data_set(tmp_path / "data", damage_samples(good()), "webdataset")
     alone = verify(folder, tmp_path / "alone.jsonl")
-    assert verify(folder, report, mapper=InProcesses(2)) == alone
+    assert verify(folder, report, mapper=ProcessMapper(2)) == alone

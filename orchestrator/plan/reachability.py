@@ -25,7 +25,7 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.plan.checks import UNNAMED
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import check_shards, read_index
-from orchestrator.stream.dataset.samples import evenly_spaced
+from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
 
 ELSEWHERE = "This machine may lack what the cluster's have; they look again before training begins."
@@ -175,7 +175,7 @@ def _look(uri: str, endpoint: str | None, transform: Callable[[], Transform] | N
     ]
     if transform is None:
         return DataSeen((passed(DATA_NAME, f"{found}, index readable"), *findings), index.total)
-    samples = list(evenly_spaced(folder, index, LOOKED_AT))
+    samples = list(evenly_spaced_samples(folder, index, LOOKED_AT))
     try:
         bad = [fault for sample in samples if (fault := _fault(transform(), sample))]
     except ImportError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.index import DataSetError, Index, read_index
-from orchestrator.stream.dataset.samples import Rows, cached_sidecar, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, cached_sidecar, read_samples
 from orchestrator.stream.dataset.sidecar import Content
 from orchestrator.stream.micro_batch import RawBatch, RawSample
 from orchestrator.stream.order.mixture import Mixture
@@ -121,7 +121,7 @@ def _read_places(source_number: int, source: Source, positions: Ids, places: Ids
     numbers = source.order.sample_at(places)
     shards, rows = index.find(numbers)
     present = np.unique(shards).tolist()
-    wanted = [Rows(source.folder / index.shards[shard], rows[shards == shard].tolist()) for shard in present]
+    wanted = [ShardRows(source.folder / index.shards[shard], rows[shards == shard].tolist()) for shard in present]
     contents: dict[int, Content] = {}
     for shard, found in zip(present, read_samples(source.folder, index, wanted), strict=True):
         contents |= zip(np.flatnonzero(shards == shard).tolist(), found, strict=True)

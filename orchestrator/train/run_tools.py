@@ -15,7 +15,7 @@ from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.dataset.samples import evenly_spaced
+from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_numbers
@@ -87,7 +87,7 @@ def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folde
     workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
     model = workload.build(device, KeyedRandom(("evaluation",)), pretrained=False)
     model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
-    samples = list(evenly_spaced(folder, index))
+    samples = list(evenly_spaced_samples(folder, index))
     evaluation = workload.evaluate(samples, options)
     metrics = {**evaluation.metrics, "unreadable": float(index.total - len(samples))}
     return Measured(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.report.images import Tile
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
-    from orchestrator.stream.dataset.samples import Chosen
+    from orchestrator.stream.dataset.samples import LocatedSample
     from orchestrator.stream.shards.verify import Verification
 
 
@@ -193,13 +193,13 @@ def inspect_command(
     from orchestrator.report.images import picture_of, tile_of
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
-    from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
+    from orchestrator.stream.dataset.samples import find_keys, read_numbered, stratified_sample
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
-    numbers = find_keys(folder, index, keys) if keys else spread(index.total, samples, seed)
+    numbers = find_keys(folder, index, keys) if keys else stratified_sample(index.total, samples, seed)
     looks, tiles = [], []
-    for chosen in read_chosen(folder, index, numbers):
+    for chosen in read_numbered(folder, index, numbers):
         picture = picture_of(chosen.content)
         looks.append(_look(chosen, picture.fault))
         tiles.append(tile_of(chosen.content, picture))
@@ -208,7 +208,7 @@ def inspect_command(
     _show(looks, folder.uri, out, as_json)
 
 
-def _look(chosen: Chosen, fault: str) -> Look:
+def _look(chosen: LocatedSample, fault: str) -> Look:
     from orchestrator.stream.dataset.images import read_header
     from orchestrator.stream.dataset.sidecar import Unreadable
     from workloads.contract import BadSample

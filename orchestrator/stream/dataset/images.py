@@ -34,7 +34,7 @@ class SizeLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """What an image file says about itself: its format, and its size in pixels."""
 
     format: str
@@ -42,7 +42,7 @@ class Header:
     height: int
 
 
-def read_header(data: bytes, limit: SizeLimit | None = None) -> Header:
+def read_header(data: bytes, limit: SizeLimit | None = None) -> ImageHeader:
     """Return an image's format and size without decoding it.
 
     Args:
@@ -53,7 +53,7 @@ def read_header(data: bytes, limit: SizeLimit | None = None) -> Header:
         BadSample: with reason "image is empty", "image is too large" or "image is corrupt".
     """
     with _opened(data, limit or SizeLimit()) as image:
-        return Header(str(image.format), *image.size)
+        return ImageHeader(str(image.format), *image.size)
 
 
 def decode(data: bytes, limit: SizeLimit | None = None) -> Image.Image:

@@ -30,7 +30,7 @@ class DataSetError(FuserayError):
     """A data set or its index is missing, unreadable or not what was expected."""
 
 
-class Names(Sequence[str]):
+class ShardNames(Sequence[str]):
     """Shard names, held as one buffer of text: a million of them take some ten megabytes."""
 
     def __init__(self, names: Iterable[str] | pa.Array) -> None:
@@ -39,18 +39,18 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, place: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> Names: ...
-    def __getitem__(self, place: int | slice) -> str | Names:
+    def __getitem__(self, place: slice) -> ShardNames: ...
+    def __getitem__(self, place: int | slice) -> str | ShardNames:
         """Return a name, or the names of a slice."""
         if isinstance(place, slice):
-            return Names(self.array[place])
+            return ShardNames(self.array[place])
         return str(self.array[int(place)].as_py())
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Names) and bool(self.array.equals(other.array))
+        return isinstance(other, ShardNames) and bool(self.array.equals(other.array))
 
     def __hash__(self) -> int:
         return hash(len(self))
@@ -69,7 +69,7 @@ class Index:
         columns: for Parquet shards, which column holds what (see `parquet.Columns`).
     """
 
-    shards: Names
+    shards: ShardNames
     samples: NDArray[np.int64]
     bytes: NDArray[np.int64]
     digests: NDArray[np.uint8]
@@ -170,7 +170,7 @@ def _index(table: pa.Table, metadata: dict[str, str]) -> Index:
     digests = table.column("digest").combine_chunks()
     start = digests.offset * DIGEST_BYTES
     return Index(
-        shards=Names(table.column("shard").combine_chunks()),
+        shards=ShardNames(table.column("shard").combine_chunks()),
         samples=table.column("samples").to_numpy(),
         bytes=table.column("bytes").to_numpy(),
         digests=np.frombuffer(digests.buffers()[1], np.uint8)[start : start + table.num_rows * DIGEST_BYTES].reshape(
@@ -230,12 +230,12 @@ class ShardFacts:
         return asdict(self)
 
 
-def index_of(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Mapping[str, str]) -> Index:
+def build_index(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Mapping[str, str]) -> Index:
     """Return the index of some shards, in that order."""
     shards = tuple(facts)
     digests = b"".join(bytes.fromhex(one.digest) for one in shards)
     return Index(
-        Names(one.shard for one in shards),
+        ShardNames(one.shard for one in shards),
         np.array([one.samples for one in shards], np.int64),
         np.array([one.bytes for one in shards], np.int64),
         np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
@@ -244,7 +244,7 @@ def index_of(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Ma
     )
 
 
-def digest_of(content: bytes) -> str:
+def shard_digest(content: bytes) -> str:
     """Return the digest of a shard, in hexadecimal."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
@@ -255,7 +255,7 @@ def digest_of(content: bytes) -> str:
 BLOCK_BYTES = 4 * 1024 * 1024
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """What is read from its beginning to its end."""
 
     def read(self, size: int, /) -> bytes:
@@ -263,7 +263,7 @@ class Stream(Protocol):
         ...
 
 
-class ReadThrough:
+class HashingReader:
     """A file as a stream; it is fetched in large blocks, each tried again where that helps.
 
     Raises:
@@ -305,13 +305,13 @@ class ReadThrough:
         return self._digest.hexdigest()
 
 
-def digest_of_file(file: Location) -> str:
+def file_digest(file: Location) -> str:
     """Return the digest of a file, in hexadecimal.
 
     Raises:
         StorageError: it is missing, or the store is failing.
     """
-    stream = ReadThrough(file)
+    stream = HashingReader(file)
     while stream.read(BLOCK_BYTES):
         pass
     return stream.digest()

@@ -25,14 +25,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Rows(NamedTuple):
+class ShardRows(NamedTuple):
     """Rows of one shard."""
 
     shard: Location
     rows: Sequence[int]
 
 
-def read_samples(folder: Location, index: Index, wanted: Sequence[Rows]) -> list[list[Content]]:
+def read_samples(folder: Location, index: Index, wanted: Sequence[ShardRows]) -> list[list[Content]]:
     """Return the samples at some rows of some shards, in the order asked for.
 
     Raises:
@@ -51,7 +51,7 @@ def cached_sidecar(shard: Location) -> Sidecar:
     return read_sidecar(shard)
 
 
-def _read_tars(wanted: Sequence[Rows]) -> list[list[Content]]:
+def _read_tars(wanted: Sequence[ShardRows]) -> list[list[Content]]:
     places = [shard for shard, _ in wanted]
     sidecars = _in_parallel(places[0], cached_sidecar, places) if places else []
     ranges = [
@@ -84,7 +84,7 @@ def _in_parallel(place: Location, function: Callable[[Item], Result], items: Seq
 # Reading samples outside the training order, for evaluation.
 
 
-def evenly_spaced(folder: Location, index: Index, limit: int | None = None) -> Iterator[Sample]:
+def evenly_spaced_samples(folder: Location, index: Index, limit: int | None = None) -> Iterator[Sample]:
     """Yield samples spread evenly over a data set, in storage order; unreadable ones are left out.
 
     Args:
@@ -96,7 +96,7 @@ def evenly_spaced(folder: Location, index: Index, limit: int | None = None) -> I
     numbers = np.unique(np.linspace(0, index.total - 1, count).astype(np.int64))
     shards, rows = index.find(numbers)
     for shard in np.unique(shards):
-        wanted = Rows(folder / index.shards[shard], rows[shards == shard].tolist())
+        wanted = ShardRows(folder / index.shards[shard], rows[shards == shard].tolist())
         for content in read_samples(folder, index, [wanted])[0]:
             if not isinstance(content, Unreadable):
                 yield content
@@ -109,7 +109,7 @@ SHARDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class LocatedSample:
     """A sample and where it lies: the shard's name, and the row in it."""
 
     shard: str
@@ -117,7 +117,7 @@ class Chosen:
     content: Content
 
 
-def spread(total: int, count: int, seed: int) -> Ids:
+def stratified_sample(total: int, count: int, seed: int) -> Ids:
     """Return at most `count` numbers below `total`: one from each of as many equal stretches, in ascending order.
 
     Args:
@@ -131,7 +131,7 @@ def spread(total: int, count: int, seed: int) -> Ids:
     return KeyedRandom((seed, "spread", total, count)).numpy().integers(edges[:-1], edges[1:])
 
 
-def read_chosen(folder: Location, index: Index, numbers: Ids) -> Iterator[Chosen]:
+def read_numbered(folder: Location, index: Index, numbers: Ids) -> Iterator[LocatedSample]:
     """Yield the samples of some ascending numbers, in that order; a few shards are read at once.
 
     Raises:
@@ -142,10 +142,10 @@ def read_chosen(folder: Location, index: Index, numbers: Ids) -> Iterator[Chosen
     present = np.unique(shards).tolist()
     for start in range(0, len(present), SHARDS_AT_ONCE):
         some = present[start : start + SHARDS_AT_ONCE]
-        wanted = [Rows(folder / index.shards[shard], rows[shards == shard].tolist()) for shard in some]
+        wanted = [ShardRows(folder / index.shards[shard], rows[shards == shard].tolist()) for shard in some]
         for one, contents in zip(wanted, read_samples(folder, index, wanted), strict=True):
             for row, content in zip(one.rows, contents, strict=True):
-                yield Chosen(one.shard.name, row, content)
+                yield LocatedSample(one.shard.name, row, content)
 
 
 def find_keys(folder: Location, index: Index, keys: Sequence[str]) -> Ids:

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SidecarEntry:
     """One sample of a shard.
 
     Args:
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Sidecar:
-    """The samples of a shard in storage order, a column per property of `Entry`, and each its own row."""
+    """The samples of a shard in storage order, a column per property of `SidecarEntry`, and each its own row."""
 
     keys: pa.StringArray
     offsets: NDArray[np.int64]
@@ -61,7 +61,7 @@ def place(shard: Location) -> Location:
     return Location(shard.filesystem, shard.path + SUFFIX, shard.uri + SUFFIX)
 
 
-def write_sidecar(shard: Location, entries: Sequence[Entry]) -> None:
+def write_sidecar(shard: Location, entries: Sequence[SidecarEntry]) -> None:
     """Write the sidecar of a shard."""
     columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
     sink = pa.BufferOutputStream()

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Self, cast
 
-from orchestrator.stream.dataset.index import Stream
-from orchestrator.stream.dataset.sidecar import Entry, captions_of, words_of
+from orchestrator.stream.dataset.index import ByteStream
+from orchestrator.stream.dataset.sidecar import SidecarEntry, captions_of, words_of
 from workloads.contract import BadSample, Sample
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
@@ -40,7 +40,7 @@ SIZE, CHECKSUM, TYPE, PREFIX = slice(124, 136), slice(148, 156), 156, slice(345,
 PLAIN_FILES = (b"0", b"\0")
 
 
-def scan(shard: Stream) -> Iterator[Entry]:
+def scan(shard: ByteStream) -> Iterator[SidecarEntry]:
     """Yield the samples of a tar shard; neighbouring members with one name up to the first dot are a sample.
 
     The shard is read once, from its beginning to its end.
@@ -123,12 +123,12 @@ class _Open:
         if _suffix(member.name) in TEXT_SUFFIXES and member.size <= MAX_TEXT_BYTES:
             self.texts[_suffix(member.name)] = _content(archive, member)
 
-    def entry(self) -> Entry:
+    def entry(self) -> SidecarEntry:
         try:
             captions, _ = _captions(self.texts)
         except BadSample:
             captions = ()
-        return Entry(self.key, self.offset, self.stop - self.offset, words_of(captions))
+        return SidecarEntry(self.key, self.offset, self.stop - self.offset, words_of(captions))
 
 
 class _StrictHeader(tarfile.TarInfo):

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
-from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, index_of, write_index
+from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, build_index, write_index
 from orchestrator.stream.shards.corpus import RECEIPT_NAME, shard_name, write_shard, written_columns
 from orchestrator.stream.shards.executors import ThreadMapper
 from orchestrator.stream.shards.index_shards import ShardProgress
@@ -85,7 +85,7 @@ def build_annotated(
         parts = _all_parts(source, looked_at, destination, options, journal, progress)
         write_rejected(destination, parts)
         facts = [part.facts for part in parts if part.facts]
-        write_index(destination, index_of(facts, options.shard_format, written_columns(options.shard_format)))
+        write_index(destination, build_index(facts, options.shard_format, written_columns(options.shard_format)))
         result = BuildResult(sum(one.samples for one in facts), len(facts), _reasons(parts), looked_at.repeats)
         receipt.write(asdict(result))
         journal.remove()

@@ -20,9 +20,9 @@ from orchestrator.storage.range_reader import FileRange, read_ranges
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset import images, sidecar
 from orchestrator.stream.dataset.images import MAX_PIXELS, MAX_SIDE, SizeLimit
-from orchestrator.stream.dataset.index import DIGEST_BYTES, DataSetError, Index, ShardFacts, ShardFormat, index_of
+from orchestrator.stream.dataset.index import DIGEST_BYTES, DataSetError, Index, ShardFacts, ShardFormat, build_index
 from orchestrator.stream.dataset.parquet import Columns
-from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids
 from workloads.contract import BadSample, Sample
@@ -273,7 +273,7 @@ def _parquet_faults(job: CheckJob, copy: Location) -> Iterator[Finding]:
 
 
 def _row_faults(job: CheckJob, copy: Location, rows: range) -> Iterator[Finding]:
-    (contents,) = read_samples(job.folder, index_of([job.facts], job.format, job.columns), [Rows(copy, rows)])
+    (contents,) = read_samples(job.folder, build_index([job.facts], job.format, job.columns), [ShardRows(copy, rows)])
     for content in contents:
         yield from check_content(job.name, content, job.checks)
 

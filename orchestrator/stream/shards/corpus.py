@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset import webdataset
-from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, digest_of, index_of, write_index
+from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, shard_digest, build_index, write_index
 from orchestrator.stream.dataset.parquet import Columns, write_parquet
-from orchestrator.stream.dataset.sidecar import Entry, words_of, write_sidecar
+from orchestrator.stream.dataset.sidecar import SidecarEntry, words_of, write_sidecar
 from workloads.contract import Example, Sample
 
 RECEIPT_NAME = "build.json"
@@ -84,7 +84,7 @@ class _SplitWriter:
         """Write what is pending and the index; return the number of samples."""
         if self._pending:
             self._flush()
-        index = index_of(self._shards, self._format, written_columns(self._format))
+        index = build_index(self._shards, self._format, written_columns(self._format))
         write_index(self._folder, index)
         return index.total
 
@@ -123,8 +123,8 @@ def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardF
     else:
         content = write_parquet(samples)
         entries = [
-            Entry(sample.key, row, len(sample.image), words_of(sample.captions)) for row, sample in enumerate(samples)
+            SidecarEntry(sample.key, row, len(sample.image), words_of(sample.captions)) for row, sample in enumerate(samples)
         ]
     shard.write(content)
     write_sidecar(shard, entries)
-    return ShardFacts(shard.name, len(samples), len(content), digest_of(content))
+    return ShardFacts(shard.name, len(samples), len(content), shard_digest(content))

@@ -23,14 +23,14 @@ from orchestrator.stream.dataset.index import (
     INDEX_NAME,
     DataSetError,
     Index,
-    ReadThrough,
+    HashingReader,
     ShardFacts,
     ShardFormat,
-    index_of,
+    build_index,
     write_index,
 )
 from orchestrator.stream.dataset.parquet import Columns
-from orchestrator.stream.dataset.sidecar import Entry, captions_of, words_of, write_sidecar
+from orchestrator.stream.dataset.sidecar import SidecarEntry, captions_of, words_of, write_sidecar
 from orchestrator.stream.shards.executors import ThreadMapper, Mapper
 from workloads.contract import BadSample
 
@@ -78,23 +78,23 @@ def scan_shard(job: ShardJob) -> ShardFacts | DamagedShard:
     return facts
 
 
-def _tar(shard: Location) -> tuple[list[Entry], ShardFacts]:
-    stream = ReadThrough(shard)
+def _tar(shard: Location) -> tuple[list[SidecarEntry], ShardFacts]:
+    stream = HashingReader(shard)
     entries = list(webdataset.scan(stream))
     return entries, ShardFacts(shard.name, len(entries), stream.size, stream.digest())
 
 
-def _parquet(shard: Location, columns: Columns) -> tuple[list[Entry], ShardFacts]:
+def _parquet(shard: Location, columns: Columns) -> tuple[list[SidecarEntry], ShardFacts]:
     """Read a Parquet shard, whose footer comes last, by way of a copy where it is not local."""
     with TemporaryDirectory(prefix="fuseray-index-") as scratch:
         copy = None if shard.is_local else Path(scratch) / "shard"
-        stream = ReadThrough(shard)
+        stream = HashingReader(shard)
         _read_through(stream, copy)
         entries = list(_rows(copy or Path(shard.path), shard, columns))
         return entries, ShardFacts(shard.name, len(entries), stream.size, stream.digest())
 
 
-def _rows(path: Path, shard: Location, columns: Columns) -> Iterator[Entry]:
+def _rows(path: Path, shard: Location, columns: Columns) -> Iterator[SidecarEntry]:
     row = 0
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
@@ -106,14 +106,14 @@ def _rows(path: Path, shard: Location, columns: Columns) -> Iterator[Entry]:
         raise _CorruptError(str(error)) from error
 
 
-def _entries(batch: pa.RecordBatch, row: int, shard: Location, columns: Columns) -> Iterator[Entry]:
+def _entries(batch: pa.RecordBatch, row: int, shard: Location, columns: Columns) -> Iterator[SidecarEntry]:
     image = batch.column(columns.image or columns.address)
     sizes = pc.binary_length(pc.struct_field(image, "bytes") if pa.types.is_struct(image.type) else image)
     keys = batch.column(columns.key) if columns.key else pa.nulls(batch.num_rows)
     captions = batch.column(columns.captions)
     cells = zip(keys.to_pylist(), sizes.to_pylist(), captions.to_pylist(), strict=True)
     for place, (key, size, cell) in enumerate(cells, start=row):
-        yield Entry(f"{shard.name}:{place}" if key is None else str(key), place, size or 0, _words(cell))
+        yield SidecarEntry(f"{shard.name}:{place}" if key is None else str(key), place, size or 0, _words(cell))
 
 
 def _words(cell: object) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ def _check_columns(schema: pa.Schema, shard: Location, columns: Columns) -> None
         )
 
 
-def _read_through(stream: ReadThrough, copy: Path | None) -> None:
+def _read_through(stream: HashingReader, copy: Path | None) -> None:
     if copy is None:
         while stream.read(BLOCK_BYTES):
             pass
@@ -219,7 +219,7 @@ def make_index(folder: Location, options: IndexOptions, progress: Callable[[Shar
             known[found.shard] = found
             journal.add(_note(found, files[found.shard], columns))
         _check(folder, damaged, len(names), options.skip_damaged)
-        index = index_of(
+        index = build_index(
             (known[name] for name in names if name in known), shard_format, columns.as_mapping() if columns else {}
         )
         write_index(folder, index)

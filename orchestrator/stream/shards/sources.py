@@ -21,7 +21,7 @@ from pyarrow import fs
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.retry import retrying
-from orchestrator.stream.dataset.index import DataSetError, ReadThrough, Stream, digest_of_file
+from orchestrator.stream.dataset.index import DataSetError, HashingReader, ByteStream, file_digest
 
 IN_KEYS = str.maketrans(".#", "__")
 """What a key may not hold: WebDataset ends it at the first dot, and # numbers an image's further samples."""
@@ -106,14 +106,14 @@ class JsonLists:
         """Return a digest of the files' content and of where images are."""
         content = hashlib.blake2b(self._root().uri.encode(), digest_size=16)
         for file in self.files:
-            content.update(digest_of_file(file).encode())
+            content.update(file_digest(file).encode())
         return content.hexdigest()
 
     def items(self) -> Iterator[Item]:
         """Yield an item per object."""
         root = f"{self._root().uri}/"
         for file in self.files:
-            for record in json_objects(ReadThrough(file), file.uri):
+            for record in json_objects(HashingReader(file), file.uri):
                 named = record.get("image")
                 image = named if isinstance(named, str) else ""
                 yield Item(key_of(image.removeprefix(root)), image, record)
@@ -235,7 +235,7 @@ MAX_ITEM_CHARACTERS = 16 << 20
 BETWEEN = re.compile(r"[\s,]*")
 
 
-def json_objects(stream: Stream, place: str) -> Iterator[dict[str, Any]]:
+def json_objects(stream: ByteStream, place: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON list, or of JSON lines.
 
     Args:
@@ -271,7 +271,7 @@ def _until(text: _Text, end: str) -> Iterator[dict[str, Any]]:
 class _Text:
     """A window over a text file that grows only while an item is incomplete."""
 
-    def __init__(self, stream: Stream, name: str) -> None:
+    def __init__(self, stream: ByteStream, name: str) -> None:
         self.name = name
         self.place = 0
         self._stream = stream

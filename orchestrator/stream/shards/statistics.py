@@ -17,7 +17,7 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.stream.dataset.images import read_header
 from orchestrator.stream.dataset.index import Index
-from orchestrator.stream.dataset.samples import Chosen, read_chosen, spread
+from orchestrator.stream.dataset.samples import LocatedSample, read_numbered, stratified_sample
 from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids, Order
 from orchestrator.stream.order.shuffle_quality import BatchCooccurrence, ReadCost, NeighbourDistance, mates, read_cost, separation
@@ -106,7 +106,7 @@ def count_captions(
         DataSetError: a sidecar is damaged.
     """
     words, per_sample = np.zeros(MOST_WORDS + 1, np.int64), np.zeros(1, np.int64)
-    shards = spread(len(index.shards), most_shards, seed=0).tolist()
+    shards = stratified_sample(len(index.shards), most_shards, seed=0).tolist()
     with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             for column in pool.map(partial(_caption_words, folder, index), shards[start : start + SHARDS_AT_ONCE]):
@@ -132,7 +132,7 @@ def measure_images(folder: Location, index: Index, count: int, progress: Callabl
     found: list[tuple[int, int, int]] = []
     formats: Counter[str] = Counter()
     looked = 0
-    for chosen in read_chosen(folder, index, spread(index.total, count, seed=0)):
+    for chosen in read_numbered(folder, index, stratified_sample(index.total, count, seed=0)):
         looked += 1
         _measure(chosen, found, formats)
         progress()
@@ -166,7 +166,7 @@ def _caption_words(folder: Location, index: Index, shard: int) -> pa.ListArray:
     return read_sidecar(folder / index.shards[shard]).caption_words
 
 
-def _measure(chosen: Chosen, found: list[tuple[int, int, int]], formats: Counter[str]) -> None:
+def _measure(chosen: LocatedSample, found: list[tuple[int, int, int]], formats: Counter[str]) -> None:
     if isinstance(chosen.content, Unreadable):
         return
     try:

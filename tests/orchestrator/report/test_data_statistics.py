@@ -15,7 +15,7 @@ from orchestrator.report.data_report import (
     render_statistics,
     rows,
 )
-from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
 from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, ShuffleParams, measure_shuffle
 
 HOSTILE = "s3://bucket/<script>alert(1)</script>"
@@ -25,7 +25,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def index(shards: int = 12) -> Index:
     sizes = np.arange(1, shards + 1) * 10
     digests = np.zeros((shards, DIGEST_BYTES), np.uint8)
-    return Index(Names(f"{n:03d}.tar" for n in range(shards)), sizes, sizes * 5000, digests, "webdataset")
+    return Index(ShardNames(f"{n:03d}.tar" for n in range(shards)), sizes, sizes * 5000, digests, "webdataset")
 
 
 def statistics(images: int = 300) -> DataStatistics:

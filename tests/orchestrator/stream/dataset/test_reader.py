@@ -13,7 +13,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset import webdataset
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, check_shards, read_index
-from orchestrator.stream.dataset.samples import Rows, evenly_spaced, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, evenly_spaced_samples, read_samples
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
@@ -98,7 +98,7 @@ def test_samples_that_are_not_whole_say_why(tmp_path: Path, members: dict[str, b
             archive.addfile(member, io.BytesIO(content))
     index = index_folder(locate(str(tmp_path)))
     folder = locate(str(tmp_path))
-    ((found,),) = read_samples(folder, index, [Rows(folder / "a.tar", [0])])
+    ((found,),) = read_samples(folder, index, [ShardRows(folder / "a.tar", [0])])
     assert isinstance(found, Unreadable)
     assert found.fault.reason == reason
 
@@ -111,7 +111,7 @@ def test_foreign_webdataset_shards_can_be_indexed(tmp_path: Path) -> None:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     index_folder(locate(str(tmp_path)))
-    found = list(evenly_spaced(locate(str(tmp_path)), read_index(locate(str(tmp_path)))))
+    found = list(evenly_spaced_samples(locate(str(tmp_path)), read_index(locate(str(tmp_path)))))
     assert [sample.captions for sample in found] == [("caption 0",), ("caption 1",), ("caption 2",)]
     assert [sample.key for sample in found] == ["sub.dir/000", "sub.dir/001", "sub.dir/002"]
 
@@ -183,6 +183,6 @@ def test_deeply_nested_json_is_malformed_and_no_crash(tmp_path: Path) -> None:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     folder = locate(str(tmp_path))
-    ((found,),) = read_samples(folder, index_folder(folder), [Rows(folder / "a.tar", [0])])
+    ((found,),) = read_samples(folder, index_folder(folder), [ShardRows(folder / "a.tar", [0])])
     assert isinstance(found, Unreadable)
     assert found.fault.reason == "json is malformed"

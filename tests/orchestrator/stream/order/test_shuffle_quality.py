@@ -5,14 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
 from orchestrator.stream.order.sample_order import Order
 from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5, mates, read_cost, separation
 
 
-def index_of(shards: int, samples_per_shard: int, sample_bytes: int = 1000) -> Index:
+def build_index(shards: int, samples_per_shard: int, sample_bytes: int = 1000) -> Index:
     return Index(
-        shards=Names(f"shard-{shard:06d}.tar" for shard in range(shards)),
+        shards=ShardNames(f"shard-{shard:06d}.tar" for shard in range(shards)),
         samples=np.full(shards, samples_per_shard),
         bytes=np.full(shards, samples_per_shard * sample_bytes),
         digests=np.zeros((shards, DIGEST_BYTES), dtype=np.uint8),
@@ -55,7 +55,7 @@ def test_an_epoch_of_one_sample_has_no_neighbours() -> None:
 
 
 def test_mates_of_a_small_epoch_are_exact() -> None:
-    order, index = Order(samples=960, seed=3, chunk=20, window=100), index_of(24, 40)
+    order, index = Order(samples=960, seed=3, chunk=20, window=100), build_index(24, 40)
     batches = order.sample_at(np.arange(960)).reshape(-1, 32)
     pairs = [(a, b) for batch in batches.tolist() for a in batch for b in batch if a != b]
     found = mates(order, index, 32)
@@ -67,13 +67,13 @@ def test_mates_of_a_small_epoch_are_exact() -> None:
 
 def test_a_perfect_shuffle_has_the_perfect_number_of_mates() -> None:
     order = Order(samples=16384, seed=3, chunk=64, window=16384)
-    found = mates(order, index_of(128, 128), 64)
+    found = mates(order, build_index(128, 128), 64)
     assert found.chunk == pytest.approx(found.perfect_chunk, rel=0.2)
     assert found.shard == pytest.approx(found.perfect_shard, rel=0.2)
 
 
 def test_the_read_cost_of_a_small_epoch_is_exact() -> None:
-    order, index = Order(samples=960, seed=3, chunk=20, window=100), index_of(24, 40, sample_bytes=1000)
+    order, index = Order(samples=960, seed=3, chunk=20, window=100), build_index(24, 40, sample_bytes=1000)
     reads = fetched = 0
     for block in order.sample_at(np.arange(960)).reshape(-1, 96):
         numbers = sorted(block.tolist())
@@ -88,12 +88,12 @@ def test_the_read_cost_of_a_small_epoch_is_exact() -> None:
 
 def test_reading_in_storage_order_takes_one_read_per_block_and_shard() -> None:
     order = Order(samples=4000, seed=3, chunk=4000, window=1)
-    found = read_cost(order, index_of(4, 1000), block_samples=500, gap_bytes=0)
+    found = read_cost(order, build_index(4, 1000), block_samples=500, gap_bytes=0)
     assert (found.reads_per_1000, found.amplification) == (2, 1)
 
 
 def test_larger_gaps_make_fewer_and_longer_reads() -> None:
-    order, index = Order(samples=10**6, seed=3, chunk=256, window=4096), index_of(1000, 1000, sample_bytes=40_000)
+    order, index = Order(samples=10**6, seed=3, chunk=256, window=4096), build_index(1000, 1000, sample_bytes=40_000)
     costs = [read_cost(order, index, 512, gap) for gap in (0, 2**17, 2**20)]
     assert costs[0].amplification == 1
     assert costs[0].reads_per_1000 > costs[1].reads_per_1000 > costs[2].reads_per_1000
@@ -101,5 +101,5 @@ def test_larger_gaps_make_fewer_and_longer_reads() -> None:
 
 
 def test_a_block_larger_than_the_epoch_is_the_epoch() -> None:
-    found = read_cost(Order(samples=100, seed=3, chunk=10, window=50), index_of(10, 10), 500, 0)
+    found = read_cost(Order(samples=100, seed=3, chunk=10, window=50), build_index(10, 10), 500, 0)
     assert found.reads_per_1000 == 100

@@ -12,7 +12,7 @@ from unreliable_proxy import Fault, first_attempts, unreliable
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import ShardFormat, read_index
-from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
 from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists
@@ -39,7 +39,7 @@ def stop(standing: ShardProgress) -> None:
 def keys(folder: Location) -> list[str]:
     index = read_index(folder)
     wanted = [
-        Rows(folder / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
+        ShardRows(folder / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
     ]
     contents = [content for part in read_samples(folder, index, wanted) for content in part]
     assert all(isinstance(content, Sample) for content in contents)

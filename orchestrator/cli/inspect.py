@@ -17,7 +17,7 @@ from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
     from orchestrator.report.images import Tile
-    from orchestrator.stream.ledger import Audit
+    from orchestrator.stream.ledger import LedgerAudit
     from orchestrator.stream.trace import TracedBatch, TracedSample
     from orchestrator.track.sync import Synced
     from orchestrator.train.plan import Plan
@@ -45,7 +45,7 @@ def audit_command(name: str, storage: str, endpoint: str | None, as_json: bool) 
         sys.exit(1)
 
 
-def _text(audit: Audit) -> str:
+def _text(audit: LedgerAudit) -> str:
     faults = {
         "micro-batches without a line": audit.missing,
         "micro-batches with other samples than the order gives": audit.wrong,
@@ -129,7 +129,7 @@ def _show_spikes(plan: Plan, metric: str, top: int, as_json: bool) -> None:
 
 
 def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | None, as_json: bool) -> None:
-    from orchestrator.stream.trace import LedgerSays
+    from orchestrator.stream.trace import LedgerStatus
     from orchestrator.train.run_tools import step_metrics, trace_step
 
     batches = trace_step(plan, step, micro_batch)
@@ -140,7 +140,7 @@ def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | No
     shown, tiles, agrees = [], [], True
     per_batch = MOST_TILES if micro_batch is not None else max(1, MOST_TILES // plan.recipe.batch.micro_batches)
     for batch in batches:
-        agrees &= batch.ledger is not LedgerSays.DIFFERS
+        agrees &= batch.ledger is not LedgerStatus.DIFFERS
         tiles += _tiles(batch, per_batch) if images else []
         if as_json:
             shown.append(batch_values(batch))

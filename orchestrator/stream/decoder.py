@@ -8,7 +8,7 @@ from typing import Literal
 
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.image_cache.cache import DecodedCache
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, Skipped, fingerprint, stack
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, SkippedSample, fingerprint, stack
 from workloads.contract import BadSample, Features, KeyedRandom, Sample, StagedTransform, Transform
 
 Outcome = Features | BadSample
@@ -33,11 +33,11 @@ class Decoder:
         outcomes = dict(self._outcomes(raw.samples))
         features: list[Features] = []
         keys: list[str] = []
-        skipped: list[Skipped] = []
+        skipped: list[SkippedSample] = []
         for place, sample in enumerate(raw.samples):
             outcome, key = outcomes[place], sample.content.key
             if isinstance(outcome, BadSample):
-                skipped.append(Skipped(sample.position, sample.shard, key, outcome.reason, outcome.detail))
+                skipped.append(SkippedSample(sample.position, sample.shard, key, outcome.reason, outcome.detail))
             else:
                 features.append(outcome)
                 keys.append(key)

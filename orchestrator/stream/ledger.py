@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.reader import Identity, Reader
+from orchestrator.stream.reader import SampleId, Reader
 
 FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)-worker-\d+\.jsonl")
 
@@ -92,7 +92,7 @@ def _plain(line: LedgerLine) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class LedgerAudit:
     """What a check of a ledger found.
 
     Args:
@@ -119,7 +119,7 @@ class Audit:
         return not (self.missing or self.wrong or self.contradictory or self.repeated)
 
 
-def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: range) -> Audit:
+def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: range) -> LedgerAudit:
     """Compare a ledger with the order.
 
     Args:
@@ -136,14 +136,14 @@ def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: ran
     for line in lines:
         if line.micro_batch in micro_batches and found.setdefault(line.micro_batch, line) != line:
             contradictory.add(line.micro_batch)
-    seen: Counter[Identity] = Counter()
+    seen: Counter[SampleId] = Counter()
     wrong = []
     for number, line in sorted(found.items()):
-        identities = reader.identities(number)
-        seen.update(identities)
-        if not agrees(line, reader.keys_of(identities)):
+        sample_ids = reader.sample_ids(number)
+        seen.update(sample_ids)
+        if not line_matches(line, reader.keys_of(sample_ids)):
             wrong.append(number)
-    return Audit(
+    return LedgerAudit(
         micro_batches=len(micro_batches),
         samples=sum(len(line.keys) + len(line.skipped) for line in found.values()),
         skipped=sum(len(line.skipped) for line in found.values()),
@@ -154,7 +154,7 @@ def check_ledger(lines: Iterable[LedgerLine], reader: Reader, micro_batches: ran
     )
 
 
-def agrees(line: LedgerLine, expected: Sequence[str]) -> bool:
+def line_matches(line: LedgerLine, expected: Sequence[str]) -> bool:
     """Return whether a line has just the samples with the expected keys, in their order, those skipped left out."""
     left = Counter(line.skipped)
     used = []

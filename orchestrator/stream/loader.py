@@ -108,7 +108,7 @@ class StreamLoader:
             end(parts)
 
     @property
-    def waits(self) -> Waits:
+    def waits(self) -> WaitTimes:
         """How long training has waited for micro-batches so far, and for what."""
         return self._decode.waits
 
@@ -142,7 +142,7 @@ class StreamLoader:
 
 
 @dataclass(slots=True)
-class Waits:
+class WaitTimes:
     """Seconds that training has spent waiting for a micro-batch to arrive, and then for it to be decoded."""
 
     reading_s: float = 0.0
@@ -162,7 +162,7 @@ class DecodeAhead:
         self._decoder = decoder
         self._ahead = ahead
         self._pool = ThreadPoolExecutor(threads, "stream-decode", initializer=_compute_alone)
-        self.waits = Waits()
+        self.waits = WaitTimes()
 
     def run(self, parcels: Iterator[EncodedMicroBatch]) -> Iterator[MicroBatch]:
         """Start at once; yield the micro-batches in the order of the parcels. Errors surface here."""
@@ -210,7 +210,7 @@ BOTTLENECK_SHARE = 0.1
 """Share of the time above which waiting is worth a word."""
 
 
-def advice(reading_s: float, decoding_s: float, total_s: float) -> str | None:
+def bottleneck_advice(reading_s: float, decoding_s: float, total_s: float) -> str | None:
     """Return what to do about waiting for data, or None when there is little of it.
 
     Args:
@@ -240,7 +240,7 @@ STEPS = 100
 """Steps between two looks."""
 
 
-class StreamWatch:
+class StreamMonitor:
     """Looks at the waiting of every hundred steps; the first ones, with the start of the stream, do not count."""
 
     def __init__(self) -> None:
@@ -261,6 +261,6 @@ class StreamWatch:
             self._before, self._steps, self._busy_s = waits, 0, 0.0
         if self._steps < STEPS:
             return None
-        found = advice(waits[0] - self._before[0], waits[1] - self._before[1], self._busy_s)
+        found = bottleneck_advice(waits[0] - self._before[0], waits[1] - self._before[1], self._busy_s)
         self._before, self._steps, self._busy_s = waits, 0, 0.0
         return found

@@ -17,7 +17,7 @@ from workloads.contract import BadSample, Features, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedSample:
     """A sample that was left out: its position in the run's order, where it is stored, and why."""
 
     position: int
@@ -42,7 +42,7 @@ class MicroBatch:
     number: int
     keys: tuple[str, ...]
     features: dict[str, NDArray[np.generic]]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedSample, ...]
     fingerprint: int
 
     @property
@@ -51,10 +51,10 @@ class MicroBatch:
         return len(self.keys)
 
 
-def parse_quarantine(content: bytes) -> Iterator[Skipped]:
+def parse_quarantine(content: bytes) -> Iterator[SkippedSample]:
     """Yield the samples that a run's list of skipped samples names, one JSON object a line."""
     for line in content.decode().splitlines():
-        yield Skipped(**json.loads(line))
+        yield SkippedSample(**json.loads(line))
 
 
 def fingerprint(keys: Iterable[str]) -> int:

@@ -20,7 +20,7 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, SkippedSample
 from orchestrator.stream.order.partition import Segment, WorkerPartition
 from orchestrator.stream.reader import Reader
 
@@ -218,7 +218,7 @@ class EncodedMicroBatch:
             name: np.frombuffer(self.cells[FEATURE + name], dtype=dtype).reshape(shape).copy()
             for name, (dtype, shape) in about["features"].items()
         }
-        skipped = tuple(Skipped(**skip) for skip in about["skipped"])
+        skipped = tuple(SkippedSample(**skip) for skip in about["skipped"])
         return MicroBatch(about["number"], tuple(about["keys"]), features, skipped, about["fingerprint"])
 
 

@@ -18,12 +18,12 @@ from orchestrator.stream.order.mixture import Mixture
 from orchestrator.stream.order.sample_order import Ids, MicroBatchLayout, Order
 from workloads.contract import KeyedRandom
 
-Identity = tuple[int, int, int]
+SampleId = tuple[int, int, int]
 """A sample of the stream: which data set it is from, in which of that data set's epochs, and its number there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StreamSource:
     """One data set of a run.
 
     Args:
@@ -56,7 +56,7 @@ class Reader:
         total_samples: samples in the whole run; the last micro-batches may be short or empty.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[StreamSource, ...]
     mixture: Mixture
     layout: MicroBatchLayout
     total_samples: int
@@ -80,13 +80,13 @@ class Reader:
 
     def keys(self, number: int) -> list[str]:
         """Return the keys of a micro-batch's samples in order, without reading the samples."""
-        return self.keys_of(self.identities(number))
+        return self.keys_of(self.sample_ids(number))
 
-    def keys_of(self, identities: Sequence[Identity]) -> list[str]:
+    def keys_of(self, sample_ids: Sequence[SampleId]) -> list[str]:
         """Return the keys of samples, in the order asked for."""
-        keys = [""] * len(identities)
-        of_source = np.array([source for source, _, _ in identities], dtype=np.int64)
-        samples = np.array([sample for _, _, sample in identities], dtype=np.int64)
+        keys = [""] * len(sample_ids)
+        of_source = np.array([source for source, _, _ in sample_ids], dtype=np.int64)
+        samples = np.array([sample for _, _, sample in sample_ids], dtype=np.int64)
         for source_number in np.unique(of_source):
             source = self.sources[source_number]
             index, here = source.index(), np.flatnonzero(of_source == source_number)
@@ -94,10 +94,10 @@ class Reader:
                 keys[place] = cached_sidecar(source.folder / index.shards[shard]).key(int(row))
         return keys
 
-    def identities(self, number: int) -> list[Identity]:
+    def sample_ids(self, number: int) -> list[SampleId]:
         """Return the data set, its epoch, and the sample's number in it, for a micro-batch's samples in order."""
         positions = self._positions(number)
-        found: dict[int, Identity] = {}
+        found: dict[int, SampleId] = {}
         for source_number, source in enumerate(self.sources):
             here, places = self._places(positions, source_number)
             epochs, samples = places // source.order.samples, source.order.sample_at(places)
@@ -116,7 +116,7 @@ class Reader:
         return positions[sources == source], places[sources == source]
 
 
-def _read_places(source_number: int, source: Source, positions: Ids, places: Ids) -> list[RawSample]:
+def _read_places(source_number: int, source: StreamSource, positions: Ids, places: Ids) -> list[RawSample]:
     index = source.index()
     numbers = source.order.sample_at(places)
     shards, rows = index.find(numbers)
@@ -198,7 +198,7 @@ class TrainingData:
         layout = MicroBatchLayout(self.total, micro_batches, micro_batch_size, window)
         align = lanes.block if len(self.sets) == 1 else 1
         sources = [
-            Source(
+            StreamSource(
                 one.folder,
                 one.index.digest,
                 Order(one.index.total, _source_seed(seed, number), chunk, lanes.lane_window, align),

@@ -100,7 +100,7 @@ class BatchKeys:
         return f"micro-batch {self.number}: {', '.join(self.first_keys)}{f' and {more} more' if more else ''}"
 
 
-def step_numbers(reader: Reader, step: int) -> range:
+def step_micro_batches(reader: Reader, step: int) -> range:
     """Return the numbers of a step's micro-batches in the run."""
     per_step = reader.layout.micro_batches
     return range(step * per_step, (step + 1) * per_step)
@@ -118,9 +118,9 @@ def step_keys(reader: Reader, step: int, shown: int = SHOWN) -> tuple[BatchKeys,
         StorageError: the store is failing.
         DataSetError: a data set is no longer the one that the run used.
     """
-    found = ((number, reader.identities(number)) for number in step_numbers(reader, step))
+    found = ((number, reader.sample_ids(number)) for number in step_micro_batches(reader, step))
     return tuple(
-        BatchKeys(number, len(identities), tuple(reader.keys_of(identities[:shown])))
-        for number, identities in found
-        if identities
+        BatchKeys(number, len(sample_ids), tuple(reader.keys_of(sample_ids[:shown])))
+        for number, sample_ids in found
+        if sample_ids
     )

@@ -9,14 +9,14 @@ from enum import StrEnum
 import numpy as np
 
 from orchestrator.stream.dataset.sidecar import Content
-from orchestrator.stream.ledger import LedgerLine, agrees
-from orchestrator.stream.micro_batch import RawSample, Skipped
+from orchestrator.stream.ledger import LedgerLine, line_matches
+from orchestrator.stream.micro_batch import RawSample, SkippedSample
 from orchestrator.stream.reader import Reader
 
 UNEXPLAINED = "the ledger says so; the list of skipped samples does not have it"
 
 
-class LedgerSays(StrEnum):
+class LedgerStatus(StrEnum):
     """What a run's ledger says about a micro-batch."""
 
     NOTHING = "the run keeps no ledger"
@@ -67,11 +67,11 @@ class TracedBatch:
     number: int
     place: int
     samples: tuple[TracedSample, ...]
-    ledger: LedgerSays
+    ledger: LedgerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
+class RunRecords:
     """What a run wrote down about its samples.
 
     Args:
@@ -79,11 +79,11 @@ class Notes:
         ledger: lines of the ledger by micro-batch, twice what was done twice; None when the run keeps no ledger.
     """
 
-    skipped: Mapping[int, Skipped]
+    skipped: Mapping[int, SkippedSample]
     ledger: Mapping[int, Sequence[LedgerLine]] | None
 
     @classmethod
-    def of(cls, skipped: Iterable[Skipped], lines: Iterable[LedgerLine] | None) -> Notes:
+    def of(cls, skipped: Iterable[SkippedSample], lines: Iterable[LedgerLine] | None) -> RunRecords:
         """Sort what a run wrote down."""
         ledger: dict[int, list[LedgerLine]] = {}
         for line in lines or ():
@@ -91,7 +91,7 @@ class Notes:
         return cls({skip.position: skip for skip in skipped}, None if lines is None else ledger)
 
 
-def trace(reader: Reader, number: int, notes: Notes) -> TracedBatch:
+def trace(reader: Reader, number: int, notes: RunRecords) -> TracedBatch:
     """Read a micro-batch and say what became of its samples.
 
     Args:
@@ -111,7 +111,7 @@ def trace(reader: Reader, number: int, notes: Notes) -> TracedBatch:
     return TracedBatch(number, number % reader.layout.micro_batches, samples, _compared(keys, lines))
 
 
-def _traced(reader: Reader, sample: RawSample, notes: Notes, left_out: set[str]) -> TracedSample:
+def _traced(reader: Reader, sample: RawSample, notes: RunRecords, left_out: set[str]) -> TracedSample:
     source = reader.sources[sample.source]
     _, rows = source.index().find(np.array([sample.number]))
     skip = notes.skipped.get(sample.position)
@@ -127,9 +127,9 @@ def _traced(reader: Reader, sample: RawSample, notes: Notes, left_out: set[str])
     )
 
 
-def _compared(keys: Sequence[str], lines: Sequence[LedgerLine] | None) -> LedgerSays:
+def _compared(keys: Sequence[str], lines: Sequence[LedgerLine] | None) -> LedgerStatus:
     if lines is None:
-        return LedgerSays.NOTHING
+        return LedgerStatus.NOTHING
     if not lines:
-        return LedgerSays.MISSING
-    return LedgerSays.AGREES if all(agrees(line, keys) for line in lines) else LedgerSays.DIFFERS
+        return LedgerStatus.MISSING
+    return LedgerStatus.AGREES if all(line_matches(line, keys) for line in lines) else LedgerStatus.DIFFERS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
 from orchestrator.train.recovery.policy import Attempt, Fault
 
@@ -30,7 +30,7 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
     time_ms: int = 0
 
     def line(self) -> StepLine:

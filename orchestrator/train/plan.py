@@ -20,7 +20,7 @@ from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
-from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
+from orchestrator.stream.ledger import LedgerAudit, check_ledger, read_ledger
 from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
@@ -304,7 +304,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 # Checking a run's ledger against its recipe and its data.
 
 
-def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
+def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> LedgerAudit:
     """Compare a run's ledger, up to its newest checkpoint, with the order of its samples.
 
     Raises:

@@ -13,8 +13,8 @@ from time import perf_counter
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.loader import StreamWatch
-from orchestrator.stream.micro_batch import Skipped, parse_quarantine
+from orchestrator.stream.loader import StreamMonitor
+from orchestrator.stream.micro_batch import SkippedSample, parse_quarantine
 from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
 from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
@@ -60,13 +60,13 @@ class RunLogger:
         self._tracker = tracker
         self._display = display
         self._costs = costs
-        self._skipped: dict[int, Skipped] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
+        self._skipped: dict[int, SkippedSample] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
         self._counts = SkippedCounts(self._skipped.values())
         self._figures = self._new_figures(self._counts)
         self._events = EventLog(plan.run.events)
         self._began = perf_counter()
         self._starting = True
-        self._stream_watch = StreamWatch()
+        self._stream_watch = StreamMonitor()
         self._incidents = Incidents()
         self.steps_done = first_step
         self.attempts = 0
@@ -189,7 +189,7 @@ class RunLogger:
         if found := self._stream_watch.step(record.metrics, busy_seconds(seconds)):
             self._display.log(found)
 
-    def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
+    def _enter_skipped(self, skipped: Iterable[SkippedSample]) -> None:
         new = {skip.position: skip for skip in skipped if skip.position not in self._skipped}
         if new:
             self._skipped |= new
@@ -199,7 +199,7 @@ class RunLogger:
             self._plan.run.quarantine.write(("\n".join(lines) + "\n").encode())
 
 
-def read_quarantine(file: Location) -> list[Skipped]:
+def read_quarantine(file: Location) -> list[SkippedSample]:
     """Return the skipped samples of a run."""
     if file.size() is None:
         return []
@@ -212,12 +212,12 @@ def read_quarantine(file: Location) -> list[Skipped]:
 class SkippedCounts:
     """How many samples were skipped up to a position of the run's order, by reason."""
 
-    def __init__(self, skipped: Iterable[Skipped] = ()) -> None:
+    def __init__(self, skipped: Iterable[SkippedSample] = ()) -> None:
         self._positions: dict[str, list[int]] = defaultdict(list)
         for skip in skipped:
             self.add(skip)
 
-    def add(self, skip: Skipped) -> None:
+    def add(self, skip: SkippedSample) -> None:
         """Count a sample; each is to be counted once."""
         insort(self._positions[skip.reason], skip.position)
 

@@ -18,8 +18,8 @@ from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine
-from orchestrator.stream.state import BatchKeys, step_keys, step_numbers
-from orchestrator.stream.trace import Notes, TracedBatch, trace
+from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
+from orchestrator.stream.trace import RunRecords, TracedBatch, trace
 from orchestrator.track.analysis import Spike, find_spikes
 from orchestrator.track.client import TrackingError
 from orchestrator.track.cost import Costs, cost_tags, read_starts
@@ -153,10 +153,10 @@ def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterato
         DataSetError: a data set is no longer the one that the run used.
     """
     _check(plan, step, micro_batch)
-    numbers = step_numbers(plan.reader, step)
+    numbers = step_micro_batches(plan.reader, step)
     lines = read_ledger_step(plan.run.ledger, step) if plan.recipe.stream.audit else None
     content = plan.run.quarantine.read() if plan.run.quarantine.size() else b""
-    notes = Notes.of(parse_quarantine(content), lines)
+    notes = RunRecords.of(parse_quarantine(content), lines)
     wanted = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
     return (trace(plan.reader, number, notes) for number in wanted)
 

@@ -20,7 +20,7 @@ from torch import nn
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.loader import StreamLoader, PrefetchedSegment
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import Saving
 from orchestrator.train.control_channel import Record, WorkerCommand
@@ -291,7 +291,7 @@ class ControlChannelClient:
 
     def publish(self, record: Record, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the answer is read at the next step."""
-        skipped: tuple[Skipped, ...] = tuple(skip for batch in batches for skip in batch.skipped)
+        skipped: tuple[SkippedSample, ...] = tuple(skip for batch in batches for skip in batch.skipped)
         if self._rank != 0:
             if skipped:
                 self._channel.publish.remote(Record(record.step, skipped=skipped))

@@ -15,7 +15,7 @@ from shards import write_shards
 from orchestrator.cli.inspect import trace_command
 from orchestrator.config.errors import SpecError
 from orchestrator.storage.run_folder import RunError
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.train.plan import Plan
 
 LOSSES = [3.0 - 0.01 * step + (0.02 if step % 3 else 0.0) for step in range(25)]
@@ -32,7 +32,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         folder, f"data.train={data}", curves={"loss": losses, "learning_rate": rates, "seconds/step": rates}
     )
     key = plan.reader.keys(10)[1]
-    write_quarantine(plan, Skipped(81, f"{data}/shard-000000.tar", key, "image is corrupt", "no \x1b[31mimage"))
+    write_quarantine(plan, SkippedSample(81, f"{data}/shard-000000.tar", key, "image is corrupt", "no \x1b[31mimage"))
     return plan
 
 

@@ -9,7 +9,7 @@ from shards import write_shards
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.ledger import Ledger, LedgerLine, check_ledger, read_ledger
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import StreamState, stream_changes, stream_settings
 
@@ -59,7 +59,7 @@ def test_faults_are_found(reader: Reader, lines: list[LedgerLine]) -> None:
 
 def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = locate(str(tmp_path / "ledger"))
-    skip = Skipped(9, "s", "é", "image is missing", "")
+    skip = SkippedSample(9, "s", "é", "image is missing", "")
     for worker, number in ((0, 4), (1, 5)):
         ledger = Ledger(folder, worker)
         ledger.add(2, [MicroBatch(number, ("a", "b"), {}, (skip,), 0)])

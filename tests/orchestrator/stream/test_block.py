@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, SkippedSample
 from orchestrator.stream.ray_dataset import Row, pack, unpack
 from workloads.contract import Features, KeyedRandom, Sample
 
-SKIPPED = Skipped(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
+SKIPPED = SkippedSample(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
 PICTURES = MicroBatch(
     5,
     ("a", "b"),

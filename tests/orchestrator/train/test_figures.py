@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
 from orchestrator.train.run_logger import Figures, SkippedCounts
 
@@ -14,11 +14,11 @@ def line(step: int, end_s: float, samples: int = 16, **seconds: float) -> StepLi
     return StepLine(step, START_MS + round(1000 * end_s), {"loss": 1.0}, seconds or {"data_wait": 1.0}, samples)
 
 
-def skip(position: int, reason: str) -> Skipped:
-    return Skipped(position, "shard", f"key-{position}", reason, "")
+def skip(position: int, reason: str) -> SkippedSample:
+    return SkippedSample(position, "shard", f"key-{position}", reason, "")
 
 
-def figures(*skipped: Skipped) -> Figures:
+def figures(*skipped: SkippedSample) -> Figures:
     return Figures(CREATED, 16, SkippedCounts(skipped))
 
 

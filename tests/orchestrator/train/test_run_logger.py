@@ -21,7 +21,7 @@ from unreliable_proxy import Fault, UnreliableProxy, unreliable
 from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
 from orchestrator.track.run_writer import TrackedRun
@@ -86,7 +86,7 @@ class Run:
         return {name: steps for name, (steps, _) in found.items()}
 
 
-def record(step: int, skipped: tuple[Skipped, ...] = ()) -> Record:
+def record(step: int, skipped: tuple[SkippedSample, ...] = ()) -> Record:
     return Record(
         step, {"loss": 1.0 / (step + 1)}, {"data_wait": 0.25, "step": 0.75}, 16, skipped, time_ms=START_MS + 2000 * step
     )
@@ -174,7 +174,7 @@ def test_what_mlflow_lacks_at_the_end_is_kept_and_synced_once(
     save(run, *range(4))
     (plan.run.model / "config.json").write(b"{}")
     proxy.plan = lambda _: Fault.RESET
-    bad = Skipped(5, "shard", "key", "no caption", "")
+    bad = SkippedSample(5, "shard", "key", "no caption", "")
     books.enter(record(step, (bad,) if step == 4 else ()) for step in range(4, 9))
     books.event(Event("resize", 6, "a node came", lost_steps=0, downtime_s=1.5, workers=2))
     books.close("FINISHED")

@@ -36,7 +36,7 @@ def fuseray(setting: Setting) -> Iterator[Callable[[], Stream]]:
 
 def _feed(plan: Plan, cores: int) -> StreamLoader:
     from orchestrator.stream.decoder import Node, decoded_share
-    from orchestrator.stream.loader import StreamLoader, PrefetchedSegment
+    from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
     from orchestrator.stream.ray_dataset import warm_up
 
     stream, threads = plan.recipe.stream, plan.decode_threads

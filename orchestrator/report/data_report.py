@@ -18,7 +18,7 @@ from orchestrator.report.page import Tile
 from orchestrator.report.panels import Drawing
 from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5
-from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Shuffle, histogram_percentile
+from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Shuffle, percentile
 
 SHARES = (0.05, 0.5, 0.95)
 BINS = 40
@@ -101,8 +101,8 @@ def _tiles(statistics: DataStatistics) -> list[Tile]:
         Tile("Stored", formats.size(int(index.bytes.sum())), f"{formats.size(_mean(index))} per sample"),
     ]
     if words.sum():
-        long = f"95%: {histogram_percentile(words, 0.95)} or fewer"
-        found.append(Tile("Median caption", f"{histogram_percentile(words, 0.5)} words", long))
+        long = f"95%: {percentile(words, 0.95)} or fewer"
+        found.append(Tile("Median caption", f"{percentile(words, 0.5)} words", long))
     if len(images.widths):
         width, height = int(np.median(images.widths)), int(np.median(images.heights))
         kinds = ", ".join(f"{formats.percent(n / len(images.widths))} {kind}" for kind, n in images.formats.items())
@@ -119,20 +119,20 @@ def _counted(quantity: str, counts: Numbers) -> Row:
         return Row(quantity, ())
     mean = float(counts @ np.arange(len(counts)) / counts.sum())
     least, most = int(np.flatnonzero(counts)[0]), len(counts) - 1
-    values = (least, *(histogram_percentile(counts, share) for share in SHARES), most)
+    values = (least, *(percentile(counts, share) for share in SHARES), most)
     return Row(quantity, (*map(formats.count, values), formats.figure(mean)))
 
 
 def _measured(quantity: str, values: Numbers, write: Any = formats.count) -> Row:
     if not len(values):
         return Row(quantity, ())
-    found = np.histogram_percentile(values, [0, *(100 * share for share in SHARES), 100])
+    found = np.percentile(values, [0, *(100 * share for share in SHARES), 100])
     return Row(quantity, tuple(write(round(float(value))) for value in (*found, values.mean())))
 
 
 def _caption_drawings(captions: CaptionCounts) -> Iterator[Drawing]:
     if captions.words.sum():
-        shown = histogram_percentile(captions.words, 0.995)
+        shown = percentile(captions.words, 0.995)
         beyond = int(captions.words[shown + 1 :].sum())
         note = f"{beyond:,} longer captions, up to {len(captions.words) - 1:,} words, are not drawn." if beyond else ""
         edges, counts = of_counts(captions.words, shown)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.reader import SampleId, Reader
+from orchestrator.stream.reader import Reader, SampleId
 
 FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)-worker-\d+\.jsonl")
 

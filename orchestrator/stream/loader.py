@@ -15,7 +15,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.stream.order.partition import Segment, WorkerPartition
-from orchestrator.stream.ray_dataset import ReadPlan, EncodedMicroBatch, split_among_workers, end, receive
+from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadPlan, end, receive, split_among_workers
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """Gives every worker what worker 0 passed; all workers must call it."""
@@ -100,7 +100,10 @@ class StreamLoader:
         segment, micro_batches = self._started[0]
         if step == (segment.steps.start + segment.steps.stop) // 2:
             self._start_next()
-        return [self._expect(next(micro_batches, None), number) for number in self._sharing.micro_batches_of(step, self._worker)]
+        return [
+            self._expect(next(micro_batches, None), number)
+            for number in self._sharing.micro_batches_of(step, self._worker)
+        ]
 
     def close(self) -> None:
         """End what is being read, and Ray Data's wishes for machines with it; worker 0 is to call it."""

@@ -64,7 +64,9 @@ def split_among_workers(read_plan: ReadPlan, partition: WorkerPartition, segment
     to worker b mod W. The worker checks the numbers that reach it against `WorkerPartition`.
     """
     blocks = [
-        ReadBlock(read_plan, tuple(partition.block(steps, worker)), partition.rows(steps), partition.rows(range(steps.start)))
+        ReadBlock(
+            read_plan, tuple(partition.block(steps, worker)), partition.rows(steps), partition.rows(range(steps.start))
+        )
         for steps in segment.rounds
         for worker in range(partition.workers)
     ]

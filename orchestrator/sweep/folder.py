@@ -17,7 +17,7 @@ from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, candidate_folders
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, candidate_folders, json_bytes
 
 SWEEP_FILE = "sweep.json"
 

@@ -134,7 +134,11 @@ class Plan:
         """Return the plan in words and figures, for people and scripts."""
         recipe = self.recipe
         fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
-        shares = [len(self.partition(0, workers).micro_batches_of(0, rank)) for workers in (fewest, most) for rank in range(workers)]
+        shares = [
+            len(self.partition(0, workers).micro_batches_of(0, rank))
+            for workers in (fewest, most)
+            for rank in range(workers)
+        ]
         return {
             "run": recipe.name,
             "workload": recipe.workload,

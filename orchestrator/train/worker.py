@@ -19,7 +19,7 @@ from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
-from orchestrator.stream.loader import StreamLoader, PrefetchedSegment
+from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import Saving
@@ -201,7 +201,9 @@ class _Training:
         with self._parallel.whole():
             if self._rank != 0:
                 return {}
-            samples = evenly_spaced_samples(self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples)
+            samples = evenly_spaced_samples(
+                self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples
+            )
             options = EvaluationOptions(batch_size=self._recipe.evaluation.batch_size)
             found = self._workload.evaluate(list(samples), options)
         return {f"held_out/{name}": value for name, value in found.metrics.items()}

@@ -12,7 +12,7 @@ from shards import samples
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.shards.checks import Checks, Finding
-from orchestrator.stream.shards.executors import ProcessMapper, Mapper
+from orchestrator.stream.shards.executors import Mapper, ProcessMapper
 from orchestrator.stream.shards.verify import Verification, VerifyRecord
 from workloads.contract import Sample
 

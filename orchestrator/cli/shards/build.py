@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.storage.location import Location
     from orchestrator.stream.shards.build import BuildOptions, BuildResult
     from orchestrator.stream.shards.executors import Mapper
-    from orchestrator.stream.shards.index_shards import IndexResult, IndexOptions
+    from orchestrator.stream.shards.index_shards import IndexOptions, IndexResult
     from orchestrator.stream.shards.sources import Source
 
 

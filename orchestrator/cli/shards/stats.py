@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.report.data_report import DataStatistics
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
-    from orchestrator.stream.shards.statistics import ShuffleParams, Shuffle
+    from orchestrator.stream.shards.statistics import Shuffle, ShuffleParams
 
 PAGE = "stats.html"
 MOST_SHARDS = 2000
@@ -82,7 +82,9 @@ def _gather(
     return DataStatistics(folder.uri, index, captions, images, shuffles)
 
 
-def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[ShuffleParams]:
+def _knobs(
+    folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int
+) -> list[ShuffleParams]:
     from orchestrator.config.recipe import StreamSection
     from orchestrator.storage.range_reader import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
     from orchestrator.stream.shards.statistics import ShuffleParams

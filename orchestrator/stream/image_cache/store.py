@@ -19,7 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.storage.local_files import try_lock, try_lock_until_exit, make_private, open_private, downgrade_to_shared
+from orchestrator.storage.local_files import (
+    downgrade_to_shared,
+    make_private,
+    open_private,
+    try_lock,
+    try_lock_until_exit,
+)
 from orchestrator.stream.image_cache.ring_file import PAGE_BYTES, Pixels, Ring, check_pixels
 
 TABLE_SHARE = 1 / 512

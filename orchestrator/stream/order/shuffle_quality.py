@@ -85,7 +85,7 @@ def separation(order: Order) -> NeighbourDistance:
         positions = order.position_of(np.append(numbers, numbers[-1] + 1), epoch=0)
         distances.append(np.abs(np.diff(positions)))
     found = np.concatenate(distances)
-    low, median = np.histogram_percentile(found, [5, 50])
+    low, median = np.percentile(found, [5, 50])
     return NeighbourDistance(order.samples, found.size, float(found.mean()), float(median), float(low))
 
 

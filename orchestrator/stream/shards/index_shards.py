@@ -22,8 +22,8 @@ from orchestrator.stream.dataset.index import (
     BLOCK_BYTES,
     INDEX_NAME,
     DataSetError,
-    Index,
     HashingReader,
+    Index,
     ShardFacts,
     ShardFormat,
     build_index,
@@ -31,7 +31,7 @@ from orchestrator.stream.dataset.index import (
 )
 from orchestrator.stream.dataset.parquet import Columns
 from orchestrator.stream.dataset.sidecar import SidecarEntry, captions_of, words_of, write_sidecar
-from orchestrator.stream.shards.executors import ThreadMapper, Mapper
+from orchestrator.stream.shards.executors import Mapper, ThreadMapper
 from workloads.contract import BadSample
 
 # Reads one shard from its beginning to its end: its samples and its digest in one pass.

@@ -21,7 +21,7 @@ from pyarrow import fs
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.retry import retrying
-from orchestrator.stream.dataset.index import DataSetError, HashingReader, ByteStream, file_digest
+from orchestrator.stream.dataset.index import ByteStream, DataSetError, HashingReader, file_digest
 
 IN_KEYS = str.maketrans(".#", "__")
 """What a key may not hold: WebDataset ends it at the first dot, and # numbers an image's further samples."""

@@ -20,7 +20,14 @@ from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.dataset.samples import LocatedSample, read_numbered, stratified_sample
 from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids, Order
-from orchestrator.stream.order.shuffle_quality import BatchCooccurrence, ReadCost, NeighbourDistance, mates, read_cost, separation
+from orchestrator.stream.order.shuffle_quality import (
+    BatchCooccurrence,
+    NeighbourDistance,
+    ReadCost,
+    mates,
+    read_cost,
+    separation,
+)
 from workloads.contract import BadSample
 
 MOST_WORDS = 10_000
@@ -152,7 +159,7 @@ def measure_shuffle(index: Index, knobs: ShuffleParams, seed: int) -> Shuffle:
     )
 
 
-def histogram_percentile(counts: Ids, share: float) -> int:
+def percentile(counts: Ids, share: float) -> int:
     """Return the least value that at least a share of what was counted does not exceed.
 
     Args:

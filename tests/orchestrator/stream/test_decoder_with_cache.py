@@ -19,7 +19,7 @@ from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample
-from orchestrator.stream.ray_dataset import ReadPlan, ReadBlock, unpack
+from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack
 from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import BadSample, Sample, Transform
 from workloads.transforms.pairs import PairTransform

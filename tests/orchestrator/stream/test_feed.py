@@ -12,9 +12,9 @@ from toy_workload import ToyTransform
 
 from orchestrator.stream import loader
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.loader import StreamLoader, StreamEndedError, StreamError
+from orchestrator.stream.loader import StreamEndedError, StreamError, StreamLoader
 from orchestrator.stream.order.partition import WorkerPartition
-from orchestrator.stream.ray_dataset import ReadPlan, EncodedMicroBatch, ReadBlock, unpack
+from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadBlock, ReadPlan, unpack
 
 
 def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> StreamLoader:

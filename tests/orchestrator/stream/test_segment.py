@@ -9,7 +9,7 @@ from streams import SEED, make_reader, read_batches
 from toy_workload import ToyTransform
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.ray_dataset import ReadPlan, ReadBlock, unpack
+from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack
 
 ROWS = 8
 NUMBERS = (0, 1, 2, 3, 4, 5)

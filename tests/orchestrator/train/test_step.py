@@ -42,7 +42,9 @@ def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict
     stepper, model = make_stepper(folder)
     reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
     partition = WorkerPartition(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
-    outcomes = [stepper.run(step, read_batches(reader, partition.micro_batches_of(step, rank))) for step in range(STEPS)]
+    outcomes = [
+        stepper.run(step, read_batches(reader, partition.micro_batches_of(step, rank))) for step in range(STEPS)
+    ]
     return outcomes, model.state_dict()
 
 

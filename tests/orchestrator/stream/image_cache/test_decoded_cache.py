@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shards import picture
-from staged import LIMIT_MB, PATIENT, StagedToy, shard_digest, in_order, started
+from staged import LIMIT_MB, PATIENT, StagedToy, in_order, shard_digest, started
 
 from orchestrator.stream.image_cache.cache import DecodedCache, cache_folder
 from workloads.contract import BadSample

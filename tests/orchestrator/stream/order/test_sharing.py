@@ -54,7 +54,9 @@ def test_the_splitters_rule_gives_each_worker_its_shares_in_order(partition: Wor
                 dealt[receiver] += partition.block(steps, worker)
                 rows[receiver] += partition.rows(steps)
         for worker in range(partition.workers):
-            assert dealt[worker] == [number for step in segment.steps for number in partition.micro_batches_of(step, worker)]
+            assert dealt[worker] == [
+                number for step in segment.steps for number in partition.micro_batches_of(step, worker)
+            ]
 
 
 @given(sharings())

@@ -18,7 +18,7 @@ from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
-from orchestrator.stream.shards.executors import ThreadMapper, Item, Result
+from orchestrator.stream.shards.executors import Item, Result, ThreadMapper
 from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
 
 ONE_BY_ONE = IndexOptions(mapper=ThreadMapper(1))

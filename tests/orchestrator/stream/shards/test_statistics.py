@@ -9,7 +9,13 @@ from PIL import Image
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.shards.statistics import ShuffleParams, count_captions, measure_images, measure_shuffle, histogram_percentile
+from orchestrator.stream.shards.statistics import (
+    ShuffleParams,
+    count_captions,
+    measure_images,
+    measure_shuffle,
+    percentile,
+)
 from workloads.contract import Sample
 
 
@@ -53,7 +59,7 @@ def test_percentiles_of_counts() -> None:
     values = np.array([1, 1, 2, 5, 5, 5, 9])
     counts = np.bincount(values)
     for share in (0.05, 0.3, 0.5, 0.95, 1.0):
-        assert histogram_percentile(counts, share) == np.quantile(values, share, method="inverted_cdf")
+        assert percentile(counts, share) == np.quantile(values, share, method="inverted_cdf")
 
 
 def test_a_larger_window_shuffles_better(tmp_path: Path) -> None:

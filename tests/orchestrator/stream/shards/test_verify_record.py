@@ -15,7 +15,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.shards.checks import Checks, Finding, ShardResult
-from orchestrator.stream.shards.executors import ProcessMapper, Item, Result
+from orchestrator.stream.shards.executors import Item, ProcessMapper, Result
 from orchestrator.stream.shards.verify import VerifyRecord
 
 

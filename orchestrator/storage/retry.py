@@ -1,4 +1,4 @@
-"""Trying a request to storage again: whether, and after how long."""
+"""Why a storage request failed, and whether and after how long to retry it; messages never show secrets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ import pyarrow as pa
 
 from orchestrator.config.errors import FuserayError
 from workloads.contract import KeyedRandom
-
-# What went wrong in storage: its class, its message, and nothing in the message that should stay secret.
-
 
 S3_CREDENTIALS = (
     "S3 credentials are looked for in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, in "
@@ -43,14 +40,14 @@ LEAST_SECRET_LENGTH = 8
 
 
 class StorageError(FuserayError):
-    """Storage could not be reached, read or written. Keys, tokens and signatures are removed from the message."""
+    """Storage could not be reached, read or written. Keys, tokens and signatures are masked in the message."""
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))
 
 
 class ShortRead(OSError):
-    """Fewer bytes came than the file has."""
+    """Fewer bytes arrived than the file has."""
 
 
 class Cause(Enum):
@@ -79,7 +76,7 @@ S3_ERRORS = (
     (Cause.TIMED_OUT, r"curlCode: 28,|AWS Error REQUEST_TIMEOUT"),
     (Cause.INTERRUPTED, r"AWS Error (NETWORK_CONNECTION|INTERNAL_FAILURE)|HTTP status (416|5\d\d)\)"),
 )
-"""What pyarrow's S3 client says, and why; the first that fits holds. REFUSED here is about certificates."""
+"""Patterns of error messages of pyarrow's S3 client; the first match counts. REFUSED here is about certificates."""
 
 GCS_ERRORS = (
     (Cause.DENIED, r"OAuth2 access token|\((PERMISSION_DENIED|UNAUTHENTICATED):"),
@@ -89,11 +86,11 @@ GCS_ERRORS = (
     (Cause.TIMED_OUT, r"\(DEADLINE_EXCEEDED:|CURL error \[28\]"),
     (Cause.INTERRUPTED, r"\((UNAVAILABLE|INTERNAL|ABORTED|DATA_LOSS):"),
 )
-"""The same for Google's client."""
+"""The same for pyarrow's Google Cloud Storage client."""
 
 
 def cause_of(error: Exception) -> Cause:
-    """Return why a file system's request failed, from the error's type and what the store said."""
+    """Return why a file system's request failed, from the error's type and message."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Cause.MISSING
     if isinstance(error, PermissionError):
@@ -102,25 +99,26 @@ def cause_of(error: Exception) -> Cause:
         return Cause.TIMED_OUT
     if isinstance(error, ConnectionError | ShortRead) or getattr(error, "errno", None) in (errno.EAGAIN, errno.ESTALE):
         return Cause.INTERRUPTED
-    said = str(error)
-    known = GCS_ERRORS if "google::cloud" in said else S3_ERRORS
-    return next((cause for cause, pattern in known if re.search(pattern, said)), Cause.REFUSED)
+    message = str(error)
+    patterns = GCS_ERRORS if "google::cloud" in message else S3_ERRORS
+    return next((cause for cause, pattern in patterns if re.search(pattern, message)), Cause.REFUSED)
 
 
 def explanation(error: Exception, uri: str) -> str:
     """Return what went wrong and what to do about it, as the end of a sentence about a URI."""
     cause = cause_of(error)
-    said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    said = said.rstrip(". ")
+    message = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    message = message.rstrip(". ")
     if cause is Cause.MISSING:
         return f"{cause.value}."
     if cause is Cause.REFUSED:
-        return f"{said}. Free some space or choose another storage.uri." if "No space left" in said else f"{said}."
-    return f"{cause.value} ({said}). {_advice(cause, uri)}"
+        full = "No space left" in message
+        return f"{message}. Free some space or choose another storage.uri." if full else f"{message}."
+    return f"{cause.value} ({message}). {_advice(cause, uri)}"
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with stars for access keys, tokens, signatures, and passwords in addresses."""
+    """Return a text with *** for access keys, tokens, signatures, and passwords in addresses."""
     for name in SECRET_VARIABLES:
         value = os.environ.get(name, "")
         if len(value) >= LEAST_SECRET_LENGTH:
@@ -134,10 +132,10 @@ def _advice(cause: Cause, uri: str) -> str:
     if cause is Cause.DENIED:
         return f"{_where_credentials(uri)}. Check them and the permissions of the bucket (`fuseray doctor`)."
     if cause is Cause.NO_BUCKET:
-        return "Make the bucket first, or correct the URI."
+        return "Create the bucket first, or correct the URI."
     if cause is Cause.THROTTLED:
         return "Use fewer workers, or ask the store's operator for a higher request rate."
-    return "Check the address (storage.endpoint, AWS_ENDPOINT_URL), that the store runs, and the network."
+    return "Check the address (storage.endpoint, AWS_ENDPOINT_URL), that the store is running, and the network."
 
 
 def _where_credentials(uri: str) -> str:
@@ -146,22 +144,19 @@ def _where_credentials(uri: str) -> str:
     return GCS_CREDENTIALS if uri.startswith(("gs:", "gcs:")) else "The user who runs this needs the file's permission"
 
 
-# Trying a request to storage again: whether, and after how long.
-
-
 LOG = logging.getLogger(__name__)
-LOUD_ATTEMPT = 3
-"""From this attempt on, trying again is worth a line in the log."""
+LOGGED_ATTEMPT = 3
+"""From this attempt on, retries are logged."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again.
+    """Retry.
 
     Args:
-        after_s: how long to wait before that.
+        after_s: seconds to wait before that.
     """
 
     after_s: float
@@ -169,7 +164,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not try again.
+    """Do not retry.
 
     Args:
         reason: why not.
@@ -180,12 +175,12 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How long one kind of failure is put up with.
+    """Attempts and exponential back-off for one cause of failure.
 
     Args:
-        attempts: tries in all.
-        initial_wait_s: longest wait before the second try; it doubles with every further one.
-        max_wait_s: no wait is longer.
+        attempts: attempts in all.
+        initial_wait_s: longest wait before the second attempt, in seconds; it doubles with every further one.
+        max_wait_s: upper limit of the waits, in seconds.
     """
 
     attempts: int
@@ -199,41 +194,41 @@ RETRY_LIMITS: Mapping[Cause, RetryLimits] = {
     Cause.TIMED_OUT: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
     Cause.UNREACHABLE: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
 }
-"""The failures that may pass by themselves; all others are final."""
+"""The transient failures; all others are final."""
 
 
 def decide_retry(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
-    """Decide what follows a failed attempt.
+    """Decide whether to retry after a failed attempt.
 
     Args:
         error: what a file system raised.
         attempt: how many attempts there have been, at least 1.
-        draw: spreads the waits of those who failed together.
+        draw: jitter, so that clients that failed together do not retry together.
 
     Returns:
         A wait of half to all of `initial_wait_s * 2 ** (attempt - 1)` seconds, or the end.
     """
     cause = cause_of(error)
-    patience = RETRY_LIMITS.get(cause)
-    if patience is None:
+    limits = RETRY_LIMITS.get(cause)
+    if limits is None:
         return GiveUp(cause.value)
-    if attempt >= patience.attempts:
+    if attempt >= limits.attempts:
         return GiveUp(f"tried {attempt} times")
-    max_wait_s = min(patience.max_wait_s, patience.initial_wait_s * 2 ** (attempt - 1))
+    max_wait_s = min(limits.max_wait_s, limits.initial_wait_s * 2 ** (attempt - 1))
     return Retry(max_wait_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
 
 
 def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[[float], None] | None = None) -> Result:
-    """Run a request until it succeeds or there is no point in trying again.
+    """Run a request until it succeeds or retrying is pointless.
 
     Args:
         action: may be run any number of times.
-        uri: what it is about.
-        verb: what it does, as in "cannot be read".
-        pause: waits some seconds.
+        uri: of the file or folder, for messages.
+        verb: a participle for messages, as in "cannot be read".
+        pause: sleeps some seconds; for tests.
 
     Raises:
-        StorageError: it failed for good; the message says why and what to do.
+        StorageError: it failed, and retrying is pointless; the message says why and what to do.
     """
     attempt = 0
     while True:
@@ -244,8 +239,8 @@ def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[
             decision = decide_retry(error, attempt, KeyedRandom(("storage", os.getpid(), uri, verb)))
             if isinstance(decision, GiveUp):
                 raise _failure(error, uri, verb, attempt) from _unless_secret(error)
-            if attempt >= LOUD_ATTEMPT:
-                _report(error, uri, attempt, decision)
+            if attempt >= LOGGED_ATTEMPT:
+                _log_retry(error, uri, attempt, decision)
         (pause or sleep)(decision.after_s)
 
 
@@ -254,7 +249,7 @@ def _failure(error: Exception, uri: str, verb: str, attempts: int) -> StorageErr
     return StorageError(f"{uri}: cannot be {verb}{tries}: {explanation(error, uri)}")
 
 
-def _report(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
+def _log_retry(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
     LOG.warning(
         "%s: %s; attempt %d follows in %.1f s",
         without_secrets(uri),
@@ -265,5 +260,5 @@ def _report(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
 
 
 def _unless_secret(error: Exception) -> Exception | None:
-    """Keep an error as the cause of another only when showing it gives no secret away."""
+    """Return the error, to chain it as a cause, unless its message holds a secret."""
     return error if str(error) == without_secrets(str(error)) else None

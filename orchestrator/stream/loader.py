@@ -76,8 +76,8 @@ class StreamLoader:
         prefetched: PrefetchedSegment | None = None,
         decoded_share: Callable[[], float] | None = None,
     ) -> None:
-        self._delivery = read_plan
-        self._sharing = partition
+        self._read_plan = read_plan
+        self._partition = partition
         self._worker = worker
         self._broadcast = broadcast
         self._decoded_share = decoded_share or (lambda: read_plan.decoded_share)
@@ -102,7 +102,7 @@ class StreamLoader:
             self._start_next()
         return [
             self._expect(next(micro_batches, None), number)
-            for number in self._sharing.micro_batches_of(step, self._worker)
+            for number in self._partition.micro_batches_of(step, self._worker)
         ]
 
     def close(self) -> None:
@@ -125,7 +125,9 @@ class StreamLoader:
         self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
 
     def _deal(self, segment: Segment) -> list[DataIterator]:
-        return split_among_workers(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
+        return split_among_workers(
+            replace(self._read_plan, decoded_share=self._decoded_share()), self._partition, segment
+        )
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
         if micro_batch is None:

@@ -52,7 +52,7 @@ class Reader:
     Args:
         sources: the data sets.
         mixture: whose turn it is at every position.
-        lanes: which places of the order the micro-batches of a step take.
+        layout: which places of the order the micro-batches of a step take.
         total_samples: samples in the whole run; the last micro-batches may be short or empty.
     """
 
@@ -196,16 +196,16 @@ class TrainingData:
     ) -> Reader:
         """Return what reads the micro-batches of a run; see `Order`, `MicroBatchLayout` and `Reader` for the arguments."""
         layout = MicroBatchLayout(self.total, micro_batches, micro_batch_size, window)
-        align = lanes.block if len(self.sets) == 1 else 1
+        align = layout.block if len(self.sets) == 1 else 1
         sources = [
             StreamSource(
                 one.folder,
                 one.index.digest,
-                Order(one.index.total, _source_seed(seed, number), chunk, lanes.lane_window, align),
+                Order(one.index.total, _source_seed(seed, number), chunk, layout.lane_window, align),
             )
             for number, one in enumerate(self.sets)
         ]
-        return Reader(tuple(sources), self._mixture(seed), lanes, total_samples)
+        return Reader(tuple(sources), self._mixture(seed), layout, total_samples)
 
     def _mixture(self, seed: int) -> Mixture:
         return Mixture.of([one.weight for one in self.sets], seed)

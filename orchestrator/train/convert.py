@@ -19,7 +19,7 @@ from torch import Tensor
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import find_workload
-from orchestrator.storage.local_files import atomic_output
+from orchestrator.storage.local_files import create_atomically
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunError, RunFolder, find_run
@@ -113,7 +113,7 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _draft_for(target: Location) -> Iterator[Path]:
     """Lend a local folder whose content becomes that of the target when all went well."""
     if target.is_local:
-        with atomic_output(Path(target.path)) as draft:
+        with create_atomically(Path(target.path)) as draft:
             draft.mkdir()
             yield draft
         return
@@ -190,7 +190,7 @@ def export_folder(source: Source, target: Path) -> None:
         CheckpointError: the checkpoint is damaged.
         WorkloadError: the workload cannot export it.
     """
-    with atomic_output(target) as draft:
+    with create_atomically(target) as draft:
         checkpoint = load_checkpoint(source.place)
         workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
         model = workload.build(torch.device("cpu"), KeyedRandom(("export",)), pretrained=False)
@@ -206,7 +206,7 @@ def export_format(source: Source, target: Path, format_: CheckpointFormat, flat:
         CheckpointError: the checkpoint is damaged.
         WorkloadError: the format cannot hold it.
     """
-    with atomic_output(target) as draft:
+    with create_atomically(target) as draft:
         checkpoint = load_checkpoint(source.place)
         foreign = _imported(checkpoint, source.place) if source.run is None else _native(checkpoint, source.run)
         format_.write(foreign, draft, flat)

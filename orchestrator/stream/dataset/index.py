@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
@@ -253,10 +255,13 @@ def shard_digest(content: bytes) -> str:
 
 
 BLOCK_BYTES = 4 * 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4
+"""`drain` reads so many parts concurrently."""
 
 
 class ByteStream(Protocol):
-    """What is read from its beginning to its end."""
+    """A stream that is read once, from beginning to end."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, at most `size`; none at the end."""
@@ -264,7 +269,10 @@ class ByteStream(Protocol):
 
 
 class HashingReader:
-    """A file as a stream; it is fetched in large blocks, each tried again where that helps.
+    """A stored file as a stream that hashes what it reads; it fetches large blocks and retries failed requests.
+
+    Args:
+        file: the file.
 
     Raises:
         StorageError: there is no such file.
@@ -287,21 +295,40 @@ class HashingReader:
             StorageError: the store is failing, or the file was cut short in the meantime.
         """
         if not self._block:
-            self._block = self._next_block()
-        found, self._block = self._block[:size], self._block[size:]
-        return bytes(found)
+            (self._block,) = self._next_blocks(1, BLOCK_BYTES)
+        content, self._block = self._block[:size], self._block[size:]
+        return bytes(content)
 
-    def _next_block(self) -> memoryview:
-        stop = min(self._fetched + BLOCK_BYTES, self.size)
-        (block,) = read_ranges([FileRange(self._file, self._fetched, stop)])
-        if len(block) < stop - self._fetched:
+    def drain(self, copy: Path | None = None) -> None:
+        """Read the rest of the file, and copy it to a local file if one is given.
+
+        Raises:
+            StorageError: the store is failing, the file was cut short in the meantime, or the copy cannot be written.
+        """
+        try:
+            with copy.open("wb") if copy else nullcontext() as target:
+                while self._fetched < self.size:
+                    for block in self._next_blocks(PARTS_AT_ONCE, PART_BYTES):
+                        if target:
+                            target.write(block)
+        except OSError as error:
+            raise StorageError(
+                f"{self._file.uri}: cannot be copied to {copy} ({error.strerror}); name a larger disk in TMPDIR."
+            ) from error
+
+    def _next_blocks(self, count: int, size: int) -> list[memoryview]:
+        start, stop = self._fetched, min(self._fetched + count * size, self.size)
+        starts = range(start, stop, size) or [start]
+        blocks = read_ranges([FileRange(self._file, at, min(at + size, stop)) for at in starts])
+        if sum(map(len, blocks)) < stop - start:
             raise StorageError(f"{self._file.uri}: changed while it was read; begin again when nothing writes to it.")
         self._fetched = stop
-        self._digest.update(block)
-        return block
+        for block in blocks:
+            self._digest.update(block)
+        return blocks
 
     def digest(self) -> str:
-        """Return the digest of what was read, in hexadecimal; of the file, once `read` returned nothing."""
+        """Return the digest of what was read, in hexadecimal; that is the whole file after `drain`, or once `read` returned nothing."""
         return self._digest.hexdigest()
 
 
@@ -311,7 +338,6 @@ def file_digest(file: Location) -> str:
     Raises:
         StorageError: it is missing, or the store is failing.
     """
-    stream = HashingReader(file)
-    while stream.read(BLOCK_BYTES):
-        pass
-    return stream.digest()
+    reader = HashingReader(file)
+    reader.drain()
+    return reader.digest()

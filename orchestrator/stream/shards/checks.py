@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.storage.range_reader import FileRange, read_ranges
-from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset import images, sidecar
 from orchestrator.stream.dataset.images import MAX_PIXELS, MAX_SIDE, SizeLimit
-from orchestrator.stream.dataset.index import DIGEST_BYTES, DataSetError, Index, ShardFacts, ShardFormat, build_index
+from orchestrator.stream.dataset.index import DataSetError, HashingReader, Index, ShardFacts, ShardFormat, build_index
 from orchestrator.stream.dataset.parquet import Columns
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, read_sidecar
@@ -140,8 +137,6 @@ def _image_faults(sample: Sample, checks: Checks) -> Iterator[BadSample]:
 
 
 ROWS_AT_ONCE = 256
-PART_BYTES = 8 * 1024 * 1024
-PARTS_AT_ONCE = 4
 DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
 """How Parquet's decoders report damage."""
 
@@ -192,41 +187,15 @@ def check_shard(job: CheckJob) -> ShardResult:
     shard = job.folder / job.name
     with TemporaryDirectory(prefix="fuseray-verify-") as scratch:
         copy = shard if shard.is_local else locate(f"{scratch}/{job.name}")
-        digest, size = _read_through(shard, None if shard.is_local else Path(copy.path))
+        reader = HashingReader(shard)
+        reader.drain(None if shard.is_local else Path(copy.path))
+        digest, size = reader.digest(), reader.size
         findings = list(check_size(job.name, job.facts.bytes, size))
         findings = findings or list(check_digest(job.name, job.facts.digest, digest))
         rows, faults = _sidecar(job, shard, copy)
         findings += faults
         findings += _tar_faults(job, copy, rows) if job.format == "webdataset" else _parquet_faults(job, copy)
     return ShardResult(job.name, job.stamp, job.facts.samples, size, tuple(findings))
-
-
-def _read_through(shard: Location, copy: Path | None) -> tuple[str, int]:
-    """Return the digest and size of a shard, and keep a copy of it where one is wanted."""
-    content, size = hashlib.blake2b(digest_size=DIGEST_BYTES), 0
-    try:
-        with copy.open("wb") if copy else nullcontext() as file:
-            for part in _parts(shard):
-                content.update(part)
-                size += len(part)
-                if file:
-                    file.write(part)
-    except OSError as error:
-        raise StorageError(
-            f"{shard.uri}: cannot be copied to {copy} ({error.strerror}); name a larger disk in TMPDIR."
-        ) from error
-    return content.hexdigest(), size
-
-
-def _parts(shard: Location) -> Iterator[memoryview]:
-    size = shard.size()
-    if size is None:
-        raise StorageError(f"{shard.uri}: cannot be read: it is gone since the folder was listed; begin again.")
-    for start in range(0, size, PART_BYTES * PARTS_AT_ONCE):
-        stop = min(start + PART_BYTES * PARTS_AT_ONCE, size)
-        yield from read_ranges(
-            [FileRange(shard, at, min(at + PART_BYTES, stop)) for at in range(start, stop, PART_BYTES)]
-        )
 
 
 def _sidecar(job: CheckJob, shard: Location, copy: Location) -> tuple[int, list[Finding]]:

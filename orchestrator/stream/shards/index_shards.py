@@ -19,7 +19,6 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
 from orchestrator.stream.dataset import sidecar, webdataset
 from orchestrator.stream.dataset.index import (
-    BLOCK_BYTES,
     INDEX_NAME,
     DataSetError,
     HashingReader,
@@ -89,7 +88,7 @@ def _parquet(shard: Location, columns: Columns) -> tuple[list[SidecarEntry], Sha
     with TemporaryDirectory(prefix="fuseray-index-") as scratch:
         copy = None if shard.is_local else Path(scratch) / "shard"
         stream = HashingReader(shard)
-        _read_through(stream, copy)
+        stream.drain(copy)
         entries = list(_rows(copy or Path(shard.path), shard, columns))
         return entries, ShardFacts(shard.name, len(entries), stream.size, stream.digest())
 
@@ -129,16 +128,6 @@ def _check_columns(schema: pa.Schema, shard: Location, columns: Columns) -> None
         raise DataSetError(
             f"{shard.uri}: lacks the column {absent[0]!r} that other shards have; it has {', '.join(schema.names)}."
         )
-
-
-def _read_through(stream: HashingReader, copy: Path | None) -> None:
-    if copy is None:
-        while stream.read(BLOCK_BYTES):
-            pass
-        return
-    with copy.open("wb") as file:
-        while block := stream.read(BLOCK_BYTES):
-            file.write(block)
 
 
 class _CorruptError(Exception):
@@ -183,11 +172,6 @@ class IndexResult:
 
     index: Index
     damaged: tuple[DamagedShard, ...]
-
-
-def index_folder(folder: Location, progress: Callable[[ShardProgress], None] = lambda _: None) -> Index:
-    """Index every shard in a folder and write the index; see `make_index`."""
-    return make_index(folder, IndexOptions(), progress).index
 
 
 def make_index(folder: Location, options: IndexOptions, progress: Callable[[ShardProgress], None]) -> IndexResult:
@@ -264,7 +248,7 @@ def _note(facts: ShardFacts, file: fs.FileInfo, columns: Columns | None) -> dict
 def _files(folder: Location) -> dict[str, fs.FileInfo]:
     """Return the files directly in a folder."""
     selector = fs.FileSelector(folder.path, allow_not_found=True)
-    found = retrying(lambda: folder.requests.get_file_info(selector), folder.uri, "listed")
+    found = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
     return {info.base_name: info for info in found if info.type == fs.FileType.File}
 
 
@@ -293,7 +277,7 @@ def _columns(folder: Location, names: Sequence[str], wanted: Mapping[str, str]) 
 
 def _schema(shard: Location) -> pa.Schema | None:
     """Return the schema of a Parquet shard; None when its footer is damaged."""
-    with shard.requests.open_input_file(shard.path) as file:
+    with shard.single_attempt_filesystem.open_input_file(shard.path) as file:
         try:
             return pq.read_schema(file)
         except pa.ArrowInvalid:

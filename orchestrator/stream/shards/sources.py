@@ -220,7 +220,7 @@ class ImageFolder:
 
 def _listed(place: Location) -> list[fs.FileInfo]:
     selector = fs.FileSelector(place.path)
-    found = retrying(lambda: place.requests.get_file_info(selector), place.uri, "listed")
+    found = retrying(lambda: place.single_attempt_filesystem.get_file_info(selector), place.uri, "listed")
     visible = (info for info in found if not info.base_name.startswith("."))
     return sorted(visible, key=lambda info: str(info.base_name))
 

@@ -154,7 +154,9 @@ class Verification:
 
 def _files(folder: Location) -> dict[str, str]:
     """Return the files of a folder, each with its size and time of change."""
-    found = retrying(lambda: folder.requests.get_file_info(fs.FileSelector(folder.path)), folder.uri, "listed")
+    found = retrying(
+        lambda: folder.single_attempt_filesystem.get_file_info(fs.FileSelector(folder.path)), folder.uri, "listed"
+    )
     return {info.base_name: f"{info.size} {info.mtime_ns}" for info in found if info.type == fs.FileType.File}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shards import picture, samples, write_shards
+from shards import index_folder, picture, samples, write_shards
 from streams import make_reader, read_batches
 
 from orchestrator.config.errors import FuserayError
@@ -15,7 +15,6 @@ from orchestrator.stream.dataset import webdataset
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, check_shards, read_index
 from orchestrator.stream.dataset.samples import ShardRows, evenly_spaced_samples, read_samples
 from orchestrator.stream.dataset.sidecar import Unreadable
-from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
 
 COUNT = 120

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from annotated import stored, write_list
-from shards import picture
+from shards import index_folder, picture
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.jsonl_log import JsonlLog
@@ -18,7 +18,7 @@ from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
 from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
-from orchestrator.stream.shards.index_shards import ShardProgress, index_folder
+from orchestrator.stream.shards.index_shards import ShardProgress
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists, key_of
 
 COUNT = 20

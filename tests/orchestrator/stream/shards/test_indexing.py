@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from annotated import stored
-from shards import picture, write_shards
+from shards import index_folder, picture, write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
 from orchestrator.stream.shards.executors import Item, Result, ThreadMapper
-from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 
 ONE_BY_ONE = IndexOptions(mapper=ThreadMapper(1))
 

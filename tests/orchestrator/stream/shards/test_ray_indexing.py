@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import ray
-from shards import write_shards
+from shards import index_folder, write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.shards.executors import RayTaskMapper
-from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 
 IN_RAY = IndexOptions(mapper=RayTaskMapper())
 

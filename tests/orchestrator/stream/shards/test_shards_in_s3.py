@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from annotated import write_list
 from s3_server import S3Server
-from shards import picture
+from shards import index_folder, picture
 from unreliable_proxy import Fault, first_attempts, unreliable
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import ShardFormat, read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
-from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, index_folder, make_index
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 from workloads.contract import Sample
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from damage import flipped, rewrite, shard_file, write_data_set
+from shards import index_folder
 from verification import damage_samples, good, kinds, verify
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset import sidecar
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.shards.checks import Checks
-from orchestrator.stream.shards.index_shards import index_folder
 
 FORMATS: tuple[ShardFormat, ...] = ("webdataset", "parquet")
 

@@ -328,7 +328,7 @@ class HashingReader:
         return blocks
 
     def digest(self) -> str:
-        """Return the digest of what was read, in hexadecimal; that is the whole file after `drain`, or once `read` returned nothing."""
+        """Return the digest of what was read, in hexadecimal: all of it after `drain`, or at the end of `read`."""
         return self._digest.hexdigest()
 
 

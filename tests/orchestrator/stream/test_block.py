@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, SkippedSample
-from orchestrator.stream.ray_dataset import Row, pack, unpack
+from orchestrator.stream.ray_dataset import Row, pack_block, unpack_block
 from workloads.contract import Features, KeyedRandom, Sample
 
 SKIPPED = SkippedSample(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
@@ -62,17 +62,17 @@ def _assert_equal(found: MicroBatch, expected: MicroBatch) -> None:
     ids=["all kinds", "as read first", "nothing usable", "as read", "empty"],
 )
 def test_a_block_gives_back_what_was_packed(rows: list[Row]) -> None:
-    block = pack(rows)
+    block = pack_block(rows)
     assert block.num_rows == len(rows)
-    opened = [parcel.open(DECODER) for parcel in unpack(_travelled(block))]
+    opened = [parcel.open(DECODER) for parcel in unpack_block(_travelled(block))]
     expected = [DECODER(row) if isinstance(row, RawBatch) else row for row in rows if row is not None]
     for found, batch in zip(opened, expected, strict=True):
         _assert_equal(found, batch)
 
 
 def test_packing_copies_no_features_and_what_is_opened_is_writable() -> None:
-    block = pack([PICTURES])
-    (parcel,) = unpack(block)
+    block = pack_block([PICTURES])
+    (parcel,) = unpack_block(block)
     shared = np.frombuffer(parcel.cells["feature/image"], dtype=np.uint8)
     assert np.shares_memory(shared, PICTURES.features["image"])
     opened = parcel.open(DECODER)

@@ -14,7 +14,7 @@ from orchestrator.stream import loader
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.loader import StreamEndedError, StreamError, StreamLoader
 from orchestrator.stream.order.partition import WorkerPartition
-from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadBlock, ReadPlan, unpack
+from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadBlock, ReadPlan, unpack_block
 
 
 def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> StreamLoader:
@@ -23,7 +23,7 @@ def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     def arriving(_: object) -> Iterator[EncodedMicroBatch]:
         for block in ReadBlock(read_plan, numbers, len(numbers))() if numbers else ():
-            yield from unpack(block)
+            yield from unpack_block(block)
 
     monkeypatch.setattr(loader, "receive", arriving)
     return StreamLoader(read_plan, WorkerPartition(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]

@@ -9,7 +9,7 @@ from streams import SEED, make_reader, read_batches
 from toy_workload import ToyTransform
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack
+from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack_block
 
 ROWS = 8
 NUMBERS = (0, 1, 2, 3, 4, 5)
@@ -21,7 +21,7 @@ def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path,
     decoder = Decoder(ToyTransform(), SEED)
     (block,) = ReadBlock(ReadPlan(reader, decoder, share), NUMBERS, ROWS)()
     assert block.num_rows == ROWS
-    parcels = list(unpack(block))
+    parcels = list(unpack_block(block))
     assert sum(parcel.about is not None for parcel in parcels) == decoded
     arrived = [parcel.open(decoder) for parcel in parcels]
     for batch, expected in zip(arrived, read_batches(reader, NUMBERS), strict=True):

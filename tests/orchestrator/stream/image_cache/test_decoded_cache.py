@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shards import picture
-from staged import LIMIT_MB, PATIENT, StagedToy, in_order, shard_digest, started
+from staged import LIMIT_MB, PATIENT, StagedToy, digest_of, in_order, started
 
 from orchestrator.stream.image_cache.cache import DecodedCache, cache_folder
 from workloads.contract import BadSample
@@ -31,12 +31,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plain(images: list[bytes]) -> str:
     """The digest of images that were decoded without a cache."""
-    return shard_digest([StagedToy().pixels(image) for image in images])
+    return digest_of([StagedToy().pixels(image) for image in images])
 
 
 def test_a_second_run_decodes_nothing_and_gets_the_same() -> None:
     first, second = StagedToy(), StagedToy()
-    assert shard_digest(in_order(IMAGES, first)) == shard_digest(in_order(IMAGES, second)) == plain(IMAGES)
+    assert digest_of(in_order(IMAGES, first)) == digest_of(in_order(IMAGES, second)) == plain(IMAGES)
     assert (first.decoded, second.decoded) == (IMAGES, [])
 
 
@@ -44,7 +44,7 @@ def test_what_is_written_into_pixels_stays_with_who_did_it() -> None:
     for _ in range(3):
         (pixels,) = in_order(IMAGES[:1], StagedToy())
         assert isinstance(pixels, np.ndarray)
-        assert shard_digest([pixels]) == plain(IMAGES[:1])
+        assert digest_of([pixels]) == plain(IMAGES[:1])
         pixels[:] = 0
 
 
@@ -54,7 +54,7 @@ def test_a_bad_image_is_bad_each_time_and_no_other_is_moved() -> None:
         found = in_order(images, StagedToy())
         faults = [(one.reason, one.detail) for one in found if isinstance(one, BadSample)]
         assert [reason for reason, _ in faults] == ["image is corrupt"] * 2
-        assert shard_digest([found[0], found[2], found[4]]) == plain([images[0], images[2], images[4]])
+        assert digest_of([found[0], found[2], found[4]]) == plain([images[0], images[2], images[4]])
 
 
 def test_another_decoding_shares_nothing() -> None:
@@ -67,7 +67,7 @@ def test_another_decoding_shares_nothing() -> None:
 def test_threads_share_the_work() -> None:
     transforms = [StagedToy() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        digests = set(pool.map(lambda transform: shard_digest(in_order(IMAGES, transform)), transforms))
+        digests = set(pool.map(lambda transform: digest_of(in_order(IMAGES, transform)), transforms))
     assert digests == {plain(IMAGES)}
     assert sorted(image for transform in transforms for image in transform.decoded) == sorted(IMAGES)
 
@@ -92,14 +92,14 @@ def test_who_dies_while_decoding_leaves_the_image_to_others() -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "decoding\n"
     impatient, transform = DecodedCache(LIMIT_MB, timeout_s=0.0), StagedToy()
-    assert shard_digest(in_order(IMAGES[:2], transform, impatient)) == plain(IMAGES[:2])
+    assert digest_of(in_order(IMAGES[:2], transform, impatient)) == plain(IMAGES[:2])
     assert sorted(transform.decoded) == sorted(IMAGES[:2])
     transform = StagedToy()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(in_order, IMAGES[:2], transform)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        assert shard_digest(waiting.result()) == plain(IMAGES[:2])
+        assert digest_of(waiting.result()) == plain(IMAGES[:2])
     assert transform.decoded == IMAGES[:1]
 
 
@@ -108,11 +108,11 @@ def test_processes_killed_at_any_moment_leave_a_usable_cache() -> None:
         process = started("on", str(first))
         assert process.stdout is not None
         assert process.stdout.readline() == "on\n"
-        assert shard_digest(in_order(IMAGES, StagedToy())) == plain(IMAGES)
+        assert digest_of(in_order(IMAGES, StagedToy())) == plain(IMAGES)
         process.kill()
         process.communicate()
     again = StagedToy()
-    assert shard_digest(in_order(IMAGES, again)) == plain(IMAGES)
+    assert digest_of(in_order(IMAGES, again)) == plain(IMAGES)
     assert again.decoded == []
 
 
@@ -121,10 +121,10 @@ def test_a_failing_disk_is_said_once_and_loses_no_sample(caplog: pytest.LogCaptu
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         transform = StagedToy()
-        assert shard_digest(in_order(IMAGES, transform)) == plain(IMAGES)
+        assert digest_of(in_order(IMAGES, transform)) == plain(IMAGES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert shard_digest(in_order(IMAGES, transform)) == plain(IMAGES)
+    assert digest_of(in_order(IMAGES, transform)) == plain(IMAGES)
     assert len(caplog.records) == 1
     assert "is off for this process" in caplog.text
     assert "stream.decoded_cache_mb" in caplog.text
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_used_is_said_once(
     else:
         folder.write_text("not a folder")
     for _ in range(2):
-        assert shard_digest(in_order(IMAGES, StagedToy())) == plain(IMAGES)
+        assert digest_of(in_order(IMAGES, StagedToy())) == plain(IMAGES)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(folder) in caplog.text
 
@@ -150,7 +150,7 @@ def test_a_damaged_head_is_told_to_those_who_use_it_and_mended_for_the_next(
 ) -> None:
     in_order(IMAGES, StagedToy())
     (folder / "head").write_bytes(b"\xff" * 24)
-    assert shard_digest(in_order(IMAGES, StagedToy())) == plain(IMAGES)
+    assert digest_of(in_order(IMAGES, StagedToy())) == plain(IMAGES)
     assert "damaged" in caplog.text
 
 

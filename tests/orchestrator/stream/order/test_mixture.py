@@ -16,7 +16,7 @@ mixtures = st.builds(Mixture.of, weights, st.integers(0, 2**31))
 @given(mixtures, st.integers(0, 10**7), st.integers(1, 300))
 def test_places_of_each_source_follow_one_another(mixture: Mixture, start: int, length: int) -> None:
     sources, places = mixture.locate(np.arange(start, start + length))
-    before, after = mixture.first_places(start), mixture.first_places(start + length)
+    before, after = mixture.samples_before(start), mixture.samples_before(start + length)
     assert sum(before) == start
     for source, (first, stop) in enumerate(zip(before, after, strict=True)):
         assert places[sources == source].tolist() == list(range(first, stop))
@@ -75,7 +75,7 @@ def test_a_single_source_has_every_position() -> None:
     sources, places = Mixture.of([0.3], 1).locate(positions)
     assert sources.tolist() == [0, 0, 0]
     assert places.tolist() == positions.tolist()
-    assert Mixture.of([0.3], 1).first_places(77) == (77,)
+    assert Mixture.of([0.3], 1).samples_before(77) == (77,)
 
 
 def test_sources_take_turns_within_a_micro_batch_and_cycles_and_seeds_differ() -> None:

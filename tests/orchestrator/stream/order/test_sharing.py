@@ -51,8 +51,8 @@ def test_the_splitters_rule_gives_each_worker_its_shares_in_order(partition: Wor
         for steps in segment.rounds:
             for worker in range(partition.workers):
                 receiver = rows.index(min(rows))
-                dealt[receiver] += partition.block(steps, worker)
-                rows[receiver] += partition.rows(steps)
+                dealt[receiver] += partition.block_micro_batches(steps, worker)
+                rows[receiver] += partition.block_rows(steps)
         for worker in range(partition.workers):
             assert dealt[worker] == [
                 number for step in segment.steps for number in partition.micro_batches_of(step, worker)
@@ -62,4 +62,7 @@ def test_the_splitters_rule_gives_each_worker_its_shares_in_order(partition: Wor
 @given(sharings())
 def test_a_block_has_room_for_its_micro_batches(partition: WorkerPartition) -> None:
     for steps in partition.rounds():
-        assert all(len(partition.block(steps, w)) <= partition.rows(steps) for w in range(partition.workers))
+        assert all(
+            len(partition.block_micro_batches(steps, w)) <= partition.block_rows(steps)
+            for w in range(partition.workers)
+        )

@@ -7,7 +7,13 @@ import pytest
 
 from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
 from orchestrator.stream.order.sample_order import Order
-from orchestrator.stream.order.shuffle_quality import PERFECT_MEDIAN, PERFECT_PERCENTILE_5, mates, read_cost, separation
+from orchestrator.stream.order.shuffle_quality import (
+    PERFECT_MEDIAN,
+    PERFECT_PERCENTILE_5,
+    batch_cooccurrence,
+    neighbour_distance,
+    read_cost,
+)
 
 
 def build_index(shards: int, samples_per_shard: int, sample_bytes: int = 1000) -> Index:
@@ -24,7 +30,7 @@ def test_separation_of_a_small_epoch_is_exact() -> None:
     order = Order(samples=1000, seed=1, chunk=16, window=64)
     position = np.argsort(order.sample_at(np.arange(1000)))
     distances = np.abs(np.diff(position))
-    found = separation(order)
+    found = neighbour_distance(order)
     assert found.pairs == 999
     assert found.mean == pytest.approx(distances.mean())
     assert found.median == np.median(distances)
@@ -33,7 +39,7 @@ def test_separation_of_a_small_epoch_is_exact() -> None:
 
 def test_single_samples_permuted_are_a_perfect_shuffle() -> None:
     order = Order(samples=10**7, seed=1, chunk=1, window=1)
-    found = separation(order)
+    found = neighbour_distance(order)
     assert found.pairs >= 1000
     assert found.mean / found.epoch == pytest.approx(1 / 3, abs=0.03)
     assert found.median / found.epoch == pytest.approx(PERFECT_MEDIAN, abs=0.03)
@@ -41,24 +47,24 @@ def test_single_samples_permuted_are_a_perfect_shuffle() -> None:
 
 
 def test_within_chunks_the_window_alone_separates() -> None:
-    found = separation(Order(samples=10**9, seed=1, chunk=256, window=4096))
+    found = neighbour_distance(Order(samples=10**9, seed=1, chunk=256, window=4096))
     assert found.median == pytest.approx(PERFECT_MEDIAN * 4096, rel=0.05)
 
 
 def test_without_a_window_neighbours_stay_neighbours() -> None:
-    found = separation(Order(samples=10**9, seed=1, chunk=256, window=1))
+    found = neighbour_distance(Order(samples=10**9, seed=1, chunk=256, window=1))
     assert (found.median, found.percentile_5) == (1, 1)
 
 
 def test_an_epoch_of_one_sample_has_no_neighbours() -> None:
-    assert separation(Order(samples=1, seed=1, chunk=4, window=8)).pairs == 0
+    assert neighbour_distance(Order(samples=1, seed=1, chunk=4, window=8)).pairs == 0
 
 
 def test_mates_of_a_small_epoch_are_exact() -> None:
     order, index = Order(samples=960, seed=3, chunk=20, window=100), build_index(24, 40)
     batches = order.sample_at(np.arange(960)).reshape(-1, 32)
     pairs = [(a, b) for batch in batches.tolist() for a in batch for b in batch if a != b]
-    found = mates(order, index, 32)
+    found = batch_cooccurrence(order, index, 32)
     assert found.chunk == pytest.approx(sum(a // 20 == b // 20 for a, b in pairs) / 960)
     assert found.shard == pytest.approx(sum(a // 40 == b // 40 for a, b in pairs) / 960)
     assert found.perfect_chunk == pytest.approx(19 * 31 / 959)
@@ -67,7 +73,7 @@ def test_mates_of_a_small_epoch_are_exact() -> None:
 
 def test_a_perfect_shuffle_has_the_perfect_number_of_mates() -> None:
     order = Order(samples=16384, seed=3, chunk=64, window=16384)
-    found = mates(order, build_index(128, 128), 64)
+    found = batch_cooccurrence(order, build_index(128, 128), 64)
     assert found.chunk == pytest.approx(found.perfect_chunk, rel=0.2)
     assert found.shard == pytest.approx(found.perfect_shard, rel=0.2)
 

@@ -65,7 +65,7 @@ def test_each_epoch_of_every_data_set_of_a_mixture(
     mixture = Mixture.of([weight for _, weight in sources], seed)
     positions = np.array(list(used_positions(schedule, *batch, total)))
     source_of, places = mixture.locate(positions)
-    for source, given_out in enumerate(mixture.first_places(total)):
+    for source, given_out in enumerate(mixture.samples_before(total)):
         samples = sources[source][0]
         numbers = Order(samples, seed, *knobs).sample_at(places[source_of == source])
         whole_epochs, rest = divmod(given_out, samples)

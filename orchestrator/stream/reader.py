@@ -194,7 +194,7 @@ class TrainingData:
     def reader(
         self, seed: int, chunk: int, window: int, micro_batches: int, micro_batch_size: int, total_samples: int
     ) -> Reader:
-        """Return the reader of a run's micro-batches; see `Order`, `MicroBatchLayout` and `Reader` for the arguments."""
+        """Return the reader of a run's micro-batches; arguments as in `Order`, `MicroBatchLayout` and `Reader`."""
         layout = MicroBatchLayout(self.total, micro_batches, micro_batch_size, window)
         align = layout.block if len(self.sets) == 1 else 1
         sources = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Self, cast
 
 from orchestrator.stream.dataset.index import ByteStream
-from orchestrator.stream.dataset.sidecar import SidecarEntry, captions_of, words_of
+from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, parse_captions
 from workloads.contract import BadSample, Sample
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
@@ -128,7 +128,7 @@ class _Open:
             captions, _ = _captions(self.texts)
         except BadSample:
             captions = ()
-        return SidecarEntry(self.key, self.offset, self.stop - self.offset, words_of(captions))
+        return SidecarEntry(self.key, self.offset, self.stop - self.offset, count_words(captions))
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -153,7 +153,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
 def _captions(members: Mapping[str, bytes]) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Return the captions in a sample's .txt and .json, each once, and the other fields of its .json."""
     fields = _json(members.get("json", b"{}"))
-    captions = captions_of(fields.pop("captions", fields.pop("caption", None)))
+    captions = parse_captions(fields.pop("captions", fields.pop("caption", None)))
     if "txt" in members:
         captions = (_text(members["txt"]), *captions)
     return tuple(dict.fromkeys(captions)), fields

@@ -24,7 +24,7 @@ LEAST_SPANS, MOST_SPANS = 32, 4096
 
 PERFECT_MEDIAN = 1 - 0.5**0.5
 PERFECT_PERCENTILE_5 = 1 - 0.95**0.5
-"""Distance of two positions drawn at random, as a share of the epoch: P(distance <= x) = 1 - (1 - x)^2, with mean 1/3."""
+"""Distance of two random positions, as a share of the epoch: P(distance <= x) = 1 - (1 - x)^2, with mean 1/3."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,11 +200,11 @@ def check_shard(job: CheckJob) -> ShardResult:
 
 def _sidecar(job: CheckJob, shard: Location, copy: Location) -> tuple[int, list[Finding]]:
     """Put a shard's sidecar beside the copy; return how many samples it has, and what is wrong with it."""
-    place = sidecar.place(shard)
+    place = sidecar.sidecar_location(shard)
     if place.size() is None:
         return 0, [Finding(job.name, "", "sidecar is missing", f"{place.name}; index the shards again")]
     if copy != shard:
-        sidecar.place(copy).write(place.read())
+        sidecar.sidecar_location(copy).write(place.read())
     try:
         rows = len(sidecar.read_sidecar(copy).keys)
     except DataSetError as error:

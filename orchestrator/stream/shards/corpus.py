@@ -11,7 +11,7 @@ from orchestrator.storage.location import Location
 from orchestrator.stream.dataset import webdataset
 from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, build_index, shard_digest, write_index
 from orchestrator.stream.dataset.parquet import Columns, write_parquet
-from orchestrator.stream.dataset.sidecar import SidecarEntry, words_of, write_sidecar
+from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, write_sidecar
 from workloads.contract import Example, Sample
 
 RECEIPT_NAME = "build.json"
@@ -123,7 +123,7 @@ def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardF
     else:
         content = write_parquet(samples)
         entries = [
-            SidecarEntry(sample.key, row, len(sample.image), words_of(sample.captions))
+            SidecarEntry(sample.key, row, len(sample.image), count_words(sample.captions))
             for row, sample in enumerate(samples)
         ]
     shard.write(content)

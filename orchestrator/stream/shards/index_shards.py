@@ -29,7 +29,7 @@ from orchestrator.stream.dataset.index import (
     write_index,
 )
 from orchestrator.stream.dataset.parquet import Columns
-from orchestrator.stream.dataset.sidecar import SidecarEntry, captions_of, words_of, write_sidecar
+from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, parse_captions, write_sidecar
 from orchestrator.stream.shards.executors import Mapper, ThreadMapper
 from workloads.contract import BadSample
 
@@ -117,7 +117,7 @@ def _entries(batch: pa.RecordBatch, row: int, shard: Location, columns: Columns)
 
 def _words(cell: object) -> tuple[int, ...]:
     try:
-        return words_of(captions_of(cell))
+        return count_words(parse_captions(cell))
     except BadSample:
         return ()
 
@@ -271,7 +271,7 @@ def _columns(folder: Location, names: Sequence[str], wanted: Mapping[str, str]) 
         shard = folder / name
         schema = retrying(lambda shard=shard: _schema(shard), shard.uri, "read")  # type: ignore[misc]
         if schema is not None:
-            return Columns.found_in(schema, wanted, shard.uri)
+            return Columns.detect(schema, wanted, shard.uri)
     raise DataSetError(f"{folder.uri}: none of its {len(names)} shards is a readable Parquet file.")
 
 

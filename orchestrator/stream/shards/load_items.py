@@ -14,7 +14,7 @@ import numpy as np
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.images import read_header
-from orchestrator.stream.dataset.sidecar import captions_of
+from orchestrator.stream.dataset.sidecar import parse_captions
 from orchestrator.stream.shards.sources import Item, Source
 from workloads.contract import BadSample, Sample
 
@@ -52,7 +52,7 @@ def load(source: Source, item: Item, key: str) -> Sample:
 def _captions_in(fields: dict[str, Any]) -> tuple[str, ...]:
     """Take the captions out of an object."""
     single = fields.pop("caption", None)
-    return captions_of(fields.pop("captions", single))
+    return parse_captions(fields.pop("captions", single))
 
 
 def _captions_of_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from orchestrator.stream.order.shuffle_quality import (
     BatchCooccurrence,
     NeighbourDistance,
     ReadCost,
+    batch_cooccurrence,
+    neighbour_distance,
     read_cost,
 )
 from workloads.contract import BadSample

@@ -136,9 +136,9 @@ def test_files_cut_short_or_overwritten_cost_no_more_than_what_was_in_them(tmp_p
 def test_a_place_that_was_given_out_and_never_written_holds_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path, LIMIT)
     keep(store, 1)
-    position = Ring(tmp_path).give_out(image(2), lambda: MUCH)  # and then the process was killed
+    position = Ring(tmp_path).allocate(image(2), lambda: MUCH)  # and then the process was killed
     assert position is not None
-    Table(tmp_path / "table").note(key_of(2), position)
+    Table(tmp_path / "table").put(key_of(2), position)
     keep(store, 3)
     assert kept(store, range(4)) == [1, 3]
 
@@ -146,7 +146,7 @@ def test_a_place_that_was_given_out_and_never_written_holds_nothing(tmp_path: Pa
 def test_who_was_stopped_for_a_whole_round_writes_over_nobody(tmp_path: Path) -> None:
     store = Store(tmp_path, LIMIT)
     stopped = Ring(tmp_path)
-    position = stopped.give_out(image(1), lambda: MUCH)
+    position = stopped.allocate(image(1), lambda: MUCH)
     assert position is not None
     for number in range(2, 200):
         keep(store, number)

@@ -1,4 +1,4 @@
-"""A micro-batch on its way from the readers to a worker, and the samples that had to be left out of it."""
+"""Micro-batches: as read (`RawBatch`, encoded images and texts) and as trained on (`MicroBatch`, stacked features)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.storage.jsonl_log import decode_jsonl
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Features, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedSample:
-    """A sample that was left out: its position in the run's order, where it is stored, and why."""
+    """A skipped sample: its position in the run's order, its shard and key, and the reason."""
 
     position: int
     shard: str
@@ -35,7 +36,7 @@ class MicroBatch:
         number: number of the micro-batch in the run.
         keys: keys of the samples, in order.
         features: the samples' features stacked along a new first dimension; empty without samples.
-        skipped: samples of this micro-batch that could not be used.
+        skipped: its unusable samples.
         fingerprint: of the keys of all its samples, used and skipped.
     """
 
@@ -47,27 +48,24 @@ class MicroBatch:
 
     @property
     def samples(self) -> int:
-        """Usable samples."""
+        """Number of usable samples."""
         return len(self.keys)
 
 
 def parse_quarantine(content: bytes) -> Iterator[SkippedSample]:
-    """Yield the samples that a run's list of skipped samples names, one JSON object a line."""
-    for line in content.decode().splitlines():
-        yield SkippedSample(**json.loads(line))
+    """Yield the samples in a run's list of skipped samples, which is JSON lines."""
+    for record in decode_jsonl(content):
+        yield SkippedSample(**record)
 
 
 def fingerprint(keys: Iterable[str]) -> int:
-    """Return 48 bits that stand for keys in their order; a float64 holds them exactly."""
+    """Return a 48-bit hash of keys in their order; a float64 holds it exactly."""
     return int.from_bytes(hashlib.blake2b("\n".join(keys).encode(), digest_size=6).digest(), "little")
 
 
 def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
-    """Stack the features of several samples: [...] each to [n, ...]."""
+    """Stack the features of n samples, [...] each, to [n, ...]."""
     return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}
-
-
-# A micro-batch as it was read: encoded images and texts, not yet transformed.
 
 
 SCHEMA = pa.schema(
@@ -93,11 +91,11 @@ class RawSample:
 
     Args:
         position: in the run's order.
-        source: which of the data sets it is from.
+        source: number of its data set.
         epoch: of that data set.
         number: its number in that data set.
         shard: URI of its shard.
-        content: what was found.
+        content: the sample, or why it could not be read.
     """
 
     position: int

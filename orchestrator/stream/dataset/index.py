@@ -133,7 +133,8 @@ def read_index(folder: Location) -> Index:
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if metadata.get("fuseray_index") != str(VERSION):
             raise DataSetError(
-                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; {_how_to_reindex(folder)}"
+                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; "
+                f"{_how_to_reindex(folder)}"
             )
         index = _index(table, metadata)
     except (pa.ArrowException, KeyError) as error:

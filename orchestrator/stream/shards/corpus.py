@@ -1,4 +1,4 @@
-"""Writes a corpus as indexed shards, one folder per split."""
+"""Writes samples as shards with sidecars, and a corpus as indexed shards, one folder per split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECEIPT_NAME = "build.json"
 
 @dataclass(frozen=True, slots=True)
 class CorpusBuild:
-    """What a build made: from which source, samples per split, and whether it was there already."""
+    """The result of a build: the corpus's source, samples per split, and whether it was up to date before."""
 
     source: Mapping[str, str]
     samples: Mapping[str, int]
@@ -34,15 +34,15 @@ def build(
     samples_per_shard: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> CorpusBuild:
-    """Write a corpus below a destination, unless the same corpus is there already.
+    """Write a corpus below a destination, unless the same corpus is up to date there.
 
-    The receipt is removed first and written last, so an interrupted build is never taken for a complete one.
+    The receipt is deleted first and written last, so an interrupted build never counts as complete.
 
     Args:
-        examples: makes the corpus's examples; not called when the build is up to date.
-        source: what determines the corpus.
+        examples: yields the corpus's examples; not called when the build is up to date.
+        source: everything that determines the corpus.
         destination: gets a folder per split.
-        shard_format: kind of shards.
+        shard_format: format of the shards.
         samples_per_shard: samples in all shards of a split but its last.
         progress: called with the number of samples written so far.
     """
@@ -66,7 +66,7 @@ def build(
 
 
 class _SplitWriter:
-    """Collects the samples of one split and writes a shard whenever it is full."""
+    """Collects the samples of one split and writes every full shard."""
 
     def __init__(self, folder: Location, shard_format: ShardFormat, samples_per_shard: int) -> None:
         self._folder = folder
@@ -94,9 +94,6 @@ class _SplitWriter:
         self._pending = []
 
 
-# Writes samples as one shard with its sidecar.
-
-
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
 
 
@@ -106,13 +103,13 @@ def shard_name(number: int, shard_format: ShardFormat) -> str:
 
 
 def written_columns(shard_format: ShardFormat) -> Mapping[str, str]:
-    """Return which column holds what in the Parquet shards that `write_shard` writes; nothing for tar shards."""
+    """Return the columns by role of the Parquet shards that `write_shard` writes; empty for tar shards."""
     columns = Columns(image="image", address="", captions="captions", key="key", fields="fields")
     return columns.as_mapping() if shard_format == "parquet" else {}
 
 
 def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardFormat) -> ShardFacts:
-    """Write a shard and its sidecar; each is there whole or not at all.
+    """Write a shard and its sidecar, each atomically.
 
     Raises:
         StorageError: they cannot be written.

@@ -46,7 +46,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("orchestrator.storage.location.os.fsync", full)
+    monkeypatch.setattr("orchestrator.storage.local_files.os.fsync", full)
     with pytest.raises(StorageError, match=r"No space left on device.*Free some space"):
         place.write(b"new")
     assert place.read() == b"old"

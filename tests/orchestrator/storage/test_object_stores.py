@@ -133,7 +133,7 @@ def test_an_unknown_bucket_is_named(server: S3Server) -> None:
     assert not place.exists()
     with pytest.raises(StorageError, match="no-such-bucket/x: cannot be read: it does not exist"):
         (place / "x").read()
-    with pytest.raises(StorageError, match=r"no-such-bucket/x: cannot be written: the bucket does not exist.*Make"):
+    with pytest.raises(StorageError, match=r"no-such-bucket/x: cannot be written: the bucket does not exist.*the bucket first, or correct the URI"):
         (place / "x").write(b"content")
 
 

@@ -79,29 +79,33 @@ def merge(ranges: Sequence[FileRange], gap_bytes: int | None = None) -> list[_Me
     merged: list[_MergedRange] = []
     order = sorted(range(len(ranges)), key=lambda member: (ranges[member].location.uri, *ranges[member][1:]))
     for member in order:
-        one = ranges[member]
-        if one.stop <= one.start:
+        file_range = ranges[member]
+        if file_range.stop <= file_range.start:
             continue
-        if merged and _joins(merged[-1], one, _gap(one.location) if gap_bytes is None else gap_bytes):
+        if merged and _joins(merged[-1], file_range, _gap(file_range.location) if gap_bytes is None else gap_bytes):
             last = merged.pop()
-            merged.append(_MergedRange(last.location, last.start, max(last.stop, one.stop), (*last.members, member)))
+            merged.append(
+                _MergedRange(last.location, last.start, max(last.stop, file_range.stop), (*last.members, member))
+            )
         else:
-            merged.append(_MergedRange(one.location, one.start, one.stop, (member,)))
+            merged.append(_MergedRange(file_range.location, file_range.start, file_range.stop, (member,)))
     return merged
 
 
-def _joins(last: _MergedRange, one: FileRange, gap_bytes: int) -> bool:
-    if last.location != one.location or one.start > last.stop + gap_bytes:
+def _joins(last: _MergedRange, file_range: FileRange, gap_bytes: int) -> bool:
+    if last.location != file_range.location or file_range.start > last.stop + gap_bytes:
         return False
-    return one.stop <= last.stop or one.stop - last.start <= LARGEST_MERGE_BYTES
+    return file_range.stop <= last.stop or file_range.stop - last.start <= LARGEST_MERGE_BYTES
 
 
 def _gap(location: Location) -> int:
     return LOCAL_GAP_BYTES if location.is_local else OBJECT_GAP_BYTES
 
 
-def _read_local(one: _MergedRange) -> memoryview:
-    return memoryview(retrying(lambda: _pread(one.location.path, one.start, one.stop), one.location.uri, "read"))
+def _read_local(request: _MergedRange) -> memoryview:
+    return memoryview(
+        retrying(lambda: _pread(request.location.path, request.start, request.stop), request.location.uri, "read")
+    )
 
 
 def _pread(path: str, start: int, stop: int) -> bytes:
@@ -119,9 +123,9 @@ def _pread(path: str, start: int, stop: int) -> bytes:
 
 def _read_remote(requests: Sequence[_MergedRange]) -> list[memoryview]:
     if len(requests) <= 1:
-        return [_read_object(one, threading.Event()) for one in requests]
+        return [_read_object(request, threading.Event()) for request in requests]
     stop = threading.Event()
-    futures = [_readers().submit(_read_object, one, stop) for one in requests]
+    futures = [_readers().submit(_read_object, request, stop) for request in requests]
     try:
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
@@ -132,13 +136,13 @@ def _read_remote(requests: Sequence[_MergedRange]) -> list[memoryview]:
         stop.set()
 
 
-def _read_object(one: _MergedRange, stop: threading.Event) -> memoryview:
+def _read_object(request: _MergedRange, stop: threading.Event) -> memoryview:
     def attempt() -> memoryview:
         if stop.is_set():
             raise CancelledError
-        return read_object(one.location, one.start, one.stop)
+        return read_object(request.location, request.start, request.stop)
 
-    return retrying(attempt, one.location.uri, "read")
+    return retrying(attempt, request.location.uri, "read")
 
 
 @cache

@@ -17,6 +17,9 @@ GCS_RETRY_LIMIT_S = 1
 CHECKSUM_VARIABLES = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
+_OPENED: dict[tuple[Address, tuple[tuple[str, str], ...]], _Opened] = {}
+"""By address and by the environment variables from which credentials, region and checksums come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -38,10 +41,6 @@ class _Opened:
     address: Address
     retrying: fs.FileSystem
     single_attempt: fs.FileSystem
-
-
-_OPENED: dict[tuple[Address, tuple[tuple[str, str], ...]], _Opened] = {}
-"""By address and by the environment variables from which credentials, region and checksums come."""
 
 
 def open_filesystem(address: Address) -> fs.FileSystem:

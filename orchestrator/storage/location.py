@@ -16,7 +16,6 @@ from orchestrator.storage.retry import ShortRead, StorageError, retrying
 
 __all__ = ["Location", "StorageError", "locate"]
 
-
 PART_BYTES = 64 * 1024 * 1024
 """Larger files are read in parts, so that an interrupted transfer costs one part."""
 
@@ -24,6 +23,9 @@ MULTIPART_BYTES = 8 * 1024 * 1024
 """From this size on, a file may be written as a multipart upload, whose requests only the client can retry."""
 
 Parts = tuple[bytes | memoryview, ...]
+
+MARKS = (0xA5, 0x5A)
+"""See `read_exactly`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,20 +200,16 @@ def _write_local(target: Location, parts: Parts) -> None:
     write_atomically(path, parts)
 
 
-# An S3 client may be sent fewer bytes than it asked for, with a Content-Length that agrees. pyarrow's client (25.0)
-# does not notice: it hands out its buffer as if it were full, and the end of it is whatever lay in memory. So the last
-# byte of our own buffer is marked before it is filled; a mark that is still there after two reads with different marks
-# was never written over.
-
-
-MARKS = (0xA5, 0x5A)
-
-
 def read_exactly(file: pa.NativeFile, start: int, stop: int) -> memoryview:
-    """Return bytes `start` to `stop` (exclusive) of a file that has them; safe in many threads at once.
+    """Return bytes `start` to `stop` (exclusive) of a file that has them; thread-safe.
+
+    An S3 client may receive fewer bytes than it requested, with a Content-Length that agrees. pyarrow's client (25.0)
+    does not notice: it returns its buffer as if it were full, and the end of it is uninitialised memory. So the last
+    byte of our own buffer is marked before it is filled; a mark that is still there after two reads with different
+    marks was never overwritten.
 
     Raises:
-        ShortRead: fewer bytes came.
+        ShortRead: fewer bytes arrived.
         OSError: the read failed.
     """
     size = stop - start

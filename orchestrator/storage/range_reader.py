@@ -33,6 +33,11 @@ OBJECT_GAP_BYTES = 128 * 1024
 LARGEST_MERGE_BYTES = 8 * 1024 * 1024
 """Ranges are merged up to this length, so that long reads are concurrent and a failed request costs little."""
 
+OPEN_OBJECTS = 4096
+"""Objects whose sizes are cached, so that a range costs one request instead of two."""
+
+BUFFER_BYTES = 4 * 1024 * 1024
+
 
 class FileRange(NamedTuple):
     """Bytes `start` to `stop` (exclusive) of a file."""
@@ -150,10 +155,6 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(OBJECT_STORE_READERS, thread_name_prefix="storage-read")
 
 
-OPEN_OBJECTS = 4096
-"""Objects whose sizes are cached, so that a range costs one request instead of two."""
-
-
 def read_object(location: Location, start: int, stop: int) -> memoryview:
     """Return the bytes of a range, in one attempt; fewer when the object ends earlier.
 
@@ -216,9 +217,6 @@ def _checked_read(file: pa.NativeFile, start: int, stop: int, fresh: bool) -> tu
 
 
 _OPEN = OpenObjects()
-
-
-BUFFER_BYTES = 4 * 1024 * 1024
 
 
 def open_stored(location: Location, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:

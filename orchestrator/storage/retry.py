@@ -37,6 +37,12 @@ SECRETS = (
     re.compile(r"()\bya29\.[\w.-]+"),
 )
 LEAST_SECRET_LENGTH = 8
+LOG = logging.getLogger(__name__)
+
+LOGGED_ATTEMPT = 3
+"""From this attempt on, retries are logged."""
+
+Result = TypeVar("Result")
 
 
 class StorageError(FuserayError):
@@ -142,13 +148,6 @@ def _where_credentials(uri: str) -> str:
     if uri.startswith("s3:"):
         return S3_CREDENTIALS
     return GCS_CREDENTIALS if uri.startswith(("gs:", "gcs:")) else "The user who runs this needs the file's permission"
-
-
-LOG = logging.getLogger(__name__)
-LOGGED_ATTEMPT = 3
-"""From this attempt on, retries are logged."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,11 @@ from workloads.contract import BadSample, Features, KeyedRandom, Sample, StagedT
 
 Outcome = Features | BadSample
 
+DecodeOn = Literal["auto", "workers", "readers"]
+
+THREADS_THAT_PAY = 1.5
+"""Most CPUs that the decoding threads of one process can use: parts of decoding hold Python's global lock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
@@ -78,12 +83,6 @@ def _outcome(step: Callable[..., Features], *arguments: object) -> Outcome:
         return step(*arguments)
     except BadSample as fault:
         return fault
-
-
-DecodeOn = Literal["auto", "workers", "readers"]
-
-THREADS_THAT_PAY = 1.5
-"""Most CPUs that the decoding threads of one process can use: parts of decoding hold Python's global lock."""
 
 
 @dataclass(frozen=True, slots=True)

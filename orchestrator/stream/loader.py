@@ -23,6 +23,12 @@ from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadPlan, receive
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
 """A collective: returns to every worker what worker 0 passed; all workers must call it."""
 
+BOTTLENECK_SHARE = 0.1
+"""Share of the time that training may wait for data without a warning."""
+
+CHECK_STEPS = 100
+"""Steps between two checks for a bottleneck."""
+
 
 @dataclass(frozen=True, eq=False)
 class PrefetchedSegment:
@@ -208,10 +214,6 @@ def _disable_intra_op_threads() -> None:
     torch.set_num_threads(1)
 
 
-BOTTLENECK_SHARE = 0.1
-"""Share of the time that training may wait for data without a warning."""
-
-
 def bottleneck_advice(reading_s: float, decoding_s: float, total_s: float) -> str | None:
     """Return which setting to change when training waits for data, None when it waits little. A pure decision.
 
@@ -233,10 +235,6 @@ def bottleneck_advice(reading_s: float, decoding_s: float, total_s: float) -> st
         f"{summary}, mostly for samples to arrive. Add CPUs for reading and decoding, move the data nearer, "
         "or make reads longer with a larger stream.chunk."
     )
-
-
-CHECK_STEPS = 100
-"""Steps between two checks for a bottleneck."""
 
 
 class StreamMonitor:

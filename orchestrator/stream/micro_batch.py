@@ -16,6 +16,22 @@ from orchestrator.storage.jsonl_log import decode_jsonl
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Features, Sample
 
+SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("source", pa.int32()),
+        ("epoch", pa.int64()),
+        ("number", pa.int64()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("image", pa.large_binary()),
+        ("captions", pa.list_(pa.string())),
+        ("fields", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedSample:
@@ -66,23 +82,6 @@ def fingerprint(keys: Iterable[str]) -> int:
 def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
     """Stack the features of n samples, [...] each, to [n, ...]."""
     return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}
-
-
-SCHEMA = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("source", pa.int32()),
-        ("epoch", pa.int64()),
-        ("number", pa.int64()),
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("image", pa.large_binary()),
-        ("captions", pa.list_(pa.string())),
-        ("fields", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,6 @@ from orchestrator.stream.reader import Reader
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-
 TASK_CPUS = 0.5
 """CPUs that a read task reserves: of two on one CPU, one works while the output of the other is handed over."""
 
@@ -44,6 +43,15 @@ SHUTDOWN_S = 5.0
 
 MAX_BLOCK_BYTES = 8 * 1024**3
 """Above any block we make: Ray Data must not split a block, or blocks would reach the wrong workers."""
+
+PAUSE_S = 0.01
+"""One iteration handles all outputs that are ready and starts all tasks that fit, so 100 a second are enough."""
+
+ABOUT, RAW, FEATURE = "about", "raw", "feature/"
+
+CELL = pa.large_binary()
+
+Row = MicroBatch | RawBatch | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +184,6 @@ def _metadata(rows: int) -> BlockMetadata:
     return BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
 
 
-PAUSE_S = 0.01
-"""One iteration handles all outputs that are ready and starts all tasks that fit, so 100 a second are enough."""
-
-
 class Pacing(ExecutionCallback):
     """Pauses after every iteration of Ray Data's scheduling loop.
 
@@ -190,12 +194,6 @@ class Pacing(ExecutionCallback):
     def on_execution_step(self, executor: StreamingExecutor) -> None:
         """Pause."""
         time.sleep(PAUSE_S)
-
-
-ABOUT, RAW, FEATURE = "about", "raw", "feature/"
-CELL = pa.large_binary()
-
-Row = MicroBatch | RawBatch | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from typing import Any
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.reader import Reader
 
+SHOWN_KEYS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
@@ -78,9 +80,6 @@ def stream_changes(before: StreamState, settings: Mapping[str, Any], reader: Rea
         if fingerprint(reader.keys(number)) != expected
     ]
     return [f"the samples of micro-batch {number}: their keys are not those that were trained on" for number in moved]
-
-
-SHOWN_KEYS = 3
 
 
 @dataclass(frozen=True, slots=True)

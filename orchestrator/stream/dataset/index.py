@@ -27,6 +27,13 @@ DIGEST_BYTES = 16
 
 ShardFormat = Literal["webdataset", "parquet"]
 
+INDEX_NAME = "index.parquet"
+BLOCK_BYTES = 4 * 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+
+PARTS_AT_ONCE = 4
+"""`drain` reads so many parts concurrently."""
+
 
 class DataSetError(FuserayError):
     """A data set or its index is missing, unreadable, or another one than expected."""
@@ -102,9 +109,6 @@ class Index:
         """Return the shard of each sample number and its row in that shard, int64[n] each."""
         shards = np.searchsorted(self.starts, numbers, side="right") - 1
         return shards.astype(np.int64), numbers - self.starts[shards]
-
-
-INDEX_NAME = "index.parquet"
 
 
 def write_index(folder: Location, index: Index) -> None:
@@ -244,12 +248,6 @@ def build_index(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns:
 def shard_digest(content: bytes) -> str:
     """Return the digest of a shard, in hexadecimal."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-
-
-BLOCK_BYTES = 4 * 1024 * 1024
-PART_BYTES = 8 * 1024 * 1024
-PARTS_AT_ONCE = 4
-"""`drain` reads so many parts concurrently."""
 
 
 class ByteStream(Protocol):

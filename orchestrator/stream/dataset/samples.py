@@ -24,6 +24,8 @@ from workloads.contract import BadSample, KeyedRandom, Sample
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+SHARDS_AT_ONCE = 32
+
 
 class ShardRows(NamedTuple):
     """Rows of one shard."""
@@ -97,9 +99,6 @@ def evenly_spaced_samples(folder: Location, index: Index, limit: int | None = No
         for content in read_samples(folder, index, [request])[0]:
             if not isinstance(content, Unreadable):
                 yield content
-
-
-SHARDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,71 +21,8 @@ from orchestrator.stream.image_cache.ring_file import Pixels
 from orchestrator.stream.image_cache.store import Store
 from workloads.contract import BadSample, StagedTransform
 
-
-class FailOpenStore:
-    """A store that fails open: its first error is logged and disables it, and then every read is a miss.
-
-    Args:
-        store: the store; None for one that could not be opened.
-    """
-
-    def __init__(self, store: Store | None) -> None:
-        self._store = store
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the store is enabled: it was opened and has not failed."""
-        return self._store is not None
-
-    def read(self, key: bytes) -> Pixels | None:
-        """Return an image, or None for a miss; see `Store.read`."""
-        store = self._store
-        if store is None:
-            return None
-        try:
-            return store.read(key)
-        except Exception as error:
-            self._disable(store, error)
-            return None
-
-    @contextmanager
-    def claim(self, key: bytes, timeout_s: float = 0.0) -> Iterator[bool]:
-        """Claim the decoding of an image; see `Store.claim`. Yields True without a store."""
-        store, acquired = self._store, True
-        with ExitStack() as stack:
-            if store is not None:
-                try:
-                    acquired = stack.enter_context(store.claim(key, timeout_s))
-                except Exception as error:
-                    self._disable(store, error)
-            yield acquired
-
-    def write(self, key: bytes, pixels: Pixels) -> None:
-        """Store an image, if there is room; see `Store.write`."""
-        store = self._store
-        if store is None:
-            return
-        try:
-            store.write(key, pixels)
-        except Exception as error:
-            self._disable(store, error)
-
-    def _disable(self, store: Store, error: Exception) -> None:
-        self._store = None
-        warn_disabled(str(store.folder), error)
-
-
-def warn_disabled(folder: str, error: Exception) -> None:
-    """Log that this process continues without the cache."""
-    LOG.warning(
-        "the cache of decoded images in %s is off for this process, which decodes every image itself: %s. Free some "
-        "space there, name another folder in FUSERAY_DECODED_CACHE, or set stream.decoded_cache_mb to 0.",
-        folder,
-        error,
-    )
-
-
 LOG = logging.getLogger(__name__)
+
 FOLDER_VARIABLE = "FUSERAY_DECODED_CACHE"
 
 
@@ -152,6 +89,69 @@ class _InFlight:
             if not isinstance(decoded, BadSample):
                 self.store.write(key, decoded)
             return decoded
+
+
+class FailOpenStore:
+    """A store that fails open: its first error is logged and disables it, and then every read is a miss.
+
+    Args:
+        store: the store; None for one that could not be opened.
+    """
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the store is enabled: it was opened and has not failed."""
+        return self._store is not None
+
+    def read(self, key: bytes) -> Pixels | None:
+        """Return an image, or None for a miss; see `Store.read`."""
+        store = self._store
+        if store is None:
+            return None
+        try:
+            return store.read(key)
+        except Exception as error:
+            self._disable(store, error)
+            return None
+
+    @contextmanager
+    def claim(self, key: bytes, timeout_s: float = 0.0) -> Iterator[bool]:
+        """Claim the decoding of an image; see `Store.claim`. Yields True without a store."""
+        store, acquired = self._store, True
+        with ExitStack() as stack:
+            if store is not None:
+                try:
+                    acquired = stack.enter_context(store.claim(key, timeout_s))
+                except Exception as error:
+                    self._disable(store, error)
+            yield acquired
+
+    def write(self, key: bytes, pixels: Pixels) -> None:
+        """Store an image, if there is room; see `Store.write`."""
+        store = self._store
+        if store is None:
+            return
+        try:
+            store.write(key, pixels)
+        except Exception as error:
+            self._disable(store, error)
+
+    def _disable(self, store: Store, error: Exception) -> None:
+        self._store = None
+        warn_disabled(str(store.folder), error)
+
+
+def warn_disabled(folder: str, error: Exception) -> None:
+    """Log that this process continues without the cache."""
+    LOG.warning(
+        "the cache of decoded images in %s is off for this process, which decodes every image itself: %s. Free some "
+        "space there, name another folder in FUSERAY_DECODED_CACHE, or set stream.decoded_cache_mb to 0.",
+        folder,
+        error,
+    )
 
 
 def cache_folder() -> Path:

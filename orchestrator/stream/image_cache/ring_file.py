@@ -32,6 +32,14 @@ HEADER = struct.Struct("<8s32sII16s")
 CHANNELS = 3
 PAGE_BYTES = 4096
 DIGEST_COLUMNS = 509
+RING_MAGIC = b"ring0001"
+HEAD = struct.Struct("<8sQQ")
+
+START = PAGE_BYTES
+"""The first position; 0 means none."""
+
+LARGEST_SHARE = 1 / 8
+"""Largest share of the capacity for one image: a larger one would evict too many others."""
 
 
 def check_pixels(pixels: Pixels) -> None:
@@ -92,15 +100,6 @@ def _digest(pixels: Pixels) -> bytes:
     words = flat[:whole].view("<u8").reshape(-1, DIGEST_COLUMNS)
     sums = np.add.reduce(words, axis=0, dtype=np.uint64)
     return hashlib.sha256(sums.tobytes() + flat[whole:].tobytes()).digest()[:16]
-
-
-RING_MAGIC = b"ring0001"
-HEAD = struct.Struct("<8sQQ")
-START = PAGE_BYTES
-"""The first position; 0 means none."""
-
-LARGEST_SHARE = 1 / 8
-"""Largest share of the capacity for one image: a larger one would evict too many others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,15 @@ RESERVE_BYTES = 1024**3
 RESERVE_SHARE = 0.05
 """Space left free on the disk: the smaller of this number of bytes and this share of it."""
 
+SLOT = struct.Struct("<16sQ")
+"""The first 16 bytes of a key, and a position in the ring; 0 for none."""
+
+WAYS = 8
+BUCKET_BYTES = WAYS * SLOT.size
+
+EXPECTED_BYTES = 16 * 1024
+"""Bytes of the ring per slot; with entries of at least twice that size, buckets rarely overflow."""
+
 
 class Store:
     """Decoded images in a folder.
@@ -137,15 +146,6 @@ def _spare_bytes(folder: Path) -> int:
     disk = os.statvfs(folder)
     reserve = min(RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * RESERVE_SHARE))
     return disk.f_bavail * disk.f_frsize - reserve
-
-
-SLOT = struct.Struct("<16sQ")
-"""The first 16 bytes of a key, and a position in the ring; 0 for none."""
-
-WAYS = 8
-BUCKET_BYTES = WAYS * SLOT.size
-EXPECTED_BYTES = 16 * 1024
-"""Bytes of the ring per slot; with entries of at least twice that size, buckets rarely overflow."""
 
 
 class Table:

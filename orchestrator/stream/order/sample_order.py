@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 
 from workloads.contract import KeyedRandom
 
+Ids = NDArray[np.int64]
+
+ROUNDS = 6
+"""Feistel rounds. Four already mix well; two more cost little and help when the domain is tiny."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -102,12 +107,6 @@ def _inverse(permutation: Ids) -> Ids:
 @lru_cache(maxsize=256)
 def _window_order(seed: int, epoch: int, window: int, size: int) -> Ids:
     return shuffled(size, KeyedRandom((seed, "window", epoch, window)))
-
-
-Ids = NDArray[np.int64]
-
-ROUNDS = 6
-"""Feistel rounds. Four already mix well; two more cost little and help when the domain is tiny."""
 
 
 class Permutation:

@@ -28,6 +28,8 @@ LOG_NAME = ".building"
 SHARDS_AT_ONCE = 2
 """One is read while another is written."""
 
+REJECTED_NAME = "rejected.jsonl"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
@@ -203,9 +205,6 @@ def _too_many_rejected(
 
 def _reasons(parts: Iterable[Part]) -> dict[str, int]:
     return dict(Counter(item.reason for part in parts for item in part.rejected).most_common())
-
-
-REJECTED_NAME = "rejected.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

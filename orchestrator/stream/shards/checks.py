@@ -30,6 +30,22 @@ from workloads.contract import BadSample, Sample
 MAX_CAPTION_WORDS = 256
 """Longer captions are usually pages or lists in the wrong field."""
 
+ROWS_AT_ONCE = 256
+
+DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""The exceptions of Parquet's decoders for damage."""
+
+BUCKET_SAMPLES = 4_000_000
+"""Approximate number of samples whose hashes are sorted at once, in a quarter of a gigabyte."""
+
+HASH_BYTES = 16
+"""With 128 bits, two keys out of 1e9 have the same hash with a probability of 1e-21."""
+
+RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
+
+Keys = tuple[int, pa.Array]
+"""Number of a shard in the index, and the keys of its samples in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -131,11 +147,6 @@ def _image_faults(sample: Sample, checks: Checks) -> Iterator[BadSample]:
         check(sample.image, checks.size_limit)
     except BadSample as fault:
         yield fault
-
-
-ROWS_AT_ONCE = 256
-DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
-"""The exceptions of Parquet's decoders for damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,18 +253,6 @@ def _row_faults(job: CheckJob, copy: Location, rows: range) -> Iterator[Finding]
     (contents,) = read_samples(job.folder, build_index([job.facts], job.format, job.columns), [ShardRows(copy, rows)])
     for content in contents:
         yield from check_content(job.name, content, job.checks)
-
-
-BUCKET_SAMPLES = 4_000_000
-"""Approximate number of samples whose hashes are sorted at once, in a quarter of a gigabyte."""
-
-HASH_BYTES = 16
-"""With 128 bits, two keys out of 1e9 have the same hash with a probability of 1e-21."""
-
-RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
-
-Keys = tuple[int, pa.Array]
-"""Number of a shard in the index, and the keys of its samples in order."""
 
 
 def find_duplicates(folder: Location, index: Index, keys: Iterable[Keys], scratch: Path) -> Iterator[Finding]:

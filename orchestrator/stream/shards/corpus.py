@@ -16,6 +16,8 @@ from workloads.contract import Example, Sample
 
 RECEIPT_NAME = "build.json"
 
+SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
+
 
 @dataclass(frozen=True, slots=True)
 class CorpusBuild:
@@ -92,9 +94,6 @@ class _SplitWriter:
         name = shard_name(len(self._shards), self._format)
         self._shards.append(write_shard(self._folder / name, self._pending, self._format))
         self._pending = []
-
-
-SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
 
 
 def shard_name(number: int, shard_format: ShardFormat) -> str:

@@ -34,6 +34,9 @@ from orchestrator.stream.shards.executors import Mapper, ThreadMapper
 from workloads.contract import BadSample
 
 ROWS_AT_ONCE = 256
+LOG_NAME = ".indexing"
+
+THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,6 @@ def _check_columns(schema: pa.Schema, shard: Location, columns: Columns) -> None
 
 class _CorruptError(Exception):
     """The content of a shard is damaged."""
-
-
-LOG_NAME = ".indexing"
-THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)

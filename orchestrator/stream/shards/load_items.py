@@ -21,6 +21,8 @@ from workloads.contract import BadSample, Sample
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 MAX_CAPTION_BYTES = 1024 * 1024
 
+HASH_BYTES = 8
+
 
 def load_sample(source: Source, item: Item, key: str) -> Sample:
     """Read the files of an item and check them; the image's bytes are unchanged.
@@ -96,9 +98,6 @@ def _check_text(values: Any) -> None:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise BadSample("text is not UTF-8", str(error)) from error
-
-
-HASH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)

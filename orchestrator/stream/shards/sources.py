@@ -27,6 +27,15 @@ from orchestrator.stream.dataset.index import ByteStream, DataSetError, HashingR
 IN_KEYS = str.maketrans(".#", "__")
 """Characters that keys cannot have: WebDataset ends a key at the first dot, and # numbers repeated images."""
 
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+CAPTION_SUFFIXES = ("txt", "json")
+BLOCK_BYTES = 4 << 20
+
+MAX_ITEM_CHARACTERS = 16 << 20
+"""A longer item counts as malformed."""
+
+BETWEEN = re.compile(r"[\s,]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -148,10 +157,6 @@ def _bucket(uri: str, endpoint: str | None) -> Location:
     return locate(uri, endpoint)
 
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-CAPTION_SUFFIXES = ("txt", "json")
-
-
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
     """A `Source`: KEY.jpg (or .jpeg, .png, .webp) with KEY.txt, KEY.json or both; subfolders are included.
@@ -221,13 +226,6 @@ def _list(folder: Location) -> list[fs.FileInfo]:
     infos = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
     visible = (info for info in infos if not info.base_name.startswith("."))
     return sorted(visible, key=lambda info: str(info.base_name))
-
-
-BLOCK_BYTES = 4 << 20
-MAX_ITEM_CHARACTERS = 16 << 20
-"""A longer item counts as malformed."""
-
-BETWEEN = re.compile(r"[\s,]*")
 
 
 def json_objects(stream: ByteStream, name: str) -> Iterator[dict[str, Any]]:

@@ -87,5 +87,5 @@ def test_what_changed_is_named(reader: Reader) -> None:
 
 def test_samples_that_moved_are_noticed(reader: Reader) -> None:
     changes = stream_changes(_state(reader, 2), stream_settings(reader, 1), reader, next_step=2)
-    said = "their keys are not those that were trained on"
-    assert changes == [f"the samples of micro-batch {number}: {said}" for number in (2, 3)]
+    message = "their keys are not those that were trained on"
+    assert changes == [f"the samples of micro-batch {number}: {message}" for number in (2, 3)]

@@ -40,16 +40,16 @@ def says(reader: Reader, *lines: LedgerLine) -> TracedBatch:
 
 def test_it_is_what_training_reads(reader: Reader) -> None:
     (read,) = read_batches(reader, [7])
-    found = trace(reader, 7, NOTHING)
-    assert (found.number, found.place, found.ledger) == (7, 1, LedgerStatus.NOTHING)
-    assert tuple(sample.key for sample in found.samples) == read.keys
-    assert [sample.position for sample in found.samples] == list(range(56, 64))
-    for sample, (source, epoch, number) in zip(found.samples, reader.sample_ids(7), strict=True):
+    result = trace(reader, 7, NOTHING)
+    assert (result.number, result.place, result.ledger) == (7, 1, LedgerStatus.NOTHING)
+    assert tuple(sample.key for sample in result.samples) == read.keys
+    assert [sample.position for sample in result.samples] == list(range(56, 64))
+    for sample, (source, epoch, number) in zip(result.samples, reader.sample_ids(7), strict=True):
         assert (sample.epoch, sample.data_set) == (epoch, reader.sources[source].folder.uri)
         shard = sample.shard.removeprefix(f"{sample.data_set}/shard-0000")
         assert (int(shard[:2]) * 10 + sample.row, sample.key) == (number, f"s{number:05d}")
         assert sample.content.captions == (f"picture number {number} of a patch",)
-    assert {sample.data_set for sample in found.samples} == {source.folder.uri for source in reader.sources}
+    assert {sample.data_set for sample in result.samples} == {source.folder.uri for source in reader.sources}
 
 
 def test_skipped_samples_have_their_reason_by_position(reader: Reader) -> None:
@@ -67,15 +67,15 @@ def test_the_ledger_agrees_or_not_or_has_no_line(reader: Reader, seventh: Ledger
 
 
 def test_a_sample_that_only_the_ledger_says_was_skipped(reader: Reader, seventh: LedgerLine) -> None:
-    found = says(reader, replace(seventh, keys=seventh.keys[1:], skipped=seventh.keys[:1]))
-    assert found.ledger is LedgerStatus.AGREES
-    assert found.samples[0].skipped == UNEXPLAINED
+    result = says(reader, replace(seventh, keys=seventh.keys[1:], skipped=seventh.keys[:1]))
+    assert result.ledger is LedgerStatus.AGREES
+    assert result.samples[0].skipped == UNEXPLAINED
 
 
 def test_a_sample_that_cannot_be_read_is_there_with_its_fault(tmp_path: Path) -> None:
-    found = list(samples(10))
-    found[4] = replace(found[4], captions=())
-    reader = make_reader(str(write_data_set(tmp_path / "data", [found], "webdataset")))
+    result = list(samples(10))
+    result[4] = replace(result[4], captions=())
+    reader = make_reader(str(write_data_set(tmp_path / "data", [result], "webdataset")))
     contents = {one.key: one.content for one in trace(reader, 0, NOTHING).samples}
     contents |= {one.key: one.content for one in trace(reader, 1, NOTHING).samples}
     assert len(contents) == 10

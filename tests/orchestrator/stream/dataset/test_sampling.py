@@ -29,12 +29,12 @@ def test_a_seed_always_chooses_the_same() -> None:
 
 @pytest.mark.parametrize("shard_format", ["webdataset", "parquet"])
 def test_samples_are_found_by_number_and_by_key(tmp_path: Path, shard_format: str) -> None:
-    found = list(samples(30))
-    shards = [found[:7], found[7:20], found[20:]]
+    result = list(samples(30))
+    shards = [result[:7], result[7:20], result[20:]]
     folder = locate(str(write_data_set(tmp_path / "data", shards, shard_format)))  # type: ignore[arg-type]
     index = read_index(folder)
     chosen = list(read_numbered(folder, index, np.array([0, 6, 7, 29])))
-    assert [one.content for one in chosen] == [found[number] for number in (0, 6, 7, 29)]
+    assert [one.content for one in chosen] == [result[number] for number in (0, 6, 7, 29)]
     assert [(one.shard[:12], one.row) for one in chosen[1:3]] == [("shard-000000", 6), ("shard-000001", 0)]
     assert find_keys(folder, index, ["s00025", "s00003", "s00025"]).tolist() == [3, 25]
     with pytest.raises(DataSetError, match="no sample has the key 's99999'"):

@@ -108,10 +108,10 @@ def test_parquet_with_columns_of_ones_own(tmp_path: Path) -> None:
         {"pic": [picture(0), picture(1), None], "words": [["a b", "c"], ["d"], []], "name": ["x", None, "z"]}
     )
     pq.write_table(table, tmp_path / "one.parquet")
-    wanted = {"image": "pic", "captions": "words", "key": "name"}
-    index = make_index(locate(str(tmp_path)), IndexOptions(columns=wanted), ignore).index
+    names_by_role = {"image": "pic", "captions": "words", "key": "name"}
+    index = make_index(locate(str(tmp_path)), IndexOptions(columns=names_by_role), ignore).index
     sidecar = read_sidecar(locate(str(tmp_path)) / "one.parquet")
-    assert {role: name for role, name in index.columns.items() if name} == wanted
+    assert {role: name for role, name in index.columns.items() if name} == names_by_role
     assert sidecar.keys.to_pylist() == ["x", "one.parquet:1", "z"]
     assert sidecar.sizes.tolist() == [len(picture(0)), len(picture(1)), 0]
     assert sidecar.offsets.tolist() == [0, 1, 2]

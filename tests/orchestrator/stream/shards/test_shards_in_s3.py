@@ -38,10 +38,10 @@ def stop(standing: ShardProgress) -> None:
 
 def keys(folder: Location) -> list[str]:
     index = read_index(folder)
-    wanted = [
+    requests = [
         ShardRows(folder / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
     ]
-    contents = [content for part in read_samples(folder, index, wanted) for content in part]
+    contents = [content for part in read_samples(folder, index, requests) for content in part]
     assert all(isinstance(content, Sample) for content in contents)
     return [content.key for content in contents]
 

@@ -31,4 +31,4 @@ def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path,
 
 def test_what_the_readers_decode_is_spread_evenly() -> None:
     read_plan = ReadPlan(None, None, 0.4)  # type: ignore[arg-type]
-    assert [location for location in range(10) if read_plan.decodes(location)] == [2, 4, 7, 9]
+    assert [offset for offset in range(10) if read_plan.decodes(offset)] == [2, 4, 7, 9]

@@ -62,7 +62,7 @@ class ClusterError(FuserayError):
 Result = TypeVar("Result")
 
 
-def within(seconds: float, action: Callable[[], Result]) -> Result:
+def with_timeout(seconds: float, action: Callable[[], Result]) -> Result:
     """Return an action's result, or give it up after a while; it is left behind in its thread.
 
     Raises:
@@ -88,7 +88,7 @@ def within(seconds: float, action: Callable[[], Result]) -> Result:
     return results[0]
 
 
-def side_by_side(actions: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
+def run_concurrently(actions: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
     """Start actions that have patience of their own, all at once; their results come in the same order."""
     pool = ThreadPoolExecutor(max(1, len(actions)), thread_name_prefix="checks")
     results = [pool.submit(action) for action in actions]

@@ -248,14 +248,14 @@ def _measured(resolved: ResolvedRecipe) -> tuple[Found, Observations]:
 
 
 def _prepared(resolved: ResolvedRecipe) -> Prepared:
-    from orchestrator.cluster.findings import within
+    from orchestrator.cluster.findings import with_timeout
     from orchestrator.plan.profile_inputs import NotMeasuredError, prepare
 
     if find_spec("torch") is None:
         raise NotMeasuredError("torch is not installed on this machine")
     import torch  # noqa: F401 - so that the wait below is for files and hubs alone
 
-    return within(PATIENCE_S, lambda: prepare(resolved))
+    return with_timeout(PATIENCE_S, lambda: prepare(resolved))
 
 
 def _footprint(resolved: ResolvedRecipe, prepared: Prepared, seen: Observations) -> tuple[Found, Observations]:
@@ -295,7 +295,7 @@ def _length(resolved: ResolvedRecipe, seen: Observations, options: PreflightOpti
 
 def _past(resolved: ResolvedRecipe) -> tuple[Found, PastSpeed | None]:
     """Return what the log of the recipe's own run says."""
-    from orchestrator.cluster.findings import passed, warned, within
+    from orchestrator.cluster.findings import passed, warned, with_timeout
     from orchestrator.plan.estimates import past_speed
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import RunFolder
@@ -303,7 +303,7 @@ def _past(resolved: ResolvedRecipe) -> tuple[Found, PastSpeed | None]:
     recipe = resolved.recipe
     uri = f"{recipe.storage.uri}/{recipe.name}"
     try:
-        past = within(PATIENCE_S, lambda: past_speed(RunFolder(locate(uri, recipe.storage.endpoint)), recipe.scale))
+        past = with_timeout(PATIENCE_S, lambda: past_speed(RunFolder(locate(uri, recipe.storage.endpoint)), recipe.scale))
     except (FuserayError, TimeoutError) as error:
         fix = "Nothing, if the cluster can; the plan is then for a new run."
         return (warned("resume", f"{uri}: its log cannot be read from here: {error}", fix),), None

@@ -18,7 +18,7 @@ from orchestrator.cluster.doctor.services import (
     check_tracking,
     credentials_provider,
 )
-from orchestrator.cluster.findings import Finding, failed, passed, side_by_side, warned, within
+from orchestrator.cluster.findings import Finding, failed, passed, run_concurrently, warned, with_timeout
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
@@ -60,7 +60,7 @@ class Reaching:
         self._complete = len(train) == len(recipe.data.sets) and all(map(self._reachable, train))
         self._train = self._data(resolved, train)
         self._held_out = self._data(resolved, [recipe.data.held_out] if recipe.data.held_out else [])
-        self._services = side_by_side(self._checks(recipe))
+        self._services = run_concurrently(self._checks(recipe))
 
     def result(self) -> Reached:
         """Wait for all checks."""
@@ -82,7 +82,7 @@ class Reaching:
         looks = [
             lambda uri=uri: look_at_data(uri, endpoint, PATIENCE_S, transform) for uri in uris if self._reachable(uri)
         ]
-        return side_by_side(looks)
+        return run_concurrently(looks)
 
     def _checks(self, recipe: Recipe) -> list[Callable[[], Finding | None]]:
         checks: list[Callable[[], Finding | None]] = [lambda: self._tracking(recipe.tracking.uri)]
@@ -150,7 +150,7 @@ def look_at_data(
         transform: makes what decodes samples; None to decode none.
     """
     try:
-        return within(patience_s, lambda: _look(uri, endpoint, transform))
+        return with_timeout(patience_s, lambda: _look(uri, endpoint, transform))
     except FuserayError as error:
         return DataSeen(
             (failed(DATA_NAME, str(error), "Check data.* in the recipe, the credentials and the network."),)
@@ -219,7 +219,7 @@ def check_writable(uri: str, endpoint: str | None, patience_s: float) -> Finding
     """
     fix = "Check storage.uri, storage.endpoint, and that the machine's credentials may write, read and delete there."
     try:
-        within(patience_s, lambda: _write_and_delete(locate(uri, endpoint)))
+        with_timeout(patience_s, lambda: _write_and_delete(locate(uri, endpoint)))
     except (FuserayError, OSError) as error:
         said = str(error) if uri in str(error) else f"{uri}: {error}"
         return failed(STORAGE_NAME, said, fix)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.cluster.findings import Finding, failed, passed, warned, within
+from orchestrator.cluster.findings import Finding, failed, passed, warned, with_timeout
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 
@@ -43,7 +43,7 @@ def credentials_provider() -> str | None:
 def check_credentials(provider: Callable[[], str | None]) -> Finding:
     """Check where object storage's credentials come from; no secret is read or shown."""
     try:
-        method = within(PATIENCE_S, provider)
+        method = with_timeout(PATIENCE_S, provider)
     except Exception as error:
         fix = "Complete or remove what it names (AWS_* variables, ~/.aws)."
         return failed("credentials", f"cannot be read: {error}", fix)
@@ -55,7 +55,7 @@ def check_credentials(provider: Callable[[], str | None]) -> Finding:
 def check_storage(uri: str, endpoint: str | None) -> Finding:
     """Check that a place in storage can be listed, by listing it."""
     try:
-        entries = within(PATIENCE_S, lambda: _list(uri, endpoint))
+        entries = with_timeout(PATIENCE_S, lambda: _list(uri, endpoint))
     except FuserayError as error:
         return failed("storage", str(error), "Check the URI, --endpoint, the credentials and the network.")
     except TimeoutError as error:
@@ -75,7 +75,7 @@ def check_tracking(uri: str) -> Finding:
         if (fault := _sqlite_fault(file)) is not None:
             return failed("mlflow", f"{uri}: {fault}", "Restore the file, or move it away to start anew.")
     try:
-        within(PATIENCE_S, lambda: _search(uri))
+        with_timeout(PATIENCE_S, lambda: _search(uri))
     except Exception as error:
         said = without_password(str(error).strip().splitlines()[0])
         return failed("mlflow", f"{shown}: {said}", _tracking_fix(said, shown))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.cluster.findings import ClusterError, within
+from orchestrator.cluster.findings import ClusterError, with_timeout
 from orchestrator.cluster.jobs.client import Job, Jobs
 from orchestrator.cluster.jobs.follow import Reach
 from orchestrator.config.errors import FuserayError, SpecError
@@ -167,7 +167,7 @@ def jobs_of(reach: Reach) -> list[Job]:
 def _ask_all(files: Sequence[str], reach_of: Callable[[str], Reach], patience_s: float) -> Mapping[str, Answer]:
     def ask(file: str) -> Answer:
         try:
-            return within(patience_s, lambda: {job.id: job for job in jobs_of(reach_of(file))})
+            return with_timeout(patience_s, lambda: {job.id: job for job in jobs_of(reach_of(file))})
         except (FuserayError, TimeoutError) as error:
             return str(error)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.findings import within
+from orchestrator.cluster.findings import with_timeout
 from orchestrator.cluster.preemption.notices import (
     FileNotices,
     Notice,
@@ -326,6 +326,6 @@ def choose_cloud(aws: bool, gcp: bool) -> Literal["aws", "gcp"]:
 def _answers(source: AwsNotices | GcpNotices) -> bool:
     """Ask once; looking up a name that does not exist may take longer than any request."""
     try:
-        return within(PROBE_S, source.reachable)
+        return with_timeout(PROBE_S, source.reachable)
     except TimeoutError:
         return False

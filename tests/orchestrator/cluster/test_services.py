@@ -16,7 +16,7 @@ from orchestrator.cluster.doctor.services import (
     credentials_provider,
     without_password,
 )
-from orchestrator.cluster.findings import Level, within
+from orchestrator.cluster.findings import Level, with_timeout
 
 SECRET = "not-for-anyone"  # noqa: S105
 
@@ -147,8 +147,8 @@ def test_passwords_are_hidden(text: str, shown: str) -> None:
 def test_patience() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
-        within(0.01, never.wait)
+        with_timeout(0.01, never.wait)
     never.set()
-    assert within(5, lambda: 3) == 3
+    assert with_timeout(5, lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 / 0)
+        with_timeout(5, lambda: 1 / 0)

@@ -49,9 +49,9 @@ def command(as_json: bool, **wishes: Any) -> None:
 def _findings(
     start_ray: bool, storage: tuple[str, ...], endpoint: str | None, tracking: str | None
 ) -> Iterator[Finding]:
-    from orchestrator.cluster.doctor.examine import Wishes, examine
+    from orchestrator.cluster.doctor.examine import ServicesToCheck, examine
 
-    yield from examine(Wishes(storage, endpoint, tracking))
+    yield from examine(ServicesToCheck(storage, endpoint, tracking))
     if start_ray:
         yield _start_ray()
 

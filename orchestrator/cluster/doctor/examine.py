@@ -46,7 +46,7 @@ RAY_TEMPORARY = Path("/tmp")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ServicesToCheck:
     """What to look at beyond the machine.
 
     Args:
@@ -60,7 +60,7 @@ class Wishes:
     tracking: str | None = None
 
 
-def examine(wishes: Wishes) -> Iterator[Finding]:
+def examine(wishes: ServicesToCheck) -> Iterator[Finding]:
     """Yield the finding of each check."""
     yield check_python(sys.version_info[:3])
     yield from check_project(project_requirements(), installed_version)

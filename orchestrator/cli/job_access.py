@@ -122,9 +122,9 @@ def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Jo
         seen: characters of the log that are not shown.
         to_stderr: show it on standard error, where standard output is for scripts.
     """
-    from orchestrator.cluster.jobs.follow import Reader, follow
+    from orchestrator.cluster.jobs.follow import LogReader, follow
 
-    reader = Reader(lambda text: show_log(text, to_stderr), seen)
+    reader = LogReader(lambda text: show_log(text, to_stderr), seen)
     try:
         with explaining_loss(found):
             return follow(found.reach, found.id, reader, log)

@@ -28,7 +28,7 @@ from orchestrator.cli.job_access import (
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
-    from orchestrator.cluster.jobs.follow import Progress, Stopped
+    from orchestrator.cluster.jobs.follow import Progress, StopResult
     from orchestrator.cluster.jobs.history import Entry
 
 
@@ -87,10 +87,10 @@ def logs_command(job: str, follow: bool, tail: int | None, cluster: Path | None)
 
 
 def _log(found: FoundJob) -> str:
-    from orchestrator.cluster.jobs.client import Jobs
+    from orchestrator.cluster.jobs.client import JobClient
 
     with explaining_loss(found), found.reach() as server:
-        return Jobs(server).log(found.id)
+        return JobClient(server).log(found.id)
 
 
 # `fuseray status JOB`.
@@ -104,18 +104,18 @@ def status_command(job: str, cluster: Path | None, as_json: bool) -> None:
     """Say how JOB is doing: a job's name, or the beginning of one."""
     row, progress = _ask(find_job(job, cluster))
     if as_json:
-        step = {"step": progress.step, "steps": progress.steps, "figures": progress.figures} if progress else {}
+        step = {"step": progress.step, "steps": progress.steps, "figures": progress.metrics} if progress else {}
         click.echo(json.dumps(row | step, indent=2))
         return
-    print_job(row, f"step {progress.step}/{progress.steps} {progress.figures}" if progress else "")
+    print_job(row, f"step {progress.step}/{progress.steps} {progress.metrics}" if progress else "")
 
 
 def _ask(found: FoundJob) -> tuple[dict[str, Any], Progress | None]:
-    from orchestrator.cluster.jobs.client import Jobs
+    from orchestrator.cluster.jobs.client import JobClient
     from orchestrator.cluster.jobs.follow import progress_in
 
     with explaining_loss(found), found.reach() as server:
-        jobs = Jobs(server)
+        jobs = JobClient(server)
         job = jobs.job(found.id)
         progress = progress_in(jobs.log(found.id))
     return job_row(found.id, job, found.entry, int(time.time() * 1000)), progress
@@ -141,11 +141,11 @@ def stop_command(job: str, now: bool, cluster: Path | None, as_json: bool) -> No
     click.echo(_summary(found, stopped))
 
 
-def _stop(found: FoundJob, now: bool) -> Stopped:
-    from orchestrator.cluster.jobs.follow import Stopped, ask_to_stop, wait_for_end
+def _stop(found: FoundJob, now: bool) -> StopResult:
+    from orchestrator.cluster.jobs.follow import StopResult, request_stop, wait_for_end
 
     with explaining_loss(found):
-        asked = ask_to_stop(found.reach, found.id)
+        asked = request_stop(found.reach, found.id)
         if now or not asked.asked:
             return asked
         log(f"asked job {found.id} to stop; waiting for its last checkpoint")
@@ -153,10 +153,10 @@ def _stop(found: FoundJob, now: bool) -> Stopped:
             job, step = wait_for_end(found.reach, found.id, log)
         except KeyboardInterrupt:
             leave(found.id)
-        return Stopped(job, True, step)
+        return StopResult(job, True, step)
 
 
-def _summary(found: FoundJob, stopped: Stopped) -> str:
+def _summary(found: FoundJob, stopped: StopResult) -> str:
     job = stopped.job
     if not stopped.asked:
         return f"job {job.id} was over already: {job.status.lower()}."

@@ -198,7 +198,7 @@ def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
     job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
     outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
     _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
-    if job.failure and not job.explained_itself:
+    if job.failure and not job.failure_is_in_log:
         log(job.failure)
     sys.exit(job.code)
 

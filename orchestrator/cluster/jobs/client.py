@@ -70,7 +70,7 @@ class Job:
         return code if code > 0 else 128 - code
 
     @property
-    def explained_itself(self) -> bool:
+    def failure_is_in_log(self) -> bool:
         """Whether the reason of a failure is in the job's log, because its command got as far as that."""
         return self.exit_code not in (None, NO_PROGRAM_CODE)
 
@@ -114,7 +114,7 @@ def job_of(details: Any) -> Job | None:
 ANSWER_S = 30.0
 
 
-class Jobs:
+class JobClient:
     """The jobs of one cluster.
 
     Args:

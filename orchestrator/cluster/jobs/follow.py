@@ -15,7 +15,7 @@ from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import (
     ConnectionLostError,
     Job,
-    Jobs,
+    JobClient,
     TokenError,
     UnknownJobError,
     authorization,
@@ -32,7 +32,7 @@ LONGEST_PAUSE_S = 15.0
 
 
 @dataclass(slots=True)
-class Reader:
+class LogReader:
     """Takes a log that begins anew with every connection, and hands on what was not there before.
 
     Args:
@@ -78,7 +78,7 @@ class Patience:
 
 
 def follow(
-    reach: Reach, job: str, reader: Reader, log: Callable[[str], object], patience: Patience | None = None
+    reach: Reach, job: str, reader: LogReader, log: Callable[[str], object], patience: Patience | None = None
 ) -> Job:
     """Hand on a job's log until the job is over; the caller has seen before that the cluster answers.
 
@@ -116,10 +116,10 @@ def follow(
             attempts += 1
 
 
-def _attempt(reach: Reach, job: str, reader: Reader) -> Job:
+def _attempt(reach: Reach, job: str, reader: LogReader) -> Job:
     """Follow the log over one connection; return the job if it is over, and its log was read to the end."""
     with reach() as server:
-        jobs = Jobs(server)
+        jobs = JobClient(server)
         stream_log(jobs, job, reader)
         found = jobs.job(job)
         if not found.is_over:
@@ -149,7 +149,7 @@ FAREWELL = aiohttp.ClientWSTimeout(ws_close=0.2)
 REFUSED = (401, 403)
 
 
-def stream_log(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: float = QUIET_S) -> None:
+def stream_log(jobs: JobClient, job: str, take: Callable[[str], object], quiet_s: float = QUIET_S) -> None:
     """Hand on a job's log, from its beginning, until the job is over.
 
     Args:
@@ -166,12 +166,12 @@ def stream_log(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: flo
     asyncio.run(_hand_on(jobs, job, take, quiet_s))
 
 
-async def _hand_on(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: float) -> None:
+async def _hand_on(jobs: JobClient, job: str, take: Callable[[str], object], quiet_s: float) -> None:
     async for text in _pieces(jobs, job, quiet_s):
         take(text)
 
 
-async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
+async def _pieces(jobs: JobClient, job: str, quiet_s: float) -> AsyncIterator[str]:
     try:
         async with (
             _session(jobs) as session,
@@ -188,16 +188,16 @@ async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
         raise lost(jobs.server.url, type(error).__name__) from error
 
 
-def _session(jobs: Jobs) -> aiohttp.ClientSession:
+def _session(jobs: JobClient) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S)
     return aiohttp.ClientSession(headers=authorization(jobs.server), timeout=timeout)
 
 
-def _address(jobs: Jobs, job: str) -> str:
+def _address(jobs: JobClient, job: str) -> str:
     return f"{jobs.server.url}/api/jobs/{job}/logs/tail"
 
 
-async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quiet_s: float) -> str | None:
+async def _next(log: aiohttp.ClientWebSocketResponse, jobs: JobClient, job: str, quiet_s: float) -> str | None:
     """Return the next piece of a log, None at its end."""
     while True:
         try:
@@ -233,7 +233,7 @@ class Progress:
 
     step: int
     steps: int
-    figures: str
+    metrics: str
 
 
 def progress_in(log: str) -> Progress | None:
@@ -257,7 +257,7 @@ def last_lines(log: str, count: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class StopResult:
     """How a job ended that was asked to stop.
 
     Args:
@@ -271,12 +271,12 @@ class Stopped:
     step: int | None = None
 
 
-def ask_to_stop(reach: Reach, job: str) -> Stopped:
+def request_stop(reach: Reach, job: str) -> StopResult:
     """Ask a job to stop; do not wait for it."""
     with reach() as server:
-        jobs = Jobs(server)
+        jobs = JobClient(server)
         asked = not jobs.job(job).is_over and jobs.stop(job)
-        return Stopped(jobs.job(job), asked, stopped_after(jobs.log(job)))
+        return StopResult(jobs.job(job), asked, stopped_after(jobs.log(job)))
 
 
 def wait_for_end(
@@ -288,5 +288,5 @@ def wait_for_end(
         ClusterError: the cluster cannot be reached any more.
     """
     heard: list[str] = []
-    ended = follow(reach, job, Reader(heard.append), log, patience)
+    ended = follow(reach, job, LogReader(heard.append), log, patience)
     return ended, stopped_after("".join(heard))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.cluster.findings import ClusterError, with_timeout
-from orchestrator.cluster.jobs.client import Job, Jobs
+from orchestrator.cluster.jobs.client import Job, JobClient
 from orchestrator.cluster.jobs.follow import Reach
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.local_files import state_home, write_private
@@ -161,7 +161,7 @@ def survey(entries: Sequence[Entry], reach_of: Callable[[str], Reach], patience_
 def jobs_of(reach: Reach) -> list[Job]:
     """Return all jobs of a cluster, newest first."""
     with reach() as server:
-        return Jobs(server, ANSWER_S).all()
+        return JobClient(server, ANSWER_S).all()
 
 
 def _ask_all(files: Sequence[str], reach_of: Callable[[str], Reach], patience_s: float) -> Mapping[str, Answer]:

@@ -14,8 +14,8 @@ from time import sleep
 from typing import Any, Literal
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, Jobs, TokenError
-from orchestrator.cluster.jobs.follow import Patience, Reach, Reader, follow
+from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, JobClient, TokenError
+from orchestrator.cluster.jobs.follow import Patience, Reach, LogReader, follow
 from orchestrator.cluster.jobs.history import Entry, Register
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
@@ -121,7 +121,7 @@ def _submit(submission: Submission, reach: Reach, package: Path) -> None:
         jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
 
 
-def _refuse_second(jobs: Jobs, entry: Entry) -> None:
+def _refuse_second(jobs: JobClient, entry: Entry) -> None:
     """Refuse to train a run that another job on the cluster trains already."""
     for job in jobs.all():
         if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
@@ -132,9 +132,9 @@ def _refuse_second(jobs: Jobs, entry: Entry) -> None:
             )
 
 
-def _connected(server: JobServer) -> Jobs:
+def _connected(server: JobServer) -> JobClient:
     try:
-        return Jobs(server)
+        return JobClient(server)
     except ConnectionLostError as error:
         raise ClusterError(str(error)) from error
 
@@ -226,9 +226,9 @@ def look_from_cluster(
     with TemporaryDirectory(prefix="fuseray-job-") as folder, reach() as server:
         package = Path(folder) / "job.zip"
         build_package(package, submission.recipe, submission.workload, submission.prices, submission.sweep)
-        Jobs(server).submit(name, COMMAND, package, ENVIRONMENT, {})
+        JobClient(server).submit(name, COMMAND, package, ENVIRONMENT, {})
     heard: list[str] = []
-    job = follow(reach, name, Reader(heard.append), log, patience)
+    job = follow(reach, name, LogReader(heard.append), log, patience)
     text = "".join(heard)
     found = parse_look(text)
     if found is None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from silent_job_server import silent_job_server
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.jobs.client import ConnectionLostError, Jobs
-from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, Patience, Reader, follow, stream_log
+from orchestrator.cluster.jobs.client import ConnectionLostError, JobClient
+from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, Patience, LogReader, follow, stream_log
 from orchestrator.cluster.launch.launcher import JobServer
 
 NOBODY = JobServer("http://127.0.0.1:9", "secret-token")
@@ -29,7 +29,7 @@ def test_every_character_comes_once_wherever_connections_break(
     log: str, cuts: list[int], piece: int, seen: int
 ) -> None:
     heard: list[str] = []
-    reader = Reader(heard.append, seen)
+    reader = LogReader(heard.append, seen)
     for end in [*cuts, len(log)]:
         reader.begin()
         sent = log[:end]
@@ -61,7 +61,7 @@ def reach() -> Iterator[JobServer]:
 def test_patience_ends_with_a_message_that_says_how_to_come_back() -> None:
     clock, said = Time(), list[str]()
     with pytest.raises(ClusterError, match="has not answered for 60 s") as caught:
-        follow(reach, "mine-1", Reader(said.append), said.append, clock.patience(60))
+        follow(reach, "mine-1", LogReader(said.append), said.append, clock.patience(60))
     assert "fuseray logs mine-1 -f" in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert clock.pauses[:4] == [1, 2, 4, 8]
@@ -79,14 +79,14 @@ def test_a_tunnel_that_cannot_be_opened_is_tried_again_too() -> None:
         yield NOBODY
 
     with pytest.raises(ClusterError, match="the tunnel broke"):
-        follow(broken, "mine-1", Reader(lambda _: None), lambda _: None, clock.patience(10))
+        follow(broken, "mine-1", LogReader(lambda _: None), lambda _: None, clock.patience(10))
     assert len(attempts) == len(clock.pauses) + 1 == 5
 
 
 def test_a_server_that_falls_silent_is_found_out() -> None:
     heard: list[str] = []
     with silent_job_server() as address:
-        jobs = Jobs(JobServer(address, "t"), answer_s=0.5)
+        jobs = JobClient(JobServer(address, "t"), answer_s=0.5)
         with pytest.raises(ConnectionLostError, match="does not answer"):
             stream_log(jobs, "mine-1", heard.append, quiet_s=0.2)
     assert heard == ["step 1/30 loss\n"]
@@ -97,10 +97,10 @@ def test_what_goes_wrong_with_the_text_is_no_lost_connection() -> None:
         raise BrokenPipeError
 
     with silent_job_server() as address, pytest.raises(BrokenPipeError):
-        stream_log(Jobs(JobServer(address, "t")), "mine-1", full)
+        stream_log(JobClient(JobServer(address, "t")), "mine-1", full)
 
 
 def test_nobody_there_is_said_without_the_token() -> None:
     with pytest.raises(ClusterError, match="does not answer") as caught:
-        Jobs(NOBODY, answer_s=2.0)
+        JobClient(NOBODY, answer_s=2.0)
     assert "secret-token" not in f"{caught.value} {NOBODY!r}"

@@ -18,7 +18,7 @@ from orchestrator.config.errors import SpecError
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
     from orchestrator.cluster.jobs.follow import Reach
-    from orchestrator.cluster.jobs.history import Entry, Register
+    from orchestrator.cluster.jobs.history import JobRecord, JobRegister
     from orchestrator.cluster.launch.launcher import JobServer, Launcher
     from orchestrator.config.cluster import Cluster
 
@@ -35,7 +35,7 @@ class FoundJob:
 
     id: str
     reach: Reach
-    entry: Entry | None
+    entry: JobRecord | None
 
 
 def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
@@ -62,11 +62,11 @@ def reach_of(file: str | Path) -> Reach:
     return reach
 
 
-def own_register() -> Register:
+def own_register() -> JobRegister:
     """Return this user's register."""
-    from orchestrator.cluster.jobs.history import Register, register_folder
+    from orchestrator.cluster.jobs.history import JobRegister, register_folder
 
-    return Register(register_folder())
+    return JobRegister(register_folder())
 
 
 def find_job(prefix: str, cluster: Path | None) -> FoundJob:
@@ -80,13 +80,13 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
         SpecError: none is meant, or several could be.
         ClusterError: the cluster cannot be reached.
     """
-    from orchestrator.cluster.jobs.history import jobs_of, the_one
+    from orchestrator.cluster.jobs.history import jobs_of, match_job
 
     entries = {entry.job: entry for entry in own_register().entries()}
     if cluster is not None:
-        found = the_one(prefix, [job.id for job in jobs_of(reach_of(cluster))], f"known to the cluster of {cluster}")
+        found = match_job(prefix, [job.id for job in jobs_of(reach_of(cluster))], f"known to the cluster of {cluster}")
         return FoundJob(found, reach_of(cluster), entries.get(found))
-    found = the_one(prefix, list(entries), "among the jobs that this machine submitted")
+    found = match_job(prefix, list(entries), "among the jobs that this machine submitted")
     return FoundJob(found, reach_of(entries[found].cluster_file), entries[found])
 
 
@@ -94,14 +94,14 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
 def explaining_loss(found: FoundJob) -> Iterator[None]:
     """Say what to do when the cluster turns out not to know a job that this machine submitted."""
     from orchestrator.cluster.jobs.client import UnknownJobError
-    from orchestrator.cluster.jobs.history import lost_job
+    from orchestrator.cluster.jobs.history import lost_job_error
 
     try:
         yield
     except UnknownJobError as error:
         if found.entry is None:
             raise
-        raise lost_job(found.entry) from error
+        raise lost_job_error(found.entry) from error
 
 
 # Following a job on the terminal until it is over, or until whoever watches has seen enough.

@@ -29,7 +29,7 @@ from orchestrator.cli.job_access import (
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
     from orchestrator.cluster.jobs.follow import Progress, StopResult
-    from orchestrator.cluster.jobs.history import Entry
+    from orchestrator.cluster.jobs.history import JobRecord
 
 
 @click.command()
@@ -47,12 +47,12 @@ def jobs_command(cluster: Path | None, as_json: bool) -> None:
 
 
 def _remembered() -> Sequence[dict[str, Any]]:
-    from orchestrator.cluster.jobs.history import survey
+    from orchestrator.cluster.jobs.history import query_jobs
 
     now_ms = int(time.time() * 1000)
     return [
         job_row(row.entry.job, row.job, row.entry, now_ms) | {"status": row.status, "problem": row.problem}
-        for row in survey(own_register().entries(), reach_of)
+        for row in query_jobs(own_register().entries(), reach_of)
     ]
 
 
@@ -175,7 +175,7 @@ def _summary(found: FoundJob, stopped: StopResult) -> str:
 
 def _hint(found: FoundJob, run: str) -> str:
     other = f"fuseray submit RECIPE --cluster FILE --resume {run}"
-    return f"continue with `{found.entry.go_on if found.entry else other}`"
+    return f"continue with `{found.entry.resume_command if found.entry else other}`"
 
 
 # Jobs on the terminal.
@@ -184,7 +184,7 @@ def _hint(found: FoundJob, run: str) -> str:
 COLUMNS = ("job", "status", "run", "cluster", "started", "duration")
 
 
-def job_row(job_id: str, job: Job | None, entry: Entry | None, now_ms: int) -> dict[str, Any]:
+def job_row(job_id: str, job: Job | None, entry: JobRecord | None, now_ms: int) -> dict[str, Any]:
     """Return what is known of a job, from its cluster and from this machine's register, as plain JSON types."""
     return {
         "job": job_id,

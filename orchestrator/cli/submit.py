@@ -20,7 +20,7 @@ from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.history import Entry
+    from orchestrator.cluster.jobs.history import JobRecord
     from orchestrator.cluster.jobs.submit import Submission
     from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.config.cluster import Cluster
@@ -184,7 +184,7 @@ def refuse_errors(ok: bool) -> None:
         raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
 
 
-def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
+def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
     """Follow a job to its end and leave with its exit code, or say where it is.
 
     Args:
@@ -239,7 +239,7 @@ def _refuse(look: Look) -> None:
         raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
 
 
-def _outcome(entry: Entry) -> dict[str, Any]:
+def _outcome(entry: JobRecord) -> dict[str, Any]:
     return {"job": entry.job, "cluster": entry.cluster, "run": entry.run, "run_folder": entry.run_folder}
 
 

@@ -17,7 +17,7 @@ from orchestrator.storage.local_files import state_home, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class JobRecord:
     """What this machine remembers of a job.
 
     Args:
@@ -41,7 +41,7 @@ class Entry:
     verb: Literal["submit", "sweep"] = "submit"
 
     @property
-    def go_on(self) -> str:
+    def resume_command(self) -> str:
         """The command that continues the job's run, or sweep, after it was lost or stopped."""
         resume = "auto" if self.verb == "sweep" else self.run
         return f"fuseray {self.verb} {self.recipe} --cluster {self.cluster_file} --resume {resume}"
@@ -52,7 +52,7 @@ def register_folder() -> Path:
     return state_home() / "jobs"
 
 
-class Register:
+class JobRegister:
     """The register.
 
     Args:
@@ -62,7 +62,7 @@ class Register:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: JobRecord) -> None:
         """Remember a job: its file is whole or it is not there."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(self._file(entry.job), json.dumps(asdict(entry), indent=2))
@@ -71,7 +71,7 @@ class Register:
         """Forget a job."""
         self._file(job).unlink(missing_ok=True)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[JobRecord]:
         """Return all jobs, newest first.
 
         Raises:
@@ -84,7 +84,7 @@ class Register:
         return self._folder / f"{job}.json"
 
 
-def the_one(prefix: str, jobs: list[str], where: str) -> str:
+def match_job(prefix: str, jobs: list[str], where: str) -> str:
     """Return the job that a user means by its name or the beginning of it.
 
     Args:
@@ -106,9 +106,9 @@ def the_one(prefix: str, jobs: list[str], where: str) -> str:
     )
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> JobRecord:
     try:
-        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+        return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(f"{path}: is damaged ({error}); delete it to forget the job.") from error
 
@@ -133,7 +133,7 @@ class Row:
         problem: why there is no job.
     """
 
-    entry: Entry
+    entry: JobRecord
     job: Job | None
     problem: str = ""
 
@@ -145,7 +145,7 @@ class Row:
         return "UNREACHABLE" if self.problem else "LOST"
 
 
-def survey(entries: Sequence[Entry], reach_of: Callable[[str], Reach], patience_s: float = PATIENCE_S) -> list[Row]:
+def query_jobs(entries: Sequence[JobRecord], reach_of: Callable[[str], Reach], patience_s: float = PATIENCE_S) -> list[Row]:
     """Return what became of jobs, in their order.
 
     Args:
@@ -175,16 +175,16 @@ def _ask_all(files: Sequence[str], reach_of: Callable[[str], Reach], patience_s:
         return dict(zip(files, threads.map(ask, files), strict=True))
 
 
-def _row(entry: Entry, answer: Answer) -> Row:
+def _row(entry: JobRecord, answer: Answer) -> Row:
     if isinstance(answer, str):
         return Row(entry, None, answer)
     return Row(entry, answer.get(entry.job))
 
 
-def lost_job(entry: Entry) -> ClusterError:
+def lost_job_error(entry: JobRecord) -> ClusterError:
     """Say that a cluster forgot a job, and how the run goes on."""
     return ClusterError(
         f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was started anew since "
         f"{entry.submitted}, and jobs end with the head. What the run saved is in {entry.run_folder}; go on with "
-        f"`{entry.go_on}`."
+        f"`{entry.resume_command}`."
     )

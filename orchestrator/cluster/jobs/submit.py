@@ -16,7 +16,7 @@ from typing import Any, Literal
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, JobClient, TokenError
 from orchestrator.cluster.jobs.follow import Patience, Reach, LogReader, follow
-from orchestrator.cluster.jobs.history import Entry, Register
+from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.config.cluster import Cluster
@@ -41,7 +41,7 @@ class Submission:
         machines: variables that tell the run which machines its cluster can have.
     """
 
-    entry: Entry
+    entry: JobRecord
     recipe: str
     workload: str
     resume: str | None = None
@@ -56,7 +56,7 @@ def new_entry(
     recipe_file: Path,
     verb: Literal["submit", "sweep"] = "submit",
     suffix: Callable[[], str] = lambda: secrets.token_hex(SUFFIX_BYTES),
-) -> Entry:
+) -> JobRecord:
     """Return what will be remembered of a new job.
 
     Args:
@@ -66,7 +66,7 @@ def new_entry(
         verb: what it is submitted by.
         suffix: makes the end of its name, which tells it from other jobs of the run.
     """
-    return Entry(
+    return JobRecord(
         job=f"{recipe.name}-{suffix()}",
         cluster_file=str(cluster.file),
         cluster=cluster.name,
@@ -78,7 +78,7 @@ def new_entry(
     )
 
 
-def submit(submission: Submission, reach: Reach, register: Register, pause: Callable[[float], object] = sleep) -> None:
+def submit(submission: Submission, reach: Reach, register: JobRegister, pause: Callable[[float], object] = sleep) -> None:
     """Pack, remember and submit a job; a connection that breaks meanwhile does not make two of one.
 
     Args:
@@ -121,7 +121,7 @@ def _submit(submission: Submission, reach: Reach, package: Path) -> None:
         jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
 
 
-def _refuse_second(jobs: JobClient, entry: Entry) -> None:
+def _refuse_second(jobs: JobClient, entry: JobRecord) -> None:
     """Refuse to train a run that another job on the cluster trains already."""
     for job in jobs.all():
         if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
@@ -153,7 +153,7 @@ def _make_sure(submission: Submission, reach: Reach, package: Path, pause: Calla
                 raise _uncertain(submission.entry, error) from error
 
 
-def _uncertain(entry: Entry, error: ClusterError) -> ClusterError:
+def _uncertain(entry: JobRecord, error: ClusterError) -> ClusterError:
     return ClusterError(
         f"{error} Whether the job was taken is not known; `fuseray status {entry.job}` says it when the cluster "
         "answers again."

@@ -89,12 +89,12 @@ def _submission(
     resume: str | None,
     prices: Path | None,
 ) -> Submission:
-    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
     from orchestrator.train.plan import recipe_yaml
 
-    refuse_secrets(overrides, resolved.values())
+    check_for_secrets(overrides, resolved.values())
     return Submission(
         entry=new_entry(cluster, resolved.recipe, recipe),
         recipe=recipe_yaml(resolved),
@@ -149,10 +149,10 @@ class Sending:
         """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
         if self.cluster.kind == "local":
             return None
-        from orchestrator.cluster.jobs.submit import look_from_cluster
+        from orchestrator.cluster.jobs.submit import check_recipe_on_cluster
 
         log(f"cluster {self.cluster.name} checks the recipe")
-        return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), log)
+        return check_recipe_on_cluster(self.submission, reach_of(self.submission.entry.cluster_file), log)
 
     def _bring_up(self, yes: bool) -> None:
         """Start the cluster; ask before that costs money."""
@@ -205,14 +205,14 @@ def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
 
 def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
     """Return the recipe as it is meant on the cluster's machines, or refuse it."""
-    from orchestrator.cluster.jobs.portability import absolute, check_shared
+    from orchestrator.cluster.jobs.portability import make_paths_absolute, check_paths_shared
     from orchestrator.config.document import Document
     from orchestrator.config.loading import resolve
 
     if cluster.kind == "local":
-        values = absolute(resolved, Path.cwd())
+        values = make_paths_absolute(resolved, Path.cwd())
         return resolve(Document("recipe", values, {}), values)
-    for warning in check_shared(resolved, Path.cwd()):
+    for warning in check_paths_shared(resolved, Path.cwd()):
         log(f"warning: {warning}")
     return resolved
 

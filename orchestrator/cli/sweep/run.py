@@ -290,12 +290,12 @@ def _submission(
     prices: Path | None,
 ) -> Submission:
     from orchestrator.cluster.jobs.package import RECIPE_NAME
-    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import growth_variable
     from orchestrator.sweep.folder import plain_yaml
 
-    refuse_secrets(overrides, resolved.values())
+    check_for_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
     return Submission(
         entry=new_entry(cluster, resolved.recipe, file, "sweep"),

@@ -77,7 +77,7 @@ SECRET_PAIRS = {*((word, "key") for word in KEYS), *((word, "token") for word in
 INSTEAD = "leave it out and give it to the cluster's machines by a variable, a file or a cloud role"
 
 
-def refuse_secrets(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
+def check_for_secrets(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
     """Refuse a recipe that would carry a secret to the job server.
 
     Args:
@@ -194,7 +194,7 @@ def file_places(resolved: ResolvedRecipe, folder: Path) -> list[Place]:
     return [place for place in found if place is not None] + theirs
 
 
-def absolute(resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+def make_paths_absolute(resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
     """Return a recipe's values with every path made absolute, as it is meant in a folder."""
     values = resolved.values()
     for place in file_places(resolved, folder):
@@ -253,7 +253,7 @@ OTHERWISE = (
 )
 
 
-def check_shared(resolved: ResolvedRecipe, folder: Path) -> list[str]:
+def check_paths_shared(resolved: ResolvedRecipe, folder: Path) -> list[str]:
     """Refuse a recipe that names what this machine alone has; return warnings about what others may not have.
 
     Args:

@@ -207,7 +207,7 @@ COMMAND = f"exec {shlex.join(['python', '-m', 'orchestrator.cli', 'plan', RECIPE
 LAST_LINES = 15
 
 
-def look_from_cluster(
+def check_recipe_on_cluster(
     submission: Submission, reach: Reach, log: Callable[[str], object], patience: Patience | None = None
 ) -> dict[str, Any]:
     """Return what `fuseray plan --here --json` says on the cluster's head.

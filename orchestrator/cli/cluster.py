@@ -119,12 +119,12 @@ def _token_line(server: JobServer, show: bool) -> str:
 
 def _hold(server: JobServer) -> None:
     """Wait for Ctrl-C, and see now and then that the way is still open."""
-    from orchestrator.cluster.launch.launcher import status_of
+    from orchestrator.cluster.launch.launcher import http_status
 
     click.echo("Ctrl-C closes the way to it.", err=True)
     pause = threading.Event()
     try:
-        while status_of(server) is not None:
+        while http_status(server) is not None:
             pause.wait(LOOK_S)
     except KeyboardInterrupt:
         return

@@ -85,7 +85,7 @@ def check_server(server: JobServer, cluster: str, token_place: str) -> None:
     Raises:
         ClusterError: it does not answer, refuses the token, or does without one.
     """
-    complaint = complaint_of(status_of(server), status_of(server, with_token=False), token_place)
+    complaint = complaint_of(http_status(server), http_status(server, with_token=False), token_place)
     if complaint:
         raise ClusterError(f"cluster {cluster}: {complaint}")
 
@@ -113,7 +113,7 @@ def complaint_of(with_token: int | None, without: int | None, token_place: str) 
     return None
 
 
-def status_of(server: JobServer, with_token: bool = True, timeout_s: float = ANSWER_S) -> int | None:
+def http_status(server: JobServer, with_token: bool = True, timeout_s: float = ANSWER_S) -> int | None:
     """Return the HTTP status of a job server's answer, None when there is none."""
     parts = urlsplit(server.url)
     headers = {"Authorization": f"Bearer {server.token}"} if with_token else {}

@@ -26,7 +26,7 @@ from orchestrator.cluster.launch.launcher import (
     free_port,
     locked,
     state_folder,
-    status_of,
+    http_status,
     usable_port,
 )
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
@@ -48,12 +48,12 @@ class LocalLauncher:
     def __init__(self, cluster: Cluster, patience: Patience | None = None) -> None:
         self._cluster = cluster
         self._patience = patience or Patience()
-        self._memory = Memory(state_folder(cluster.name))
+        self._state = LocalClusterState(state_folder(cluster.name))
 
     def is_up(self) -> bool:
         """Return whether its job server answers."""
-        record = self._memory.record()
-        return record is not None and status_of(self._memory.server(record)) == 200
+        record = self._state.record()
+        return record is not None and http_status(self._state.server(record)) == 200
 
     def up(self, log: Callable[[str], object]) -> None:
         """Start it, unless it is up; what an earlier start left half done is cleared away first.
@@ -61,10 +61,10 @@ class LocalLauncher:
         Raises:
             ClusterError: Ray does not start, or one that runs does not answer.
         """
-        with locked(self._memory.folder):
-            record = self._memory.record()
+        with locked(self._state.folder):
+            record = self._state.record()
             if record and self._runs(record):
-                log(f"cluster {self._cluster.name} is up already, at {self._memory.server(record).url}")
+                log(f"cluster {self._cluster.name} is up already, at {self._state.server(record).url}")
                 return
             if record:
                 log("clearing away what an earlier start left")
@@ -73,8 +73,8 @@ class LocalLauncher:
 
     def down(self, log: Callable[[str], object]) -> None:
         """End its processes, and no other Ray's; remove what they wrote."""
-        with locked(self._memory.folder):
-            record = self._memory.record()
+        with locked(self._state.folder):
+            record = self._state.record()
             if record is None:
                 log(f"cluster {self._cluster.name} is not up")
                 return
@@ -88,24 +88,24 @@ class LocalLauncher:
         Raises:
             ClusterError: it is not up, or does not answer.
         """
-        record = self._memory.record()
+        record = self._state.record()
         if record is None or not record.ready:
             raise ClusterError(
                 f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
             )
-        server = self._memory.server(record)
-        check_server(server, self._cluster.name, str(self._memory.token_file))
+        server = self._state.server(record)
+        check_server(server, self._cluster.name, str(self._state.token_file))
         yield server
 
-    def _runs(self, record: Record) -> bool:
+    def _runs(self, record: ClusterStart) -> bool:
         """Say whether an earlier start is still good.
 
         Raises:
             ClusterError: its processes are there but do not answer; jobs may still run there.
         """
-        if not record.ready or not members(str(record.folder)):
+        if not record.ready or not cluster_processes(str(record.folder)):
             return False
-        if status_of(self._memory.server(record)) != 200:
+        if http_status(self._state.server(record)) != 200:
             raise ClusterError(
                 f"cluster {self._cluster.name} runs but its job server at port {record.port} does not answer; end it "
                 f"with `fuseray down {self._cluster.file}`, which ends its jobs too, and start it again."
@@ -117,34 +117,34 @@ class LocalLauncher:
         port = usable_port(wanted)
         if port != wanted:
             log(f"port {wanted} is taken; the job server gets port {port} (dashboard_port in {self._cluster.file})")
-        record = Record(folder=_new_folder(), port=port)
+        record = ClusterStart(folder=_new_folder(), port=port)
         try:
-            self._memory.keep(record)
-            write_private(self._memory.token_file, secrets.token_hex(32))
+            self._state.keep(record)
+            write_private(self._state.token_file, secrets.token_hex(32))
             record.folder.mkdir(mode=0o700)
             log("starting Ray on this machine")
             self._run_ray(record)
-            self._memory.keep(replace(record, ready=True))
+            self._state.keep(replace(record, ready=True))
         except BaseException:
             self._clear(record)
             raise
-        log(f"cluster {self._cluster.name} is up, at {self._memory.server(record).url}")
+        log(f"cluster {self._cluster.name} is up, at {self._state.server(record).url}")
 
-    def _run_ray(self, record: Record) -> None:
+    def _run_ray(self, record: ClusterStart) -> None:
         """Start Ray and wait until its job server answers."""
         until_s = time.monotonic() + self._patience.start_s
         log = record.folder / "start.log"
         with log.open("w") as file:
             process = subprocess.Popen(
                 start_command(self._cluster, record.folder, record.port),
-                env=environment(os.environ, record.folder, self._memory.token_file),
+                env=environment(os.environ, record.folder, self._state.token_file),
                 cwd=record.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        while process.poll() is None or status_of(self._memory.server(record)) != 200:
+        while process.poll() is None or http_status(self._state.server(record)) != 200:
             if process.poll():
                 raise ClusterError(f"Ray does not start on this machine:\n{_end_of(log)}")
             if time.monotonic() > until_s:
@@ -154,10 +154,10 @@ class LocalLauncher:
                 )
             time.sleep(LOOK_S)
 
-    def _clear(self, record: Record) -> None:
+    def _clear(self, record: ClusterStart) -> None:
         end_processes(str(record.folder), self._patience)
         shutil.rmtree(record.folder, ignore_errors=True)
-        self._memory.forget()
+        self._state.forget()
 
 
 def _new_folder() -> Path:
@@ -249,7 +249,7 @@ def _bytes(megabytes: float | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ClusterStart:
     """One start of a cluster; it is written before anything is started.
 
     Args:
@@ -263,7 +263,7 @@ class Record:
     ready: bool = False
 
 
-class Memory:
+class LocalClusterState:
     """The files in a cluster's state folder.
 
     Args:
@@ -275,7 +275,7 @@ class Memory:
         self.token_file = folder / "token"
         self._file = folder / "local.json"
 
-    def record(self) -> Record | None:
+    def record(self) -> ClusterStart | None:
         """Return what was started last and not ended since.
 
         Raises:
@@ -291,12 +291,12 @@ class Memory:
                 f"{self._file} is damaged ({error}); end the cluster's processes by hand and delete the file."
             ) from None
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: ClusterStart) -> None:
         """Remember a start."""
         kept = {"folder": str(record.folder), "port": record.port, "ready": record.ready}
         write_private(self._file, json.dumps(kept))
 
-    def server(self, record: Record) -> JobServer:
+    def server(self, record: ClusterStart) -> JobServer:
         """Return the job server of a start."""
         token = self.token_file.read_text() if self.token_file.exists() else ""
         return JobServer(f"http://127.0.0.1:{record.port}", token)
@@ -307,8 +307,8 @@ class Memory:
         self._file.unlink(missing_ok=True)
 
 
-def _record_of(kept: Mapping[str, Any]) -> Record:
-    return Record(folder=Path(kept["folder"]), port=int(kept["port"]), ready=bool(kept["ready"]))
+def _record_of(kept: Mapping[str, Any]) -> ClusterStart:
+    return ClusterStart(folder=Path(kept["folder"]), port=int(kept["port"]), ready=bool(kept["ready"]))
 
 
 # The processes of a cluster on this machine: found by a mark in their environment, which children inherit.
@@ -335,7 +335,7 @@ class Patience:
     kill_s: float = 10.0
 
 
-def members(mark: str) -> set[psutil.Process]:
+def cluster_processes(mark: str) -> set[psutil.Process]:
     """Return the living processes of a cluster, without this one: those with the mark, and their descendants."""
     parents: dict[int, int] = {}
     living: dict[int, psutil.Process] = {}
@@ -359,7 +359,7 @@ def end_processes(mark: str, patience: Patience) -> None:
     Raises:
         ClusterError: some cannot be killed.
     """
-    known = members(mark)
+    known = cluster_processes(mark)
     for process in known:
         with suppress(psutil.Error):
             process.terminate()
@@ -373,7 +373,7 @@ def end_processes(mark: str, patience: Patience) -> None:
 def _wait(mark: str, known: set[psutil.Process], seconds: float, kill: bool) -> set[psutil.Process]:
     """Wait for processes to be gone; return those that are not, with what they started meanwhile."""
     until_s = time.monotonic() + seconds
-    while left := {process for process in known if _lives(process)} | members(mark):
+    while left := {process for process in known if _lives(process)} | cluster_processes(mark):
         for process in left if kill else ():
             with suppress(psutil.Error):
                 process.kill()

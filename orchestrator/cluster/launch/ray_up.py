@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, locked, state_folder, status_of
+from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, locked, state_folder, http_status
 from orchestrator.cluster.launch.ssh import (
     REMOTE_PORT,
     Head,
@@ -112,7 +112,7 @@ class RayLauncher:
             return False
         source = self._token_source()
         with self._tunnel(head, read_token(source)) as server:
-            if status_of(server) is None:
+            if http_status(server) is None:
                 return False
             check_server(server, self._cluster.name, str(source))
         return True

@@ -23,7 +23,7 @@ from shards import write_shards
 from this_machine import processes_of, record_of, start, this_machine
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, state_folder, status_of
+from orchestrator.cluster.launch.launcher import JobServer, state_folder, http_status
 from orchestrator.cluster.launch.local import LocalLauncher
 from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster
@@ -102,9 +102,9 @@ def test_what_it_writes_is_for_this_user_alone(cluster: Cluster) -> None:
 
 
 def test_its_job_server_wants_the_token(server: JobServer) -> None:
-    assert status_of(server) == 200
-    assert status_of(server, with_token=False) == 401
-    assert status_of(replace(server, token="f" * 64)) == 403
+    assert http_status(server) == 200
+    assert http_status(server, with_token=False) == 401
+    assert http_status(replace(server, token="f" * 64)) == 403
 
 
 def test_a_token_that_is_refused_is_said_with_the_fix(cluster: Cluster) -> None:
@@ -174,7 +174,7 @@ def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer
         assert through.url != server.url
         client = JobSubmissionClient(through.url, headers={"Authorization": f"Bearer {through.token}"})
         assert client.get_version()
-    assert status_of(through) is None
+    assert http_status(through) is None
     assert (state_folder("lab") / "known_hosts").read_text().count("ssh-ed25519") == 1
     (tmp_path / "token").chmod(0o644)
     with pytest.raises(ClusterError, match=r"others can read the cluster's token .*; run: chmod 600"):

@@ -16,7 +16,7 @@ import click
 from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.preemption.drain import Target
+    from orchestrator.cluster.preemption.drain import DrainTarget
 
 
 @click.command()
@@ -47,26 +47,26 @@ def command(source: str, address: str | None, node_id: str | None, interval_s: f
     Exit codes: 0 the node is drained, or it was asked to end (SIGTERM); 1 the node could not be found or drained; 2
     wrong usage.
     """
-    from orchestrator.cluster.preemption.cloud import check_source
-    from orchestrator.cluster.preemption.drain import Target
+    from orchestrator.cluster.preemption.cloud import check_source_name
+    from orchestrator.cluster.preemption.drain import DrainTarget
 
-    check_source(source)
+    check_source_name(source)
     _check_address(address)
     with _ended_by_sigterm():
-        _watch(source, Target(address, node_id), interval_s, early)
+        _watch(source, DrainTarget(address, node_id), interval_s, early)
 
 
-def _watch(source: str, target: Target, interval_s: float | None, early: bool) -> None:
-    from orchestrator.cluster.preemption.cloud import open_source
-    from orchestrator.cluster.preemption.drain import short
-    from orchestrator.cluster.preemption.drain_process import drain, find
+def _watch(source: str, target: DrainTarget, interval_s: float | None, early: bool) -> None:
+    from orchestrator.cluster.preemption.cloud import open_notice_source
+    from orchestrator.cluster.preemption.drain import short_id
+    from orchestrator.cluster.preemption.drain_process import drain, find_node_to_drain
     from orchestrator.cluster.preemption.watcher import Watcher
 
-    found = find(target)
-    opened = open_source(source, early)
+    found = find_node_to_drain(target)
+    opened = open_notice_source(source, early)
     every_s = interval_s or opened.interval_s
     _say(
-        f"watching {opened.name} every {every_s:g} s for node {short(found.node_id)} of the cluster at {found.address}"
+        f"watching {opened.name} every {every_s:g} s for node {short_id(found.node_id)} of the cluster at {found.address}"
     )
     Watcher(opened, partial(drain, target), _say, every_s).run()
 

@@ -268,7 +268,7 @@ class NoSourceError(FuserayError):
     """Nothing on this machine announces preemptions."""
 
 
-def check_source(word: str) -> None:
+def check_source_name(word: str) -> None:
     """Refuse a word that names no source, without asking anybody.
 
     Raises:
@@ -281,7 +281,7 @@ def check_source(word: str) -> None:
         raise SpecError(f"source {word!r} is unknown; choose auto, aws, gcp or {FILE}PATH.")
 
 
-def open_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url: str = GCP_URL) -> NoticeSource:
+def open_notice_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url: str = GCP_URL) -> NoticeSource:
     """Return the source that a word names.
 
     Args:
@@ -294,7 +294,7 @@ def open_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url:
         SpecError: it names none.
         NoSourceError: `auto`, and this machine is in neither cloud.
     """
-    check_source(word)
+    check_source_name(word)
     if word.startswith(FILE):
         return FileNotices(Path(word.removeprefix(FILE)))
     aws, gcp = AwsNotices(aws_url, early), GcpNotices(gcp_url, early)

@@ -68,7 +68,7 @@ class Gcs:
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         accepted, refusal = self._call("drain_node", node_id, reason, message, deadline_ms)
         if not accepted:
-            raise DrainError(f"the cluster at {self.address} refuses to drain node {short(node_id)}: {refusal}.")
+            raise DrainError(f"the cluster at {self.address} refuses to drain node {short_id(node_id)}: {refusal}.")
 
     def machine(self) -> Machine:
         """Return what this machine knows of itself."""
@@ -95,7 +95,7 @@ def draining_here() -> Mapping[str, int]:
     return found
 
 
-def find_node(gcs: Gcs, target: Target) -> str:
+def find_node(gcs: Gcs, target: DrainTarget) -> str:
     """Return the id of the node to drain.
 
     Raises:
@@ -119,13 +119,13 @@ def drain_node(gcs: Gcs, node_id: str, message: str, deadline_ms: int | None) ->
     standing_ms = gcs.draining().get(node_id)
     told_ms = deadline_to_set(deadline_ms, standing_ms)
     if told_ms is None:
-        return f"node {short(node_id)} is draining already{_until(standing_ms)}"
+        return f"node {short_id(node_id)} is draining already{_until(standing_ms)}"
     gcs.drain(node_id, message, told_ms)
     if node_id in gcs.draining():
-        return f"node {short(node_id)} drains{_until(told_ms)}"
+        return f"node {short_id(node_id)} drains{_until(told_ms)}"
     if node_id in gcs.alive():
-        raise DrainError(f"the cluster at {gcs.address} did not drain node {short(node_id)}, though it said yes.")
-    return f"node {short(node_id)} has left the cluster; nothing ran on it"
+        raise DrainError(f"the cluster at {gcs.address} did not drain node {short_id(node_id)}, though it said yes.")
+    return f"node {short_id(node_id)} has left the cluster; nothing ran on it"
 
 
 def _until(deadline_ms: int | None) -> str:
@@ -173,7 +173,7 @@ class DrainError(FuserayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DrainTarget:
     """Whom to drain.
 
     Args:
@@ -240,7 +240,7 @@ def deadline_to_set(wanted_ms: int | None, standing_ms: int | None) -> int | Non
     return told_ms if told_ms and (standing_ms == 0 or told_ms < standing_ms) else None
 
 
-def short(node_id: str) -> str:
+def short_id(node_id: str) -> str:
     """Return as much of an id as people need."""
     return node_id[:SHOWN_ID]
 

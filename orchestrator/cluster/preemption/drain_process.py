@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from orchestrator.cluster.preemption.drain import DrainError, Target
+from orchestrator.cluster.preemption.drain import DrainError, DrainTarget
 from orchestrator.cluster.preemption.notices import Notice, one_line
 
 ATTEMPT_S = 20.0
@@ -34,7 +34,7 @@ class Found:
     address: str
 
 
-def find(target: Target) -> Found:
+def find_node_to_drain(target: DrainTarget) -> Found:
     """Return the node that would be drained.
 
     Raises:
@@ -44,7 +44,7 @@ def find(target: Target) -> Found:
     return Found(answer["node_id"], answer["address"])
 
 
-def drain(target: Target, notice: Notice) -> str:
+def drain(target: DrainTarget, notice: Notice) -> str:
     """Drain a node because of a notice; return in one line what was done.
 
     Raises:
@@ -53,7 +53,7 @@ def drain(target: Target, notice: Notice) -> str:
     return _ask(target, f"{notice.source}: {notice.reason}", notice.deadline_ms)["done"]
 
 
-def _ask(target: Target, message: str | None, deadline_ms: int | None) -> dict[str, str]:
+def _ask(target: DrainTarget, message: str | None, deadline_ms: int | None) -> dict[str, str]:
     question = asdict(target) | {"message": message, "deadline_ms": deadline_ms}
     try:
         ran = subprocess.run(
@@ -105,11 +105,11 @@ def answer(question: dict[str, Any]) -> dict[str, str]:
     Args:
         question: `address`, `node_id`, `message`, `deadline_ms`; each may be None.
     """
-    from orchestrator.cluster.preemption.drain import DrainError, Gcs, Target, drain_node, find_node
+    from orchestrator.cluster.preemption.drain import DrainError, Gcs, DrainTarget, drain_node, find_node
 
     try:
         gcs = Gcs(question["address"])
-        node_id = find_node(gcs, Target(question["address"], question["node_id"]))
+        node_id = find_node(gcs, DrainTarget(question["address"], question["node_id"]))
         found = {"node_id": node_id, "address": gcs.address}
         if question["message"] is not None:
             found["done"] = drain_node(gcs, node_id, question["message"], question["deadline_ms"])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.preemption.cloud import NoSourceError, check_source, open_source
-from orchestrator.cluster.preemption.drain import DrainError, Target, draining_here, short
+from orchestrator.cluster.preemption.cloud import NoSourceError, check_source_name, open_notice_source
+from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, draining_here, short_id
 from orchestrator.cluster.preemption.drain_process import drain
 from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError, now_ms
 
@@ -198,13 +198,13 @@ class NodeWatcher:
         import ray
 
         context = ray.get_runtime_context()
-        target = Target(context.gcs_address, context.get_node_id())
+        target = DrainTarget(context.gcs_address, context.get_node_id())
         said: deque[str] = deque(maxlen=KEPT_LINES)
         try:
-            Watcher(open_source(word, early), partial(drain, target), said.append, interval_s).run()
+            Watcher(open_notice_source(word, early), partial(drain, target), said.append, interval_s).run()
         except (NoSourceError, DrainError) as error:
             said.append(f"warning: {error}")
-        return f"on node {short(context.get_node_id())}: {'; '.join(said)}"
+        return f"on node {short_id(context.get_node_id())}: {'; '.join(said)}"
 
 
 @dataclass(slots=True)
@@ -236,7 +236,7 @@ class Watchers:
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        check_source(self.source)
+        check_source_name(self.source)
 
     def start(self) -> None:
         """Start a watcher on every node; Ray must be connected."""
@@ -289,7 +289,7 @@ class Watchers:
             line: str = ray.get(outcome)
         except ray.exceptions.RayError as error:
             del self._running[node_id]
-            return f"warning: node {short(node_id)}: its watcher died ({type(error).__name__}); another starts"
+            return f"warning: node {short_id(node_id)}: its watcher died ({type(error).__name__}); another starts"
         kept = self._running[node_id].actor if node_id == ray.get_runtime_context().get_node_id() else None
         self._running[node_id] = _Running(kept, None)
         return line

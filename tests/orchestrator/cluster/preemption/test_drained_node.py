@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from orchestrator.cluster.preemption import drain_process
-from orchestrator.cluster.preemption.drain import DrainError, Machine, Target, choose_node, deadline_to_set
-from orchestrator.cluster.preemption.drain_process import find
+from orchestrator.cluster.preemption.drain import DrainError, Machine, DrainTarget, choose_node, deadline_to_set
+from orchestrator.cluster.preemption.drain_process import find_node_to_drain
 
 ALIVE = {"aa": "10.0.0.1", "bb": "10.0.0.2", "cc": "10.0.0.2"}
 
@@ -69,7 +69,7 @@ def test_a_deadline_is_never_taken_back(wanted_ms: int | None, standing_ms: int 
 
 def test_a_cluster_that_is_not_there_is_named_with_the_fix() -> None:
     with pytest.raises(DrainError, match=r"^no Ray cluster answers at .*:1 \(Connection refused\); check --address"):
-        find(Target("127.0.0.1:1"))
+        find_node_to_drain(DrainTarget("127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_a_process_that_ray_ends_is_explained(stderr: str, message: str) -> None
 def test_a_process_that_gives_no_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_process, "ATTEMPT_S", 0.01)
     with pytest.raises(DrainError, match=r"10\.0\.0\.1:6379 gave no answer within 0\.01 s"):
-        find(Target("10.0.0.1:6379"))
+        find_node_to_drain(DrainTarget("10.0.0.1:6379"))

@@ -16,9 +16,9 @@ from orchestrator.cluster.preemption.cloud import (
     GcpNotices,
     NoSourceError,
     ask,
-    check_source,
+    check_source_name,
     choose_cloud,
-    open_source,
+    open_notice_source,
 )
 from orchestrator.cluster.preemption.notices import FileNotices, SourceError
 from orchestrator.config.errors import SpecError
@@ -47,33 +47,33 @@ def answering(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def test_words() -> None:
     for word in ("auto", "aws", "gcp", "file:/run/preempted"):
-        check_source(word)
+        check_source_name(word)
     with pytest.raises(SpecError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
-        check_source("azure")
+        check_source_name("azure")
     for word in ("file:", "file:here"):
         with pytest.raises(SpecError, match="whole path"):
-            check_source(word)
+            check_source_name(word)
 
 
 def test_named_sources_are_opened_without_asking(metadata: Metadata) -> None:
-    assert isinstance(open_source("aws", aws_url=metadata.url), AwsNotices)
-    assert isinstance(open_source("gcp", gcp_url=metadata.url), GcpNotices)
-    assert isinstance(open_source("file:/run/preempted"), FileNotices)
+    assert isinstance(open_notice_source("aws", aws_url=metadata.url), AwsNotices)
+    assert isinstance(open_notice_source("gcp", gcp_url=metadata.url), GcpNotices)
+    assert isinstance(open_notice_source("file:/run/preempted"), FileNotices)
     assert metadata.asked == []
 
 
 def test_auto_finds_ec2(metadata: Metadata) -> None:
-    assert isinstance(open_source("auto", aws_url=metadata.url, gcp_url=NOWHERE), AwsNotices)
+    assert isinstance(open_notice_source("auto", aws_url=metadata.url, gcp_url=NOWHERE), AwsNotices)
 
 
 def test_auto_finds_google(metadata: Metadata) -> None:
     metadata.items[INSTANCE + "id"] = (200, "123")
-    assert isinstance(open_source("auto", aws_url=NOWHERE, gcp_url=metadata.url), GcpNotices)
+    assert isinstance(open_notice_source("auto", aws_url=NOWHERE, gcp_url=metadata.url), GcpNotices)
 
 
 def test_auto_elsewhere_names_what_to_do() -> None:
     with pytest.raises(NoSourceError, match=r"file:PATH.*hop limit of 2"):
-        open_source("auto", aws_url=NOWHERE, gcp_url=NOWHERE)
+        open_notice_source("auto", aws_url=NOWHERE, gcp_url=NOWHERE)
 
 
 @pytest.mark.parametrize(("aws", "gcp", "cloud"), [(True, False, "aws"), (False, True, "gcp")])

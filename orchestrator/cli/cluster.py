@@ -102,7 +102,7 @@ def dashboard_command(cluster: Path, open_browser: bool, show_token: bool) -> No
 
     read = read_cluster(cluster)
     try:
-        with launcher_of(read).reach() as server:
+        with launcher_of(read).connect() as server:
             click.echo(server.url)
             click.echo(f"The page asks for the cluster's token: {_token_line(server, show_token)}", err=True)
             if open_browser:

@@ -17,7 +17,7 @@ from orchestrator.config.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
-    from orchestrator.cluster.jobs.follow import Reach
+    from orchestrator.cluster.jobs.follow import Connect
     from orchestrator.cluster.jobs.history import JobRecord, JobRegister
     from orchestrator.cluster.launch.launcher import JobServer, Launcher
     from orchestrator.config.cluster import Cluster
@@ -34,7 +34,7 @@ class FoundJob:
     """
 
     id: str
-    reach: Reach
+    connect: Connect
     entry: JobRecord | None
 
 
@@ -51,15 +51,15 @@ def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
     return cluster, launcher_of(cluster)
 
 
-def reach_of(file: str | Path) -> Reach:
+def connect_to(file: str | Path) -> Connect:
     """Return what opens the way to the job server of a cluster; the file is read when it is used."""
 
-    def reach() -> AbstractContextManager[JobServer]:
+    def connect() -> AbstractContextManager[JobServer]:
         if not Path(file).is_file():
             raise SpecError(f"{file}: is not there any more; name the cluster's file with --cluster.")
-        return open_cluster(Path(file))[1].reach()
+        return open_cluster(Path(file))[1].connect()
 
-    return reach
+    return connect
 
 
 def own_register() -> JobRegister:
@@ -84,10 +84,10 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
 
     entries = {entry.job: entry for entry in own_register().entries()}
     if cluster is not None:
-        found = match_job(prefix, [job.id for job in jobs_of(reach_of(cluster))], f"known to the cluster of {cluster}")
-        return FoundJob(found, reach_of(cluster), entries.get(found))
+        found = match_job(prefix, [job.id for job in jobs_of(connect_to(cluster))], f"known to the cluster of {cluster}")
+        return FoundJob(found, connect_to(cluster), entries.get(found))
     found = match_job(prefix, list(entries), "among the jobs that this machine submitted")
-    return FoundJob(found, reach_of(entries[found].cluster_file), entries[found])
+    return FoundJob(found, connect_to(entries[found].cluster_file), entries[found])
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Jo
     reader = LogReader(lambda text: show_log(text, to_stderr), seen)
     try:
         with explaining_loss(found):
-            return follow(found.reach, found.id, reader, log)
+            return follow(found.connect, found.id, reader, log)
     except KeyboardInterrupt:
         leave(found.id)
 

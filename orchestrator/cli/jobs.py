@@ -22,7 +22,7 @@ from orchestrator.cli.job_access import (
     leave,
     log,
     own_register,
-    reach_of,
+    connect_to,
     show_log,
 )
 
@@ -52,7 +52,7 @@ def _remembered() -> Sequence[dict[str, Any]]:
     now_ms = int(time.time() * 1000)
     return [
         job_row(row.entry.job, row.job, row.entry, now_ms) | {"status": row.status, "problem": row.problem}
-        for row in query_jobs(own_register().entries(), reach_of)
+        for row in query_jobs(own_register().entries(), connect_to)
     ]
 
 
@@ -61,7 +61,7 @@ def _of_cluster(cluster: Path) -> Sequence[dict[str, Any]]:
 
     known = {entry.job: entry for entry in own_register().entries()}
     now_ms = int(time.time() * 1000)
-    return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(reach_of(cluster))]
+    return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(connect_to(cluster))]
 
 
 # `fuseray logs JOB`.
@@ -89,7 +89,7 @@ def logs_command(job: str, follow: bool, tail: int | None, cluster: Path | None)
 def _log(found: FoundJob) -> str:
     from orchestrator.cluster.jobs.client import JobClient
 
-    with explaining_loss(found), found.reach() as server:
+    with explaining_loss(found), found.connect() as server:
         return JobClient(server).log(found.id)
 
 
@@ -114,7 +114,7 @@ def _ask(found: FoundJob) -> tuple[dict[str, Any], Progress | None]:
     from orchestrator.cluster.jobs.client import JobClient
     from orchestrator.cluster.jobs.follow import progress_in
 
-    with explaining_loss(found), found.reach() as server:
+    with explaining_loss(found), found.connect() as server:
         jobs = JobClient(server)
         job = jobs.job(found.id)
         progress = progress_in(jobs.log(found.id))
@@ -145,12 +145,12 @@ def _stop(found: FoundJob, now: bool) -> StopResult:
     from orchestrator.cluster.jobs.follow import StopResult, request_stop, wait_for_end
 
     with explaining_loss(found):
-        asked = request_stop(found.reach, found.id)
+        asked = request_stop(found.connect, found.id)
         if now or not asked.asked:
             return asked
         log(f"asked job {found.id} to stop; waiting for its last checkpoint")
         try:
-            job, step = wait_for_end(found.reach, found.id, log)
+            job, step = wait_for_end(found.connect, found.id, log)
         except KeyboardInterrupt:
             leave(found.id)
         return StopResult(job, True, step)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.cluster import ask_first, cluster_file
-from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, reach_of
+from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, connect_to
 from orchestrator.cli.train import resume_overrides
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -152,7 +152,7 @@ class Sending:
         from orchestrator.cluster.jobs.submit import check_recipe_on_cluster
 
         log(f"cluster {self.cluster.name} checks the recipe")
-        return check_recipe_on_cluster(self.submission, reach_of(self.submission.entry.cluster_file), log)
+        return check_recipe_on_cluster(self.submission, connect_to(self.submission.entry.cluster_file), log)
 
     def _bring_up(self, yes: bool) -> None:
         """Start the cluster; ask before that costs money."""
@@ -165,7 +165,7 @@ class Sending:
         from orchestrator.cluster.jobs.submit import submit
 
         entry = self.submission.entry
-        submit(self.submission, reach_of(entry.cluster_file), own_register())
+        submit(self.submission, connect_to(entry.cluster_file), own_register())
         log(
             f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
@@ -195,7 +195,7 @@ def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
     if detach:
         _show(_outcome(entry), as_json, f"job {entry.job}: submitted")
         return
-    job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
+    job = follow_to_end(FoundJob(entry.job, connect_to(entry.cluster_file), entry), to_stderr=as_json)
     outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
     _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
     if job.failure and not job.failure_is_in_log:

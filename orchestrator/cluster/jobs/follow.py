@@ -24,7 +24,7 @@ from orchestrator.cluster.jobs.client import (
 )
 from orchestrator.cluster.launch.launcher import JobServer
 
-Reach = Callable[[], AbstractContextManager[JobServer]]
+Connect = Callable[[], AbstractContextManager[JobServer]]
 """Opens the way to a job server, each time anew."""
 
 PATIENCE_S = 300.0
@@ -78,7 +78,7 @@ class Patience:
 
 
 def follow(
-    reach: Reach, job: str, reader: LogReader, log: Callable[[str], object], patience: Patience | None = None
+    connect: Connect, job: str, reader: LogReader, log: Callable[[str], object], patience: Patience | None = None
 ) -> Job:
     """Hand on a job's log until the job is over; the caller has seen before that the cluster answers.
 
@@ -102,7 +102,7 @@ def follow(
     while True:
         reader.begin()
         try:
-            return _attempt(reach, job, reader)
+            return _attempt(connect, job, reader)
         except (UnknownJobError, TokenError):
             raise
         except ClusterError as error:
@@ -116,9 +116,9 @@ def follow(
             attempts += 1
 
 
-def _attempt(reach: Reach, job: str, reader: LogReader) -> Job:
+def _attempt(connect: Connect, job: str, reader: LogReader) -> Job:
     """Follow the log over one connection; return the job if it is over, and its log was read to the end."""
-    with reach() as server:
+    with connect() as server:
         jobs = JobClient(server)
         stream_log(jobs, job, reader)
         found = jobs.job(job)
@@ -271,16 +271,16 @@ class StopResult:
     step: int | None = None
 
 
-def request_stop(reach: Reach, job: str) -> StopResult:
+def request_stop(connect: Connect, job: str) -> StopResult:
     """Ask a job to stop; do not wait for it."""
-    with reach() as server:
+    with connect() as server:
         jobs = JobClient(server)
         asked = not jobs.job(job).is_over and jobs.stop(job)
         return StopResult(jobs.job(job), asked, stopped_after(jobs.log(job)))
 
 
 def wait_for_end(
-    reach: Reach, job: str, log: Callable[[str], object], patience: Patience | None = None
+    connect: Connect, job: str, log: Callable[[str], object], patience: Patience | None = None
 ) -> tuple[Job, int | None]:
     """Wait until a job that was asked to stop is over; return it, and the steps in its last checkpoint.
 
@@ -288,5 +288,5 @@ def wait_for_end(
         ClusterError: the cluster cannot be reached any more.
     """
     heard: list[str] = []
-    ended = follow(reach, job, LogReader(heard.append), log, patience)
+    ended = follow(connect, job, LogReader(heard.append), log, patience)
     return ended, stopped_after("".join(heard))

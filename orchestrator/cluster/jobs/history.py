@@ -11,7 +11,7 @@ from typing import Literal
 
 from orchestrator.cluster.findings import ClusterError, with_timeout
 from orchestrator.cluster.jobs.client import Job, JobClient
-from orchestrator.cluster.jobs.follow import Reach
+from orchestrator.cluster.jobs.follow import Connect
 from orchestrator.config.errors import FuserayError, SpecError
 from orchestrator.storage.local_files import state_home, write_private
 
@@ -145,29 +145,29 @@ class Row:
         return "UNREACHABLE" if self.problem else "LOST"
 
 
-def query_jobs(entries: Sequence[JobRecord], reach_of: Callable[[str], Reach], patience_s: float = PATIENCE_S) -> list[Row]:
+def query_jobs(entries: Sequence[JobRecord], connect_to: Callable[[str], Connect], patience_s: float = PATIENCE_S) -> list[Row]:
     """Return what became of jobs, in their order.
 
     Args:
         entries: the jobs.
-        reach_of: opens the way to a cluster by its file.
+        connect_to: opens the way to a cluster by its file.
         patience_s: how long all clusters together may take.
     """
     files = sorted({entry.cluster_file for entry in entries})
-    with_answers = _ask_all(files, reach_of, patience_s)
+    with_answers = _ask_all(files, connect_to, patience_s)
     return [_row(entry, with_answers[entry.cluster_file]) for entry in entries]
 
 
-def jobs_of(reach: Reach) -> list[Job]:
+def jobs_of(connect: Connect) -> list[Job]:
     """Return all jobs of a cluster, newest first."""
-    with reach() as server:
+    with connect() as server:
         return JobClient(server, ANSWER_S).all()
 
 
-def _ask_all(files: Sequence[str], reach_of: Callable[[str], Reach], patience_s: float) -> Mapping[str, Answer]:
+def _ask_all(files: Sequence[str], connect_to: Callable[[str], Connect], patience_s: float) -> Mapping[str, Answer]:
     def ask(file: str) -> Answer:
         try:
-            return with_timeout(patience_s, lambda: {job.id: job for job in jobs_of(reach_of(file))})
+            return with_timeout(patience_s, lambda: {job.id: job for job in jobs_of(connect_to(file))})
         except (FuserayError, TimeoutError) as error:
             return str(error)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, JobClient, TokenError
-from orchestrator.cluster.jobs.follow import Patience, Reach, LogReader, follow
+from orchestrator.cluster.jobs.follow import Patience, Connect, LogReader, follow
 from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
@@ -78,7 +78,7 @@ def new_entry(
     )
 
 
-def submit(submission: Submission, reach: Reach, register: JobRegister, pause: Callable[[float], object] = sleep) -> None:
+def submit(submission: Submission, connect: Connect, register: JobRegister, pause: Callable[[float], object] = sleep) -> None:
     """Pack, remember and submit a job; a connection that breaks meanwhile does not make two of one.
 
     Args:
@@ -96,15 +96,15 @@ def submit(submission: Submission, reach: Reach, register: JobRegister, pause: C
         build_package(path, submission.recipe, submission.workload, submission.prices, submission.sweep)
         register.add(submission.entry)
         try:
-            _submit(submission, reach, path)
+            _submit(submission, connect, path)
         except ConnectionLostError:
-            _make_sure(submission, reach, path, pause)
+            _make_sure(submission, connect, path, pause)
         except Exception:
             register.remove(submission.entry.job)
             raise
 
 
-def _submit(submission: Submission, reach: Reach, package: Path) -> None:
+def _submit(submission: Submission, connect: Connect, package: Path) -> None:
     """Submit a job; a lost connection means that it may have been taken.
 
     Raises:
@@ -113,7 +113,7 @@ def _submit(submission: Submission, reach: Reach, package: Path) -> None:
     """
     entry = submission.entry
     metadata = {RUN_KEY: entry.run, FOLDER_KEY: entry.run_folder}
-    with reach() as server:
+    with connect() as server:
         jobs = _connected(server)
         _refuse_second(jobs, entry)
         with_prices = submission.prices is not None
@@ -139,12 +139,12 @@ def _connected(server: JobServer) -> JobClient:
         raise ClusterError(str(error)) from error
 
 
-def _make_sure(submission: Submission, reach: Reach, package: Path, pause: Callable[[float], object]) -> None:
+def _make_sure(submission: Submission, connect: Connect, package: Path, pause: Callable[[float], object]) -> None:
     """Submit a job again that may have been taken; the job server takes a name once."""
     for attempt in range(1, ATTEMPTS + 1):
         pause(PAUSE_S)
         try:
-            _submit(submission, reach, package)
+            _submit(submission, connect, package)
             return
         except TokenError:
             raise
@@ -208,7 +208,7 @@ LAST_LINES = 15
 
 
 def check_recipe_on_cluster(
-    submission: Submission, reach: Reach, log: Callable[[str], object], patience: Patience | None = None
+    submission: Submission, connect: Connect, log: Callable[[str], object], patience: Patience | None = None
 ) -> dict[str, Any]:
     """Return what `fuseray plan --here --json` says on the cluster's head.
 
@@ -223,12 +223,12 @@ def check_recipe_on_cluster(
         ClusterError: the cluster cannot be reached, or the look itself fails there; its last words are in the message.
     """
     name = f"{submission.entry.job}-check"
-    with TemporaryDirectory(prefix="fuseray-job-") as folder, reach() as server:
+    with TemporaryDirectory(prefix="fuseray-job-") as folder, connect() as server:
         package = Path(folder) / "job.zip"
         build_package(package, submission.recipe, submission.workload, submission.prices, submission.sweep)
         JobClient(server).submit(name, COMMAND, package, ENVIRONMENT, {})
     heard: list[str] = []
-    job = follow(reach, name, LogReader(heard.append), log, patience)
+    job = follow(connect, name, LogReader(heard.append), log, patience)
     text = "".join(heard)
     found = parse_look(text)
     if found is None:

@@ -73,7 +73,7 @@ class KubeRayLauncher:
         log(said.strip() or f"cluster {self._cluster.name} is not up")
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         """Forward a port of the loopback to the head's Service.
 
         Raises:

@@ -57,7 +57,7 @@ class Launcher(Protocol):
         """End all machines; it is no error when there are none."""
         ...
 
-    def reach(self) -> AbstractContextManager[JobServer]:
+    def connect(self) -> AbstractContextManager[JobServer]:
         """Open the way to the job server, by an SSH tunnel where that is needed, and close it again.
 
         Raises:

@@ -82,7 +82,7 @@ class LocalLauncher:
             log(f"cluster {self._cluster.name} is down")
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         """Give the job server, which is on this machine.
 
         Raises:

@@ -78,7 +78,7 @@ class RayLauncher:
             (self._folder / "known_hosts").unlink(missing_ok=True)
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         """Open an SSH tunnel to the head's job server.
 
         Raises:

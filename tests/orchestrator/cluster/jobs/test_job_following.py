@@ -54,14 +54,14 @@ class Time:
 
 
 @contextmanager
-def reach() -> Iterator[JobServer]:
+def connect() -> Iterator[JobServer]:
     yield NOBODY
 
 
 def test_patience_ends_with_a_message_that_says_how_to_come_back() -> None:
     clock, said = Time(), list[str]()
     with pytest.raises(ClusterError, match="has not answered for 60 s") as caught:
-        follow(reach, "mine-1", LogReader(said.append), said.append, clock.patience(60))
+        follow(connect, "mine-1", LogReader(said.append), said.append, clock.patience(60))
     assert "fuseray logs mine-1 -f" in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert clock.pauses[:4] == [1, 2, 4, 8]

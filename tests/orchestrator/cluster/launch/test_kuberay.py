@@ -80,10 +80,10 @@ def test_down_deletes_what_the_file_made(api: Api, launcher: KubeRayLauncher) ->
 @needs_kubectl
 def test_reaching_one_without_its_secret_or_itself_is_refused(api: Api, launcher: KubeRayLauncher) -> None:
     with pytest.raises(ClusterError, match="cluster lab is not up; start it with"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
     api.objects[PLACE] = {**MANIFEST, "status": READY_STATUS}
     with pytest.raises(ClusterError, match="Secret lab holds no token under auth_token"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
 
 
 @needs_kubectl
@@ -92,7 +92,7 @@ def test_a_way_that_cannot_be_opened_is_said_in_kubectls_words(api: Api, launche
     secret = {"auth_token": base64.b64encode(b"abc").decode()}
     api.objects["/api/v1/namespaces/science/secrets/lab"] = {"apiVersion": "v1", "kind": "Secret", "data": secret}
     with pytest.raises(ClusterError, match=r"the way to the head of cluster lab cannot be opened: .*NotFound"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
     assert ("GET", "/api/v1/namespaces/science/services/lab-head") in api.requests
 
 
@@ -131,7 +131,7 @@ def test_no_kubectl_is_said(launcher: KubeRayLauncher, tmp_path: Path, monkeypat
 
 def test_a_job_is_no_cluster_to_start(make_cluster: Make) -> None:
     job = KubeRayLauncher(make_cluster("kuberay", {**MANIFEST, "kind": "RayJob"}))
-    for attempt in (job.up, job.down, lambda _: job.reach().__enter__()):
+    for attempt in (job.up, job.down, lambda _: job.connect().__enter__()):
         with pytest.raises(ClusterError, match=r"a RayJob brings its own cluster .* start it with `kubectl apply -f"):
             attempt(print)
 

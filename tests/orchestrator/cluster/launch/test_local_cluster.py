@@ -67,7 +67,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def server(cluster: Cluster) -> Iterator[JobServer]:
-    with LocalLauncher(cluster).reach() as reached:
+    with LocalLauncher(cluster).connect() as reached:
         yield reached
 
 
@@ -113,7 +113,7 @@ def test_a_token_that_is_refused_is_said_with_the_fix(cluster: Cluster) -> None:
     write_private(file, "f" * 64)
     try:
         with pytest.raises(ClusterError, match=r"refuses the token of .*/token; put the token there"):
-            LocalLauncher(cluster).reach().__enter__()
+            LocalLauncher(cluster).connect().__enter__()
     finally:
         write_private(file, right)
 
@@ -167,10 +167,10 @@ def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer
     lab = remote_lab(ssh, tmp_path)
     launcher = RayLauncher(lab, remote_port=record_of(cluster).port)
     with pytest.raises(ClusterError, match="cluster lab is not up"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
     pretend_it_was_set_up("192.0.2.7")
     assert launcher.is_up()
-    with launcher.reach() as through:
+    with launcher.connect() as through:
         assert through.url != server.url
         client = JobSubmissionClient(through.url, headers={"Authorization": f"Bearer {through.token}"})
         assert client.get_version()
@@ -178,7 +178,7 @@ def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer
     assert (state_folder("lab") / "known_hosts").read_text().count("ssh-ed25519") == 1
     (tmp_path / "token").chmod(0o644)
     with pytest.raises(ClusterError, match=r"others can read the cluster's token .*; run: chmod 600"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
 
 
 def remote_lab(ssh: ssh_server.SshServer, folder: Path) -> Cluster:
@@ -217,7 +217,7 @@ def test_down_leaves_nothing(cluster: Cluster) -> None:
     LocalLauncher(cluster).down(said.append)
     assert said == ["cluster shared is not up"]
     with pytest.raises(ClusterError, match="is not up; start it with `fuseray up"):
-        LocalLauncher(cluster).reach().__enter__()
+        LocalLauncher(cluster).connect().__enter__()
 
 
 def test_a_start_that_was_killed_is_cleared_away(home: Path) -> None:

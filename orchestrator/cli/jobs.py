@@ -16,13 +16,13 @@ from orchestrator.cli.cluster import cluster_file
 from orchestrator.cli.console import printable
 from orchestrator.cli.job_access import (
     FoundJob,
+    connect_to,
     explaining_loss,
     find_job,
     follow_to_end,
     leave,
     log,
     own_register,
-    connect_to,
     show_log,
 )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.cluster import ask_first, cluster_file
-from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, connect_to
+from orchestrator.cli.job_access import FoundJob, connect_to, follow_to_end, log, open_cluster, own_register
 from orchestrator.cli.train import resume_overrides
 from orchestrator.config.errors import SpecError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -205,7 +205,7 @@ def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
 
 def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
     """Return the recipe as it is meant on the cluster's machines, or refuse it."""
-    from orchestrator.cluster.jobs.portability import make_paths_absolute, check_paths_shared
+    from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
     from orchestrator.config.document import Document
     from orchestrator.config.loading import resolve
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.launch.local import LocalLauncher, ClusterStart, cluster_processes
+from orchestrator.cluster.launch.local import ClusterStart, LocalLauncher, cluster_processes
 from orchestrator.config.cluster import Cluster, NodeGroup
 
 

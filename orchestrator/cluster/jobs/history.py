@@ -145,7 +145,9 @@ class Row:
         return "UNREACHABLE" if self.problem else "LOST"
 
 
-def query_jobs(entries: Sequence[JobRecord], connect_to: Callable[[str], Connect], patience_s: float = PATIENCE_S) -> list[Row]:
+def query_jobs(
+    entries: Sequence[JobRecord], connect_to: Callable[[str], Connect], patience_s: float = PATIENCE_S
+) -> list[Row]:
     """Return what became of jobs, in their order.
 
     Args:

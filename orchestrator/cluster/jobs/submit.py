@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, JobClient, TokenError
-from orchestrator.cluster.jobs.follow import Patience, Connect, LogReader, follow
+from orchestrator.cluster.jobs.follow import Connect, LogReader, Patience, follow
 from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
@@ -78,7 +78,9 @@ def new_entry(
     )
 
 
-def submit(submission: Submission, connect: Connect, register: JobRegister, pause: Callable[[float], object] = sleep) -> None:
+def submit(
+    submission: Submission, connect: Connect, register: JobRegister, pause: Callable[[float], object] = sleep
+) -> None:
     """Pack, remember and submit a job; a connection that breaks meanwhile does not make two of one.
 
     Args:

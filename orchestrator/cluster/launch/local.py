@@ -24,9 +24,9 @@ from orchestrator.cluster.launch.launcher import (
     JobServer,
     check_server,
     free_port,
+    http_status,
     locked,
     state_folder,
-    http_status,
     usable_port,
 )
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, locked, state_folder, http_status
+from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, http_status, locked, state_folder
 from orchestrator.cluster.launch.ssh import (
     REMOTE_PORT,
     Head,

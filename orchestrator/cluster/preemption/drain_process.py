@@ -105,7 +105,7 @@ def answer(question: dict[str, Any]) -> dict[str, str]:
     Args:
         question: `address`, `node_id`, `message`, `deadline_ms`; each may be None.
     """
-    from orchestrator.cluster.preemption.drain import DrainError, Gcs, DrainTarget, drain_node, find_node
+    from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, Gcs, drain_node, find_node
 
     try:
         gcs = Gcs(question["address"])

@@ -60,14 +60,14 @@ def test_a_head_alone_is_a_cluster(tmp_path: Path) -> None:
         (
             "[10.0.0.2, 10.0.0.3]",
             "[10.0.0.2, 10.0.0.1]",
-            "cellar.yaml:5: provider.worker_ips.1: 10.0.0.1 is named twice",
+            "cellar.yaml:5: provider.worker_ips.1: 10.0.0.1 is listed twice",
         ),
         (
             "  worker_ips:",
             "  worker_ip: []\n  worker_ips:",
             "cellar.yaml:5: provider.worker_ip: unknown key 'worker_ip'",
         ),
-        ("auth:\n", "available_node_types: {}\nauth:\n", "cellar.yaml:6: available_node_types: machines of your own"),
+        ("auth:\n", "available_node_types: {}\nauth:\n", "cellar.yaml:6: available_node_types: your own machines"),
         (
             "  ssh_user:",
             "  shh_user:",

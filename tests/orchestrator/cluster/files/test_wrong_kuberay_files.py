@@ -90,14 +90,14 @@ WRONG = {
         LABEL,
         LABEL.replace("p5", "p4"),
         "p4.48xlarge",
-        "says p4.48xlarge, but the pods are kept to p5.48xlarge",
+        "says p4.48xlarge, but the pods' nodeSelector requires p5.48xlarge",
     ),
     "no machine label": (LABEL, "", "labels:", "add `fuseray.io/machine: p5.48xlarge`"),
     "wrong market": (
         "        ray.io/market-type: spot\n",
         "        ray.io/market-type: on-demand\n",
         "labels:",
-        "the pods are kept to spot machines; add `ray.io/market-type: spot`",
+        "the pods' nodeSelector requires spot machines; add `ray.io/market-type: spot`",
     ),
     "unknown market": (
         "        ray.io/market-type: spot\n",
@@ -112,7 +112,7 @@ WRONG = {
         "the head must not be a spot machine",
     ),
     "no limits": (LIMITS, "", "resources:", "set limits.cpu"),
-    "no quantity": (LIMITS, LIMITS.replace("24Gi", "24GiB"), "24GiB", "is no quantity (got '24GiB')"),
+    "not a quantity": (LIMITS, LIMITS.replace("24Gi", "24GiB"), "24GiB", "is not a Kubernetes quantity (got '24GiB')"),
     "labels for ray start": (
         '      num-cpus: "0"\n',
         '      num-cpus: "0"\n      labels: a=b\n',
@@ -160,7 +160,7 @@ WRONG = {
         '              requests: {cpu: "6"',
         "              requests: {cpu: on",
         "cpu: on",
-        "requests.cpu: is read as True by whoever gets this file",
+        "requests.cpu: is read as True by Ray and Kubernetes",
     ),
 }
 WRONG_JOBS = {

@@ -146,7 +146,7 @@ WRONG_AWS = {
         "    ray start --address",
         "    export RAY_AUTH_TOKEN=abc; ray start --address",
         "  - >-",
-        "holds the token itself",
+        "contains the token itself",
     ),
     "a command that YAML cuts off": (
         "  - test -x ~/fuseray/env/bin/python",
@@ -183,7 +183,7 @@ WRONG_AWS = {
         "  cache_stopped_nodes: false ",
         "  cache_stopped_nodes: off ",
         "cache_stopped_nodes",
-        "is read as False by whoever gets this file",
+        "is read as False by Ray and Kubernetes",
     ),
 }
 

@@ -12,7 +12,7 @@ from silent_job_server import silent_job_server
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import ConnectionLostError, JobClient
-from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, Patience, LogReader, follow, stream_log
+from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, LogReader, Patience, follow, stream_log
 from orchestrator.cluster.launch.launcher import JobServer
 
 NOBODY = JobServer("http://127.0.0.1:9", "secret-token")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.jobs.portability import holds_secret, is_secret_name, check_for_secrets
+from orchestrator.cluster.jobs.portability import check_for_secrets, holds_secret, is_secret_name
 from orchestrator.config.errors import SpecError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.portability import make_paths_absolute, check_paths_shared
+from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 

@@ -23,7 +23,7 @@ from shards import write_shards
 from this_machine import processes_of, record_of, start, this_machine
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, state_folder, http_status
+from orchestrator.cluster.launch.launcher import JobServer, http_status, state_folder
 from orchestrator.cluster.launch.local import LocalLauncher
 from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster

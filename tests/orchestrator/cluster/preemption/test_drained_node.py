@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from orchestrator.cluster.preemption import drain_process
-from orchestrator.cluster.preemption.drain import DrainError, Machine, DrainTarget, choose_node, deadline_to_set
+from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, Machine, choose_node, deadline_to_set
 from orchestrator.cluster.preemption.drain_process import find_node_to_drain
 
 ALIVE = {"aa": "10.0.0.1", "bb": "10.0.0.2", "cc": "10.0.0.2"}

@@ -1,4 +1,4 @@
-"""Following a log over connections that break: nothing twice, nothing lost, and an end to the patience."""
+"""Following a log over connections that break: nothing twice, nothing lost, and a timeout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from silent_job_server import silent_job_server
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import ConnectionLostError, JobClient
-from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, LogReader, Patience, follow, stream_log
+from orchestrator.cluster.jobs.follow import LONGEST_PAUSE_S, LogReader, Timeouts, follow, stream_log
 from orchestrator.cluster.launch.launcher import JobServer
 
 NOBODY = JobServer("http://127.0.0.1:9", "secret-token")
@@ -31,7 +31,7 @@ def test_every_character_comes_once_wherever_connections_break(
     heard: list[str] = []
     reader = LogReader(heard.append, seen)
     for end in [*cuts, len(log)]:
-        reader.begin()
+        reader.restart()
         sent = log[:end]
         for start in range(0, len(sent), piece):
             reader(sent[start : start + piece])
@@ -49,8 +49,8 @@ class Time:
         self.pauses.append(seconds)
         self.now_s += seconds
 
-    def patience(self, patience_s: float) -> Patience:
-        return Patience(patience_s=patience_s, pause=self.pause, now_s=lambda: self.now_s)
+    def timeouts(self, give_up_after_s: float) -> Timeouts:
+        return Timeouts(give_up_after_s=give_up_after_s, pause=self.pause, now_s=lambda: self.now_s)
 
 
 @contextmanager
@@ -58,10 +58,10 @@ def connect() -> Iterator[JobServer]:
     yield NOBODY
 
 
-def test_patience_ends_with_a_message_that_says_how_to_come_back() -> None:
+def test_a_timeout_ends_with_a_message_that_says_how_to_come_back() -> None:
     clock, said = Time(), list[str]()
     with pytest.raises(ClusterError, match="has not answered for 60 s") as caught:
-        follow(connect, "mine-1", LogReader(said.append), said.append, clock.patience(60))
+        follow(connect, "mine-1", LogReader(said.append), said.append, clock.timeouts(60))
     assert "fuseray logs mine-1 -f" in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert clock.pauses[:4] == [1, 2, 4, 8]
@@ -79,7 +79,7 @@ def test_a_tunnel_that_cannot_be_opened_is_tried_again_too() -> None:
         yield NOBODY
 
     with pytest.raises(ClusterError, match="the tunnel broke"):
-        follow(broken, "mine-1", LogReader(lambda _: None), lambda _: None, clock.patience(10))
+        follow(broken, "mine-1", LogReader(lambda _: None), lambda _: None, clock.timeouts(10))
     assert len(attempts) == len(clock.pauses) + 1 == 5
 
 

@@ -1,4 +1,4 @@
-"""The findings of checks: of machines and services, and of cluster files; the error of clusters; calls with a timeout."""
+"""Findings of checks, faults of cluster files, the error of clusters, and calls with a timeout."""
 
 from __future__ import annotations
 

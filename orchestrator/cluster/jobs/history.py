@@ -13,7 +13,7 @@ from orchestrator.cluster.findings import ClusterError, with_timeout
 from orchestrator.cluster.jobs.client import Job, JobClient
 from orchestrator.cluster.jobs.follow import Connect
 from orchestrator.config.errors import FuserayError, SpecError
-from orchestrator.storage.local_files import state_home, write_private
+from orchestrator.storage.local_files import make_private, state_home, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class JobRegister:
 
     def add(self, entry: JobRecord) -> None:
         """Add a job, atomically."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self._folder)
         write_private(self._file(entry.job), json.dumps(asdict(entry), indent=2))
 
     def remove(self, job: str) -> None:
@@ -189,6 +189,6 @@ def lost_job_error(entry: JobRecord) -> ClusterError:
     """Return the error of a cluster that no longer knows a job, with the command that resumes its run."""
     return ClusterError(
         f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was restarted since "
-        f"{entry.submitted}, and jobs end with the head. The run's checkpoints are in {entry.run_folder}; resume it with "
-        f"`{entry.resume_command}`."
+        f"{entry.submitted}, and jobs end with the head. The run's checkpoints are in {entry.run_folder}; resume it "
+        f"with `{entry.resume_command}`."
     )

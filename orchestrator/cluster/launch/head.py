@@ -33,8 +33,8 @@ def find_head(cluster: Cluster, folder: Path) -> Head | None:
         answer = query_child(CHILD, {"file": str(cluster.file)}, ANSWER_S, launcher_variables(folder))
     except TimeoutExpired:
         raise ClusterError(
-            f"cluster {cluster.name}: Ray's launcher did not find its head within {ANSWER_S:g} s; check the network and "
-            "the provider of its machines."
+            f"cluster {cluster.name}: Ray's launcher did not find its head within {ANSWER_S:g} s; check the network "
+            "and the provider of its machines."
         ) from None
     except ChildFailedError as error:
         last_lines = "\n".join(error.output.splitlines()[-KEPT_LINES:])

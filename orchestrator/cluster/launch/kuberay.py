@@ -241,7 +241,7 @@ def check_manifest(manifest: Mapping[str, Any], file: Path) -> None:
 
 
 def secret_name(manifest: Mapping[str, Any]) -> str:
-    """Return the name of the Secret with the cluster's token: the one in the manifest, or the one that KubeRay makes."""
+    """Return the name of the Secret with the cluster's token: the manifest's, or the one that KubeRay makes."""
     secret = (manifest["spec"].get("authOptions") or {}).get("secretName")
     return str(secret) if secret else kuberay_name(str(manifest["metadata"]["name"]))
 

@@ -171,7 +171,7 @@ def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").strip().splitlines()[-KEPT_LINES:])
 
 
-# The command that starts Ray: closed to other machines, with a token, and separate from every other Ray on this machine.
+# The command that starts Ray: closed to other machines, with a token, and separate from any other Ray here.
 
 
 DASHBOARD_PORT = 8265

@@ -17,6 +17,7 @@ from orchestrator.cluster.launch.launcher import locked, state_folder
 from orchestrator.cluster.launch.launchers import launcher_of
 from orchestrator.cluster.launch.local import LocalLauncher, environment, start_command
 from orchestrator.cluster.launch.ray_up import RayLauncher
+from orchestrator.cluster.launch.subprocesses import ChildFailedError, query_child
 from orchestrator.config.cluster import Cluster
 from orchestrator.storage.local_files import write_private
 
@@ -110,3 +111,8 @@ def test_an_up_that_fails_says_it_in_rays_words(state: Path, make_cluster: Make,
         RayLauncher(cluster).up(said.append)
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     assert any("lab" in str(line) for line in said)
+
+
+def test_a_child_process_that_ends_without_an_answer_is_an_error_with_its_output() -> None:
+    with pytest.raises(ChildFailedError, match="No module named"):
+        query_child("no_such_module", {}, timeout_s=60)

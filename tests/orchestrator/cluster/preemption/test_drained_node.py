@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
+from orchestrator.cluster.launch.subprocesses import ChildFailedError
 from orchestrator.cluster.preemption import drain_process
 from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, Machine, choose_node, deadline_to_set
 from orchestrator.cluster.preemption.drain_process import find_node_to_drain
@@ -50,7 +49,7 @@ def test_of_many_nodes_some_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted_ms", "standing_ms", "told_ms"),
+    ("notice_ms", "current_ms", "new_ms"),
     [
         (None, None, 0),
         (5, None, 5),
@@ -63,8 +62,8 @@ def test_of_many_nodes_some_are_shown() -> None:
         (9, 5, None),
     ],
 )
-def test_a_deadline_is_never_taken_back(wanted_ms: int | None, standing_ms: int | None, told_ms: int | None) -> None:
-    assert deadline_to_set(wanted_ms, standing_ms) == told_ms
+def test_a_deadline_is_never_taken_back(notice_ms: int | None, current_ms: int | None, new_ms: int | None) -> None:
+    assert deadline_to_set(notice_ms, current_ms) == new_ms
 
 
 def test_a_cluster_that_is_not_there_is_named_with_the_fix() -> None:
@@ -75,14 +74,12 @@ def test_a_cluster_that_is_not_there_is_named_with_the_fix() -> None:
 @pytest.mark.parametrize(
     ("stderr", "message"),
     [
-        ("", "Ray ended the process that asked it: it said nothing."),
-        ("x\nSegmentation fault\n", "Ray ended the process that asked it: Segmentation fault."),
+        ("", "Ray ended the process that queried it: it printed nothing."),
+        ("x\nSegmentation fault\n", "Ray ended the process that queried it: Segmentation fault."),
     ],
 )
 def test_a_process_that_ray_ends_is_explained(stderr: str, message: str) -> None:
-    with pytest.raises(DrainError) as caught:
-        drain_process._answer(subprocess.CompletedProcess([], 1, "", stderr))
-    assert str(caught.value) == message
+    assert str(drain_process._child_failed(ChildFailedError(stderr))) == message
 
 
 def test_a_process_that_gives_no_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

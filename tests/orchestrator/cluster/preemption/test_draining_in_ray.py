@@ -75,9 +75,9 @@ def test_sigterm_ends_the_watch_cleanly(cluster: RayCluster, node: str, tmp_path
     [
         ({}, (), "2 nodes run on this machine; name one with --node-id"),
         ({}, ("--node-id", "ab" * 28), "no alive node of the cluster has the id abab"),
-        ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, (), "wants its token, and this process has none"),
+        ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, (), "requires its token, and this process has none"),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, (), "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file"),
-        ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nowhere"}, (), "wants its token, and this process has none"),
+        ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nowhere"}, (), "requires its token, and this process has none"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

@@ -15,10 +15,10 @@ from orchestrator.cluster.preemption.cloud import (
     AwsNotices,
     GcpNotices,
     NoSourceError,
-    ask,
     check_source_name,
     choose_cloud,
     open_notice_source,
+    request,
 )
 from orchestrator.cluster.preemption.notices import FileNotices, SourceError
 from orchestrator.config.errors import SpecError
@@ -51,7 +51,7 @@ def test_words() -> None:
     with pytest.raises(SpecError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
         check_source_name("azure")
     for word in ("file:", "file:here"):
-        with pytest.raises(SpecError, match="whole path"):
+        with pytest.raises(SpecError, match="absolute path"):
             check_source_name(word)
 
 
@@ -93,7 +93,7 @@ def test_a_server_that_says_nothing_is_left_soon() -> None:
             pass
 
     with answering(wait) as url, pytest.raises(SourceError, match=r"no answer within 0\.05 s"):
-        ask("GET", f"{url}/x", {}, timeout_s=0.05)
+        request("GET", f"{url}/x", {}, timeout_s=0.05)
 
 
 def test_a_server_that_never_ends_is_left_soon() -> None:
@@ -104,7 +104,7 @@ def test_a_server_that_never_ends_is_left_soon() -> None:
             client.sendall(b"x")
 
     with answering(trickle) as url, pytest.raises(SourceError, match=r"no answer within 0\.1 s"):
-        ask("GET", f"{url}/x", {}, timeout_s=0.1)
+        request("GET", f"{url}/x", {}, timeout_s=0.1)
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nshort"])
@@ -114,7 +114,7 @@ def test_what_is_no_whole_answer_is_none(said: bytes) -> None:
         client.sendall(said)
 
     with answering(speak) as url, pytest.raises(SourceError, match="no answer"):
-        ask("GET", f"{url}/x", {})
+        request("GET", f"{url}/x", {})
 
 
 def test_a_closed_port_in_a_container_names_the_hop_limit() -> None:

@@ -84,7 +84,9 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
 
     entries = {entry.job: entry for entry in own_register().entries()}
     if cluster is not None:
-        found = match_job(prefix, [job.id for job in jobs_of(connect_to(cluster))], f"known to the cluster of {cluster}")
+        found = match_job(
+            prefix, [job.id for job in jobs_of(connect_to(cluster))], f"known to the cluster of {cluster}"
+        )
         return FoundJob(found, connect_to(cluster), entries.get(found))
     found = match_job(prefix, list(entries), "among the jobs that this machine submitted")
     return FoundJob(found, connect_to(entries[found].cluster_file), entries[found])

@@ -303,7 +303,9 @@ def _past(resolved: ResolvedRecipe) -> tuple[Found, PastSpeed | None]:
     recipe = resolved.recipe
     uri = f"{recipe.storage.uri}/{recipe.name}"
     try:
-        past = with_timeout(PATIENCE_S, lambda: past_speed(RunFolder(locate(uri, recipe.storage.endpoint)), recipe.scale))
+        past = with_timeout(
+            PATIENCE_S, lambda: past_speed(RunFolder(locate(uri, recipe.storage.endpoint)), recipe.scale)
+        )
     except (FuserayError, TimeoutError) as error:
         fix = "Nothing, if the cluster can; the plan is then for a new run."
         return (warned("resume", f"{uri}: its log cannot be read from here: {error}", fix),), None

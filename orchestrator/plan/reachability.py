@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.cluster.doctor.python_env import REINSTALL
 from orchestrator.cluster.doctor.services import (
-    PATIENCE_S,
+    SERVICE_TIMEOUT_S,
     check_credentials,
     check_storage,
     check_tracking,
@@ -80,7 +80,9 @@ class Reaching:
         endpoint = resolved.recipe.storage.endpoint
         transform = (lambda: resolved.entry.transform(resolved.workload)) if self._at_home else None
         looks = [
-            lambda uri=uri: look_at_data(uri, endpoint, PATIENCE_S, transform) for uri in uris if self._reachable(uri)
+            lambda uri=uri: look_at_data(uri, endpoint, SERVICE_TIMEOUT_S, transform)
+            for uri in uris
+            if self._reachable(uri)
         ]
         return run_concurrently(looks)
 
@@ -88,7 +90,7 @@ class Reaching:
         checks: list[Callable[[], Finding | None]] = [lambda: self._tracking(recipe.tracking.uri)]
         uri, endpoint = recipe.storage.uri, recipe.storage.endpoint
         if self._at_home:
-            checks.append(lambda: check_writable(f"{uri}/{recipe.name}", endpoint, PATIENCE_S))
+            checks.append(lambda: check_writable(f"{uri}/{recipe.name}", endpoint, SERVICE_TIMEOUT_S))
         elif self._reachable(uri):
             checks.append(lambda: check_storage(uri, endpoint))
         if any(place.startswith("s3://") for place in (uri, *(one.uri for one in recipe.data.sets))):

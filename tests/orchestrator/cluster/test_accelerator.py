@@ -21,8 +21,8 @@ ANCIENT = Device("K80", "sm_37", supported=False, bfloat16=False)
         (Cuda("13.0", (NEW, ANCIENT)), "580.1", None, "error", "no code for sm_37"),
         (Cuda("13.0"), "580.1", "", "warning", "CUDA_VISIBLE_DEVICES=''"),
         (Cuda("13.0"), "580.1", "-1", "warning", "CUDA_VISIBLE_DEVICES='-1'"),
-        (Cuda(None), "580.1", None, "error", "built for CPUs alone"),
-        (Cuda("13.0", complaint="driver too old"), "470.1", "0", "error", "cannot use a GPU. driver too old"),
+        (Cuda(None), "580.1", None, "error", "a build for CPUs only"),
+        (Cuda("13.0", reason="driver too old"), "470.1", "0", "error", "cannot use a GPU. driver too old"),
     ],
 )
 def test_gpu(cuda: Cuda, driver: str | None, visible: str | None, level: Level, part: str) -> None:

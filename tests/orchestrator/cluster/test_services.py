@@ -14,7 +14,7 @@ from orchestrator.cluster.doctor.services import (
     check_storage,
     check_tracking,
     credentials_provider,
-    without_password,
+    mask_passwords,
 )
 from orchestrator.cluster.findings import Level, with_timeout
 
@@ -141,7 +141,7 @@ def test_tracking_server_behind_a_closed_port(closed_port: int, monkeypatch: pyt
     ],
 )
 def test_passwords_are_hidden(text: str, shown: str) -> None:
-    assert without_password(text) == shown
+    assert mask_passwords(text) == shown
 
 
 def test_patience() -> None:

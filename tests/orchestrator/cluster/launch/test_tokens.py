@@ -56,7 +56,7 @@ def test_a_token_that_is_empty_or_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("with_token", "without", "complaint"),
+    ("with_token", "without", "problem"),
     [
         (200, 401, None),
         (None, None, "does not answer"),
@@ -67,9 +67,9 @@ def test_a_token_that_is_empty_or_elsewhere_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_job_server_is_good_or_it_is_said_why_not(
-    with_token: int | None, without: int | None, complaint: str | None
+    with_token: int | None, without: int | None, problem: str | None
 ) -> None:
     import re
 
     found = server_problem(with_token, without, "the file")
-    assert found is None if complaint is None else found is not None and re.search(complaint, found)
+    assert found is None if problem is None else found is not None and re.search(problem, found)

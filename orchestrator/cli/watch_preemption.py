@@ -62,11 +62,11 @@ def _watch(source: str, target: DrainTarget, interval_s: float | None, early: bo
     from orchestrator.cluster.preemption.drain_process import drain, find_node_to_drain
     from orchestrator.cluster.preemption.watcher import Watcher
 
-    found = find_node_to_drain(target)
+    node = find_node_to_drain(target)
     opened = open_notice_source(source, early)
     every_s = interval_s or opened.interval_s
     _say(
-        f"watching {opened.name} every {every_s:g} s for node {short_id(found.node_id)} of the cluster at {found.address}"
+        f"watching {opened.name} every {every_s:g} s for node {short_id(node.node_id)} of the cluster at {node.address}"
     )
     Watcher(opened, partial(drain, target), _say, every_s).run()
 

@@ -222,7 +222,7 @@ WRONG_GCP = {
         "    resources: {CPU: 208, GPU: 8}\n",
         "    resources: {}\n",
         "resources: {}",
-        "say how many CPUs",
+        "set its CPUs",
     ),
     "no GPUs": ("{CPU: 208, GPU: 8}", "{CPU: 208}", "{CPU: 208}", "add `GPU: 8`"),
     "wrong market label": (

@@ -156,9 +156,9 @@ def _check_auth(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None
 
 
 def _check_version(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
-    ours = version("ray")
-    if spec.rayVersion is not None and spec.rayVersion.split(".")[:2] != ours.split(".")[:2]:
-        message = f"is {spec.rayVersion}, but Fuseray has Ray {ours}; both need the same version"
+    installed = version("ray")
+    if spec.rayVersion is not None and spec.rayVersion.split(".")[:2] != installed.split(".")[:2]:
+        message = f"is {spec.rayVersion}, but Fuseray has Ray {installed}; both need the same version"
         faults.add((*key_path, "rayVersion"), message)
 
 

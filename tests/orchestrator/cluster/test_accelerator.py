@@ -54,13 +54,13 @@ def test_code_runs_on_its_generation_or_is_translated(
 
 def test_bfloat16() -> None:
     assert check_bfloat16([]) is None
-    both, one = check_bfloat16([NEW, NEW]), check_bfloat16([NEW, OLD])
+    both, mixed = check_bfloat16([NEW, NEW]), check_bfloat16([NEW, OLD])
     assert both is not None
     assert both.level == "pass"
-    assert one is not None
-    assert one.level == "warning"
-    assert "T4" in one.found
-    assert "H100" not in one.found
+    assert mixed is not None
+    assert mixed.level == "warning"
+    assert "T4" in mixed.found
+    assert "H100" not in mixed.found
 
 
 @pytest.mark.parametrize(

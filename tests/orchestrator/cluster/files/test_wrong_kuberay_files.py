@@ -186,14 +186,14 @@ WRONG_JOBS = {
 }
 
 
-def check(path: Path, base: str, old: str, new: str, mark: str, said: str) -> None:
+def check(path: Path, base: str, old: str, new: str, mark: str, message: str) -> None:
     assert old in base, f"the shipped file has no {old!r} any more"
     text = base.replace(old, new, 1)
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
         read_cluster(path)
     found = [str(finding) for finding in caught.value.findings]
-    fault = next((fault for fault in found if said in fault), None)
+    fault = next((fault for fault in found if message in fault), None)
     assert fault is not None, found
     line = int(fault.removeprefix(f"{path}:").split(":")[0])
     assert mark in text.splitlines()[line - 1]

@@ -243,11 +243,11 @@ def faults_of(path: Path, text: str) -> list[str]:
     return []
 
 
-def check(path: Path, base: str, old: str, new: str, mark: str, said: str) -> None:
+def check(path: Path, base: str, old: str, new: str, mark: str, message: str) -> None:
     assert base.count(old) >= 1, f"the shipped file has no {old!r} any more"
     text = base.replace(old, new, 1)
     found = faults_of(path, text)
-    fault = next((fault for fault in found if said in fault), None)
+    fault = next((fault for fault in found if message in fault), None)
     assert fault is not None, found
     line = int(fault.removeprefix(f"{path}:").split(":")[0])
     assert mark in text.splitlines()[line - 1]
@@ -290,7 +290,7 @@ def test_an_external_provider_has_to_bring_what_ray_does_not_add(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("- a\n- b\n", "must be a mapping"),
@@ -299,10 +299,10 @@ def test_an_external_provider_has_to_bring_what_ray_does_not_add(tmp_path: Path)
         ("a: 1\n---\nb: 2\n", "holds 2 documents, and none is a Kubernetes manifest"),
     ],
 )
-def test_what_is_no_cluster_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_no_cluster_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         read_cluster(path)
 
 

@@ -59,14 +59,14 @@ def connect() -> Iterator[JobServer]:
 
 
 def test_a_timeout_ends_with_a_message_that_says_how_to_come_back() -> None:
-    clock, said = Time(), list[str]()
+    clock, lines = Time(), list[str]()
     with pytest.raises(ClusterError, match="has not answered for 60 s") as caught:
-        follow(connect, "mine-1", LogReader(said.append), said.append, clock.timeouts(60))
+        follow(connect, "mine-1", LogReader(lines.append), lines.append, clock.timeouts(60))
     assert "fuseray logs mine-1 -f" in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert clock.pauses[:4] == [1, 2, 4, 8]
     assert max(clock.pauses) == LONGEST_PAUSE_S
-    assert len(said) == 1
+    assert len(lines) == 1
 
 
 def test_a_tunnel_that_cannot_be_opened_is_tried_again_too() -> None:

@@ -69,12 +69,12 @@ def test_its_head_is_asked_for_in_its_namespace(api: Api, launcher: KubeRayLaunc
 @needs_kubectl
 def test_down_deletes_what_the_file_made(api: Api, launcher: KubeRayLauncher) -> None:
     api.objects[PLACE] = {**MANIFEST, "status": READY_STATUS}
-    said: list[object] = []
-    launcher.down(said.append)
+    lines: list[object] = []
+    launcher.down(lines.append)
     assert ("DELETE", PLACE) in api.requests
-    assert "deleted" in str(said[0])
-    launcher.down(said.append)
-    assert said[1:] == ["cluster lab is not up"]
+    assert "deleted" in str(lines[0])
+    launcher.down(lines.append)
+    assert lines[1:] == ["cluster lab is not up"]
 
 
 @needs_kubectl

@@ -53,16 +53,16 @@ def cluster(home: Path) -> Iterator[Cluster]:
         taken.listen()
         port = taken.getsockname()[1]
         terminal = start(NAME, port)
-        said, _ = terminal.communicate(timeout=PATIENCE_S)
+        output, _ = terminal.communicate(timeout=PATIENCE_S)
     del os.environ["RAY_ADDRESS"]
-    wanted = this_machine(NAME, port)
+    started = this_machine(NAME, port)
     try:
-        assert terminal.returncode == 0, said
-        assert f"port {port} is taken; the job server gets port" in said
-        assert "cluster shared is up, at http://127.0.0.1:" in said
-        yield wanted
+        assert terminal.returncode == 0, output
+        assert f"port {port} is taken; the job server gets port" in output
+        assert "cluster shared is up, at http://127.0.0.1:" in output
+        yield started
     finally:
-        LocalLauncher(wanted).down(print)
+        LocalLauncher(started).down(print)
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def server(cluster: Cluster) -> Iterator[JobServer]:
 
 def test_it_outlives_its_terminal_and_a_second_start_changes_nothing(cluster: Cluster) -> None:
     before = processes_of(cluster)
-    said: list[object] = []
-    LocalLauncher(cluster).up(said.append)
-    assert said == [f"cluster shared is up already, at http://127.0.0.1:{record_of(cluster).port}"]
+    output: list[object] = []
+    LocalLauncher(cluster).up(output.append)
+    assert output == [f"cluster shared is up already, at http://127.0.0.1:{record_of(cluster).port}"]
     assert LocalLauncher(cluster).is_up()
     names = " ".join(" ".join(process.cmdline()) for process in before)
     assert all(name in names for name in ("gcs_server", "raylet", "dashboard.py", "ray::DashboardAgent"))
@@ -151,12 +151,12 @@ def gcs_of(cluster: Cluster) -> str:
 def test_it_is_joined_with_its_token_and_no_other(cluster: Cluster, tmp_path: Path) -> None:
     shards = write_shards(str(tmp_path / "shards"), 2, per_shard=2)
     (tmp_path / "wrong").write_text("f" * 64)
-    code, said = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
+    code, output = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
     assert code == 1
-    assert f"the cluster at {gcs_of(cluster)} refuses this process's token; set RAY_AUTH_TOKEN_PATH" in said
-    assert "Traceback" not in said
-    code, said = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(state_folder(NAME) / "token"))
-    assert code == 0, said
+    assert f"the cluster at {gcs_of(cluster)} refuses this process's token; set RAY_AUTH_TOKEN_PATH" in output
+    assert "Traceback" not in output
+    code, output = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(state_folder(NAME) / "token"))
+    assert code == 0, output
 
 
 def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer, tmp_path: Path) -> None:
@@ -213,9 +213,9 @@ def test_down_leaves_nothing(cluster: Cluster) -> None:
     assert not record.folder.exists()
     assert list(state_folder(NAME).iterdir()) == []
     assert not LocalLauncher(cluster).is_up()
-    said: list[object] = []
-    LocalLauncher(cluster).down(said.append)
-    assert said == ["cluster shared is not up"]
+    output: list[object] = []
+    LocalLauncher(cluster).down(output.append)
+    assert output == ["cluster shared is not up"]
     with pytest.raises(ClusterError, match="is not up; start it with `fuseray up"):
         LocalLauncher(cluster).connect().__enter__()
 

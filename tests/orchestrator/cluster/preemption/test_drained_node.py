@@ -30,7 +30,7 @@ def test_a_named_node_is_taken_wherever_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "wanted", "message"),
+    ("here", "node_id", "message"),
     [
         (machine("bb", "cc"), None, "2 nodes run on this machine; name one with --node-id: bb, cc"),
         (machine(address="10.0.0.2"), None, "2 nodes run on this machine"),
@@ -38,9 +38,9 @@ def test_a_named_node_is_taken_wherever_it_is() -> None:
         (machine("aa"), "dd", "no alive node of the cluster has the id dd; alive are aa, bb, cc"),
     ],
 )
-def test_no_node_is_guessed(here: Machine, wanted: str | None, message: str) -> None:
+def test_no_node_is_guessed(here: Machine, node_id: str | None, message: str) -> None:
     with pytest.raises(DrainError, match=message):
-        choose_node(ALIVE, here, wanted)
+        choose_node(ALIVE, here, node_id)
 
 
 def test_of_many_nodes_some_are_shown() -> None:

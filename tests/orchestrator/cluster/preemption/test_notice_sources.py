@@ -107,11 +107,11 @@ def test_a_server_that_never_ends_is_left_soon() -> None:
         request("GET", f"{url}/x", {}, timeout_s=0.1)
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nshort"])
-def test_what_is_no_whole_answer_is_none(said: bytes) -> None:
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nshort"])
+def test_what_is_no_whole_answer_is_none(answer: bytes) -> None:
     def speak(client: socket.socket) -> None:
         client.recv(1000)
-        client.sendall(said)
+        client.sendall(answer)
 
     with answering(speak) as url, pytest.raises(SourceError, match="no answer"):
         request("GET", f"{url}/x", {})

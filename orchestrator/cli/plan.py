@@ -22,7 +22,7 @@ from orchestrator.plan.preflight import MFU, Preflight, PreflightOptions, run_he
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
-    from orchestrator.plan.checks import Judgement
+    from orchestrator.plan.checks import PreflightResult
     from orchestrator.plan.estimates import Scenario
 
 
@@ -86,9 +86,9 @@ def _recipe(path: Path, overrides: tuple[str, ...], samples: int | None) -> Reso
     if samples is None or _names_data(path, overrides):
         return load_recipe(path, overrides)
 
-    from orchestrator.plan.checks import UNNAMED
+    from orchestrator.plan.checks import PLACEHOLDER_URI
 
-    return load_recipe(path, (*overrides, f"data.train={UNNAMED}"))
+    return load_recipe(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
 
 
 def _names_data(path: Path, overrides: tuple[str, ...]) -> bool:
@@ -117,9 +117,9 @@ UNKNOWN = "unknown"
 def show_tables(preflight: Preflight) -> None:
     """Print a plan for people."""
     print_table(_facts(preflight))
-    if preflight.judgement is not None:
-        print_table(_machines(preflight.judgement))
-        print_table(_costs(preflight.judgement))
+    if preflight.result is not None:
+        print_table(_machines(preflight.result))
+        print_table(_costs(preflight.result))
     show_findings(preflight.findings, WIDTH)
     click.echo(_verdict(preflight.findings))
 
@@ -139,30 +139,30 @@ def print_table(table: Table) -> None:
 def _facts(preflight: Preflight) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     facts = dict(preflight.about)
-    if (judgement := preflight.judgement) is not None:
-        facts |= _estimates(judgement)
+    if (result := preflight.result) is not None:
+        facts |= _estimates(result)
         facts["prices"] = f"US dollars, as of {facts['prices']}; spot prices change all the time"
     for name, value in facts.items():
         table.add_row(name, value)
     return table
 
 
-def _estimates(judgement: Judgement) -> dict[str, str]:
-    steps, samples, speed = judgement.steps, judgement.samples, judgement.speed
+def _estimates(result: PreflightResult) -> dict[str, str]:
+    steps, samples, speed = result.steps, result.samples, result.speed
     length = UNKNOWN if steps is None or samples is None else f"{steps:,} steps, {samples:,} samples"
     pace = UNKNOWN if speed is None else f"{rate_text(speed.samples_per_s)} samples/s a worker; {speed.source}"
     return {"length": length, "speed": pace}
 
 
-def _machines(judgement: Judgement) -> Table:
+def _machines(result: PreflightResult) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("machines", "type", "paid"):
         table.add_column(name)
-    for name in ("CPUs", "GPUs", "$/h spot", "$/h on demand", *_headings(judgement.scenarios)):
+    for name in ("CPUs", "GPUs", "$/h spot", "$/h on demand", *_headings(result.scenarios)):
         table.add_column(name, justify="right")
-    for kind in judgement.kinds:
+    for kind in result.kinds:
         group = kind.group
-        counts = [f"{one.machines.get(group.name, 0)} of {group.most}" for one in judgement.scenarios]
+        counts = [f"{one.machines.get(group.name, 0)} of {group.most}" for one in result.scenarios]
         prices = [UNKNOWN if usd is None else f"{usd:,.2f}" for usd in (kind.prices["spot"], kind.prices["on-demand"])]
         name = f"{group.name} (head)" if group.head and group.name != "head" else group.name
         table.add_row(
@@ -176,11 +176,11 @@ def _headings(scenarios: Sequence[Scenario]) -> Iterator[str]:
         yield f"for {one.workers} worker{'s' if one.workers > 1 else ''}"
 
 
-def _costs(judgement: Judgement) -> Table:
+def _costs(result: PreflightResult) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("workers", "samples/s", "hours", "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
-    for one in judgement.scenarios:
+    for one in result.scenarios:
         rate = UNKNOWN if one.samples_per_s is None else rate_text(one.samples_per_s)
         hours = UNKNOWN if one.hours is None else f"{one.hours:,.1f}"
         dollars = [UNKNOWN if usd is None else f"${usd:,.0f}" for usd in one.usd.values()]

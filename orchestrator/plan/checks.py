@@ -37,7 +37,7 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PreflightResult:
     """What to expect of a run.
 
     Args:
@@ -59,7 +59,7 @@ class Judgement:
 
 def judge(
     resolved: ResolvedRecipe, cluster: Cluster, prices: PriceTable, seen: Observations, assumed: Assumptions
-) -> Judgement:
+) -> PreflightResult:
     """Return what to expect of a run.
 
     Args:
@@ -86,7 +86,7 @@ def judge(
         *_budget(recipe, scenarios),
     )
     steps = None if samples is None else math.ceil(samples / recipe.batch.samples)
-    return Judgement(findings, tuple(kinds), scenarios, speed, steps, samples)
+    return PreflightResult(findings, tuple(kinds), scenarios, speed, steps, samples)
 
 
 def _samples(recipe: Recipe, epoch_samples: int | None) -> int | None:
@@ -281,7 +281,7 @@ def _idle_gpus(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Iterato
 
 PLACES_NAME = "places"
 
-UNNAMED = "not-named-yet"
+PLACEHOLDER_URI = "not-named-yet"
 """Stands in a recipe for training data that it does not name, when a plan is made without any."""
 
 
@@ -295,7 +295,7 @@ def check_places(recipe: Recipe, cluster: Cluster) -> Iterator[Finding]:
     data = [(f"data.mix.{number}.uri", one.uri) for number, one in enumerate(recipe.data.mix or ())]
     data += [(f"data.{key}", uri) for key in ("train", "held_out") if (uri := getattr(recipe.data, key)) is not None]
     for key, uri in (*data, ("storage.uri", recipe.storage.uri)):
-        if uri == UNNAMED:
+        if uri == PLACEHOLDER_URI:
             yield warned("data", "the recipe names no training data", "Set data.train before the run is submitted.")
         elif urlsplit(uri).scheme in ("", "file"):
             yield _local(key, uri.removeprefix("file://"))

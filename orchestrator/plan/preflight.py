@@ -16,7 +16,7 @@ from orchestrator.config.loading import ResolvedRecipe
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
     from orchestrator.config.prices import PriceTable
-    from orchestrator.plan.checks import Judgement
+    from orchestrator.plan.checks import PreflightResult
     from orchestrator.plan.estimates import PastSpeed
     from orchestrator.plan.profile_inputs import Prepared
 
@@ -112,7 +112,7 @@ class Preflight:
 
     findings: tuple[Finding, ...]
     observations: Observations
-    judgement: Judgement | None
+    result: PreflightResult | None
     about: Mapping[str, str]
 
     @property
@@ -124,9 +124,9 @@ class Preflight:
         """Return it as plain JSON values."""
         values: dict[str, Any] = {"ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
         values["observations"] = self.observations.to_json()
-        if self.judgement is not None:
-            values |= {"steps": self.judgement.steps, "samples": self.judgement.samples}
-            values["scenarios"] = [asdict(one) for one in self.judgement.scenarios]
+        if self.result is not None:
+            values |= {"steps": self.result.steps, "samples": self.result.samples}
+            values["scenarios"] = [asdict(one) for one in self.result.scenarios]
         return values
 
 
@@ -141,21 +141,21 @@ def run_preflight(resolved: ResolvedRecipe, cluster: Cluster, options: Preflight
     Raises:
         SpecError: the price table is wrong.
     """
-    return judged_preflight(resolved, cluster, options)[0]
+    return preflight_and_result(resolved, cluster, options)[0]
 
 
-def judged_preflight(
+def preflight_and_result(
     resolved: ResolvedRecipe, cluster: Cluster, options: PreflightOptions
-) -> tuple[Preflight, Judgement]:
+) -> tuple[Preflight, PreflightResult]:
     """Return what `run_preflight` does, and by itself what follows for the cluster."""
     from orchestrator.plan.checks import Assumptions, judge
     from orchestrator.plan.profile_inputs import cpus_here
 
     prices = _prices(options.prices)
     findings, seen = observe(resolved, cluster.kind == "local", options)
-    judgement = judge(resolved, cluster, prices, seen, Assumptions(options.mfu, options.samples_per_s, cpus_here()))
+    result = judge(resolved, cluster, prices, seen, Assumptions(options.mfu, options.samples_per_s, cpus_here()))
     about = {"cluster": f"{cluster.name} ({cluster.file.name})", "prices": f"{prices.as_of:%-d %B %Y}"}
-    return Preflight((*judgement.findings, *findings), seen, judgement, _about(resolved) | about), judgement
+    return Preflight((*result.findings, *findings), seen, result, _about(resolved) | about), result
 
 
 def run_here(resolved: ResolvedRecipe, options: PreflightOptions) -> Preflight:

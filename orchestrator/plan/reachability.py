@@ -22,7 +22,7 @@ from orchestrator.cluster.findings import Finding, failed, passed, side_by_side,
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
-from orchestrator.plan.checks import UNNAMED
+from orchestrator.plan.checks import PLACEHOLDER_URI
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import check_shards, read_index
 from orchestrator.stream.dataset.samples import evenly_spaced
@@ -56,7 +56,7 @@ class Reaching:
     def __init__(self, resolved: ResolvedRecipe, at_home: bool) -> None:
         self._at_home = at_home
         recipe = resolved.recipe
-        train = [one.uri for one in recipe.data.sets if one.uri != UNNAMED]
+        train = [one.uri for one in recipe.data.sets if one.uri != PLACEHOLDER_URI]
         self._complete = len(train) == len(recipe.data.sets) and all(map(self._reachable, train))
         self._train = self._data(resolved, train)
         self._held_out = self._data(resolved, [recipe.data.held_out] if recipe.data.held_out else [])

@@ -10,7 +10,7 @@ from typing import Literal
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.plan.checks import Judgement
+from orchestrator.plan.checks import PreflightResult
 from orchestrator.plan.estimates import PRICINGS, Pricing, reading_cpus, usd_of
 from orchestrator.plan.machines import Fleet, Kind, fleet_for
 from orchestrator.sweep.rungs import expected_runs
@@ -162,7 +162,7 @@ class SweepEstimate:
 
 
 def estimate_sweep(
-    sweep: ResolvedSweep, judgement: Judgement, decode_cpu_s: float | None = None, room: Room | None = None
+    sweep: ResolvedSweep, result: PreflightResult, decode_cpu_s: float | None = None, room: Room | None = None
 ) -> SweepEstimate:
     """Work out a sweep from what is known of one run of its recipe.
 
@@ -179,11 +179,11 @@ def estimate_sweep(
     """
     recipe, tried = sweep.recipe({}).recipe, configurations(sweep)
     needs, trials = TrialNeeds.of(recipe), tried * sweep.sweep.replicas
-    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Room.of(judgement.kinds))
-    together, alone = max(1, side), judgement.scenarios[0]
+    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Room.of(result.kinds))
+    together, alone = max(1, side), result.scenarios[0]
     reading = reading_cpus(recipe, alone.wanted_per_s, decode_cpu_s)
-    fleet = fleet_for(judgement.kinds, together * needs.workers, recipe, together * reading)
-    trial = _Trial(needs, judgement.samples, _hours(judgement, together), together, fleet)
+    fleet = fleet_for(result.kinds, together * needs.workers, recipe, together * reading)
+    trial = _Trial(needs, result.samples, _hours(result, together), together, fleet)
     expected = expected_runs(sweep.sweep.scheduler, trials)
     return SweepEstimate(
         configurations=tried,
@@ -191,19 +191,19 @@ def estimate_sweep(
         needs=needs,
         side_by_side=side,
         bound=bound,
-        steps=judgement.steps,
+        steps=result.steps,
         trial=trial.one(),
         whole=trial.amount(trials, math.ceil(trials / together)),
         expected=None if expected >= trials else trial.amount(expected, max(1, expected / together)),
     )
 
 
-def _hours(judgement: Judgement, together: int) -> float | None:
+def _hours(result: PreflightResult, together: int) -> float | None:
     """Return how long a trial takes while others run beside it, which on CPUs may slow it down."""
-    pace, speed = judgement.scenarios[0].samples_per_s, judgement.speed
-    if judgement.samples is None or not pace or speed is None:
+    pace, speed = result.scenarios[0].samples_per_s, result.speed
+    if result.samples is None or not pace or speed is None:
         return None
-    return judgement.samples / min(pace, speed.most / together) / 3600
+    return result.samples / min(pace, speed.most / together) / 3600
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from orchestrator.cli.plan import UNKNOWN, WIDTH, print_table, rate_text
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.search_space import Choice, Domain
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.plan.preflight import Preflight, PreflightOptions, judged_preflight
+from orchestrator.plan.preflight import Preflight, PreflightOptions, preflight_and_result
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
     from orchestrator.config.sweep import SchedulerSection
-    from orchestrator.plan.checks import Judgement
+    from orchestrator.plan.checks import PreflightResult
     from orchestrator.sweep.estimate import Amount, Room, SweepEstimate
 
 
@@ -39,7 +39,7 @@ class PlannedSweep:
 
     sweep: ResolvedSweep
     preflight: Preflight
-    judgement: Judgement
+    result: PreflightResult
     estimate: SweepEstimate
     findings: tuple[Finding, ...]
 
@@ -85,12 +85,12 @@ def plan_sweep(
     notes, recipe = check_sweep(sweep), sweep.recipe({})
     if (known := recipe.recipe.length.steps) is not None:
         notes += check_reports(sweep, known)
-    preflight, judgement = judged_preflight(recipe, cluster or this_machine(), options or PreflightOptions())
-    if known is None and judgement.steps is not None:
-        notes += check_reports(sweep, judgement.steps)
-    estimate = estimate_sweep(sweep, judgement, preflight.observations.decode_cpu_s, room)
+    preflight, result = preflight_and_result(recipe, cluster or this_machine(), options or PreflightOptions())
+    if known is None and result.steps is not None:
+        notes += check_reports(sweep, result.steps)
+    estimate = estimate_sweep(sweep, result, preflight.observations.decode_cpu_s, room)
     found = [finding for finding in preflight.findings if finding.level != "pass"]
-    return PlannedSweep(sweep, preflight, judgement, estimate, (*estimate_findings(sweep, estimate), *notes, *found))
+    return PlannedSweep(sweep, preflight, result, estimate, (*estimate_findings(sweep, estimate), *notes, *found))
 
 
 def show_sweep_plan(planned: PlannedSweep, as_json: bool = False) -> None:
@@ -176,7 +176,7 @@ def _bound(bound: str) -> str:
 
 
 def _speed(planned: PlannedSweep) -> str:
-    speed = planned.judgement.speed
+    speed = planned.result.speed
     return UNKNOWN if speed is None else f"{rate_text(speed.samples_per_s)} samples/s a worker; {speed.source}"
 
 

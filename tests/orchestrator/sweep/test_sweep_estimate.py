@@ -12,7 +12,7 @@ from planned import FOOTPRINT, PRICES, cluster, group
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.plan.checks import Assumptions, Judgement, judge
+from orchestrator.plan.checks import Assumptions, PreflightResult, judge
 from orchestrator.plan.preflight import Observations
 from orchestrator.sweep.estimate import Room, SweepEstimate, TrialNeeds, estimate_findings, estimate_sweep, side_by_side
 from orchestrator.sweep.rungs import expected_runs
@@ -41,7 +41,7 @@ def load(folder: Path, *overrides: str) -> ResolvedSweep:
     return load_sweep(folder / "alpha.yaml", overrides)
 
 
-def judged(sweep: ResolvedSweep, machines: Cluster = TWO_MACHINES, rate: float | None = 100.0) -> Judgement:
+def judged(sweep: ResolvedSweep, machines: Cluster = TWO_MACHINES, rate: float | None = 100.0) -> PreflightResult:
     return judge(sweep.recipe({}), machines, PRICES, Observations(), Assumptions(0.25, rate, cpus_here=2))
 
 
@@ -96,11 +96,11 @@ def test_trials_on_cpus_slow_each_other_down(tmp_path: Path) -> None:
         groups=(group("here", None, 1, market="owned", fewest=1, head=True),),
     )  # fmt: skip
     seen = Observations(footprint=FOOTPRINT)
-    judgement = judge(sweep.recipe({}), here, PRICES, seen, Assumptions(0.25, None, cpus_here=2))
-    one = estimate_sweep(sweep, judgement)
+    result = judge(sweep.recipe({}), here, PRICES, seen, Assumptions(0.25, None, cpus_here=2))
+    one = estimate_sweep(sweep, result)
     assert (one.side_by_side, one.bound, one.needs.gpus) == (1, "CPUs", 0)
     assert one.whole.usd["file"] == 0
-    two = estimate_sweep(sweep, judgement, room=Room(cpus=6, gpus=0))
+    two = estimate_sweep(sweep, result, room=Room(cpus=6, gpus=0))
     assert two.side_by_side == 4
     assert one.trial.hours == pytest.approx(1_440_000 / 2 / 3600)
     assert two.trial.hours == pytest.approx(1_440_000 / 1 / 3600)

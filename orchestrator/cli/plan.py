@@ -160,7 +160,7 @@ def _machines(result: PreflightResult) -> Table:
         table.add_column(name)
     for name in ("CPUs", "GPUs", "$/h spot", "$/h on demand", *_headings(result.scenarios)):
         table.add_column(name, justify="right")
-    for kind in result.kinds:
+    for kind in result.node_types:
         group = kind.group
         counts = [f"{one.machines.get(group.name, 0)} of {group.most}" for one in result.scenarios]
         prices = [UNKNOWN if usd is None else f"{usd:,.2f}" for usd in (kind.prices["spot"], kind.prices["on-demand"])]

@@ -15,7 +15,7 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.plan.estimates import Scenario, Speed, check_decoding, scenario, worker_speed
-from orchestrator.plan.machines import Fleet, Kind, check_prices, fleet_for, kinds_of
+from orchestrator.plan.machines import Fleet, NodeType, check_prices, fleet_for, node_types_of
 from orchestrator.plan.memory import check_gpu_memory, check_main_memory
 from orchestrator.plan.preflight import Observations
 from orchestrator.stream.decoder import Node, can_read
@@ -50,7 +50,7 @@ class PreflightResult:
     """
 
     findings: tuple[Finding, ...]
-    kinds: tuple[Kind, ...]
+    node_types: tuple[NodeType, ...]
     scenarios: tuple[Scenario, ...]
     speed: Speed | None
     steps: int | None
@@ -69,24 +69,24 @@ def judge(
         seen: what was measured.
         assumed: what stands in for what was not.
     """
-    recipe, kinds = resolved.recipe, kinds_of(cluster, prices, assumed.cpus_here)
-    speed = worker_speed(recipe, seen, kinds, assumed.mfu, assumed.samples_per_s)
+    recipe, node_types = resolved.recipe, node_types_of(cluster, prices, assumed.cpus_here)
+    speed = worker_speed(recipe, seen, node_types, assumed.mfu, assumed.samples_per_s)
     samples = _samples(recipe, seen.epoch_samples)
     left = None if samples is None else max(0, samples - seen.done_steps * recipe.batch.samples)
-    counts = _worker_counts(recipe, kinds)
-    scenarios = tuple(scenario(recipe, kinds, each, speed, seen.decode_cpu_s, left) for each in counts)
-    largest = fleet_for(kinds, recipe.scale.most_workers, recipe, recipe.stream.reader_cpus)
+    counts = _worker_counts(recipe, node_types)
+    scenarios = tuple(scenario(recipe, node_types, each, speed, seen.decode_cpu_s, left) for each in counts)
+    largest = fleet_for(node_types, recipe.scale.most_workers, recipe, recipe.stream.reader_cpus)
     findings = (
         *check_batch(resolved),
-        *check_room(recipe, kinds, largest),
-        *_memory(recipe, kinds, seen),
+        *check_room(recipe, node_types, largest),
+        *_memory(recipe, node_types, seen),
         *_decoding(scenarios[-1], seen),
         *check_places(recipe, cluster),
-        *check_prices(kinds, prices),
+        *check_prices(node_types, prices),
         *_budget(recipe, scenarios),
     )
     steps = None if samples is None else math.ceil(samples / recipe.batch.samples)
-    return PreflightResult(findings, tuple(kinds), scenarios, speed, steps, samples)
+    return PreflightResult(findings, tuple(node_types), scenarios, speed, steps, samples)
 
 
 def _samples(recipe: Recipe, epoch_samples: int | None) -> int | None:
@@ -95,18 +95,18 @@ def _samples(recipe: Recipe, epoch_samples: int | None) -> int | None:
     return recipe.samples(epoch_samples or 0)
 
 
-def _worker_counts(recipe: Recipe, kinds: Sequence[Kind]) -> list[int]:
+def _worker_counts(recipe: Recipe, node_types: Sequence[NodeType]) -> list[int]:
     """Return the numbers of workers to plan for: the fewest, and the most that the cluster has room for."""
     scale = recipe.scale
-    largest: Fleet = fleet_for(kinds, scale.most_workers, recipe, recipe.stream.reader_cpus)
+    largest: Fleet = fleet_for(node_types, scale.most_workers, recipe, recipe.stream.reader_cpus)
     return sorted({scale.fewest_workers, max(scale.fewest_workers, largest.workers)})
 
 
-def _memory(recipe: Recipe, kinds: Sequence[Kind], seen: Observations) -> Iterator[Finding]:
+def _memory(recipe: Recipe, node_types: Sequence[NodeType], seen: Observations) -> Iterator[Finding]:
     if seen.footprint is None:
         return
     check = check_gpu_memory if recipe.scale.use_gpu else check_main_memory
-    yield from check(seen.footprint, recipe, kinds)
+    yield from check(seen.footprint, recipe, node_types)
 
 
 def _decoding(largest: Scenario, seen: Observations) -> Iterator[Finding]:
@@ -191,7 +191,7 @@ ROOM_NAME = "room"
 LARGER = "or let the cluster's file have more or larger machines."
 
 
-def check_room(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Iterator[Finding]:
+def check_room(recipe: Recipe, node_types: Sequence[NodeType], largest: Fleet) -> Iterator[Finding]:
     """Yield whether the cluster holds the run when all machines that it may have are there.
 
     Args:
@@ -199,16 +199,16 @@ def check_room(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Iterato
         kinds: the cluster's machines.
         largest: the machines for as many workers as the recipe allows, as far as the cluster has them.
     """
-    if (fault := _gpu_fault(recipe, kinds) or _fault(recipe, kinds, largest)) is not None:
+    if (fault := _gpu_fault(recipe, node_types) or _fault(recipe, node_types, largest)) is not None:
         yield fault
         return
     yield _fits(recipe, largest)
-    yield from _unknown(kinds)
-    yield from _idle_gpus(recipe, kinds, largest)
+    yield from _unknown(node_types)
+    yield from _idle_gpus(recipe, node_types, largest)
 
 
-def _gpu_fault(recipe: Recipe, kinds: Sequence[Kind]) -> Finding | None:
-    gpus = sum(kind.group.gpus * kind.group.most for kind in kinds)
+def _gpu_fault(recipe: Recipe, node_types: Sequence[NodeType]) -> Finding | None:
+    gpus = sum(kind.group.gpus * kind.group.most for kind in node_types)
     workers = recipe.scale.fewest_workers
     if not recipe.scale.use_gpu or gpus >= workers:
         return None
@@ -221,14 +221,14 @@ def _gpu_fault(recipe: Recipe, kinds: Sequence[Kind]) -> Finding | None:
     )
 
 
-def _fault(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Finding | None:
+def _fault(recipe: Recipe, node_types: Sequence[NodeType], largest: Fleet) -> Finding | None:
     scale, workers = recipe.scale, recipe.scale.fewest_workers
     each = f"{scale.cpus_per_worker:g} CPUs{' and a GPU' if scale.use_gpu else ''} each"
     if largest.workers < workers:
         fix = f"Lower scale.workers or scale.cpus_per_worker, {LARGER}"
         found = f"scale.workers: {workers} workers with {each} are asked for; the cluster holds {largest.workers}"
         return failed(ROOM_NAME, found, fix)
-    whole = [kind for kind in kinds for _ in range(kind.group.most)]
+    whole = [kind for kind in node_types for _ in range(kind.group.most)]
     if any(math.isinf(kind.cpus) for kind in whole):
         return None
     cpus, needed = sum(kind.cpus for kind in whole), workers * scale.cpus_per_worker + recipe.stream.reader_cpus
@@ -256,8 +256,8 @@ def _fits(recipe: Recipe, largest: Fleet) -> Finding:
     )
 
 
-def _unknown(kinds: Sequence[Kind]) -> Iterator[Finding]:
-    for kind in kinds:
+def _unknown(node_types: Sequence[NodeType]) -> Iterator[Finding]:
+    for kind in node_types:
         if math.isinf(kind.cpus) and kind.group.most:
             yield warned(
                 ROOM_NAME,
@@ -266,7 +266,7 @@ def _unknown(kinds: Sequence[Kind]) -> Iterator[Finding]:
             )
 
 
-def _idle_gpus(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Iterator[Finding]:
+def _idle_gpus(recipe: Recipe, node_types: Sequence[NodeType], largest: Fleet) -> Iterator[Finding]:
     there = sum(berth.kind.group.gpus * berth.machines for berth in largest.berths)
     used = largest.workers if recipe.scale.use_gpu else 0
     if there > used and not recipe.scale.use_gpu:

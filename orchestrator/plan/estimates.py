@@ -13,7 +13,7 @@ from orchestrator.cluster.findings import Finding, passed, warned
 from orchestrator.config.cluster import Footprint
 from orchestrator.config.prices import Accelerator
 from orchestrator.config.recipe import Precision, Recipe, ScaleSection
-from orchestrator.plan.machines import Fleet, Kind, fleet_for
+from orchestrator.plan.machines import Fleet, NodeType, fleet_for
 from orchestrator.plan.preflight import Observations
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import THREADS_THAT_PAY, decoded_share
@@ -51,7 +51,7 @@ class Scenario:
 
 def scenario(
     recipe: Recipe,
-    kinds: Sequence[Kind],
+    node_types: Sequence[NodeType],
     workers: int,
     speed: Speed | None,
     decode_cpu_s: float | None,
@@ -68,7 +68,7 @@ def scenario(
         samples: that are left to train on.
     """
     wanted = speed.of(recipe, workers) if speed else None
-    fleet = fleet_for(kinds, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
+    fleet = fleet_for(node_types, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
     cpus = decoding_cpus(recipe, fleet)
     pace = wanted
     if wanted is not None and decode_cpu_s:
@@ -105,7 +105,7 @@ def usd_of(fleet: Fleet, pricing: Pricing, hours: float | None) -> float | None:
     return None if hours is None or per_hour is None else hours * per_hour
 
 
-def _price(kind: Kind, pricing: Pricing) -> float | None:
+def _price(kind: NodeType, pricing: Pricing) -> float | None:
     if pricing == "file" or kind.group.market == "owned":
         return kind.usd_per_hour
     if kind.group.head:
@@ -156,7 +156,7 @@ class Speed:
 
 
 def worker_speed(
-    recipe: Recipe, seen: Observations, kinds: Sequence[Kind], mfu: float, measured: float | None
+    recipe: Recipe, seen: Observations, node_types: Sequence[NodeType], mfu: float, measured: float | None
 ) -> Speed | None:
     """Return how fast one worker is; None when nothing is known.
 
@@ -175,12 +175,12 @@ def worker_speed(
     if seen.footprint is None:
         return None
     if recipe.scale.use_gpu:
-        return _on_gpu(seen.footprint, recipe.precision, kinds, mfu)
-    return _on_cpu(seen.footprint, recipe, sum(one.cpus * one.group.most for one in kinds if one.group.most))
+        return _on_gpu(seen.footprint, recipe.precision, node_types, mfu)
+    return _on_cpu(seen.footprint, recipe, sum(one.cpus * one.group.most for one in node_types if one.group.most))
 
 
-def _on_gpu(footprint: Footprint, precision: Precision, kinds: Sequence[Kind], mfu: float) -> Speed | None:
-    types = {one.accelerator.name: one.accelerator for one in kinds if one.accelerator and one.group.most}
+def _on_gpu(footprint: Footprint, precision: Precision, node_types: Sequence[NodeType], mfu: float) -> Speed | None:
+    types = {one.accelerator.name: one.accelerator for one in node_types if one.accelerator and one.group.most}
     if not types:
         return None
     slowest = min(types.values(), key=lambda one: peak_tflops(one, precision))

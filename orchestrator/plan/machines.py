@@ -14,7 +14,7 @@ from orchestrator.stream.decoder import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class NodeType:
     """Machines of one group.
 
     Args:
@@ -36,10 +36,10 @@ class Kind:
         """The price as the cluster's file has it."""
         return self.prices[self.group.market]
 
-    def places(self, cpus_per_worker: float, use_gpu: bool) -> int:
+    def worker_slots(self, cpus_per_worker: float, use_gpu: bool) -> int:
         """Return how many workers one machine holds."""
         by_cpus = self.cpus / cpus_per_worker
-        places = min(by_cpus, self.group.gpus) if use_gpu else by_cpus
+        worker_slots = min(by_cpus, self.group.gpus) if use_gpu else by_cpus
         return int(min(places, MANY))
 
 
@@ -47,7 +47,7 @@ MANY = 10**6
 """Workers on a machine of which nobody knows how many CPUs it has."""
 
 
-def kinds_of(cluster: Cluster, prices: PriceTable, cpus_here: int) -> list[Kind]:
+def node_types_of(cluster: Cluster, prices: PriceTable, cpus_here: int) -> list[NodeType]:
     """Return a cluster's machines.
 
     Args:
@@ -58,13 +58,13 @@ def kinds_of(cluster: Cluster, prices: PriceTable, cpus_here: int) -> list[Kind]
     return [_kind(group, prices, cpus_here if cluster.kind == "local" else None) for group in cluster.groups]
 
 
-def _kind(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> Kind:
+def _kind(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> NodeType:
     machine = prices.machines.get(group.machine or "")
     cpus = next(
         (known for known in (group.cpus, cpus_here, machine.cpus if machine else None) if known is not None), math.inf
     )
     owned = prices.usd_per_hour(group.machine, "owned")
-    return Kind(
+    return NodeType(
         group=group,
         cpus=cpus,
         memory_gb=machine.memory_gb if machine else None,
@@ -77,7 +77,7 @@ def _kind(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> Kind:
     )
 
 
-def check_prices(kinds: Sequence[Kind], prices: PriceTable) -> list[Finding]:
+def check_prices(node_types: Sequence[NodeType], prices: PriceTable) -> list[Finding]:
     """Find machines that are paid for without anybody knowing what they cost."""
     return [
         warned(
@@ -86,12 +86,12 @@ def check_prices(kinds: Sequence[Kind], prices: PriceTable) -> list[Finding]:
             f"Write it into a price table of your own, as in spec/prices.yaml, and name that with --prices FILE; "
             f"the prices that are known are of {prices.as_of:%-d %B %Y}.",
         )
-        for kind in kinds
+        for kind in node_types
         if kind.group.most and kind.usd_per_hour is None
     ]
 
 
-def _unpriced(kind: Kind) -> str:
+def _unpriced(kind: NodeType) -> str:
     if kind.group.machine is None:
         return "the file does not say which type of machine it is"
     return f"no {kind.group.market} price of {kind.group.machine} is known"
@@ -110,7 +110,7 @@ class Berth:
         workers: training workers on them, all together.
     """
 
-    kind: Kind
+    kind: NodeType
     machines: int
     workers: int = 0
 
@@ -143,7 +143,7 @@ class Fleet:
         """The machines one by one."""
         return [Node(one.kind.cpus, one.kind.group.gpus) for one in self.berths for _ in range(one.machines)]
 
-    def usd_per_hour(self, price: Callable[[Kind], float | None]) -> float | None:
+    def usd_per_hour(self, price: Callable[[NodeType], float | None]) -> float | None:
         """Return what all machines cost together; None when the price of one is unknown.
 
         Args:
@@ -155,7 +155,7 @@ class Fleet:
         return sum((usd or 0.0) * machines for usd, machines in prices)
 
 
-def fleet_for(kinds: Sequence[Kind], workers: int, recipe: Recipe, reading_cpus: float) -> Fleet:
+def fleet_for(node_types: Sequence[NodeType], workers: int, recipe: Recipe, reading_cpus: float) -> Fleet:
     """Return the machines that hold some workers, and that leave CPUs to read with.
 
     Machines that are always there are filled first, then the kinds that hold a worker for the least money. Machines
@@ -169,8 +169,8 @@ def fleet_for(kinds: Sequence[Kind], workers: int, recipe: Recipe, reading_cpus:
         reading_cpus: CPUs to be left over.
     """
     scale = recipe.scale
-    berths = {number: Berth(kind, kind.group.fewest) for number, kind in enumerate(kinds)}
-    order = sorted(berths, key=lambda number: _worker_price(kinds[number], scale))
+    berths = {number: Berth(kind, kind.group.fewest) for number, kind in enumerate(node_types)}
+    order = sorted(berths, key=lambda number: _worker_price(node_types[number], scale))
     for grow in (False, True):
         for number in order:
             missing = workers - sum(berth.workers for berth in berths.values())
@@ -179,16 +179,16 @@ def fleet_for(kinds: Sequence[Kind], workers: int, recipe: Recipe, reading_cpus:
     return _with_readers(fleet, reading_cpus, recipe.stream.reader_cpus)
 
 
-def _worker_price(kind: Kind, scale: ScaleSection) -> tuple[bool, float]:
+def _worker_price(kind: NodeType, scale: ScaleSection) -> tuple[bool, float]:
     """Return what sorts kinds: machines without GPUs hold workers on CPUs first; then the price of a worker."""
-    places = kind.places(scale.cpus_per_worker, scale.use_gpu)
+    worker_slots = kind.worker_slots(scale.cpus_per_worker, scale.use_gpu)
     usd = kind.usd_per_hour
     price = math.inf if usd is None or not places else usd / places
     return not scale.use_gpu and kind.group.gpus > 0, price
 
 
 def _board(berth: Berth, missing: int, scale: ScaleSection, grow: bool) -> Berth:
-    places = berth.kind.places(scale.cpus_per_worker, scale.use_gpu)
+    worker_slots = berth.kind.worker_slots(scale.cpus_per_worker, scale.use_gpu)
     if not places or missing <= 0:
         return berth
     wanted = math.ceil((berth.workers + missing) / places)
@@ -208,6 +208,6 @@ def _with_readers(fleet: Fleet, wanted_cpus: float, kept_free_cpus: float) -> Fl
     return replace(fleet, berths=tuple(berths))
 
 
-def _cpu_price(kind: Kind) -> tuple[bool, float]:
+def _cpu_price(kind: NodeType) -> tuple[bool, float]:
     usd = kind.usd_per_hour
     return kind.group.gpus > 0, math.inf if usd is None or not kind.cpus else usd / kind.cpus

@@ -12,7 +12,7 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.plan.checks import PreflightResult
 from orchestrator.plan.estimates import PRICINGS, Pricing, reading_cpus, usd_of
-from orchestrator.plan.machines import Fleet, Kind, fleet_for
+from orchestrator.plan.machines import Fleet, NodeType, fleet_for
 from orchestrator.sweep.rungs import expected_runs
 from orchestrator.sweep.sampler import configurations
 
@@ -39,9 +39,9 @@ class Room:
     gpus: float
 
     @classmethod
-    def of(cls, kinds: Sequence[Kind]) -> Room:
+    def of(cls, node_types: Sequence[NodeType]) -> Room:
         """Return the room on a cluster with all machines that it may have."""
-        there = [kind for kind in kinds if kind.group.most]
+        there = [kind for kind in node_types if kind.group.most]
         return cls(
             sum(kind.cpus * kind.group.most for kind in there), sum(kind.group.gpus * kind.group.most for kind in there)
         )
@@ -179,10 +179,10 @@ def estimate_sweep(
     """
     recipe, tried = sweep.recipe({}).recipe, configurations(sweep)
     needs, trials = TrialNeeds.of(recipe), tried * sweep.sweep.replicas
-    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Room.of(result.kinds))
+    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Room.of(result.node_types))
     together, alone = max(1, side), result.scenarios[0]
     reading = reading_cpus(recipe, alone.wanted_per_s, decode_cpu_s)
-    fleet = fleet_for(result.kinds, together * needs.workers, recipe, together * reading)
+    fleet = fleet_for(result.node_types, together * needs.workers, recipe, together * reading)
     trial = _Trial(needs, result.samples, _hours(result, together), together, fleet)
     expected = expected_runs(sweep.sweep.scheduler, trials)
     return SweepEstimate(

@@ -10,7 +10,7 @@ from orchestrator.cluster.findings import Level
 from orchestrator.config.cluster import NodeGroup
 from orchestrator.plan.checks import PLACEHOLDER_URI, Assumptions, PreflightResult, check_batch, check_budget, check_places, judge
 from orchestrator.plan.estimates import check_decoding, peak_tflops, sharing_of, worker_speed
-from orchestrator.plan.machines import kinds_of
+from orchestrator.plan.machines import node_types_of
 from orchestrator.plan.preflight import Observations
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
@@ -83,7 +83,7 @@ def test_what_nobody_measured_is_unknown_and_said() -> None:
     ],
 )
 def test_speed_of_a_worker(values: dict[str, Any], measured: float | None, rate: float, said: str) -> None:
-    speed = worker_speed(recipe(**values), SEEN, kinds_of(cluster(BIG), PRICES, 2), 0.5, measured)
+    speed = worker_speed(recipe(**values), SEEN, node_types_of(cluster(BIG), PRICES, 2), 0.5, measured)
     assert speed is not None
     assert speed.samples_per_s == pytest.approx(rate)
     assert said in speed.source

@@ -27,7 +27,7 @@ Bound = Literal["trials", "concurrency", "CPUs", "GPUs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """What trials may use together.
 
     Args:
@@ -39,7 +39,7 @@ class Room:
     gpus: float
 
     @classmethod
-    def of(cls, node_types: Sequence[NodeType]) -> Room:
+    def of(cls, node_types: Sequence[NodeType]) -> Capacity:
         """Return the room on a cluster with all machines that it may have."""
         there = [kind for kind in node_types if kind.group.most]
         return cls(
@@ -69,7 +69,7 @@ class TrialNeeds:
         return cls(scale.fewest_workers, cpus, scale.fewest_workers if scale.use_gpu else 0)
 
 
-def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: Room) -> tuple[int, Bound]:
+def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: Capacity) -> tuple[int, Bound]:
     """Return how many trials run at the same time, 0 when not even one has room, and what the bound is.
 
     Args:
@@ -162,7 +162,7 @@ class SweepEstimate:
 
 
 def estimate_sweep(
-    sweep: ResolvedSweep, result: PreflightResult, decode_cpu_s: float | None = None, room: Room | None = None
+    sweep: ResolvedSweep, result: PreflightResult, decode_cpu_s: float | None = None, room: Capacity | None = None
 ) -> SweepEstimate:
     """Work out a sweep from what is known of one run of its recipe.
 
@@ -179,7 +179,7 @@ def estimate_sweep(
     """
     recipe, tried = sweep.recipe({}).recipe, configurations(sweep)
     needs, trials = TrialNeeds.of(recipe), tried * sweep.sweep.replicas
-    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Room.of(result.node_types))
+    side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Capacity.of(result.node_types))
     together, alone = max(1, side), result.scenarios[0]
     reading = reading_cpus(recipe, alone.wanted_per_s, decode_cpu_s)
     fleet = fleet_for(result.node_types, together * needs.workers, recipe, together * reading)

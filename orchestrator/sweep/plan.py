@@ -14,7 +14,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import Node
-from orchestrator.sweep.estimate import Room, TrialNeeds, side_by_side
+from orchestrator.sweep.estimate import Capacity, TrialNeeds, side_by_side
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.sampler import configurations
 from orchestrator.sweep.validate import check_reports, report_steps
@@ -25,7 +25,7 @@ from orchestrator.train.driver import groups_of
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.resources import largest, present_nodes
 
-FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
+CHANGEABLE_KEYS = ("budget.", "concurrency", "search.trials")
 """Keys of a sweep that may be other ones when it is continued."""
 
 ALIVE_S = 30.0
@@ -73,7 +73,7 @@ def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
     return SweepPlan(sweep, base, folder)
 
 
-def check_new(folder: SweepFolder) -> None:
+def check_folder_unused(folder: SweepFolder) -> None:
     """Refuse a folder that is taken.
 
     Raises:
@@ -86,7 +86,7 @@ def check_new(folder: SweepFolder) -> None:
         )
 
 
-def check_left(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
+def check_driver_stopped(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
     """Refuse to continue a sweep whose driver is still there.
 
     Args:
@@ -114,14 +114,14 @@ def changed_keys(before: ResolvedSweep, now: ResolvedSweep) -> list[str]:
 
 def _fixed(sweep: ResolvedSweep) -> dict[str, Any]:
     spec = flatten(sweep.sweep.model_dump(mode="json", exclude={"recipe", "overrides"}))
-    kept = {key: value for key, value in spec.items() if not key.startswith(FREE_TO_CHANGE)}
+    kept = {key: value for key, value in spec.items() if not key.startswith(CHANGEABLE_KEYS)}
     return kept | flatten({"recipe": sweep.recipe({}).values()})
 
 
 # The machines that trials share, and how many of them run side by side there.
 
 
-def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:
+def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Capacity:
     """Return what there is on the cluster that was joined: on one that grows, with all machines that may come.
 
     Args:
@@ -133,14 +133,14 @@ def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:
     return _room(present_nodes() if grown is None else grown)
 
 
-def room_here() -> Room:
+def room_here() -> Capacity:
     """Return what there is on this machine."""
     import torch
 
-    return Room(os.cpu_count() or 1, torch.cuda.device_count())
+    return Capacity(os.cpu_count() or 1, torch.cuda.device_count())
 
 
-def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room: Room) -> int:
+def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room: Capacity) -> int:
     """Return how many trials run at a time.
 
     Args:
@@ -164,5 +164,5 @@ def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room:
     return found
 
 
-def _room(nodes: Sequence[Node]) -> Room:
-    return Room(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+def _room(nodes: Sequence[Node]) -> Capacity:
+    return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))

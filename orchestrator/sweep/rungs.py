@@ -92,12 +92,12 @@ def expected_runs(options: SchedulerSection, trials: int) -> float:
 
 def _asha(first_rung: float, reduction: int, trials: int) -> float:
     """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket: the mean of many plays."""
-    rungs = rungs_of(first_rung, reduction)
+    rungs = asha_rungs(first_rung, reduction)
     orders = (KeyedRandom(("asha", play)).numpy().random(trials).tolist() for play in range(PLAYS))
     return fmean(_played(rungs, reduction, order) for order in orders)
 
 
-def rungs_of(first_rung: float, reduction: int) -> list[float]:
+def asha_rungs(first_rung: float, reduction: int) -> list[float]:
     """Return after which shares of a run ASHA compares trials."""
     rungs = [first_rung]
     while rungs[-1] * reduction < 1 - 1e-9:

@@ -74,7 +74,7 @@ def configurations(sweep: ResolvedSweep) -> int:
     return there if search.trials is None else min(search.trials, there)
 
 
-def drawn(sweep: ResolvedSweep, number: int) -> Assignment:
+def draw_random(sweep: ResolvedSweep, number: int) -> Assignment:
     """Return the configuration of a number, each value drawn on its own.
 
     Raises:

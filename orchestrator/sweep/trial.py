@@ -26,7 +26,7 @@ from orchestrator.sweep.folder import SweepError, trial_name
 from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.trial_runner import LOG, Report, Reports, TrialRun, earlier_reports
 from orchestrator.track.client import TrackingAwayError
-from orchestrator.train.control_channel import Display
+from orchestrator.train.control_channel import RunObserver
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.ray_session import log_ray_to, ray_variables
@@ -165,7 +165,7 @@ class SweepTrial(tune.Trainable):
         shared = self._shared
         start = continued_run(plan) if plan.run.exists() else new_run(plan)
 
-        def train(display: Display, interrupted: threading.Event) -> Outcome:
+        def train(display: RunObserver, interrupted: threading.Event) -> Outcome:
             tags = {PARENT: shared.parent}
             return run_on_cluster(plan, start, display, interrupted, shared.prices, shared.share, tags)
 

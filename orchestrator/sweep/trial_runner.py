@@ -12,7 +12,7 @@ from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import Status, SweepError
 from orchestrator.sweep.validate import EVALUATED
 from orchestrator.track.metric_log import read_metric_log
-from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.control_channel import Record, RunObserver
 from orchestrator.train.driver import Outcome
 
 LOG = logging.getLogger("ray.train")
@@ -23,7 +23,7 @@ END_S = 600.0
 
 LISTEN_EVERY_S = 0.5
 
-Train = Callable[[Display, threading.Event], Outcome]
+Train = Callable[[RunObserver, threading.Event], Outcome]
 """Trains with a display until done, or until the event asks to stop."""
 
 

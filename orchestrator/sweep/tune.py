@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import TrialRecord, trial_name
-from orchestrator.sweep.sampler import Told, configurations, drawn, estimated, grid
+from orchestrator.sweep.sampler import Told, configurations, draw_random, estimated, grid
 from orchestrator.sweep.schedulers import GIVEN, REPLAYED, make_scheduler
 from orchestrator.sweep.sweep_logger import Chronicle, Trials
 from orchestrator.sweep.trial import Lineage, Shared, SweepTrial
@@ -165,7 +165,7 @@ class SweepSearch(Searcher):
             case "grid":
                 return self._grid[number]
             case "random":
-                return drawn(self._sweep, number)
+                return draw_random(self._sweep, number)
         return estimated(self._sweep, number, told(self._trials.all()))
 
 

@@ -14,7 +14,7 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import MEASURES, Assignment, ResolvedSweep
 from orchestrator.sweep.rungs import interval
-from orchestrator.sweep.sampler import STARTUP, drawn, grid
+from orchestrator.sweep.sampler import STARTUP, draw_random, grid
 from workloads.contract import MetricNames
 
 MOST = 200
@@ -64,7 +64,7 @@ def _configurations(sweep: ResolvedSweep) -> Sequence[Assignment]:
         if search.method == "grid":
             return grid(sweep)
         known = MOST if search.method == "random" else STARTUP
-        return [drawn(sweep, number) for number in range(min(search.trials or 0, known))]
+        return [draw_random(sweep, number) for number in range(min(search.trials or 0, known))]
     except SpecError as error:
         raise RecipeError([Fault(sweep.place("constraints"), str(error))]) from error
 
@@ -76,7 +76,7 @@ def _resolved(sweep: ResolvedSweep, configurations: Sequence[Assignment]) -> tup
             tried.append((assignment, sweep.recipe(assignment)))
         except RecipeError as error:
             for message in _messages(error):
-                fault = f"space: {described(assignment)} is no recipe: {message} Rule it out with a constraint or when."
+                fault = f"space: {assignment_text(assignment)} is no recipe: {message} Rule it out with a constraint or when."
                 faults.setdefault(message, Fault(sweep.place("space"), fault))
     return tried, list(faults.values())
 
@@ -181,7 +181,7 @@ def objective_faults(sweep: ResolvedSweep, tried: Sequence[tuple[Assignment, Res
         )
         if (first := next(found, None)) is not None:
             place = sweep.place("objectives", number, "metric")
-            faults.append(Fault(place, f"objectives: {first[1]} (With {described(first[0])}.)"))
+            faults.append(Fault(place, f"objectives: {first[1]} (With {assignment_text(first[0])}.)"))
     return faults
 
 
@@ -316,7 +316,7 @@ def _exchange_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterat
 # Configurations in words.
 
 
-def described(assignment: Assignment) -> str:
+def assignment_text(assignment: Assignment) -> str:
     """Return a configuration in one line, such as `distillation.alpha 0.4, adversarial.steps 2`."""
     return ", ".join(f"{key} {value_text(value)}" for key, value in assignment.items()) or "the recipe as it is"
 

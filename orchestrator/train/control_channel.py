@@ -152,7 +152,7 @@ class WorkerCommand(IntEnum):
 # What a run needs of whoever watches it.
 
 
-class Display(Protocol):
+class RunObserver(Protocol):
     """Shows a run to whoever is watching."""
 
     def log(self, text: str) -> None:

@@ -25,7 +25,7 @@ from orchestrator.stream.ray_dataset import Delivery, warm_up
 from orchestrator.track.cost import Spent
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, refuse_used_up
-from orchestrator.train.control_channel import Channel, Display
+from orchestrator.train.control_channel import Channel, RunObserver
 from orchestrator.train.monitor import MachineWatch, RunMonitor
 from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
@@ -50,7 +50,7 @@ __all__ = ["Outcome", "log_folder", "run", "run_on_cluster"]
 def run(
     plan: Plan,
     start: Start,
-    display: Display,
+    display: RunObserver,
     machines: MachineWatch | None = None,
     prices: PriceTable | None = None,
 ) -> Outcome:
@@ -77,7 +77,7 @@ def run(
 def run_on_cluster(
     plan: Plan,
     start: Start,
-    display: Display,
+    display: RunObserver,
     interrupted: threading.Event,
     prices: PriceTable | None = None,
     share: float = 1.0,
@@ -161,7 +161,7 @@ class RunDriver:
 
     plan: Plan
     start: Start
-    display: Display
+    display: RunObserver
     interrupted: threading.Event
     meter: CostMeter
     machines: MachineWatch | None = None

@@ -28,7 +28,7 @@ from orchestrator.track.metric_log import (
 )
 from orchestrator.track.run_writer import Points
 from orchestrator.track.tracker import Tracker, Unsent, system_tags
-from orchestrator.train.control_channel import Display, News, Record
+from orchestrator.train.control_channel import News, Record, RunObserver
 from orchestrator.train.plan import Plan, recipe_yaml
 from orchestrator.train.recovery.failure_report import TAG, Failure, tag
 from orchestrator.train.recovery.policy import Attempt, Fault, Incidents
@@ -51,7 +51,7 @@ class RunLogger:
         plan: Plan,
         file: RunFile,
         tracker: Tracker,
-        display: Display,
+        display: RunObserver,
         first_step: int,
         costs: Callable[[], Costs] = Costs,
     ) -> None:

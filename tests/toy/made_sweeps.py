@@ -12,7 +12,7 @@ from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, store_sweep, stored_sweep
 from orchestrator.sweep.rungs import rungs
-from orchestrator.sweep.sampler import drawn
+from orchestrator.sweep.sampler import draw_random
 from orchestrator.track.cost import Kind, Period, Start, write_start
 from workloads.contract import KeyedRandom
 
@@ -90,7 +90,7 @@ def build_sweep(place: Path, made: Made) -> SweepFolder:
     write_start(folder.costs, Start(BEGAN_MS, ENDED_MS, 1.0, (Period(BEGAN_MS, ENDED_MS, {KIND: 2}),)))
     started = configurations if made.trials is None else made.trials
     for number in range(started):
-        assignment = drawn(sweep, number)
+        assignment = draw_random(sweep, number)
         for replica in range(replicas):
             record = trial(number, replica, assignment, len(sweep.sweep.objectives))
             folder.keep(changed(record, made.ends.get((number, replica), {})))
@@ -159,7 +159,7 @@ def halved(place: Path, text: str, more: str) -> dict[tuple[int, int], Trial]:
     living = list(range(sweep.sweep.search.trials or 0))
     for rung in rungs(sweep.sweep.scheduler, SAMPLES):
         reports = math.ceil(rung * REPORTS / SAMPLES)
-        ordered = sorted(living, key=lambda number: curve(drawn(sweep, number), 0, 1)[reports - 1].values[0])
+        ordered = sorted(living, key=lambda number: curve(draw_random(sweep, number), 0, 1)[reports - 1].values[0])
         living = ordered[: max(1, len(ordered) // sweep.sweep.scheduler.reduction)]
         ends |= {(number, 0): stopped(reports) for number in ordered[len(living) :]}
     return ends

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
     from orchestrator.config.sweep import SchedulerSection
     from orchestrator.plan.checks import PreflightResult
-    from orchestrator.sweep.estimate import Amount, Room, SweepEstimate
+    from orchestrator.sweep.estimate import Amount, Capacity, SweepEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def plan_sweep(
     sweep: ResolvedSweep,
     cluster: Cluster | None = None,
     options: PreflightOptions | None = None,
-    room: Room | None = None,
+    room: Capacity | None = None,
 ) -> PlannedSweep:
     """Check a sweep, measure its recipe, and work out what the sweep takes. Nothing is started.
 
@@ -143,9 +143,9 @@ def _lines(planned: PlannedSweep) -> Iterator[tuple[str, str]]:
 
 
 def _scheduler(options: SchedulerSection) -> str:
-    from orchestrator.sweep.rungs import rungs_of
+    from orchestrator.sweep.rungs import asha_rungs
 
-    rungs = ", ".join(f"{rung:.3g}" for rung in rungs_of(options.first_rung, options.reduction))
+    rungs = ", ".join(f"{rung:.3g}" for rung in asha_rungs(options.first_rung, options.reduction))
     return SCHEDULERS[options.kind].format(rungs=rungs, **options.model_dump())
 
 

@@ -14,7 +14,7 @@ from rich.live import Live
 
 from orchestrator.cli.sweep.status import SweepView, sweep_table
 from orchestrator.sweep.folder import TrialRecord
-from orchestrator.sweep.validate import described
+from orchestrator.sweep.validate import assignment_text
 from orchestrator.track.cost import Spent
 
 if TYPE_CHECKING:
@@ -144,4 +144,4 @@ def _said(record: TrialRecord) -> str:
     values = ", ".join(f"{value:.4g}" for value in record.points[-1].values) if record.points else ""
     last = f"; {values} after {record.points[-1].samples} samples" if record.points else ""
     why = f"; {record.reason.splitlines()[0]}" if record.reason else ""
-    return f"{described(record.assignment)}{last}{why}"
+    return f"{assignment_text(record.assignment)}{last}{why}"

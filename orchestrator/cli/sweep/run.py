@@ -141,26 +141,26 @@ def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: st
     if not words:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
     from orchestrator.config.sweep import load_sweep
-    from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
+    from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
 
     plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
     if resume is None or not plan.folder.exists():
-        check_new(plan.folder)
+        check_folder_unused(plan.folder)
         return plan
-    check_left(plan.folder)
+    check_driver_stopped(plan.folder)
     _refuse_changes(plan)
     return plan
 
 
 def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
     from orchestrator.sweep.folder import find_sweep, stored_sweep
-    from orchestrator.sweep.plan import SweepPlan, check_left, make_sweep_plan
+    from orchestrator.sweep.plan import SweepPlan, check_driver_stopped, make_sweep_plan
 
     for word in overrides:
         if "=" not in word:
             raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
     folder = find_sweep(name, storage, endpoint)
-    check_left(folder)
+    check_driver_stopped(folder)
     given = make_sweep_plan(stored_sweep(folder, overrides))
     plan = SweepPlan(given.sweep, given.base, folder)
     _refuse_changes(plan)
@@ -169,10 +169,10 @@ def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str
 
 def _refuse_changes(plan: SweepPlan) -> None:
     from orchestrator.sweep.folder import stored_sweep
-    from orchestrator.sweep.plan import FREE_TO_CHANGE, changed_keys
+    from orchestrator.sweep.plan import CHANGEABLE_KEYS, changed_keys
 
     if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
-        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
+        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in CHANGEABLE_KEYS)
         raise SpecError(
             f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
             f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."

@@ -20,7 +20,7 @@ from orchestrator.cli.jobs import duration
 from orchestrator.config.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.results import TrialSpending, best, outcomes, signs
-from orchestrator.sweep.validate import described, short_keys, value_text
+from orchestrator.sweep.validate import assignment_text, short_keys, value_text
 from orchestrator.track.cost import Costs, Spent, read_starts
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _best_line(view: SweepView, number: int, values: Sequence[float]) -> Text:
     first = next(one for one in view.trials if one.number == number)
     names = [one.metric for one in view.sweep.objectives]
     said = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
-    return _line(f"best so far: {number} with {said} ({described(first.assignment)})", "green")
+    return _line(f"best so far: {number} with {said} ({assignment_text(first.assignment)})", "green")
 
 
 def _reasons(view: SweepView) -> list[Text]:

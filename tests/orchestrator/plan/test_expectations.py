@@ -8,7 +8,15 @@ from planned import FOOTPRINT, PRICES, cluster, group, recipe, resolved
 
 from orchestrator.cluster.findings import Level
 from orchestrator.config.cluster import NodeGroup
-from orchestrator.plan.checks import PLACEHOLDER_URI, Assumptions, PreflightResult, check_batch, check_budget, check_places, judge
+from orchestrator.plan.checks import (
+    PLACEHOLDER_URI,
+    Assumptions,
+    PreflightResult,
+    check_batch,
+    check_budget,
+    check_places,
+    judge,
+)
 from orchestrator.plan.estimates import check_decoding, peak_tflops, sharing_of, worker_speed
 from orchestrator.plan.machines import node_types_of
 from orchestrator.plan.preflight import Observations

@@ -8,7 +8,7 @@ from small_recipes import SWEPT
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.sampler import Told, drawn, estimated, explored, grid
+from orchestrator.sweep.sampler import Told, draw_random, estimated, explored, grid
 
 SPACE = """\
 space:
@@ -42,8 +42,8 @@ def test_a_grid_keeps_to_the_constraints(tmp_path: Path) -> None:
 
 def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Path) -> None:
     one = sweep(tmp_path)
-    found = [drawn(one, number) for number in range(200)]
-    assert found == [drawn(one, number) for number in range(200)]
+    found = [draw_random(one, number) for number in range(200)]
+    assert found == [draw_random(one, number) for number in range(200)]
     alphas = [each["distillation.alpha"] for each in found]
     assert mean(alphas) == pytest.approx(0.4, abs=0.05)
     assert min(alphas) < 0.05
@@ -53,7 +53,7 @@ def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Pa
     assert all(("adversarial.step_size" in each) == (each["adversarial.steps"] == 2) for each in found)
 
 
-@pytest.mark.parametrize("propose", [grid, lambda one: drawn(one, 0), lambda one: estimated(one, 0, [])])
+@pytest.mark.parametrize("propose", [grid, lambda one: draw_random(one, 0), lambda one: estimated(one, 0, [])])
 def test_an_empty_space_is_refused(tmp_path: Path, propose: object) -> None:
     empty = sweep(tmp_path, ALPHA + "constraints: [distillation.alpha > 1]")
     with pytest.raises(SpecError, match=r"no configuration meets all of distillation.alpha > 1"):
@@ -90,7 +90,7 @@ def test_the_estimator_learns_from_several_objectives(tmp_path: Path) -> None:
 def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tmp_path: Path) -> None:
     both = "[{metric: loss, mode: min}, {metric: samples_per_s, mode: max}]"
     one = sweep(tmp_path, objectives=both)
-    told = [Told(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)), Told(1, drawn(one, 1))]
+    told = [Told(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)), Told(1, draw_random(one, 1))]
     found = estimated(one, 2, told)
     assert 0 <= found["distillation.alpha"] <= 0.8
     assert ("adversarial.step_size" in found) == (found["adversarial.steps"] == 2)

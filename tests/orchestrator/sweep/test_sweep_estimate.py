@@ -14,7 +14,14 @@ from orchestrator.config.cluster import Cluster
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.plan.checks import Assumptions, PreflightResult, judge
 from orchestrator.plan.preflight import Observations
-from orchestrator.sweep.estimate import Room, SweepEstimate, TrialNeeds, estimate_findings, estimate_sweep, side_by_side
+from orchestrator.sweep.estimate import (
+    Capacity,
+    SweepEstimate,
+    TrialNeeds,
+    estimate_findings,
+    estimate_sweep,
+    side_by_side,
+)
 from orchestrator.sweep.rungs import expected_runs
 
 RECIPE = """\
@@ -100,7 +107,7 @@ def test_trials_on_cpus_slow_each_other_down(tmp_path: Path) -> None:
     one = estimate_sweep(sweep, result)
     assert (one.side_by_side, one.bound, one.needs.gpus) == (1, "CPUs", 0)
     assert one.whole.usd["file"] == 0
-    two = estimate_sweep(sweep, result, room=Room(cpus=6, gpus=0))
+    two = estimate_sweep(sweep, result, room=Capacity(cpus=6, gpus=0))
     assert two.side_by_side == 4
     assert one.trial.hours == pytest.approx(1_440_000 / 2 / 3600)
     assert two.trial.hours == pytest.approx(1_440_000 / 1 / 3600)
@@ -143,4 +150,4 @@ def test_a_trial_without_room_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_the_bound(trials: int, concurrency: int | None, cpus: float, gpus: float, expected: tuple[int, str]) -> None:
-    assert side_by_side(trials, concurrency, TrialNeeds(2, 10, 2), Room(cpus, gpus)) == expected
+    assert side_by_side(trials, concurrency, TrialNeeds(2, 10, 2), Capacity(cpus, gpus)) == expected

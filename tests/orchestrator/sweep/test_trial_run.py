@@ -12,7 +12,7 @@ from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.trial_runner import Report, Reports, TrialRun, earlier_reports
 from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
-from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.control_channel import Record, RunObserver
 from orchestrator.train.driver import Outcome
 
 REPORTS = Reports(["loss"], samples_per_step=16, steps=6, every=2)
@@ -27,7 +27,7 @@ def record(step: int, **metrics: float) -> Record:
 
 
 def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Callable[..., Outcome]:
-    def train(display: Display, interrupted: threading.Event) -> Outcome:
+    def train(display: RunObserver, interrupted: threading.Event) -> Outcome:
         for step in range(steps):
             display.step(record(step, loss=1.0 / (step + 1)), 0)
         return Outcome(status, steps, Spent(), stopped_by)
@@ -35,7 +35,7 @@ def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Call
     return train
 
 
-def until_stopped(display: Display, interrupted: threading.Event) -> Outcome:
+def until_stopped(display: RunObserver, interrupted: threading.Event) -> Outcome:
     display.step(record(1, loss=0.5), 0)
     assert interrupted.wait(60)
     return Outcome("KILLED", 2, Spent())
@@ -87,7 +87,7 @@ def test_a_run_without_the_objectives_figures_fails_with_their_names() -> None:
 
 
 def test_what_ends_a_run_is_raised() -> None:
-    def broken(display: Display, interrupted: threading.Event) -> Outcome:
+    def broken(display: RunObserver, interrupted: threading.Event) -> Outcome:
         raise ValueError("out of luck")
 
     with pytest.raises(ValueError, match="out of luck"):

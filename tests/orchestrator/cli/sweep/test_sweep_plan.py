@@ -16,7 +16,7 @@ from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.plan.preflight import Observations, PreflightOptions
-from orchestrator.sweep.estimate import Room
+from orchestrator.sweep.estimate import Capacity
 
 RECIPE = """\
 workload: albef
@@ -58,7 +58,7 @@ def load(*overrides: str) -> ResolvedSweep:
 
 
 def test_a_plan_for_this_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planned = plan_sweep(load(), options=PreflightOptions(quiet=True), room=Room(cpus=4, gpus=0))
+    planned = plan_sweep(load(), options=PreflightOptions(quiet=True), room=Capacity(cpus=4, gpus=0))
     assert planned.ok
     show_sweep_plan(planned)
     shown = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_what_the_data_says_of_the_length_decides_on_rungs(here: Path) -> None:
 
 
 def test_a_trial_without_room_or_data_is_in_the_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planned = plan_sweep(load("overrides.data.train=nowhere"), options=SPEED, room=Room(cpus=1, gpus=0))
+    planned = plan_sweep(load("overrides.data.train=nowhere"), options=SPEED, room=Capacity(cpus=1, gpus=0))
     assert not planned.ok
     show_sweep_plan(planned)
     shown = capsys.readouterr().out

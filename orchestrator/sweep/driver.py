@@ -16,13 +16,13 @@ import ray
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.config.sweep import Assignment, SweepBudgetSection
-from orchestrator.sweep.estimate import too_little_room
+from orchestrator.sweep.estimate import concurrency_warning
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
-from orchestrator.sweep.plan import SweepPlan, cluster_room, room_here, trials_at_a_time
+from orchestrator.sweep.plan import SweepPlan, cluster_capacity, local_capacity, concurrent_trials
 from orchestrator.sweep.results import TrialSpending
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.sweep_logger import SweepLogger, Trials, tidy
-from orchestrator.sweep.trial import Shared
+from orchestrator.sweep.sweep_logger import SweepLogger, TrialRecords, finalize_orphaned_trials
+from orchestrator.sweep.trial import SweepContext
 from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import Spent
 from orchestrator.train.budget import CostMeter, metering
@@ -94,28 +94,28 @@ class _Sweeping:
         """Run the sweep; whatever comes of it is entered into the books."""
         plan = self.plan
         with self._session() as at_a_time:
-            if fewer := too_little_room(plan.trials, plan.sweep.sweep.concurrency, at_a_time):
+            if fewer := concurrency_warning(plan.trials, plan.sweep.sweep.concurrency, at_a_time):
                 self.display.log(fewer)
             books = SweepLogger.open(plan, self.display.log)
-            trials = Trials(plan.folder, self.display.trials)
+            trials = TrialRecords(plan.folder, self.display.trials)
             meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)
-            ending = Ending(self.interrupted, self._limits(meter, trials), self.display.log)
+            ending = StopCondition(self.interrupted, self._limits(meter, trials), self.display.log)
             status = "FAILED"
             try:
                 with metering(meter, self.display.log):
                     self._tune(books.mlflow_run_id, trials, ending, at_a_time)
                 status = "KILLED" if ending.reason else "FINISHED"
             finally:
-                tidy(plan.folder, trials.all(), self.display.log)
+                finalize_orphaned_trials(plan.folder, trials.all(), self.display.log)
                 books.close(status, ending.reason, meter.spent(), trials.all())
         stopped_by = "" if ending.asked else ending.reason
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
 
-    def _tune(self, mlflow_run_id: str, trials: Trials, ending: Ending, at_a_time: int) -> None:
+    def _tune(self, mlflow_run_id: str, trials: TrialRecords, ending: StopCondition, at_a_time: int) -> None:
         plan, stop_signal = self.plan, start_actor_on_driver_node(StopSignal)
         if ending.look():
             return
-        shared = Shared(
+        shared = SweepContext(
             sweep=plan.sweep,
             folder=plan.folder.root,
             parent=mlflow_run_id,
@@ -136,18 +136,18 @@ class _Sweeping:
         """Have Ray available; yield how many trials run at a time."""
         recipe, sweep = self.plan.base.recipe, self.plan.sweep.sweep
         scale, local = recipe.scale, recipe.scale.address == "local"
-        at_a_time = trials_at_a_time(self.plan.trials, sweep.concurrency, recipe, room_here()) if local else 1
+        at_a_time = concurrent_trials(self.plan.trials, sweep.concurrency, recipe, local_capacity()) if local else 1
         log = log_folder_of(self.plan.folder.root, sweep.name) / "ray.log"
         with (
             ray_session(_for_trials(scale, at_a_time), os.cpu_count() or 1, log, recipe.recovery),
             stop_on(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
         ):
             if not local:
-                room = cluster_room(recipe, self.prices)
-                at_a_time = trials_at_a_time(self.plan.trials, sweep.concurrency, recipe, room)
+                room = cluster_capacity(recipe, self.prices)
+                at_a_time = concurrent_trials(self.plan.trials, sweep.concurrency, recipe, room)
             yield at_a_time
 
-    def _limits(self, meter: CostMeter, trials: Trials) -> Callable[[], str]:
+    def _limits(self, meter: CostMeter, trials: TrialRecords) -> Callable[[], str]:
         scale = self.plan.base.recipe.scale
         hours = GpuHours(self.plan.folder, trials, scale.most_workers if scale.use_gpu else 0)
         return lambda: used_up(self.plan.sweep.sweep.budget, meter.spent(), hours)
@@ -180,7 +180,7 @@ LOOK_EVERY_S = 1.0
 ASKED = "the sweep was asked to stop"
 
 
-class Ending:
+class StopCondition:
     """Whether, and why, a sweep stops before its end.
 
     Args:
@@ -284,7 +284,7 @@ class GpuHours:
         gpus: of a trial; an elastic one counts with its most workers.
     """
 
-    def __init__(self, folder: SweepFolder, trials: Trials, gpus: int) -> None:
+    def __init__(self, folder: SweepFolder, trials: TrialRecords, gpus: int) -> None:
         self._spending = TrialSpending(folder)
         self._trials = trials
         self._gpus = gpus

@@ -13,7 +13,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.plan.checks import PreflightResult
 from orchestrator.plan.estimates import PRICINGS, Pricing, reading_cpus, usd_of
 from orchestrator.plan.machines import Fleet, NodeType, fleet_for
-from orchestrator.sweep.rungs import expected_runs
+from orchestrator.sweep.rungs import expected_full_runs
 from orchestrator.sweep.sampler import configurations
 
 # How many trials run side by side, and why not more: a pure decision.
@@ -48,7 +48,7 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialNeeds:
+class TrialResources:
     """What a trial has to have before it can start.
 
     Args:
@@ -62,14 +62,14 @@ class TrialNeeds:
     gpus: int
 
     @classmethod
-    def of(cls, recipe: Recipe) -> TrialNeeds:
+    def of(cls, recipe: Recipe) -> TrialResources:
         """Return what a trial of a recipe needs, with as few workers as it may have."""
         scale = recipe.scale
         cpus = scale.fewest_workers * scale.cpus_per_worker + recipe.stream.reader_cpus
         return cls(scale.fewest_workers, cpus, scale.fewest_workers if scale.use_gpu else 0)
 
 
-def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: Capacity) -> tuple[int, Bound]:
+def side_by_side(trials: int, concurrency: int | None, needs: TrialResources, room: Capacity) -> tuple[int, Bound]:
     """Return how many trials run at the same time, 0 when not even one has room, and what the bound is.
 
     Args:
@@ -88,7 +88,7 @@ def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: 
     return int(bounds[bound]), bound
 
 
-def too_little_room(trials: int, concurrency: int | None, at_a_time: int) -> str:
+def concurrency_warning(trials: int, concurrency: int | None, at_a_time: int) -> str:
     """Return a line for the user when fewer trials run at a time than the sweep wants; empty otherwise.
 
     Args:
@@ -142,7 +142,7 @@ class SweepEstimate:
 
     configurations: int
     replicas: int
-    needs: TrialNeeds
+    needs: TrialResources
     side_by_side: int
     bound: Bound
     steps: int | None
@@ -178,13 +178,13 @@ def estimate_sweep(
         SpecError: the grid is empty.
     """
     recipe, tried = sweep.recipe({}).recipe, configurations(sweep)
-    needs, trials = TrialNeeds.of(recipe), tried * sweep.sweep.replicas
+    needs, trials = TrialResources.of(recipe), tried * sweep.sweep.replicas
     side, bound = side_by_side(trials, sweep.sweep.concurrency, needs, room or Capacity.of(result.node_types))
     together, alone = max(1, side), result.scenarios[0]
     reading = reading_cpus(recipe, alone.wanted_per_s, decode_cpu_s)
     fleet = fleet_for(result.node_types, together * needs.workers, recipe, together * reading)
     trial = _Trial(needs, result.samples, _hours(result, together), together, fleet)
-    expected = expected_runs(sweep.sweep.scheduler, trials)
+    expected = expected_full_runs(sweep.sweep.scheduler, trials)
     return SweepEstimate(
         configurations=tried,
         replicas=sweep.sweep.replicas,
@@ -208,7 +208,7 @@ def _hours(result: PreflightResult, together: int) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    needs: TrialNeeds
+    needs: TrialResources
     samples: int | None
     hours: float | None
     together: int

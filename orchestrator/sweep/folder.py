@@ -21,7 +21,7 @@ from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, 
 
 SWEEP_FILE = "sweep.json"
 
-Status = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
+TrialStatus = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
 """STOPPED: early, by the scheduler or by a budget of the recipe. PAUSED: it goes on when its turn comes, or when the
 sweep is continued."""
 
@@ -63,7 +63,7 @@ class TrialRecord:
     number: int
     replica: int
     assignment: Assignment
-    status: Status
+    status: TrialStatus
     points: tuple[Point, ...] = ()
     reason: str = ""
     started: str = ""
@@ -174,7 +174,7 @@ class SweepFolder:
         """Remember."""
         (self.root / SWEEP_FILE).write(json_bytes(asdict(file)))
 
-    def keep(self, record: TrialRecord) -> None:
+    def write_trial(self, record: TrialRecord) -> None:
         """Write what is known of a trial in place of what was."""
         (self.root / "trials" / f"{record.name}.json").write(json_bytes(asdict(record)))
 

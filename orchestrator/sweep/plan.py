@@ -14,7 +14,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import Node
-from orchestrator.sweep.estimate import Capacity, TrialNeeds, side_by_side
+from orchestrator.sweep.estimate import Capacity, TrialResources, side_by_side
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.sampler import configurations
 from orchestrator.sweep.validate import check_reports, report_steps
@@ -121,7 +121,7 @@ def _fixed(sweep: ResolvedSweep) -> dict[str, Any]:
 # The machines that trials share, and how many of them run side by side there.
 
 
-def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Capacity:
+def cluster_capacity(recipe: Recipe, prices: PriceTable | None) -> Capacity:
     """Return what there is on the cluster that was joined: on one that grows, with all machines that may come.
 
     Args:
@@ -133,14 +133,14 @@ def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Capacity:
     return _room(present_nodes() if grown is None else grown)
 
 
-def room_here() -> Capacity:
+def local_capacity() -> Capacity:
     """Return what there is on this machine."""
     import torch
 
     return Capacity(os.cpu_count() or 1, torch.cuda.device_count())
 
 
-def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room: Capacity) -> int:
+def concurrent_trials(trials: int, concurrency: int | None, recipe: Recipe, room: Capacity) -> int:
     """Return how many trials run at a time.
 
     Args:
@@ -152,7 +152,7 @@ def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room:
     Raises:
         SpecError: there is no room for one.
     """
-    needs = TrialNeeds.of(recipe)
+    needs = TrialResources.of(recipe)
     found, bound = side_by_side(trials, concurrency, needs, room)
     if found == 0:
         wanted = f" and {needs.gpus} GPUs" if needs.gpus else ""

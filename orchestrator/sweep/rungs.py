@@ -11,7 +11,7 @@ from orchestrator.config.sweep import SchedulerSection
 from workloads.contract import KeyedRandom
 
 
-def interval(options: SchedulerSection) -> tuple[str, float]:
+def comparison_share(options: SchedulerSection) -> tuple[str, float]:
     """Return the key that says after which share of a run trials are first compared, and that share."""
     if options.kind == "pbt":
         return "exchange_every", options.exchange_every
@@ -25,10 +25,10 @@ def first_rung(options: SchedulerSection, samples: int) -> int:
         options: the scheduler.
         samples: that a whole trial sees.
     """
-    return max(1, round(interval(options)[1] * samples))
+    return max(1, round(comparison_share(options)[1] * samples))
 
 
-def units_of(options: SchedulerSection) -> int:
+def hyperband_units(options: SchedulerSection) -> int:
     """Return how many first rungs a whole run is long, which HyperBand counts in."""
     return max(1, round(1 / options.first_rung))
 
@@ -56,7 +56,7 @@ def rungs(options: SchedulerSection, samples: int) -> tuple[int, ...]:
 
 def _brackets(options: SchedulerSection, unit: int, samples: int) -> tuple[int, ...]:
     """Return the rungs of all of HyperBand's brackets, which are whole numbers of the first rung."""
-    units = units_of(options)
+    units = hyperband_units(options)
     deepest = round(math.log(units) / math.log(options.reduction))
     firsts = [int(units * options.reduction**-depth) for depth in range(1, deepest + 1)]
     found = {
@@ -75,7 +75,7 @@ PLAYS = 100
 """Random orders of trials over which ASHA's use is averaged, always the same ones."""
 
 
-def expected_runs(options: SchedulerSection, trials: int) -> float:
+def expected_full_runs(options: SchedulerSection, trials: int) -> float:
     """Return how many whole trials the expected samples of all trials come to.
 
     Args:
@@ -86,7 +86,7 @@ def expected_runs(options: SchedulerSection, trials: int) -> float:
         case "asha":
             return _asha(options.first_rung, options.reduction, trials)
         case "hyperband":
-            return _hyperband(units_of(options), options.reduction, trials)
+            return _hyperband(hyperband_units(options), options.reduction, trials)
     return float(trials)
 
 

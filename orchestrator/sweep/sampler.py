@@ -22,12 +22,12 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "ma
 EXPLORATIONS = 20
 """Attempts at a neighbour that the constraints allow."""
 
-STARTUP = 10
+STARTUP_TRIALS = 10
 """Configurations that are drawn at random before the estimator has anything to learn from, as Optuna's default."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ObservedTrial:
     """A configuration that was tried, or is being tried.
 
     Args:
@@ -86,7 +86,7 @@ def draw_random(sweep: ResolvedSweep, number: int) -> Assignment:
     raise SpecError(_nothing_left(sweep))
 
 
-def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assignment:
+def propose_tpe(sweep: ResolvedSweep, number: int, told: Sequence[ObservedTrial]) -> Assignment:
     """Return the configuration of a number as Optuna's samplers propose it from what earlier ones came to.
 
     The study is built anew from what is known, so that there is no state to lose. It is the tree-structured Parzen
@@ -108,7 +108,7 @@ def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assign
     raise SpecError(_nothing_left(sweep))
 
 
-def explored(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
+def perturbed(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
     """Return a configuration near another one, for trials that take over a checkpoint (Jaderberg et al. 2017, PBT).
 
     Every number is made larger or smaller by a fifth, within its range; of a list, a neighbour is taken or the same.
@@ -160,14 +160,14 @@ def _draws(sweep: ResolvedSweep, number: int) -> Iterator[Assignment]:
         yield sweep.active({one.key: one.domain.at(shares[one.key]) for one in sweep.parameters})
 
 
-def _study(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Any:
+def _study(sweep: ResolvedSweep, number: int, told: Sequence[ObservedTrial]) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = sweep.sweep.objectives
     seed = KeyedRandom((sweep.sweep.search.seed, "estimator", number)).seed() % 2**32
     sampler = optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP
+        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
     )
     directions = [DIRECTIONS[one.mode] for one in objectives]
     study = optuna.create_study(sampler=sampler, directions=directions)
@@ -177,7 +177,7 @@ def _study(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Any:
     return study
 
 
-def _frozen(told: Told, domains: Mapping[str, Domain]) -> Any:
+def _frozen(told: ObservedTrial, domains: Mapping[str, Domain]) -> Any:
     import optuna
 
     known = {key: value for key, value in told.assignment.items() if key in domains}
@@ -188,7 +188,7 @@ def _frozen(told: Told, domains: Mapping[str, Domain]) -> Any:
     )
 
 
-def _outcome(told: Told) -> dict[str, Any]:
+def _outcome(told: ObservedTrial) -> dict[str, Any]:
     """Return a trial's state and values; one that was stopped early ranks by how far it came, then by its value."""
     from optuna.trial import TrialState
 

@@ -16,18 +16,18 @@ from ray.tune.schedulers import (
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
-from orchestrator.sweep.rungs import first_rung, units_of
-from orchestrator.sweep.sampler import explored
+from orchestrator.sweep.rungs import first_rung, hyperband_units
+from orchestrator.sweep.sampler import perturbed
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 
-GIVEN = "given"
+TRIAL_SPEC = "given"
 """The key of Ray Tune's configuration of a trial under which all stands that the trial is given."""
 
-REPLAYED = ("hyperband",)
+RE_REPORTING = ("hyperband",)
 """Schedulers that know nothing of earlier starts: trials report to them again."""
 
 
@@ -87,8 +87,8 @@ class Population(PopulationBasedTraining):
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the configuration of a trial that takes over another one's checkpoint: near the other one's values."""
-        given, theirs = trial.config[GIVEN], trial_to_clone.config[GIVEN]["assignment"]
-        return {GIVEN: given | {"assignment": explored(self._sweep, theirs, name_of(trial))}}, {}
+        given, theirs = trial.config[TRIAL_SPEC], trial_to_clone.config[TRIAL_SPEC]["assignment"]
+        return {TRIAL_SPEC: given | {"assignment": perturbed(self._sweep, theirs, name_of(trial))}}, {}
 
 
 def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -117,7 +117,7 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
         case "hyperband":
             return HyperBandScheduler(
                 time_attr=RUNGS,
-                max_t=units_of(options),
+                max_t=hyperband_units(options),
                 reduction_factor=options.reduction,
                 stop_last_trials=False,
                 **goal,
@@ -128,7 +128,7 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
 
 def name_of(trial: Trial) -> str:
     """Return our name of one of Ray Tune's trials."""
-    given = trial.config[GIVEN]
+    given = trial.config[TRIAL_SPEC]
     return trial_name(given["number"], given["replica"])
 
 

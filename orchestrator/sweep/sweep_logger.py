@@ -12,9 +12,9 @@ from ray.tune.result import DONE
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.sweep.folder import Point, Status, SweepFile, SweepFolder, TrialRecord, store_sweep
+from orchestrator.sweep.folder import Point, TrialStatus, SweepFile, SweepFolder, TrialRecord, store_sweep
 from orchestrator.sweep.plan import SweepPlan
-from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, SAMPLES, name_of
+from orchestrator.sweep.schedulers import TRIAL_SPEC, LINEAGE, OUTCOME, REASON, SAMPLES, name_of
 from orchestrator.track.client import TrackingAwayError
 from orchestrator.track.cost import Spent, cost_tags
 from orchestrator.track.run_writer import TrackedRun
@@ -121,7 +121,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Chronicle(Callback):
+class TrialRecorder(Callback):
     """Ray Tune's callback that keeps the sweep's own record; Tune's files are needed by nobody afterwards.
 
     Args:
@@ -130,7 +130,7 @@ class Chronicle(Callback):
         clock: the time, as ISO 8601.
     """
 
-    def __init__(self, trials: Trials, metrics: Sequence[str], clock: Callable[[], str] = now) -> None:
+    def __init__(self, trials: TrialRecords, metrics: Sequence[str], clock: Callable[[], str] = now) -> None:
         self._trials = trials
         self._metrics = metrics
         self._clock = clock
@@ -138,8 +138,8 @@ class Chronicle(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note that a trial runs; its assignment may be another one than before."""
         record = self._of(trial)
-        self._trials.keep(
-            replace(record, status="RUNNING", assignment=trial.config[GIVEN]["assignment"], reason="", ended="")
+        self._trials.update(
+            replace(record, status="RUNNING", assignment=trial.config[TRIAL_SPEC]["assignment"], reason="", ended="")
         )
 
     def on_trial_result(
@@ -154,7 +154,7 @@ class Chronicle(Callback):
             record = replace(record, points=(*before, point))
         if result.get(DONE) and not result.get(OUTCOME):
             record = replace(record, status="STOPPED", reason=STOPPED_EARLY, ended=self._clock())
-        self._trials.keep(record)
+        self._trials.update(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note how a trial ended."""
@@ -173,20 +173,20 @@ class Chronicle(Callback):
         """Note which trials wait for their turn."""
         for trial in trials:
             if trial.status == "PAUSED" and (record := self._of(trial)).status == "RUNNING":
-                self._trials.keep(replace(record, status="PAUSED"))
+                self._trials.update(replace(record, status="PAUSED"))
 
     def _of(self, trial: Trial) -> TrialRecord:
         record = self._trials.by_name[name_of(trial)]
         return record if record.started else replace(record, started=self._clock())
 
-    def _end(self, trial: Trial, status: Status, reason: str) -> None:
-        self._trials.keep(replace(self._of(trial), status=status, reason=reason, ended=self._clock()))
+    def _end(self, trial: Trial, status: TrialStatus, reason: str) -> None:
+        self._trials.update(replace(self._of(trial), status=status, reason=reason, ended=self._clock()))
 
 
 # Ends the runs of trials that are over but could not say so: their process had ended, or MLflow was away.
 
 
-def tidy(folder: SweepFolder, records: Iterable[TrialRecord], log: Callable[[str], None]) -> None:
+def finalize_orphaned_trials(folder: SweepFolder, records: Iterable[TrialRecord], log: Callable[[str], None]) -> None:
     """Have MLflow and the runs' folders say how they ended, with all figures that they have logged.
 
     Args:
@@ -232,7 +232,7 @@ def _catch_up(run: RunFolder, file: RunFile) -> None:
 Show = Callable[[Sequence[TrialRecord]], None]
 
 
-class Trials:
+class TrialRecords:
     """The record of all trials.
 
     Args:
@@ -249,8 +249,8 @@ class Trials:
         """Return the records by number and replica."""
         return sorted(self.by_name.values(), key=lambda one: (one.number, one.replica))
 
-    def keep(self, record: TrialRecord) -> None:
+    def update(self, record: TrialRecord) -> None:
         """Take a record in place of what was known of the trial."""
         self.by_name[record.name] = record
-        self._folder.keep(record)
+        self._folder.write_trial(record)
         self._show(self.all())

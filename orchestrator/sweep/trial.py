@@ -23,8 +23,8 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError, trial_name
-from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
-from orchestrator.sweep.trial_runner import LOG, Report, Reports, TrialRun, earlier_reports
+from orchestrator.sweep.schedulers import TRIAL_SPEC, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
+from orchestrator.sweep.trial_runner import LOG, TrialReport, ReportSchedule, TrialRun, earlier_reports
 from orchestrator.track.client import TrackingAwayError
 from orchestrator.train.control_channel import RunObserver
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
@@ -38,7 +38,7 @@ PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SweepContext:
     """What all trials of a sweep have in common.
 
     Args:
@@ -97,10 +97,10 @@ class SweepTrial(tune.Trainable):
     configuration.
     """
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], shared: SweepContext) -> None:  # type: ignore[override]
         """Take note of what to run; Tune calls it before everything else."""
         os.chdir(shared.working_folder)
-        self._given = config[GIVEN]
+        self._given = config[TRIAL_SPEC]
         self._shared = shared
         self._name = trial_name(self._given["number"], self._given["replica"])
         self._lineage = Lineage(**self._given["lineage"])
@@ -137,10 +137,10 @@ class SweepTrial(tune.Trainable):
         if self._run is not None:
             self._run.end()
 
-    def _next(self) -> Report:
+    def _next(self) -> TrialReport:
         if self._run is None:
             if asked := self._asked_to_stop():
-                return Report(self._lineage.samples, (), "PAUSED", asked)
+                return TrialReport(self._lineage.samples, (), "PAUSED", asked)
             self._run = self._begin()
         try:
             return self._run.next(self._asked_to_stop)
@@ -154,14 +154,14 @@ class SweepTrial(tune.Trainable):
     def _begin(self) -> TrialRun:
         shared, assignment = self._shared, self._given["assignment"]
         samples_per_step = shared.sweep.recipe(assignment).recipe.batch.samples
-        self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step, assignment)
+        self._lineage = resolve_lineage(self._name, self._lineage, shared.folder, samples_per_step, assignment)
         plan = make_plan(shared.recipe(self._given, self._lineage))
         log_ray_to(log_folder(plan) / "ray.log")
         os.environ.update(ray_variables(plan.recipe.scale, plan.recipe.recovery))
-        reports = Reports(shared.metrics, samples_per_step, plan.steps, shared.report_steps)
+        reports = ReportSchedule(shared.metrics, samples_per_step, plan.steps, shared.report_steps)
         return self._started(plan, reports)
 
-    def _started(self, plan: Plan, reports: Reports) -> TrialRun:
+    def _started(self, plan: Plan, reports: ReportSchedule) -> TrialRun:
         shared = self._shared
         start = continued_run(plan) if plan.run.exists() else new_run(plan)
 
@@ -172,10 +172,10 @@ class SweepTrial(tune.Trainable):
         before = earlier_reports(plan.run, reports)
         return TrialRun(train, reports, plan.total_samples, before, self._lineage.samples, start.done)
 
-    def _failure(self, reason: str) -> Report:
-        return Report(self._lineage.samples, (), "FAILED", reason)
+    def _failure(self, reason: str) -> TrialReport:
+        return TrialReport(self._lineage.samples, (), "FAILED", reason)
 
-    def _result(self, report: Report) -> dict[str, Any]:
+    def _result(self, report: TrialReport) -> dict[str, Any]:
         return {
             **dict(zip(self._shared.metrics, report.values, strict=False)),
             SAMPLES: report.samples,
@@ -205,7 +205,7 @@ class Lineage:
     start: Mapping[str, Any] | None = None
 
 
-def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: int, assignment: Assignment) -> Lineage:
+def resolve_lineage(trial: str, found: Lineage, folder: Location, samples_per_step: int, assignment: Assignment) -> Lineage:
     """Return how a trial goes on that was given a state, which may be another trial's.
 
     The new run's name follows from where it starts and with which values, so that a trial that is started again finds

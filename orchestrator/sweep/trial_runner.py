@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.sweep.folder import Status, SweepError
+from orchestrator.sweep.folder import TrialStatus, SweepError
 from orchestrator.sweep.validate import EVALUATED
 from orchestrator.track.metric_log import read_metric_log
 from orchestrator.train.control_channel import Record, RunObserver
@@ -43,9 +43,9 @@ class TrialRun:
     def __init__(
         self,
         train: Train,
-        reports: Reports,
+        reports: ReportSchedule,
         samples: int,
-        before: Sequence[Report] = (),
+        before: Sequence[TrialReport] = (),
         seen: int = 0,
         done: bool = False,
         listen_every_s: float = LISTEN_EVERY_S,
@@ -54,7 +54,7 @@ class TrialRun:
         self._reports = reports
         self._samples = samples
         self._listen_every_s = listen_every_s
-        self._queue: queue.Queue[Report | Exception] = queue.Queue()
+        self._queue: queue.Queue[TrialReport | Exception] = queue.Queue()
         self._last = before[-1] if before else None
         self._seen = seen
         self._interrupted = threading.Event()
@@ -67,7 +67,7 @@ class TrialRun:
         if not done:
             self._thread.start()
 
-    def next(self, asked_to_stop: Callable[[], str]) -> Report:
+    def next(self, asked_to_stop: Callable[[], str]) -> TrialReport:
         """Wait for the next report and return it; the last one says how the run ended.
 
         Args:
@@ -87,7 +87,7 @@ class TrialRun:
                 continue
             if isinstance(found, Exception):
                 raise found
-            return found.because(asked)
+            return found.with_reason(asked)
 
     def end(self) -> None:
         """Stop the run with a checkpoint, if it still runs."""
@@ -116,21 +116,21 @@ class TrialRun:
             return
         self._queue.put(self._whole() if outcome.status == "FINISHED" else self._cut_short(outcome.stopped_by))
 
-    def _whole(self) -> Report | Exception:
+    def _whole(self) -> TrialReport | Exception:
         if self._last is None:
             return SweepError(f"objectives: no step of the run had the figures {', '.join(self._reports.metrics)}.")
-        return Report(self._samples, self._last.values, "FINISHED")
+        return TrialReport(self._samples, self._last.values, "FINISHED")
 
-    def _cut_short(self, stopped_by: str) -> Report:
-        last = self._last or Report(0, ())
-        return Report(last.samples, last.values, "STOPPED" if stopped_by else "PAUSED", stopped_by)
+    def _cut_short(self, stopped_by: str) -> TrialReport:
+        last = self._last or TrialReport(0, ())
+        return TrialReport(last.samples, last.values, "STOPPED" if stopped_by else "PAUSED", stopped_by)
 
 
 # Which steps of a trial's run are reported to the sweep.
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TrialReport:
     """What a trial has come to.
 
     Args:
@@ -142,15 +142,15 @@ class Report:
 
     samples: int
     values: tuple[float, ...]
-    outcome: Status | None = None
+    outcome: TrialStatus | None = None
     reason: str = ""
 
-    def because(self, reason: str) -> Report:
+    def with_reason(self, reason: str) -> TrialReport:
         """Return it with the reason why the run was asked to stop, if that is how it ended."""
         return replace(self, reason=reason) if self.outcome == "PAUSED" else self
 
 
-class Reports:
+class ReportSchedule:
     """The steps that are reported: those that have every objective, and of these not more than one in `every` steps.
 
     Args:
@@ -166,7 +166,7 @@ class Reports:
         self._steps = steps
         self._every = every
 
-    def of(self, step: int, metrics: Mapping[str, float]) -> Report | None:
+    def of(self, step: int, metrics: Mapping[str, float]) -> TrialReport | None:
         """Return the report of a step, None when there is none."""
         if not all(name in metrics for name in self.metrics):
             return None
@@ -174,10 +174,10 @@ class Reports:
         evaluated = any(name.startswith(EVALUATED) for name in self.metrics)
         if done != self._steps and not evaluated and done % self._every:
             return None
-        return Report(done * self._samples_per_step, tuple(float(metrics[name]) for name in self.metrics))
+        return TrialReport(done * self._samples_per_step, tuple(float(metrics[name]) for name in self.metrics))
 
 
-def earlier_reports(run: RunFolder, reports: Reports) -> list[Report]:
+def earlier_reports(run: RunFolder, reports: ReportSchedule) -> list[TrialReport]:
     """Return what a run has reported in earlier starts, by samples, from its own metric log."""
     lines = read_metric_log(run.metrics) if run.exists() else ()
     found = (reports.of(line.step, line.metrics) for line in lines)

@@ -15,10 +15,10 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import TrialRecord, trial_name
-from orchestrator.sweep.sampler import Told, configurations, draw_random, estimated, grid
-from orchestrator.sweep.schedulers import GIVEN, REPLAYED, make_scheduler
-from orchestrator.sweep.sweep_logger import Chronicle, Trials
-from orchestrator.sweep.trial import Lineage, Shared, SweepTrial
+from orchestrator.sweep.sampler import ObservedTrial, configurations, draw_random, propose_tpe, grid
+from orchestrator.sweep.schedulers import TRIAL_SPEC, RE_REPORTING, make_scheduler
+from orchestrator.sweep.sweep_logger import TrialRecorder, TrialRecords
+from orchestrator.sweep.trial import Lineage, SweepContext, SweepTrial
 
 LOST_PROCESSES = 8
 """How often the process that drives a trial may be lost before the trial counts as failed."""
@@ -39,7 +39,7 @@ VARIABLES = {
 }
 
 
-def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int, ended: Callable[[], bool]) -> None:
+def tune_trials(shared: SweepContext, trials: TrialRecords, samples: int, side_by_side: int, ended: Callable[[], bool]) -> None:
     """Run the trials of a sweep that are not over; what becomes of them is in the record.
 
     The processes that drive trials stay on this machine, which every trial needs anyway, and of which each takes a
@@ -55,7 +55,7 @@ def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int,
     os.environ.update(VARIABLES)
     kind = shared.sweep.sweep.scheduler.kind
     scheduler = make_scheduler(shared.sweep, samples, trials.all())
-    search = SweepSearch(shared.sweep, trials, kind in REPLAYED, ended)
+    search = SweepSearch(shared.sweep, trials, kind in RE_REPORTING, ended)
     with TemporaryDirectory(prefix="fuseray-tune-") as files:
         tune.run(
             tune.with_parameters(SweepTrial, shared=shared),
@@ -63,7 +63,7 @@ def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int,
             storage_path=files,
             resources_per_trial=_share_of_this_machine(side_by_side),
             scheduler=scheduler,
-            callbacks=[Chronicle(trials, shared.metrics)],
+            callbacks=[TrialRecorder(trials, shared.metrics)],
             max_failures=LOST_PROCESSES,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -80,7 +80,7 @@ def _one_by_one(search: SweepSearch, side_by_side: int) -> dict[str, Any]:
 
 def _all_at_once(search: SweepSearch) -> dict[str, Any]:
     """Return all trials at once; as many run as there is room for, and the others wait for their turn."""
-    return {"config": {GIVEN: tune.grid_search(list(iter(search.next, None)))}}
+    return {"config": {TRIAL_SPEC: tune.grid_search(list(iter(search.next, None)))}}
 
 
 def _share_of_this_machine(side_by_side: int) -> tune.PlacementGroupFactory:
@@ -106,7 +106,7 @@ class SweepSearch(Searcher):
     """
 
     def __init__(
-        self, sweep: ResolvedSweep, trials: Trials, replay: bool = False, ended: Callable[[], bool] = lambda: False
+        self, sweep: ResolvedSweep, trials: TrialRecords, replay: bool = False, ended: Callable[[], bool] = lambda: False
     ) -> None:
         first = sweep.sweep.objectives[0]
         super().__init__(metric=first.metric, mode=first.mode)
@@ -120,14 +120,14 @@ class SweepSearch(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return what a trial is given, or that there is none left."""
         given = self.next()
-        return Searcher.FINISHED if given is None else {GIVEN: given}
+        return Searcher.FINISHED if given is None else {TRIAL_SPEC: given}
 
     def next(self) -> dict[str, Any] | None:
         """Return a trial's number, replica, assignment and run; None when there is none left."""
         record = None if self._ended() else self._waiting.pop(0) if self._waiting else self._new()
         if record is None:
             return None
-        self._trials.keep(record)
+        self._trials.update(record)
         return {
             "number": record.number,
             "replica": record.replica,
@@ -166,10 +166,10 @@ class SweepSearch(Searcher):
                 return self._grid[number]
             case "random":
                 return draw_random(self._sweep, number)
-        return estimated(self._sweep, number, told(self._trials.all()))
+        return propose_tpe(self._sweep, number, told(self._trials.all()))
 
 
-def told(records: Sequence[TrialRecord]) -> list[Told]:
+def told(records: Sequence[TrialRecord]) -> list[ObservedTrial]:
     """Return what configurations have come to, means over the replicas that have ended well."""
     found = []
     for number in sorted({record.number for record in records}):
@@ -177,5 +177,5 @@ def told(records: Sequence[TrialRecord]) -> list[Told]:
         ended = [record for record in replicas if record.status in ("FINISHED", "STOPPED") and record.points]
         stopped = [record.points[-1].samples for record in ended if record.status == "STOPPED"]
         values = tuple(fmean(one) for one in zip(*(record.points[-1].values for record in ended), strict=True))
-        found.append(Told(number, replicas[0].assignment, values, min(stopped, default=None)))
+        found.append(ObservedTrial(number, replicas[0].assignment, values, min(stopped, default=None)))
     return found

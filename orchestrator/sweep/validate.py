@@ -13,8 +13,8 @@ from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import MEASURES, Assignment, ResolvedSweep
-from orchestrator.sweep.rungs import interval
-from orchestrator.sweep.sampler import STARTUP, draw_random, grid
+from orchestrator.sweep.rungs import comparison_share
+from orchestrator.sweep.sampler import STARTUP_TRIALS, draw_random, grid
 from workloads.contract import MetricNames
 
 MOST = 200
@@ -39,7 +39,7 @@ def check_sweep(sweep: ResolvedSweep) -> tuple[Finding, ...]:
     faults += objective_faults(sweep, tried)
     if faults:
         raise RecipeError(faults)
-    return tuple(notes(sweep, len(configurations)))
+    return tuple(configuration_warnings(sweep, len(configurations)))
 
 
 def check_reports(sweep: ResolvedSweep, steps: int) -> tuple[Finding, ...]:
@@ -54,7 +54,7 @@ def check_reports(sweep: ResolvedSweep, steps: int) -> tuple[Finding, ...]:
     """
     if faults := report_faults(sweep, steps):
         raise RecipeError(faults)
-    return tuple(late(sweep, steps))
+    return tuple(late_comparison_warnings(sweep, steps))
 
 
 def _configurations(sweep: ResolvedSweep) -> Sequence[Assignment]:
@@ -63,7 +63,7 @@ def _configurations(sweep: ResolvedSweep) -> Sequence[Assignment]:
     try:
         if search.method == "grid":
             return grid(sweep)
-        known = MOST if search.method == "random" else STARTUP
+        known = MOST if search.method == "random" else STARTUP_TRIALS
         return [draw_random(sweep, number) for number in range(min(search.trials or 0, known))]
     except SpecError as error:
         raise RecipeError([Fault(sweep.place("constraints"), str(error))]) from error
@@ -92,7 +92,7 @@ LATE = 0.02
 """Share of a run by which trials may be compared later than was asked for without a word."""
 
 
-def notes(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
+def configuration_warnings(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
     """Yield warnings.
 
     Args:
@@ -107,7 +107,7 @@ def notes(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
         yield warned("scheduler", said, "Raise search.trials, or set scheduler.kind to none.")
 
 
-def late(sweep: ResolvedSweep, steps: int) -> Iterator[Finding]:
+def late_comparison_warnings(sweep: ResolvedSweep, steps: int) -> Iterator[Finding]:
     """Yield that trials are compared later than was asked for.
 
     Args:
@@ -117,8 +117,8 @@ def late(sweep: ResolvedSweep, steps: int) -> Iterator[Finding]:
     if sweep.sweep.scheduler.kind == "none":
         return
     recipe = sweep.recipe({}).recipe
-    key, share = interval(sweep.sweep.scheduler)
-    at = compared_at(sweep, recipe, steps)
+    key, share = comparison_share(sweep.sweep.scheduler)
+    at = first_comparison_step(sweep, recipe, steps)
     if at / steps - share > LATE:
         said = f"trials are first compared after step {at}, where they are measured, not after {share * steps:.0f}"
         fix = f"Nothing, or let evaluation.every_steps ({recipe.evaluation.every_steps}) divide scheduler.{key}."
@@ -134,9 +134,9 @@ def _search(sweep: ResolvedSweep, found: int) -> Iterator[Finding]:
     elif search.method == "grid" and trials < found:
         said = f"search.trials is {trials}: of the grid's {found} configurations only the first are tried"
         yield warned("search", said, "Leave search.trials out for the whole grid, or set search.method to random.")
-    if search.method == "tpe" and trials <= STARTUP:
-        said = f"search.trials is {trials}: tpe draws its first {STARTUP} configurations at random"
-        yield warned("search", said, f"Raise search.trials above {STARTUP}, or set search.method to random.")
+    if search.method == "tpe" and trials <= STARTUP_TRIALS:
+        said = f"search.trials is {trials}: tpe draws its first {STARTUP_TRIALS} configurations at random"
+        yield warned("search", said, f"Raise search.trials above {STARTUP_TRIALS}, or set search.method to random.")
     if trials * sweep.sweep.replicas == 1:
         yield warned("search", "a single trial is compared with nothing", "Raise search.trials or widen the space.")
 
@@ -258,11 +258,11 @@ def report_steps(sweep: ResolvedSweep, steps: int) -> int:
     most = max(1, steps // REPORTS)
     if sweep.sweep.scheduler.kind == "none":
         return most
-    first = max(1, _ceil(interval(sweep.sweep.scheduler)[1] * steps))
+    first = max(1, _ceil(comparison_share(sweep.sweep.scheduler)[1] * steps))
     return math.ceil(first / math.ceil(first / most))
 
 
-def compared_at(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
+def first_comparison_step(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
     """Return the first step after which trials are compared: the first report at or after the interval.
 
     Args:
@@ -271,7 +271,7 @@ def compared_at(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> int:
         steps: of a whole trial.
     """
     every = _report_steps(sweep, recipe)
-    return _ceil(interval(sweep.sweep.scheduler)[1] * steps / every) * every
+    return _ceil(comparison_share(sweep.sweep.scheduler)[1] * steps / every) * every
 
 
 def _ceil(value: float) -> int:
@@ -284,7 +284,7 @@ def _report_steps(sweep: ResolvedSweep, recipe: Recipe) -> int:
 
 
 def _rung_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterator[Fault]:
-    key, share = interval(sweep.sweep.scheduler)
+    key, share = comparison_share(sweep.sweep.scheduler)
     every, after = _report_steps(sweep, recipe), round(share * steps, 6)
     if every <= after:
         return
@@ -302,7 +302,7 @@ def _rung_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterator[F
 
 
 def _exchange_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterator[Fault]:
-    exchange, saved = compared_at(sweep, recipe, steps), recipe.checkpoint.every_steps
+    exchange, saved = first_comparison_step(sweep, recipe, steps), recipe.checkpoint.every_steps
     if exchange % saved:
         fits = max(step for step in range(1, min(exchange, saved) + 1) if exchange % step == 0)
         better = f"{exchange:,}" if fits == exchange else f"{fits:,} or {exchange:,}"

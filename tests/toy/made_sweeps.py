@@ -93,7 +93,7 @@ def build_sweep(place: Path, made: Made) -> SweepFolder:
         assignment = draw_random(sweep, number)
         for replica in range(replicas):
             record = trial(number, replica, assignment, len(sweep.sweep.objectives))
-            folder.keep(changed(record, made.ends.get((number, replica), {})))
+            folder.write_trial(changed(record, made.ends.get((number, replica), {})))
             write_start(folder.run(record.run).costs, start(number))
     return folder
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.config.sweep import Sweep
-    from orchestrator.sweep.folder import Status
+    from orchestrator.sweep.folder import TrialStatus
 
 
 EVERY_S = 5.0
@@ -91,7 +91,7 @@ def _again(read: Callable[[], SweepView], before: SweepView) -> SweepView:
 
 
 STYLES = {"RUNNING": "cyan", "PAUSED": "yellow", "FINISHED": "green", "STOPPED": "dim", "FAILED": "red"}
-ORDER: tuple[Status, ...] = ("RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED")
+ORDER: tuple[TrialStatus, ...] = ("RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED")
 SHOWN = 3
 """Lines about the best configurations, and about failures, that a table of bounded height leaves room for."""
 

@@ -187,7 +187,7 @@ def _round_numbers(domain: Range) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Grades:
+class ColourRanks:
     """Colours for an objective.
 
     Args:
@@ -203,7 +203,7 @@ class Grades:
         return self.colours[min(max(bisect_right(self.edges, value) - 1, 0), len(self.colours) - 1)]
 
 
-def grades(values: Sequence[float], mode: Mode) -> Grades:
+def colour_ranks(values: Sequence[float], mode: Mode) -> ColourRanks:
     """Return colours from the palest for bad to the strongest for good values.
 
     Args:
@@ -212,7 +212,7 @@ def grades(values: Sequence[float], mode: Mode) -> Grades:
     """
     edges = np.unique(np.quantile(np.asarray(values, dtype=np.float64), np.linspace(0, 1, len(GRADES) + 1)))
     if len(edges) < 2:
-        return Grades((float(edges[0]), float(edges[0])), (GRADES[-1],))
+        return ColourRanks((float(edges[0]), float(edges[0])), (GRADES[-1],))
     wanted = np.linspace(0, len(GRADES) - 1, len(edges) - 1).round().astype(int)
     colours = [GRADES[one] for one in wanted]
-    return Grades(tuple(map(float, edges)), tuple(colours if mode == "max" else colours[::-1]))
+    return ColourRanks(tuple(map(float, edges)), tuple(colours if mode == "max" else colours[::-1]))

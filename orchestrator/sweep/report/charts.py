@@ -30,7 +30,7 @@ from orchestrator.sweep.report.axes import (
     show_values,
     tick_text,
 )
-from orchestrator.sweep.report.gather import Findings
+from orchestrator.sweep.report.sweep_results import SweepResults
 from orchestrator.sweep.results import Configuration, Score
 
 WINDOW = 0.1
@@ -66,7 +66,7 @@ class Dot:
         return self.score.mean
 
 
-def response_drawing(parameter: Parameter, findings: Findings, objective: int, prefix: str) -> Drawing | None:
+def response_drawing(parameter: Parameter, results: SweepResults, objective: int, prefix: str) -> Drawing | None:
     """Draw an objective over a key, None when no configuration has both.
 
     Configurations that were trained to the end are drawn with what they came to. Where some were stopped before, all
@@ -79,15 +79,15 @@ def response_drawing(parameter: Parameter, findings: Findings, objective: int, p
         prefix: of the ids in the SVG.
     """
     scale = Scale(parameter.domain)
-    whole = [_dot(one, parameter, scale, one.scores[objective], findings) for one in _having(parameter, findings.whole)]
+    whole = [_dot(one, parameter, scale, one.scores[objective], results) for one in _having(parameter, results.whole)]
     compared = [
-        replace(_dot(one, parameter, scale, one.at(findings.compared_at)[objective], findings), whole=False)
-        for one in _having(parameter, findings.compared if findings.some_less_far else ())
+        replace(_dot(one, parameter, scale, one.at(results.compared_at)[objective], results), whole=False)
+        for one in _having(parameter, results.compared if results.some_less_far else ())
     ]
     dots = [*compared, *whole]
     if not dots:
         return None
-    metric = findings.metrics[objective]
+    metric = results.metrics[objective]
     drawing, axes = canvas(plain(metric), along=plain(parameter.key))
     set_scale(axes.xaxis, scale, axes.set_xlim)
     outside = show_values(axes, [dot.y for dot in dots])
@@ -97,7 +97,7 @@ def response_drawing(parameter: Parameter, findings: Findings, objective: int, p
         if low <= dot.y <= high:
             _draw_response(axes, dot)
     note = " ".join(
-        filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, findings)])
+        filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, results)])
     )
     return Drawing(parameter.key, inline(drawing, prefix, _response_summary(parameter, metric, whole, compared)), note)
 
@@ -122,8 +122,8 @@ def _having(parameter: Parameter, found: Sequence[Configuration]) -> list[Config
     return [one for one in found if parameter.key in one.assignment]
 
 
-def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, findings: Findings) -> Dot:
-    best = findings.best.first
+def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, results: SweepResults) -> Dot:
+    best = results.best.first
     return Dot(
         one.number,
         scale.place(one.assignment[parameter.key]),
@@ -133,8 +133,8 @@ def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, f
     )
 
 
-def _without(parameter: Parameter, findings: Findings) -> str:
-    numbers = {one.number for one in (*findings.whole, *findings.compared) if parameter.key not in one.assignment}
+def _without(parameter: Parameter, results: SweepResults) -> str:
+    numbers = {one.number for one in (*results.whole, *results.compared) if parameter.key not in one.assignment}
     if not numbers:
         return ""
     leave = "configuration leaves" if len(numbers) == 1 else "configurations leave"

@@ -18,7 +18,7 @@ from orchestrator.config.sweep import Assignment
 from orchestrator.report.charts import WIDTH, canvas
 from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.report.axes import Grades, Scale, label, plain, set_scale, usual
+from orchestrator.sweep.report.axes import ColourRanks, Scale, label, plain, set_scale, usual
 from orchestrator.sweep.results import Configuration
 from orchestrator.sweep.sampler import as_optuna, distribution
 from orchestrator.sweep.validate import short_keys
@@ -62,7 +62,7 @@ def mapped_pairs(parameters: Sequence[Parameter], ranking: Sequence[str]) -> lis
 def map_drawing(
     pair: tuple[Parameter, Parameter],
     values: Sequence[tuple[Configuration, float]],
-    colours: Grades,
+    colours: ColourRanks,
     metric: str,
     best: int | None,
     prefix: str,
@@ -113,7 +113,7 @@ def triangles(x: NDArray[np.float64], y: NDArray[np.float64]) -> Triangulation |
     return found
 
 
-def _fill(axes: Axes, spots: Sequence[Spot], colours: Grades) -> bool:
+def _fill(axes: Axes, spots: Sequence[Spot], colours: ColourRanks) -> bool:
     places = sorted({(spot.x, spot.y) for spot in spots})
     if len(places) < 3 or colours.edges[0] == colours.edges[-1]:
         return False
@@ -127,7 +127,7 @@ def _fill(axes: Axes, spots: Sequence[Spot], colours: Grades) -> bool:
     return True
 
 
-def _draw(axes: Axes, spots: Sequence[Spot], colours: Grades) -> None:
+def _draw(axes: Axes, spots: Sequence[Spot], colours: ColourRanks) -> None:
     for spot in spots:
         axes.plot(
             spot.x,
@@ -172,7 +172,7 @@ def parallel_chart(
     tried: Sequence[Configuration],
     values: Sequence[Sequence[float]],
     metrics: Sequence[str],
-    colours: Grades,
+    colours: ColourRanks,
     best: int | None,
 ) -> str:
     """Draw the configurations.

@@ -16,9 +16,9 @@ from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.html import environment, frame
 from orchestrator.report.page import Tile
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.report.axes import Grades, grades, score_text, value_text
+from orchestrator.sweep.report.axes import ColourRanks, colour_ranks, score_text, value_text
 from orchestrator.sweep.report.charts import MOST_RUNGS, front_drawing, learning_drawing, response_drawing
-from orchestrator.sweep.report.gather import Findings
+from orchestrator.sweep.report.sweep_results import SweepResults
 from orchestrator.sweep.report.maps import LEAST, WIDEST, map_drawing, mapped_pairs, parallel_chart
 from orchestrator.sweep.results import WHY, Configuration, Score, best_replica, signs
 from orchestrator.track.cost import Spent
@@ -48,7 +48,7 @@ class Legend:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class PageInputs:
     """What the page says beyond the findings.
 
     Args:
@@ -66,9 +66,9 @@ class Shared:
     unsent: tuple[str, ...]
 
 
-def render(findings: Findings, shared: Shared) -> str:
+def render(results: SweepResults, shared: PageInputs) -> str:
     """Return the page; it needs no network and no JavaScript save for its copy button."""
-    return _environment().get_template("sweep.html.j2").render(_context(findings, shared))
+    return _environment().get_template("sweep.html.j2").render(_context(results, shared))
 
 
 @cache
@@ -78,57 +78,57 @@ def _environment() -> Environment:
     return common.overlay(loader=ChoiceLoader([own, common.loader] if common.loader else [own]))
 
 
-def _context(findings: Findings, shared: Shared) -> dict[str, Any]:
-    sections = {id_: title for id_, title in SECTIONS.items() if id_ != "front" or len(findings.metrics) > 1}
-    best = findings.best.first
-    values = [tuple(score.mean for score in one.at(findings.compared_at)) for one in findings.compared]
+def _context(results: SweepResults, shared: PageInputs) -> dict[str, Any]:
+    sections = {id_: title for id_, title in SECTIONS.items() if id_ != "front" or len(results.metrics) > 1}
+    best = results.best.first
+    values = [tuple(score.mean for score in one.at(results.compared_at)) for one in results.compared]
     colours = [
-        grades([one[number] for one in values], mode) if values else None for number, mode in enumerate(findings.modes)
+        colour_ranks([one[number] for one in values], mode) if values else None for number, mode in enumerate(results.modes)
     ]
     return {
         **frame(sections, "sweep-sections"),
-        "findings": findings,
-        "sweep": findings.sweep.sweep,
-        "file": findings.file,
+        "findings": results,
+        "sweep": results.sweep.sweep,
+        "file": results.file,
         "shared": shared,
-        "tiles": tiles(findings),
-        "rows": rows(findings),
-        "keys": [one.key for one in findings.sweep.parameters],
+        "tiles": tiles(results),
+        "rows": rows(results),
+        "keys": [one.key for one in results.sweep.parameters],
         "best": best,
-        "best_values": _best_values(findings),
-        "best_trial": best_replica(best, findings.modes[0]).name if best else "",
+        "best_values": _best_values(results),
+        "best_trial": best_replica(best, results.modes[0]).name if best else "",
         "train": f"fuseray train {shlex.quote(shared.recipe_uri)}",
-        "left_out": [(one.number, WHY[one.outcome]) for one in findings.best.left_out],
-        "failures": [(one, name, reason) for one in findings.configurations for name, reason in one.reasons],
-        "responses": list(_responses(findings)),
-        "maps": list(_maps(findings, values, colours)),
+        "left_out": [(one.number, WHY[one.outcome]) for one in results.best.left_out],
+        "failures": [(one, name, reason) for one in results.configurations for name, reason in one.reasons],
+        "responses": list(_responses(results)),
+        "maps": list(_maps(results, values, colours)),
         "legends": [_legend(one) if one else [] for one in colours],
-        "parallel": _parallel(findings, values, colours[0]),
-        "learning": list(_learning(findings)),
-        "fronts": list(_fronts(findings)),
+        "parallel": _parallel(results, values, colours[0]),
+        "learning": list(_learning(results)),
+        "fronts": list(_fronts(results)),
         "least": LEAST,
         "widest": WIDEST,
-        "rungs_drawn": 0 < len(findings.rungs) <= MOST_RUNGS,
+        "rungs_drawn": 0 < len(results.rungs) <= MOST_RUNGS,
     }
 
 
-def _best_values(findings: Findings) -> list[tuple[str, str]]:
-    best = findings.best.first
+def _best_values(results: SweepResults) -> list[tuple[str, str]]:
+    best = results.best.first
     if best is None:
         return []
     return [
         (one.key, value_text(best.assignment[one.key]))
-        for one in findings.sweep.parameters
+        for one in results.sweep.parameters
         if one.key in best.assignment
     ]
 
 
-def _responses(findings: Findings) -> Iterator[tuple[str, list[Drawing]]]:
+def _responses(results: SweepResults) -> Iterator[tuple[str, list[Drawing]]]:
     """Yield per objective its name and its curves."""
-    for objective, metric in enumerate(findings.metrics):
+    for objective, metric in enumerate(results.metrics):
         found = [
-            response_drawing(parameter, findings, objective, f"response-{objective}-{at}")
-            for at, parameter in enumerate(findings.sweep.parameters)
+            response_drawing(parameter, results, objective, f"response-{objective}-{at}")
+            for at, parameter in enumerate(results.sweep.parameters)
         ]
         drawn = [one for one in found if one is not None]
         if drawn:
@@ -136,48 +136,48 @@ def _responses(findings: Findings) -> Iterator[tuple[str, list[Drawing]]]:
 
 
 def _maps(
-    findings: Findings, values: list[tuple[float, ...]], colours: list[Grades | None]
+    results: SweepResults, values: list[tuple[float, ...]], colours: list[ColourRanks | None]
 ) -> Iterator[tuple[str, list[Legend], list[Drawing]]]:
     """Yield per objective its name, the legend and the maps."""
-    best = findings.best.first
-    for objective, (metric, own) in enumerate(zip(findings.metrics, colours, strict=True)):
+    best = results.best.first
+    for objective, (metric, own) in enumerate(zip(results.metrics, colours, strict=True)):
         if own is None:
             continue
-        ranking = [one.key for one in findings.importances[objective]]
-        tried = [(one, all_[objective]) for one, all_ in zip(findings.compared, values, strict=True)]
+        ranking = [one.key for one in results.importances[objective]]
+        tried = [(one, all_[objective]) for one, all_ in zip(results.compared, values, strict=True)]
         drawings = [
             map_drawing(pair, tried, own, metric, best.number if best else None, f"map-{objective}-{at}")
-            for at, pair in enumerate(mapped_pairs(findings.sweep.parameters, ranking))
+            for at, pair in enumerate(mapped_pairs(results.sweep.parameters, ranking))
         ]
         drawn = [one for one in drawings if one is not None]
         if drawn:
             yield metric, _legend(own), drawn
 
 
-def _parallel(findings: Findings, values: list[tuple[float, ...]], colours: Grades | None) -> str:
+def _parallel(results: SweepResults, values: list[tuple[float, ...]], colours: ColourRanks | None) -> str:
     if colours is None:
         return ""
-    best = findings.best.first
+    best = results.best.first
     number = best.number if best else None
-    return parallel_chart(findings.sweep.parameters, findings.compared, values, findings.metrics, colours, number)
+    return parallel_chart(results.sweep.parameters, results.compared, values, results.metrics, colours, number)
 
 
-def _learning(findings: Findings) -> Iterator[Drawing]:
-    best = findings.best.first
-    name = best_replica(best, findings.modes[0]).name if best else ""
-    for objective, metric in enumerate(findings.metrics):
-        found = learning_drawing(findings.trials, objective, metric, findings.rungs, name, findings.file.samples)
+def _learning(results: SweepResults) -> Iterator[Drawing]:
+    best = results.best.first
+    name = best_replica(best, results.modes[0]).name if best else ""
+    for objective, metric in enumerate(results.metrics):
+        found = learning_drawing(results.trials, objective, metric, results.rungs, name, results.file.samples)
         if found:
             yield found
 
 
-def _fronts(findings: Findings) -> Iterator[Drawing]:
-    if findings.whole:
-        for pair in combinations(range(len(findings.metrics)), 2):
-            yield front_drawing(findings.whole, findings.best.front, pair, findings.metrics)
+def _fronts(results: SweepResults) -> Iterator[Drawing]:
+    if results.whole:
+        for pair in combinations(range(len(results.metrics)), 2):
+            yield front_drawing(results.whole, results.best.front, pair, results.metrics)
 
 
-def _legend(colours: Grades) -> list[Legend]:
+def _legend(colours: ColourRanks) -> list[Legend]:
     edges = [f"{edge:.4g}" for edge in colours.edges]
     return [
         Legend(colour, low if low == high else f"{low} to {high}")
@@ -214,30 +214,30 @@ class Row:
     cost: str
 
 
-def tiles(findings: Findings) -> list[Tile]:
+def tiles(results: SweepResults) -> list[Tile]:
     """Return the headline figures."""
-    return [*_best(findings), *_trials(findings), *_cost(findings), *_time(findings)]
+    return [*_best(results), *_trials(results), *_cost(results), *_time(results)]
 
 
-def rows(findings: Findings) -> list[Row]:
+def rows(results: SweepResults) -> list[Row]:
     """Return a row per configuration: whole ones from good to bad, then those that came less far."""
     order = list(OUTCOMES)
     ordered = sorted(
-        findings.configurations,
+        results.configurations,
         key=lambda one: (
             order.index(one.outcome),
             -one.samples,
-            tuple(-value for value in signs(one.means, findings.modes)) if one.scores else (float("inf"),),
+            tuple(-value for value in signs(one.means, results.modes)) if one.scores else (float("inf"),),
             one.number,
         ),
     )
-    return [_row(findings, one) for one in ordered]
+    return [_row(results, one) for one in ordered]
 
 
-def outcome_text(findings: Findings, one: Configuration) -> str:
+def outcome_text(results: SweepResults, one: Configuration) -> str:
     """Say how a configuration ended."""
     if one.outcome == "open":
-        return "running" if findings.is_running else "interrupted"
+        return "running" if results.is_running else "interrupted"
     return OUTCOMES[one.outcome]
 
 
@@ -250,22 +250,22 @@ def cost_text(spent: Spent | None) -> str:
     return f"{spent.usd:,.2f} USD"
 
 
-def _row(findings: Findings, one: Configuration) -> Row:
-    metrics = len(findings.metrics)
+def _row(results: SweepResults, one: Configuration) -> Row:
+    metrics = len(results.metrics)
     ended = Counter(record.status for record in one.replicas)["FINISHED"]
     return Row(
         number=one.number,
-        best=one in findings.best.front,
+        best=one in results.best.front,
         values=tuple(
             value_text(one.assignment[key.key]) if key.key in one.assignment else NOTHING
-            for key in findings.sweep.parameters
+            for key in results.sweep.parameters
         ),
         scores=_written(one.scores, metrics),
-        compared=_written(one.at(findings.compared_at) if one in findings.compared else (), metrics),
+        compared=_written(one.at(results.compared_at) if one in results.compared else (), metrics),
         samples=count(one.samples) if one.samples else NOTHING,
-        outcome=outcome_text(findings, one),
+        outcome=outcome_text(results, one),
         replicas=f"{ended} of {one.planned}",
-        cost=cost_text(findings.spent.get(one.number)),
+        cost=cost_text(results.spent.get(one.number)),
     )
 
 
@@ -273,34 +273,34 @@ def _written(scores: tuple[Score, ...], metrics: int) -> tuple[str, ...]:
     return tuple(map(score_text, scores)) or (NOTHING,) * metrics
 
 
-def _best(findings: Findings) -> Iterator[Tile]:
-    best = findings.best.first
+def _best(results: SweepResults) -> Iterator[Tile]:
+    best = results.best.first
     if best is None:
         return
     over = f"over {len(best.replicas)} seeds, " if len(best.replicas) > 1 else ""
-    for metric, mode, score in zip(findings.metrics, findings.modes, best.scores, strict=True):
+    for metric, mode, score in zip(results.metrics, results.modes, best.scores, strict=True):
         goal = "smallest" if mode == "min" else "largest"
-        first = metric == findings.metrics[0]
+        first = metric == results.metrics[0]
         said = f"the {goal} {metric}; {over}configuration {best.number}" if first else f"{metric} of the same"
         yield Tile("Best" if first else "With it", score_text(score), said)
 
 
-def _trials(findings: Findings) -> Iterator[Tile]:
-    counts = Counter(STATUSES.get(one.status, "running") for one in findings.trials)
-    if not findings.is_running and "running" in counts:
+def _trials(results: SweepResults) -> Iterator[Tile]:
+    counts = Counter(STATUSES.get(one.status, "running") for one in results.trials)
+    if not results.is_running and "running" in counts:
         counts["interrupted"] = counts.pop("running")
     said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    yield Tile("Trials", f"{len(findings.trials):,} of {findings.file.trials:,}", said)
+    yield Tile("Trials", f"{len(results.trials):,} of {results.file.trials:,}", said)
 
 
-def _cost(findings: Findings) -> Iterator[Tile]:
-    spent = findings.total
+def _cost(results: SweepResults) -> Iterator[Tile]:
+    spent = results.total
     if spent.node_seconds:
         unpriced = f", {figure(spent.unpriced_node_hours)} without a price" if spent.unpriced_node_hours else ""
         yield Tile("Cost", f"{spent.usd:,.2f} USD", f"{figure(spent.node_hours)} node-hours{unpriced}")
 
 
-def _time(findings: Findings) -> Iterator[Tile]:
-    if findings.total.seconds:
-        samples = f"{count(findings.file.samples)} samples in a whole trial"
-        yield Tile("Wall time", duration(findings.total.seconds), samples)
+def _time(results: SweepResults) -> Iterator[Tile]:
+    if results.total.seconds:
+        samples = f"{count(results.file.samples)} samples in a whole trial"
+        yield Tile("Wall time", duration(results.total.seconds), samples)

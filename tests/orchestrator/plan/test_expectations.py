@@ -15,18 +15,18 @@ from orchestrator.plan.checks import (
     check_batch,
     check_budget,
     check_places,
-    judge,
+    preflight_result,
 )
-from orchestrator.plan.estimates import check_decoding, peak_tflops, sharing_of, worker_speed
+from orchestrator.plan.estimates import check_decoding, effective_workers, peak_tflops, worker_speed
 from orchestrator.plan.machines import node_types_of
-from orchestrator.plan.preflight import Observations
+from orchestrator.plan.observations import Observations
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
 SEEN = Observations(footprint=FOOTPRINT, decode_cpu_s=0.003, epoch_samples=1_000_000)
 
 
 def expected(*groups: NodeGroup, seen: Observations = SEEN, **values: Any) -> PreflightResult:
-    return judge(resolved(**values), cluster(*groups), PRICES, seen, Assumptions(0.5, None, 2))
+    return preflight_result(resolved(**values), cluster(*groups), PRICES, seen, Assumptions(0.5, None, 2))
 
 
 def test_a_run_worked_out_by_hand() -> None:
@@ -105,7 +105,7 @@ def test_unlisted_gpus_are_slow_in_float32() -> None:
 
 @pytest.mark.parametrize(("workers", "worth"), [(1, 1.0), (4, 4.0), (5, 4.0), (7, 4.0), (8, 8.0)])
 def test_workers_that_wait_for_others(workers: int, worth: float) -> None:
-    assert sharing_of(recipe(), workers) == worth
+    assert effective_workers(recipe(), workers) == worth
 
 
 @pytest.mark.parametrize(

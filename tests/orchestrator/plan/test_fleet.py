@@ -17,7 +17,11 @@ def machines(groups: tuple[NodeGroup, ...], workers: int, reading_cpus: float, *
         scale={"workers": workers, "use_gpu": True} | scale, batch={"micro_batches": 99, "micro_batch_size": 2}
     )
     fleet = fleet_for(node_types, workers, asked, reading_cpus)
-    return {berth.kind.group.name: berth.machines for berth in fleet.berths if not berth.kind.group.head}
+    return {
+        allocation.node_type.group.name: allocation.machines
+        for allocation in fleet.allocations
+        if not allocation.node_type.group.head
+    }
 
 
 @pytest.mark.parametrize(

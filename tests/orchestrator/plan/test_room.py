@@ -55,4 +55,4 @@ def test_gpus_that_stand_idle(values: dict[str, Any], said: str) -> None:
 def test_machines_of_unknown_size_are_named() -> None:
     findings = found((group("own", None, 1, market="owned", gpus=8),))
     assert [finding.level for finding in findings] == ["pass", "warning"]
-    assert "own: nobody says how many CPUs" in findings[1].found
+    assert "own: the number of CPUs of its machines is unknown" in findings[1].found

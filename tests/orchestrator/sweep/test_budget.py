@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from orchestrator.config.sweep import SweepBudgetSection
-from orchestrator.sweep.driver import ASKED, Ending, GpuHours, used_up
+from orchestrator.sweep.driver import ASKED, StopCondition, GpuHours, used_up
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
-from orchestrator.sweep.sweep_logger import Trials
+from orchestrator.sweep.sweep_logger import TrialRecords
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 HOUR_MS = 3_600_000
@@ -33,11 +33,11 @@ def test_each_key_of_the_budget_ends_the_sweep(budget: SweepBudgetSection, said:
     assert used_up(budget, SPENT, lambda: 6.5) == said
 
 
-def test_gpu_hours_are_the_wall_time_of_trials_times_their_workers(folder: SweepFolder, trials: Trials) -> None:
+def test_gpu_hours_are_the_wall_time_of_trials_times_their_workers(folder: SweepFolder, trials: TrialRecords) -> None:
     hours = GpuHours(folder, trials, gpus=4)
     assert hours() == 0
-    trials.keep(TrialRecord(number=0, replica=0, assignment={}, status="RUNNING"))
-    trials.keep(TrialRecord(number=1, replica=0, assignment={}, status="FINISHED", run="trial-0001-0"))
+    trials.update(TrialRecord(number=0, replica=0, assignment={}, status="RUNNING"))
+    trials.update(TrialRecord(number=1, replica=0, assignment={}, status="FINISHED", run="trial-0001-0"))
     assert hours() == 0
     write_start(folder.run("trial-0000-0").costs, start(0, 1))
     write_start(folder.run("trial-0000-0").costs, start(3, 4))
@@ -52,14 +52,14 @@ def test_a_sweep_ends_when_asked_or_when_its_budget_is_used_up_and_says_so_once(
     told: list[str] = []
     limits = [""]
     interrupted = threading.Event()
-    by_budget = Ending(interrupted, lambda: limits[0], told.append)
+    by_budget = StopCondition(interrupted, lambda: limits[0], told.append)
     assert by_budget.look() == ""
     limits[0] = "budget.usd: all"
     assert by_budget.look() == by_budget.look() == "budget.usd: all"
     assert told == ["budget.usd: all; its trials stop with a checkpoint"]
     assert not by_budget.asked
     interrupted.set()
-    asked = Ending(interrupted, lambda: limits[0], told.append)
+    asked = StopCondition(interrupted, lambda: limits[0], told.append)
     assert asked.look() == ASKED
     assert asked.asked
     assert len(told) == 2

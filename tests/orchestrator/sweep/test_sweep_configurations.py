@@ -6,14 +6,14 @@ from statistics import stdev
 
 import pytest
 
-from orchestrator.sweep.folder import Point, Status, TrialRecord
+from orchestrator.sweep.folder import Point, TrialStatus, TrialRecord
 from orchestrator.sweep.results import Configuration, best_replica, choose, comparable, compared_at, configurations
 
 
 def record(
     number: int,
     values: Sequence[float | tuple[float, ...]],
-    status: Status = "FINISHED",
+    status: TrialStatus = "FINISHED",
     replica: int = 0,
 ) -> TrialRecord:
     """A trial that reported after 100, 200 ... samples."""
@@ -59,7 +59,7 @@ def test_replicas_that_came_unequally_far_are_compared_where_the_first_of_them_e
         (["PAUSED", "FAILED"], True, "open"),
     ],
 )
-def test_the_outcome_of_two_replicas(statuses: list[Status], going_on: bool, outcome: str) -> None:
+def test_the_outcome_of_two_replicas(statuses: list[TrialStatus], going_on: bool, outcome: str) -> None:
     records = [record(0, [1.0], status, replica) for replica, status in enumerate(statuses)]
     assert put_together(*records, replicas=2, going_on=going_on)[0].outcome == outcome
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from orchestrator.sweep.folder import Point, Status, TrialRecord
+from orchestrator.sweep.folder import Point, TrialStatus, TrialRecord
 from orchestrator.sweep.results import best, outcomes
 from orchestrator.sweep.validate import assignment_text, short_keys, value_text
 
 
-def record(number: int, *values: float, status: Status = "RUNNING", replica: int = 0) -> TrialRecord:
+def record(number: int, *values: float, status: TrialStatus = "RUNNING", replica: int = 0) -> TrialRecord:
     points = (Point(10, values),) if values else ()
     return TrialRecord(number=number, replica=replica, assignment={}, status=status, points=points)
 

@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.schedulers import GIVEN
-from orchestrator.sweep.sweep_logger import Trials
-from orchestrator.sweep.trial import Shared, SweepTrial
+from orchestrator.sweep.schedulers import TRIAL_SPEC
+from orchestrator.sweep.sweep_logger import TrialRecords
+from orchestrator.sweep.trial import SweepContext, SweepTrial
 from orchestrator.sweep.tune import SweepSearch
 
 
@@ -20,7 +20,7 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
 ) -> None:
     started = tmp_path / "started"
     started.mkdir()
-    shared = Shared(
+    shared = SweepContext(
         sweep=make(),
         folder=folder.root,
         parent="run",
@@ -40,5 +40,5 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
 
     tunes = SimpleNamespace(trial_fs_path="tune", trial_working_directory=str(tmp_path / "tune"))
     monkeypatch.chdir(tmp_path)
-    Given({GIVEN: SweepSearch(shared.sweep, Trials(folder)).next()}, storage=tunes)  # type: ignore[arg-type]
+    Given({TRIAL_SPEC: SweepSearch(shared.sweep, TrialRecords(folder)).next()}, storage=tunes)  # type: ignore[arg-type]
     assert Path.cwd() == started

@@ -15,7 +15,8 @@ from shards import write_shards
 from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.plan.preflight import Observations, PreflightOptions
+from orchestrator.plan.observations import Observations
+from orchestrator.plan.preflight import PreflightOptions
 from orchestrator.sweep.estimate import Capacity
 
 RECIPE = """\

@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.cli.sweep.status import SweepReader, SweepView, command, sweep_table, watch
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord, store_sweep
+from orchestrator.sweep.folder import Point, TrialStatus, SweepError, SweepFile, SweepFolder, TrialRecord, store_sweep
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 RECIPE = """\
@@ -42,7 +42,7 @@ HOUR_MS = 3_600_000
 REASON = "step 12: loss nan, gradient_norm nan. Lower optimizer.learning_rate."
 
 
-def trial(number: int, status: Status, *values: float, samples: int = 960, **others: str) -> TrialRecord:
+def trial(number: int, status: TrialStatus, *values: float, samples: int = 960, **others: str) -> TrialRecord:
     points = tuple(Point(samples * (1 + place) // len(values), (value,)) for place, value in enumerate(values))
     assignment = {"distillation.alpha": number / 8, "adversarial.steps": 2 * (number % 2)}
     return TrialRecord(
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
     store_sweep(folder, load_sweep(Path("alpha.yaml")))
     folder.write(FILE)
     for one in TRIALS:
-        folder.keep(one)
+        folder.write_trial(one)
     return folder
 
 
@@ -92,7 +92,7 @@ def shown(view: SweepView, width: int = 160, height: int | None = None) -> list[
 
 
 def many(view: SweepView, count: int = 200) -> SweepView:
-    kinds: tuple[Status, ...] = ("FINISHED", "STOPPED", "FAILED", "RUNNING")
+    kinds: tuple[TrialStatus, ...] = ("FINISHED", "STOPPED", "FAILED", "RUNNING")
     trials = (trial(number, kinds[number % 4], number / count, reason=REASON) for number in range(count))
     return replace(view, trials=tuple(trials), file=replace(view.file, trials=count))
 

@@ -6,7 +6,7 @@ import pytest
 from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.config.sweep import SchedulerSection
 from orchestrator.report.charts import canvas
-from orchestrator.sweep.report.axes import Scale, grades, label, score_text, set_scale, show_values, usual, value_text
+from orchestrator.sweep.report.axes import Scale, colour_ranks, label, score_text, set_scale, show_values, usual, value_text
 from orchestrator.sweep.report.charts import smoothed
 from orchestrator.sweep.report.maps import mapped_pairs, triangles
 from orchestrator.sweep.results import Score
@@ -64,16 +64,16 @@ def test_choices_stand_in_the_middle_of_equal_parts() -> None:
 
 def test_grades_hold_equally_many_and_a_diverged_one_changes_little() -> None:
     values = [2 + 0.01 * number for number in range(69)] + [900.0]
-    found = grades(values, "min")
+    found = colour_ranks(values, "min")
     named = [found.colour(value) for value in values]
     assert [named.count(f"grade-{number}") for number in range(1, 8)] == [10] * 7
     assert (found.colour(2.0), found.colour(900.0)) == ("grade-7", "grade-1")
-    assert grades(values, "max").colour(900.0) == "grade-7"
+    assert colour_ranks(values, "max").colour(900.0) == "grade-7"
 
 
 def test_few_or_equal_values_have_few_grades() -> None:
-    assert grades([3.0, 3.0], "min").colour(3.0) == "grade-7"
-    two = grades([1.0, 2.0], "min")
+    assert colour_ranks([3.0, 3.0], "min").colour(3.0) == "grade-7"
+    two = colour_ranks([1.0, 2.0], "min")
     assert (two.colour(1.0), two.colour(2.0)) == ("grade-7", "grade-1")
 
 

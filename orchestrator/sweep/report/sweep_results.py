@@ -23,7 +23,7 @@ from orchestrator.track.cost import Costs, Spent, added, read_starts
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class SweepResults:
     """What is known of a sweep.
 
     Args:
@@ -78,7 +78,7 @@ class Findings:
         return self.file.status == "RUNNING"
 
 
-def gather(folder: SweepFolder) -> Findings:
+def read_results(folder: SweepFolder) -> SweepResults:
     """Return what a sweep has found out so far.
 
     Raises:
@@ -91,7 +91,7 @@ def gather(folder: SweepFolder) -> Findings:
     at = compared_at(found)
     compared = comparable(found, at)
     objectives = sweep.sweep.objectives
-    return Findings(
+    return SweepResults(
         file=file,
         sweep=sweep,
         trials=trials,

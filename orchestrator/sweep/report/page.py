@@ -1,4 +1,4 @@
-"""A sweep's report as one self-contained HTML page, in the look of a run's."""
+"""Renders a sweep's report as one self-contained HTML page, with a run report's templates and style."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.html import environment, frame
 from orchestrator.report.page import Tile
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.report.axes import ColourRanks, colour_ranks, score_text, value_text
+from orchestrator.sweep.report.axes import ColourRanks, cell_text, colour_ranks, score_text
 from orchestrator.sweep.report.charts import MOST_RUNGS, front_drawing, learning_drawing, response_drawing
-from orchestrator.sweep.report.sweep_results import SweepResults
 from orchestrator.sweep.report.maps import LEAST, WIDEST, map_drawing, mapped_pairs, parallel_chart
-from orchestrator.sweep.results import WHY, Configuration, Score, best_replica, signs
+from orchestrator.sweep.report.sweep_results import SweepResults
+from orchestrator.sweep.results import NOT_CONSIDERED, Configuration, Score, best_replica, signs
 from orchestrator.track.cost import Spent
 from orchestrator.track.payloads import Registered
 
@@ -41,7 +41,7 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """A colour's name in the palette, and the values that it stands for."""
+    """An entry of a legend: a colour's name in the palette, and the values that it stands for."""
 
     colour: str
     text: str
@@ -49,14 +49,14 @@ class Legend:
 
 @dataclass(frozen=True, slots=True)
 class PageInputs:
-    """What the page says beyond the findings.
+    """What the page shows besides the sweep's results.
 
     Args:
         recipe: the best configuration's, as YAML; empty when there is none.
         recipe_uri: where it is.
         spec: the sweep's YAML.
-        registered: the best trial's model in MLflow; None when it is not there.
-        unsent: what is not in MLflow, and why.
+        registered: the best trial's model in MLflow's registry; None when it is not registered.
+        unsent: what could not be sent to MLflow, and why.
     """
 
     recipe: str
@@ -66,9 +66,9 @@ class PageInputs:
     unsent: tuple[str, ...]
 
 
-def render(results: SweepResults, shared: PageInputs) -> str:
-    """Return the page; it needs no network and no JavaScript save for its copy button."""
-    return _environment().get_template("sweep.html.j2").render(_context(results, shared))
+def render(results: SweepResults, inputs: PageInputs) -> str:
+    """Return the page; it needs no network, and JavaScript only for its copy button."""
+    return _environment().get_template("sweep.html.j2").render(_context(results, inputs))
 
 
 @cache
@@ -78,31 +78,32 @@ def _environment() -> Environment:
     return common.overlay(loader=ChoiceLoader([own, common.loader] if common.loader else [own]))
 
 
-def _context(results: SweepResults, shared: PageInputs) -> dict[str, Any]:
+def _context(results: SweepResults, inputs: PageInputs) -> dict[str, Any]:
     sections = {id_: title for id_, title in SECTIONS.items() if id_ != "front" or len(results.metrics) > 1}
     best = results.best.first
-    values = [tuple(score.mean for score in one.at(results.compared_at)) for one in results.compared]
+    values = [tuple(score.mean for score in each.at(results.compared_at)) for each in results.compared]
     colours = [
-        colour_ranks([one[number] for one in values], mode) if values else None for number, mode in enumerate(results.modes)
+        colour_ranks([means[number] for means in values], mode) if values else None
+        for number, mode in enumerate(results.modes)
     ]
     return {
         **frame(sections, "sweep-sections"),
-        "findings": results,
+        "results": results,
         "sweep": results.sweep.sweep,
         "file": results.file,
-        "shared": shared,
+        "inputs": inputs,
         "tiles": tiles(results),
         "rows": rows(results),
-        "keys": [one.key for one in results.sweep.parameters],
+        "keys": [parameter.key for parameter in results.sweep.parameters],
         "best": best,
         "best_values": _best_values(results),
         "best_trial": best_replica(best, results.modes[0]).name if best else "",
-        "train": f"fuseray train {shlex.quote(shared.recipe_uri)}",
-        "left_out": [(one.number, WHY[one.outcome]) for one in results.best.left_out],
-        "failures": [(one, name, reason) for one in results.configurations for name, reason in one.reasons],
+        "train": f"fuseray train {shlex.quote(inputs.recipe_uri)}",
+        "left_out": [(each.number, NOT_CONSIDERED[each.outcome]) for each in results.best.left_out],
+        "failures": [(each, name, reason) for each in results.configurations for name, reason in each.reasons],
         "responses": list(_responses(results)),
         "maps": list(_maps(results, values, colours)),
-        "legends": [_legend(one) if one else [] for one in colours],
+        "legends": [_legend(ranks) if ranks else [] for ranks in colours],
         "parallel": _parallel(results, values, colours[0]),
         "learning": list(_learning(results)),
         "fronts": list(_fronts(results)),
@@ -117,20 +118,20 @@ def _best_values(results: SweepResults) -> list[tuple[str, str]]:
     if best is None:
         return []
     return [
-        (one.key, value_text(best.assignment[one.key]))
-        for one in results.sweep.parameters
-        if one.key in best.assignment
+        (parameter.key, cell_text(best.assignment[parameter.key]))
+        for parameter in results.sweep.parameters
+        if parameter.key in best.assignment
     ]
 
 
 def _responses(results: SweepResults) -> Iterator[tuple[str, list[Drawing]]]:
-    """Yield per objective its name and its curves."""
+    """Yield each objective's name and response curves."""
     for objective, metric in enumerate(results.metrics):
-        found = [
+        drawings = [
             response_drawing(parameter, results, objective, f"response-{objective}-{at}")
             for at, parameter in enumerate(results.sweep.parameters)
         ]
-        drawn = [one for one in found if one is not None]
+        drawn = [drawing for drawing in drawings if drawing is not None]
         if drawn:
             yield metric, drawn
 
@@ -138,18 +139,18 @@ def _responses(results: SweepResults) -> Iterator[tuple[str, list[Drawing]]]:
 def _maps(
     results: SweepResults, values: list[tuple[float, ...]], colours: list[ColourRanks | None]
 ) -> Iterator[tuple[str, list[Legend], list[Drawing]]]:
-    """Yield per objective its name, the legend and the maps."""
+    """Yield each objective's name, legend and maps."""
     best = results.best.first
     for objective, (metric, own) in enumerate(zip(results.metrics, colours, strict=True)):
         if own is None:
             continue
-        ranking = [one.key for one in results.importances[objective]]
-        tried = [(one, all_[objective]) for one, all_ in zip(results.compared, values, strict=True)]
+        ranking = [importance.key for importance in results.importances[objective]]
+        tried = [(each, means[objective]) for each, means in zip(results.compared, values, strict=True)]
         drawings = [
             map_drawing(pair, tried, own, metric, best.number if best else None, f"map-{objective}-{at}")
             for at, pair in enumerate(mapped_pairs(results.sweep.parameters, ranking))
         ]
-        drawn = [one for one in drawings if one is not None]
+        drawn = [drawing for drawing in drawings if drawing is not None]
         if drawn:
             yield metric, _legend(own), drawn
 
@@ -166,9 +167,9 @@ def _learning(results: SweepResults) -> Iterator[Drawing]:
     best = results.best.first
     name = best_replica(best, results.modes[0]).name if best else ""
     for objective, metric in enumerate(results.metrics):
-        found = learning_drawing(results.trials, objective, metric, results.rungs, name, results.file.samples)
-        if found:
-            yield found
+        drawing = learning_drawing(results.trials, objective, metric, results.rungs, name, results.file.samples)
+        if drawing:
+            yield drawing
 
 
 def _fronts(results: SweepResults) -> Iterator[Drawing]:
@@ -185,7 +186,7 @@ def _legend(colours: ColourRanks) -> list[Legend]:
     ]
 
 
-# The rows of the page's tables and its headline figures.
+# The headline tiles and the table of configurations.
 
 
 OUTCOMES = {
@@ -196,12 +197,12 @@ OUTCOMES = {
     "failed": "failed",
 }
 STATUSES = {"FINISHED": "finished", "STOPPED": "stopped early", "FAILED": "failed", "PAUSED": "paused"}
-NOTHING = "\N{EN DASH}"
+MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A configuration in the table, all as written."""
+    """A configuration in the table, as text."""
 
     number: int
     best: bool
@@ -215,62 +216,63 @@ class Row:
 
 
 def tiles(results: SweepResults) -> list[Tile]:
-    """Return the headline figures."""
+    """Return the headline tiles."""
     return [*_best(results), *_trials(results), *_cost(results), *_time(results)]
 
 
 def rows(results: SweepResults) -> list[Row]:
-    """Return a row per configuration: whole ones from good to bad, then those that came less far."""
+    """Return a row per configuration: whole ones from best to worst, then those that saw fewer samples."""
     order = list(OUTCOMES)
     ordered = sorted(
         results.configurations,
-        key=lambda one: (
-            order.index(one.outcome),
-            -one.samples,
-            tuple(-value for value in signs(one.means, results.modes)) if one.scores else (float("inf"),),
-            one.number,
+        key=lambda each: (
+            order.index(each.outcome),
+            -each.samples,
+            tuple(-value for value in signs(each.means, results.modes)) if each.scores else (float("inf"),),
+            each.number,
         ),
     )
-    return [_row(results, one) for one in ordered]
+    return [_row(results, each) for each in ordered]
 
 
-def outcome_text(results: SweepResults, one: Configuration) -> str:
-    """Say how a configuration ended."""
-    if one.outcome == "open":
+def outcome_text(results: SweepResults, configuration: Configuration) -> str:
+    """Return how a configuration ended."""
+    if configuration.outcome == "open":
         return "running" if results.is_running else "interrupted"
-    return OUTCOMES[one.outcome]
+    return OUTCOMES[configuration.outcome]
 
 
 def cost_text(spent: Spent | None) -> str:
-    """Write what something cost; without any price, the hours of machines."""
+    """Return a cost in dollars; without any price, in node-hours."""
     if spent is None or not spent.node_seconds:
-        return NOTHING
+        return MISSING
     if spent.unpriced_node_hours and not spent.usd:
         return f"{figure(spent.node_hours)} node-hours"
     return f"{spent.usd:,.2f} USD"
 
 
-def _row(results: SweepResults, one: Configuration) -> Row:
-    metrics = len(results.metrics)
-    ended = Counter(record.status for record in one.replicas)["FINISHED"]
+def _row(results: SweepResults, configuration: Configuration) -> Row:
+    metrics, assignment = len(results.metrics), configuration.assignment
+    finished = Counter(record.status for record in configuration.replicas)["FINISHED"]
+    compared = configuration.at(results.compared_at) if configuration in results.compared else ()
     return Row(
-        number=one.number,
-        best=one in results.best.front,
+        number=configuration.number,
+        best=configuration in results.best.front,
         values=tuple(
-            value_text(one.assignment[key.key]) if key.key in one.assignment else NOTHING
-            for key in results.sweep.parameters
+            cell_text(assignment[parameter.key]) if parameter.key in assignment else MISSING
+            for parameter in results.sweep.parameters
         ),
-        scores=_written(one.scores, metrics),
-        compared=_written(one.at(results.compared_at) if one in results.compared else (), metrics),
-        samples=count(one.samples) if one.samples else NOTHING,
-        outcome=outcome_text(results, one),
-        replicas=f"{ended} of {one.planned}",
-        cost=cost_text(results.spent.get(one.number)),
+        scores=_score_texts(configuration.scores, metrics),
+        compared=_score_texts(compared, metrics),
+        samples=count(configuration.samples) if configuration.samples else MISSING,
+        outcome=outcome_text(results, configuration),
+        replicas=f"{finished} of {configuration.planned}",
+        cost=cost_text(results.spent.get(configuration.number)),
     )
 
 
-def _written(scores: tuple[Score, ...], metrics: int) -> tuple[str, ...]:
-    return tuple(map(score_text, scores)) or (NOTHING,) * metrics
+def _score_texts(scores: tuple[Score, ...], metrics: int) -> tuple[str, ...]:
+    return tuple(map(score_text, scores)) or (MISSING,) * metrics
 
 
 def _best(results: SweepResults) -> Iterator[Tile]:
@@ -281,16 +283,16 @@ def _best(results: SweepResults) -> Iterator[Tile]:
     for metric, mode, score in zip(results.metrics, results.modes, best.scores, strict=True):
         goal = "smallest" if mode == "min" else "largest"
         first = metric == results.metrics[0]
-        said = f"the {goal} {metric}; {over}configuration {best.number}" if first else f"{metric} of the same"
-        yield Tile("Best" if first else "With it", score_text(score), said)
+        note = f"the {goal} {metric}; {over}configuration {best.number}" if first else f"{metric} of the same"
+        yield Tile("Best" if first else "With it", score_text(score), note)
 
 
 def _trials(results: SweepResults) -> Iterator[Tile]:
-    counts = Counter(STATUSES.get(one.status, "running") for one in results.trials)
+    counts = Counter(STATUSES.get(trial.status, "running") for trial in results.trials)
     if not results.is_running and "running" in counts:
         counts["interrupted"] = counts.pop("running")
-    said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    yield Tile("Trials", f"{len(results.trials):,} of {results.file.trials:,}", said)
+    note = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    yield Tile("Trials", f"{len(results.trials):,} of {results.file.trials:,}", note)
 
 
 def _cost(results: SweepResults) -> Iterator[Tile]:

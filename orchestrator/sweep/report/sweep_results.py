@@ -1,4 +1,4 @@
-"""What a sweep has found out, from its folder: plain values from which the page, the recipe and messages are made."""
+"""Reads a sweep's results from its folder: plain values from which the page, the best recipe and messages are made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.sweep.results import (
     Configuration,
     Mode,
     TrialSpending,
-    choose,
     comparable,
     compared_at,
-    configurations,
+    group_by_configuration,
+    select_best,
 )
 from orchestrator.sweep.rungs import rungs
 from orchestrator.track.cost import Costs, Spent, added, read_starts
@@ -24,20 +24,20 @@ from orchestrator.track.cost import Costs, Spent, added, read_starts
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """What is known of a sweep.
+    """The results of a sweep so far.
 
     Args:
-        file: what the sweep remembers about itself.
-        sweep: what was searched.
-        trials: by number and replica.
+        file: the sweep's state.
+        sweep: what is searched.
+        trials: records by number and replica.
         configurations: by number.
-        best: what came out best.
-        compared_at: samples at which configurations are compared that were not all trained to the end.
-        compared: the configurations that came so far.
+        best: the best configurations.
+        compared_at: samples at which configurations are compared, as not all were trained to the end.
+        compared: the configurations that have seen so many.
         importances: of the searched keys, per objective.
         rungs: samples at which the scheduler compares trials.
-        spent: what was used, by number of configuration.
-        total: what the sweep's machines have come to.
+        spent: cost of each configuration, by number.
+        total: cost of the sweep's machines.
     """
 
     file: SweepFile
@@ -55,54 +55,54 @@ class SweepResults:
     @property
     def metrics(self) -> list[str]:
         """Names of the objectives."""
-        return [one.metric for one in self.sweep.sweep.objectives]
+        return [objective.metric for objective in self.sweep.sweep.objectives]
 
     @property
     def modes(self) -> list[Mode]:
-        """What is good of each objective."""
-        return [one.mode for one in self.sweep.sweep.objectives]
+        """Whether small or large values are good, for each objective."""
+        return [objective.mode for objective in self.sweep.sweep.objectives]
 
     @property
     def whole(self) -> tuple[Configuration, ...]:
         """The configurations that were trained to the end with every replica."""
-        return tuple(one for one in self.configurations if one.outcome == "whole" and one.scores)
+        return tuple(each for each in self.configurations if each.outcome == "whole" and each.scores)
 
     @property
     def some_less_far(self) -> bool:
-        """Whether configurations have to be compared before the end of their training."""
+        """Whether configurations are compared before the end of their training."""
         return 0 < self.compared_at < self.file.samples
 
     @property
     def is_running(self) -> bool:
-        """Whether the sweep goes on."""
+        """Whether the sweep is running."""
         return self.file.status == "RUNNING"
 
 
 def read_results(folder: SweepFolder) -> SweepResults:
-    """Return what a sweep has found out so far.
+    """Read the results of a sweep so far.
 
     Raises:
         SweepError: there is no such sweep, or a file of it is damaged.
         RecipeError: this version of Fuseray refuses its recipe.
-        CostFileError: the record of a trial's machines is damaged.
+        CostFileError: a trial's cost file is damaged.
     """
     file, sweep, trials = folder.read(), stored_sweep(folder), tuple(folder.trials())
-    found = configurations(trials, sweep.sweep.replicas, file.status == "RUNNING")
-    at = compared_at(found)
-    compared = comparable(found, at)
+    configurations = group_by_configuration(trials, sweep.sweep.replicas, file.status == "RUNNING")
+    samples = compared_at(configurations)
+    compared = comparable(configurations, samples)
     objectives = sweep.sweep.objectives
     return SweepResults(
         file=file,
         sweep=sweep,
         trials=trials,
-        configurations=found,
-        best=choose(found, [one.mode for one in objectives]),
-        compared_at=at,
+        configurations=configurations,
+        best=select_best(configurations, [objective.mode for objective in objectives]),
+        compared_at=samples,
         compared=compared,
         importances=tuple(
             importances(
                 sweep.parameters,
-                [(one.assignment, one.at(at)[number].mean) for one in compared],
+                [(each.assignment, each.at(samples)[number].mean) for each in compared],
                 sweep.sweep.search.seed,
             )
             for number in range(len(objectives))
@@ -114,9 +114,9 @@ def read_results(folder: SweepFolder) -> SweepResults:
 
 
 def _spent(folder: SweepFolder, trials: Sequence[TrialRecord]) -> dict[int, Spent]:
-    """Return what the trials of each configuration have used."""
-    by_trial, found = TrialSpending(folder, strict=True).read(trials), dict[int, list[Spent]]()
+    """Return the cost of each configuration, by its number."""
+    by_trial, by_number = TrialSpending(folder, strict=True).read(trials), dict[int, list[Spent]]()
     for trial in trials:
         if trial.name in by_trial:
-            found.setdefault(trial.number, []).append(by_trial[trial.name])
-    return {number: added(those) for number, those in found.items()}
+            by_number.setdefault(trial.number, []).append(by_trial[trial.name])
+    return {number: added(spent) for number, spent in by_number.items()}

@@ -9,8 +9,8 @@ from typing import TypeVar
 from orchestrator.storage.run_folder import RunError
 from orchestrator.sweep.folder import SweepFolder
 from orchestrator.sweep.report.axes import score_text
-from orchestrator.sweep.report.sweep_results import SweepResults, read_results
 from orchestrator.sweep.report.page import PageInputs, render
+from orchestrator.sweep.report.sweep_results import SweepResults, read_results
 from orchestrator.sweep.results import Configuration, best_replica
 from orchestrator.track.client import TrackingError
 from orchestrator.track.payloads import Registered, register_model
@@ -25,7 +25,7 @@ ALIAS = "best"
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a report came to.
+    """A report that was written.
 
     Args:
         report: where the page is.
@@ -35,8 +35,8 @@ class SweepReport:
         best: the best configuration; None when none was trained to the end.
         recipe: where its recipe is; empty without one.
         trial: its best replica; empty without one.
-        registered: that trial's model in MLflow's registry; None when it is not there.
-        unsent: what is not in MLflow, and why, one sentence each.
+        registered: that trial's model in MLflow's registry; None when it is not registered.
+        unsent: what could not be sent to MLflow, and why, one sentence each.
     """
 
     report: str
@@ -51,9 +51,9 @@ class SweepReport:
 
 
 def write_report(folder: SweepFolder) -> SweepReport:
-    """Write the report of a sweep, however far it is. Repeated, it registers no model twice.
+    """Write the report of a sweep, also of one that is running. Idempotent: a model is registered only once.
 
-    When MLflow is away, page and recipe are written all the same.
+    When MLflow is down, page and recipe are written all the same.
 
     Args:
         folder: the sweep's.
@@ -61,7 +61,7 @@ def write_report(folder: SweepFolder) -> SweepReport:
     Raises:
         SweepError: there is no such sweep, or a file of it is damaged.
         RecipeError: this version of Fuseray refuses its recipe.
-        CostFileError: the record of a trial's machines is damaged.
+        CostFileError: a trial's cost file is damaged.
         StorageError: the folder cannot be written.
     """
     results = read_results(folder)
@@ -70,12 +70,12 @@ def write_report(folder: SweepFolder) -> SweepReport:
     recipe = _write_recipe(folder, results, best)
     registered = None
     if best is not None:
-        registered = _attempt(lambda: _register(folder, results, best), "the best model", unsent)
-        _attempt(lambda: _send(results, recipe, "best.yaml"), "best.yaml", unsent)
-    shared = PageInputs(recipe, folder.best.uri, folder.spec.read().decode(), registered, tuple(unsent))
-    page = render(results, shared)
+        registered = _try_mlflow(lambda: _register(folder, results, best), "the best model", unsent)
+        _try_mlflow(lambda: _send(results, recipe, "best.yaml"), "best.yaml", unsent)
+    inputs = PageInputs(recipe, folder.best.uri, folder.spec.read().decode(), registered, tuple(unsent))
+    page = render(results, inputs)
     folder.report.write(page.encode())
-    _attempt(lambda: _send(results, page, "report.html"), "report.html", unsent)
+    _try_mlflow(lambda: _send(results, page, "report.html"), "report.html", unsent)
     return SweepReport(
         report=folder.report.uri,
         size_bytes=len(page.encode()),
@@ -90,7 +90,7 @@ def write_report(folder: SweepFolder) -> SweepReport:
 
 
 def _write_recipe(folder: SweepFolder, results: SweepResults, best: Configuration | None) -> str:
-    """Write the best recipe; one that an earlier report wrote goes when nothing is best any more."""
+    """Write the best recipe; delete that of an earlier report when no configuration is the best any more."""
     if best is None:
         folder.best.delete()
         return ""
@@ -118,21 +118,21 @@ def _send(results: SweepResults, content: str, name: str) -> None:
     TrackedRun(results.file.tracking_uri, results.file.mlflow_run_id).text(content, name)
 
 
-def _attempt(what: Callable[[], T], name: str, unsent: list[str]) -> T | None:
-    """Do something with MLflow; note what is missing when it fails."""
+def _try_mlflow(action: Callable[[], T], name: str, unsent: list[str]) -> T | None:
+    """Run an action that needs MLflow; when it fails, add what MLflow lacks to `unsent`."""
     try:
-        return what()
+        return action()
     except (TrackingError, RunError) as error:
         unsent.append(f"MLflow lacks {name}: {error}")
         return None
 
 
-# The best configuration as a recipe that trains as it is.
+# The best configuration as a complete recipe.
 
 
 POPULATION = (
-    "Its values changed while it was trained (population based training); this recipe trains with the last ones from "
-    "the start, which need not come to the same."
+    "Its values changed during training (population based training); this recipe trains with the last ones from the "
+    "start, so its result may differ."
 )
 
 
@@ -140,7 +140,7 @@ def best_recipe(results: SweepResults, best: Configuration) -> str:
     """Return the recipe of a configuration as YAML, with the recipe's own seed, storage and tracking.
 
     Args:
-        findings: of the sweep.
+        results: of the sweep.
         best: the configuration.
 
     Raises:
@@ -152,15 +152,15 @@ def best_recipe(results: SweepResults, best: Configuration) -> str:
 
 
 def _about(results: SweepResults, best: Configuration) -> list[str]:
-    reached = ", ".join(
+    objectives = ", ".join(
         f"{metric} {score_text(score)}" for metric, score in zip(results.metrics, best.scores, strict=True)
     )
     replicas = len(best.replicas)
     lines = [
         f"Configuration {best.number} of the sweep {results.sweep.sweep.name}, the best by {results.metrics[0]}.",
-        f"It came to {reached} after {best.samples:,} samples, "
+        f"It reached {objectives} after {best.samples:,} samples, "
         + (f"mean and standard deviation over {replicas} seeds." if replicas > 1 else "with one seed."),
-        f"Searched were {', '.join(one.key for one in results.sweep.parameters)}.",
+        f"Searched were {', '.join(parameter.key for parameter in results.sweep.parameters)}.",
     ]
     lines += [POPULATION] if results.sweep.sweep.scheduler.kind == "pbt" else []
     lines += ["The sweep was still running when this was written."] if results.is_running else []

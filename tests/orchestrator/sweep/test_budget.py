@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from orchestrator.config.sweep import SweepBudgetSection
-from orchestrator.sweep.driver import ASKED, StopCondition, GpuHours, used_up
+from orchestrator.sweep.driver import ASKED, GpuHours, StopCondition, exhausted_budget
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.sweep_logger import TrialRecords
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
@@ -30,7 +30,7 @@ def start(begin_h: int, end_h: int) -> Start:
     ],
 )
 def test_each_key_of_the_budget_ends_the_sweep(budget: SweepBudgetSection, said: str) -> None:
-    assert used_up(budget, SPENT, lambda: 6.5) == said
+    assert exhausted_budget(budget, SPENT, lambda: 6.5) == said
 
 
 def test_gpu_hours_are_the_wall_time_of_trials_times_their_workers(folder: SweepFolder, trials: TrialRecords) -> None:
@@ -53,13 +53,13 @@ def test_a_sweep_ends_when_asked_or_when_its_budget_is_used_up_and_says_so_once(
     limits = [""]
     interrupted = threading.Event()
     by_budget = StopCondition(interrupted, lambda: limits[0], told.append)
-    assert by_budget.look() == ""
+    assert by_budget.check() == ""
     limits[0] = "budget.usd: all"
-    assert by_budget.look() == by_budget.look() == "budget.usd: all"
+    assert by_budget.check() == by_budget.check() == "budget.usd: all"
     assert told == ["budget.usd: all; its trials stop with a checkpoint"]
-    assert not by_budget.asked
+    assert not by_budget.by_user
     interrupted.set()
     asked = StopCondition(interrupted, lambda: limits[0], told.append)
-    assert asked.look() == ASKED
-    assert asked.asked
+    assert asked.check() == ASKED
+    assert asked.by_user
     assert len(told) == 2

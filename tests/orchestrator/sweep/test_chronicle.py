@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.sweep.schedulers import TRIAL_SPEC, LINEAGE, OUTCOME, REASON, SAMPLES
+from orchestrator.sweep.schedulers import LINEAGE, OUTCOME, REASON, SAMPLES, TRIAL_SPEC
 from orchestrator.sweep.sweep_logger import TrialRecorder, TrialRecords
 from orchestrator.sweep.tune import SweepSearch
 

@@ -47,5 +47,5 @@ def test_the_name_follows_from_where_it_starts_and_with_which_values(folder: Loc
 
 
 def test_there_may_be_nothing_to_take_over(folder: Location) -> None:
-    with pytest.raises(SweepError, match=r"trial-0000-0: trial-0001-0 has no checkpoint up to step 9 to go on from"):
+    with pytest.raises(SweepError, match=r"trial-0000-0: trial-0001-0 has no checkpoint up to step 9"):
         resolve_lineage("trial-0000-0", Lineage("trial-0001-0", 159), folder, 16, ALPHA)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.sweep.trial import AGAIN_S, WAITS, retry_while_mlflow_is_down
+from orchestrator.sweep.trial import MAX_RETRIES, RETRY_INTERVAL_S, retry_while_mlflow_is_down
 from orchestrator.track.client import TrackingAwayError, TrackingError
 
 
@@ -24,7 +24,7 @@ def test_a_trial_waits_until_mlflow_is_back() -> None:
     told: list[str] = []
     pauses: list[float] = []
     assert retry_while_mlflow_is_down(away_for(3), told.append, pauses.append) == "there"
-    assert pauses == [AGAIN_S] * 3
+    assert pauses == [RETRY_INTERVAL_S] * 3
     assert told == ["http://mlflow: MLflow cannot be reached. Trying again in 20 s."] * 3
 
 
@@ -32,7 +32,7 @@ def test_patience_ends() -> None:
     pauses: list[float] = []
     with pytest.raises(TrackingAwayError):
         retry_while_mlflow_is_down(away_for(1000), lambda _: None, pauses.append)
-    assert len(pauses) == WAITS
+    assert len(pauses) == MAX_RETRIES
 
 
 def test_what_will_not_pass_is_not_waited_for() -> None:

@@ -8,7 +8,7 @@ from small_recipes import SWEPT
 
 from orchestrator.config.errors import SpecError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.sampler import ObservedTrial, draw_random, propose_tpe, perturbed, grid
+from orchestrator.sweep.sampler import ObservedTrial, draw_random, grid, perturbed, propose_tpe
 
 SPACE = """\
 space:
@@ -61,37 +61,40 @@ def test_an_empty_space_is_refused(tmp_path: Path, propose: object) -> None:
 
 
 def follow(one: ResolvedSweep, trials: int) -> list[ObservedTrial]:
-    told: list[ObservedTrial] = []
+    observed_trials: list[ObservedTrial] = []
     for number in range(trials):
-        assignment = propose_tpe(one, number, told)
-        told.append(ObservedTrial(number, assignment, ((assignment["distillation.alpha"] - 0.6) ** 2,)))
-    return told
+        assignment = propose_tpe(one, number, observed_trials)
+        observed_trials.append(ObservedTrial(number, assignment, ((assignment["distillation.alpha"] - 0.6) ** 2,)))
+    return observed_trials
 
 
 def test_the_estimator_learns_and_gives_the_same_again(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA)
-    told = follow(one, 30)
-    assert told == follow(one, 30)
-    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+    observed_trials = follow(one, 30)
+    assert observed_trials == follow(one, 30)
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in observed_trials]
     assert mean(off[20:]) < 0.5 * mean(off[:10])
 
 
 def test_the_estimator_learns_from_several_objectives(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA, objectives="[{metric: loss, mode: min}, {metric: learning_rate, mode: max}]")
-    told: list[ObservedTrial] = []
+    observed_trials: list[ObservedTrial] = []
     for number in range(40):
-        assignment = propose_tpe(one, number, told)
+        assignment = propose_tpe(one, number, observed_trials)
         off = (assignment["distillation.alpha"] - 0.6) ** 2
-        told.append(ObservedTrial(number, assignment, (off, -off)))
-    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+        observed_trials.append(ObservedTrial(number, assignment, (off, -off)))
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in observed_trials]
     assert mean(off[30:]) < 0.5 * mean(off[:10])
 
 
 def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tmp_path: Path) -> None:
     both = "[{metric: loss, mode: min}, {metric: samples_per_s, mode: max}]"
     one = sweep(tmp_path, objectives=both)
-    told = [ObservedTrial(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)), ObservedTrial(1, draw_random(one, 1))]
-    found = propose_tpe(one, 2, told)
+    observed_trials = [
+        ObservedTrial(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)),
+        ObservedTrial(1, draw_random(one, 1)),
+    ]
+    found = propose_tpe(one, 2, observed_trials)
     assert 0 <= found["distillation.alpha"] <= 0.8
     assert ("adversarial.step_size" in found) == (found["adversarial.steps"] == 2)
 
@@ -112,6 +115,9 @@ def test_exploring_moves_every_number_by_a_fifth_within_its_range_and_keeps_to_c
 def test_trials_that_were_stopped_early_count_for_less_than_whole_ones(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA)
     whole = [ObservedTrial(number, {"distillation.alpha": 0.1 + 0.01 * number}, (0.5,)) for number in range(6)]
-    early = [ObservedTrial(6 + number, {"distillation.alpha": 0.6 + 0.01 * number}, (0.1,), stopped_at=8) for number in range(6)]
+    early = [
+        ObservedTrial(6 + number, {"distillation.alpha": 0.6 + 0.01 * number}, (0.1,), stopped_at=8)
+        for number in range(6)
+    ]
     found = [propose_tpe(one, number, whole + early)["distillation.alpha"] for number in range(12, 32)]
     assert mean(found) < 0.4

@@ -15,7 +15,7 @@ from ray.tune.schedulers import (
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.schedulers import TRIAL_SPEC, SAMPLES, Population, SuccessiveHalving, make_scheduler
+from orchestrator.sweep.schedulers import SAMPLES, TRIAL_SPEC, Population, SuccessiveHalving, make_scheduler
 
 Make = Callable[..., ResolvedSweep]
 

@@ -7,10 +7,10 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.sweep.sampler import configurations
+from orchestrator.sweep.sampler import configuration_count
 from orchestrator.sweep.schedulers import TRIAL_SPEC
 from orchestrator.sweep.sweep_logger import TrialRecords
-from orchestrator.sweep.tune import SweepSearch, told
+from orchestrator.sweep.tune import SweepSearch, observed_trials
 
 Make = Callable[..., ResolvedSweep]
 
@@ -31,9 +31,9 @@ def test_every_configuration_is_given_once_per_replica_and_then_no_more(make: Ma
 
 
 def test_a_grid_ends_by_itself_or_after_so_many_trials(make: Make) -> None:
-    assert configurations(make("search.method=grid", "search.trials=null", "search.grid_points=5")) == 5
-    assert configurations(make("search.method=grid", "search.trials=3", "search.grid_points=5")) == 3
-    assert configurations(make("search.method=grid", "search.trials=30", "search.grid_points=5")) == 5
+    assert configuration_count(make("search.method=grid", "search.trials=null", "search.grid_points=5")) == 5
+    assert configuration_count(make("search.method=grid", "search.trials=3", "search.grid_points=5")) == 3
+    assert configuration_count(make("search.method=grid", "search.trials=30", "search.grid_points=5")) == 5
 
 
 def test_what_was_under_way_goes_on_before_anything_new_starts(make: Make, folder: SweepFolder) -> None:
@@ -89,7 +89,7 @@ def test_the_estimator_proposes_the_same_from_the_same_record(make: Make, folder
 
 
 def test_what_is_told_is_the_mean_of_replicas_that_ended_well() -> None:
-    found = told(
+    found = observed_trials(
         [
             ended(0, 9.0, 1.0, replica=0),
             ended(0, 9.0, 2.0, replica=1),

@@ -66,7 +66,7 @@ def test_figures_that_every_trial_has_are_objectives(tmp_path: Path, metric: str
 )
 def test_a_figure_that_no_step_has_is_refused_with_the_closest_name(tmp_path: Path, metric: str, hint: str) -> None:
     found = refusal(load(tmp_path, metric=metric))
-    assert "alpha.yaml:3: objectives: no step of the run has the figure" in found
+    assert "alpha.yaml:3: objectives: no step of the run has the metric" in found
     assert hint in found
 
 
@@ -160,6 +160,6 @@ def test_what_may_be_a_slip_is_said(tmp_path: Path, overrides: list[str], note: 
 
 
 def test_a_figure_of_training_is_no_judge_of_how_to_train(tmp_path: Path) -> None:
-    assert "Prefer a figure of held-out samples" in said(load(tmp_path, metric="loss"))
+    assert "Prefer a metric of held-out samples" in said(load(tmp_path, metric="loss"))
     assert not said(load(tmp_path, metric="loss", space="optimizer.weight_decay: [0, 0.1]"))
     assert not said(load(tmp_path))

@@ -20,7 +20,7 @@ from orchestrator.sweep.estimate import (
     TrialResources,
     estimate_findings,
     estimate_sweep,
-    side_by_side,
+    max_concurrent_trials,
 )
 from orchestrator.sweep.rungs import expected_full_runs
 
@@ -150,4 +150,4 @@ def test_a_trial_without_room_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_the_bound(trials: int, concurrency: int | None, cpus: float, gpus: float, expected: tuple[int, str]) -> None:
-    assert side_by_side(trials, concurrency, TrialResources(2, 10, 2), Capacity(cpus, gpus)) == expected
+    assert max_concurrent_trials(trials, concurrency, TrialResources(2, 10, 2), Capacity(cpus, gpus)) == expected

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.sweep.folder import Point, TrialStatus, TrialRecord
+from orchestrator.sweep.folder import Point, TrialRecord, TrialStatus
 from orchestrator.sweep.results import best, outcomes
 from orchestrator.sweep.validate import assignment_text, short_keys, value_text
 

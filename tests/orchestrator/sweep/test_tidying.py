@@ -13,7 +13,7 @@ from processes import free_ports
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.sweep.folder import TrialStatus, SweepFolder, TrialRecord
+from orchestrator.sweep.folder import SweepFolder, TrialRecord, TrialStatus
 from orchestrator.sweep.sweep_logger import finalize_orphaned_trials
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.track.tracker import Tracker

@@ -20,10 +20,10 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
 ) -> None:
     started = tmp_path / "started"
     started.mkdir()
-    shared = SweepContext(
+    context = SweepContext(
         sweep=make(),
         folder=folder.root,
-        parent="run",
+        parent_run_id="run",
         seed=42,
         first_rung=48,
         report_steps=1,
@@ -36,9 +36,9 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
 
     class Given(SweepTrial):
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-            super().setup(config, shared)
+            super().setup(config, context)
 
     tunes = SimpleNamespace(trial_fs_path="tune", trial_working_directory=str(tmp_path / "tune"))
     monkeypatch.chdir(tmp_path)
-    Given({TRIAL_SPEC: SweepSearch(shared.sweep, TrialRecords(folder)).next()}, storage=tunes)  # type: ignore[arg-type]
+    Given({TRIAL_SPEC: SweepSearch(context.sweep, TrialRecords(folder)).next()}, storage=tunes)  # type: ignore[arg-type]
     assert Path.cwd() == started

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.trial_runner import TrialReport, ReportSchedule, TrialRun, earlier_reports
+from orchestrator.sweep.trial_runner import ReportSchedule, TrialReport, TrialRun, earlier_reports
 from orchestrator.track.cost import Spent
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.control_channel import Record, RunObserver
@@ -77,12 +77,14 @@ def test_what_the_sweep_knows_already_is_not_reported_again() -> None:
 
 def test_a_run_that_has_ended_before_reports_its_end() -> None:
     before = [TrialReport(64, (0.25,)), TrialReport(96, (0.2,))]
-    assert reports_of(TrialRun(training(0), REPORTS, 96, before, 64, done=True)) == [TrialReport(96, (0.2,), "FINISHED")]
+    assert reports_of(TrialRun(training(0), REPORTS, 96, before, 64, done=True)) == [
+        TrialReport(96, (0.2,), "FINISHED")
+    ]
 
 
 def test_a_run_without_the_objectives_figures_fails_with_their_names() -> None:
     reports = ReportSchedule(["held_out/recall"], samples_per_step=16, steps=6, every=1)
-    with pytest.raises(SweepError, match=r"no step of the run had the figures held_out/recall"):
+    with pytest.raises(SweepError, match=r"no step of the run had the metrics held_out/recall"):
         TrialRun(training(6), reports, 96).next(nobody_asks)
 
 
@@ -95,7 +97,7 @@ def test_what_ends_a_run_is_raised() -> None:
 
 
 def test_a_run_stops_when_asked_and_says_why() -> None:
-    run = TrialRun(until_stopped, REPORTS, 96, listen_every_s=0.01)
+    run = TrialRun(until_stopped, REPORTS, 96, poll_interval_s=0.01)
     assert run.next(nobody_asks) == TrialReport(32, (0.5,))
     assert run.next(lambda: "enough") == TrialReport(32, (0.5,), "PAUSED", "enough")
 

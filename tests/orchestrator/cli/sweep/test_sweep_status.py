@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.cli.sweep.status import SweepReader, SweepView, command, sweep_table, watch
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import Point, TrialStatus, SweepError, SweepFile, SweepFolder, TrialRecord, store_sweep
+from orchestrator.sweep.folder import Point, SweepError, SweepFile, SweepFolder, TrialRecord, TrialStatus, store_sweep
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
 
 RECIPE = """\

@@ -6,7 +6,16 @@ import pytest
 from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.config.sweep import SchedulerSection
 from orchestrator.report.charts import canvas
-from orchestrator.sweep.report.axes import Scale, colour_ranks, label, score_text, set_scale, show_values, usual, value_text
+from orchestrator.sweep.report.axes import (
+    Scale,
+    cell_text,
+    colour_ranks,
+    label,
+    score_text,
+    set_scale,
+    show_values,
+    usual,
+)
 from orchestrator.sweep.report.charts import smoothed
 from orchestrator.sweep.report.maps import mapped_pairs, triangles
 from orchestrator.sweep.results import Score
@@ -142,7 +151,7 @@ def test_names_are_as_short_as_they_can_be_told_apart() -> None:
 
 
 def test_values_are_written_for_people() -> None:
-    assert [value_text(one) for one in (0.000123456, 12345.0, 3, True, None, "a\nb", [1, 2])] == [
+    assert [cell_text(one) for one in (0.000123456, 12345.0, 3, True, None, "a\nb", [1, 2])] == [
         "0.000123", "12.3k", "3", "true", "null", "a b", "[1, 2]",
     ]  # fmt: skip
     assert score_text(Score((2.0, 2.1, 2.2))) == "2.1 ± 0.1"

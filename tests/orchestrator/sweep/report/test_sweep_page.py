@@ -10,8 +10,8 @@ from html_page import Page, words
 from made_sweeps import SAMPLES, SWEEP, Point, halved, stopped
 
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.report.sweep_results import read_results
 from orchestrator.sweep.report.page import SECTIONS, PageInputs, render
+from orchestrator.sweep.report.sweep_results import read_results
 
 MakeSweep = Callable[..., SweepFolder]
 NOT_RECORDED = PageInputs("name: <b>recipe</b>", "runs/alpha-size/best.yaml", "name: alpha-size", None, ())
@@ -152,7 +152,7 @@ def test_a_training_that_diverged_spoils_no_figure(make_sweep: MakeSweep) -> Non
     folder = make_sweep(ends={(3, 0): {"points": points}, (4, 0): {"points": nothing}})
     _, html = page_of(folder)
     assert section(html, "responses").count("1 value is beyond the axis, far from all others.") == 4
-    assert "its objective is no finite number: configuration 4" in section(html, "sweep")
+    assert "its objective is not finite: configuration 4" in section(html, "sweep")
 
 
 def test_trials_that_took_over_checkpoints_count_with_all_their_runs(make_sweep: MakeSweep) -> None:

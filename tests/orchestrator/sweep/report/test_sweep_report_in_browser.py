@@ -6,8 +6,8 @@ import pytest
 from browser_page import BROWSER, brightness, launched, shown
 from made_sweeps import SWEEP, Made, build_sweep
 
-from orchestrator.sweep.report.sweep_results import read_results
 from orchestrator.sweep.report.page import PageInputs, render
+from orchestrator.sweep.report.sweep_results import read_results
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -192,7 +192,7 @@ def estimate_sweep(
         side_by_side=side,
         bound=bound,
         steps=result.steps,
-        trial=trial.one(),
+        trial=trial.per_trial(),
         whole=trial.amount(trials, math.ceil(trials / concurrent)),
         expected=None if expected >= trials else trial.amount(expected, max(1, expected / concurrent)),
     )
@@ -225,7 +225,7 @@ class _TrialCost:
             usd={pricing: usd_of(self.fleet, pricing, hours) for pricing in PRICINGS},
         )
 
-    def one(self) -> Amount:
+    def per_trial(self) -> Amount:
         """Return what one of several concurrent trials needs, with its share of the machines' cost."""
         amount = self.amount(1, 1)
         shares = {pricing: None if usd is None else usd / self.concurrent for pricing, usd in amount.usd.items()}

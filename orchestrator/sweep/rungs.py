@@ -91,7 +91,7 @@ def expected_full_runs(options: SchedulerSection, trials: int) -> float:
 
 
 def _asha_runs(first_rung: float, reduction: int, trials: int) -> float:
-    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket: the mean of many simulations."""
+    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket, by simulation."""
     rungs = asha_rungs(first_rung, reduction)
     orders = (KeyedRandom(("asha", simulation)).numpy().random(trials).tolist() for simulation in range(SIMULATIONS))
     return fmean(_simulate(rungs, reduction, order) for order in orders)

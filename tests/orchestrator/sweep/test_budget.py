@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from orchestrator.config.sweep import SweepBudgetSection
-from orchestrator.sweep.driver import ASKED, GpuHours, StopCondition, exhausted_budget
+from orchestrator.sweep.driver import STOPPED_BY_USER, GpuHours, StopCondition, exhausted_budget
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.sweep_logger import TrialRecords
 from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
@@ -60,6 +60,6 @@ def test_a_sweep_ends_when_asked_or_when_its_budget_is_used_up_and_says_so_once(
     assert not by_budget.by_user
     interrupted.set()
     asked = StopCondition(interrupted, lambda: limits[0], told.append)
-    assert asked.check() == ASKED
+    assert asked.check() == STOPPED_BY_USER
     assert asked.by_user
     assert len(told) == 2

@@ -9,7 +9,13 @@ import pytest
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.validate import REPORTS, check_reports, check_sweep, compared_at, report_steps
+from orchestrator.sweep.validate import (
+    REPORTS_PER_TRIAL,
+    check_reports,
+    check_sweep,
+    first_comparison_step,
+    report_steps,
+)
 
 RECIPE = """\
 workload: albef
@@ -107,9 +113,9 @@ def test_figures_of_every_step_are_reported_now_and_then_and_where_trials_compar
     sweep = load(tmp_path, f"scheduler={scheduler}", metric="loss")
     every = report_steps(sweep, steps)
     assert every >= 1
-    assert steps / every <= 2 * REPORTS
+    assert steps / every <= 2 * REPORTS_PER_TRIAL
     if sweep.sweep.scheduler.kind != "none":
-        first = compared_at(sweep, sweep.recipe({}).recipe, steps)
+        first = first_comparison_step(sweep, sweep.recipe({}).recipe, steps)
         assert -(-first // every) * every - first <= steps / 100
 
 

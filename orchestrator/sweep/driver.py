@@ -143,8 +143,8 @@ class _SweepRun:
             stop_on(signal.SIGTERM, self.interrupted),  # Ray sets a handler of its own when it starts
         ):
             if not local:
-                room = cluster_capacity(recipe, self.prices)
-                concurrent = concurrent_trials(self.plan.trials, sweep.concurrency, recipe, room)
+                capacity = cluster_capacity(recipe, self.prices)
+                concurrent = concurrent_trials(self.plan.trials, sweep.concurrency, recipe, capacity)
             yield concurrent
 
     def _limits(self, meter: CostMeter, trials: TrialRecords) -> Callable[[], str]:
@@ -193,7 +193,7 @@ class StopCondition:
         self, interrupted: threading.Event, exhausted_budget: Callable[[], str], log: Callable[[str], None]
     ) -> None:
         self._interrupted = interrupted
-        self._used_up = exhausted_budget
+        self._exhausted_budget = exhausted_budget
         self._log = log
         self.reason = ""
 
@@ -205,7 +205,7 @@ class StopCondition:
     def check(self) -> str:
         """Return why the sweep has to stop; empty while it may continue."""
         if not self.reason:
-            self.reason = STOPPED_BY_USER if self._interrupted.is_set() else self._used_up()
+            self.reason = STOPPED_BY_USER if self._interrupted.is_set() else self._exhausted_budget()
             if self.reason:
                 self._log(f"{self.reason}; its trials stop with a checkpoint")
         return self.reason

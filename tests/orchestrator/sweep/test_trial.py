@@ -29,8 +29,8 @@ def test_relative_paths_of_a_trial_begin_where_the_sweep_was_started(
         report_steps=1,
         stop_signal=None,
         prices=None,
-        share=1.0,
-        more={},
+        cost_share=1.0,
+        overrides={},
         working_folder=str(started),
     )
 

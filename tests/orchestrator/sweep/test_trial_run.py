@@ -49,17 +49,17 @@ def reports_of(run: TrialRun) -> list[TrialReport]:
 
 
 def test_figures_of_every_step_are_reported_now_and_then_and_at_the_end() -> None:
-    assert [step for step in range(6) if REPORTS.of(step, {"loss": 1.0})] == [1, 3, 5]
-    assert REPORTS.of(3, {"loss": 2.0, "x": 1.0}) == TrialReport(64, (2.0,))
-    assert REPORTS.of(3, {"x": 1.0}) is None
+    assert [step for step in range(6) if REPORTS.report_of(step, {"loss": 1.0})] == [1, 3, 5]
+    assert REPORTS.report_of(3, {"loss": 2.0, "x": 1.0}) == TrialReport(64, (2.0,))
+    assert REPORTS.report_of(3, {"x": 1.0}) is None
     odd = ReportSchedule(["loss"], samples_per_step=16, steps=5, every=2)
-    assert [step for step in range(5) if odd.of(step, {"loss": 1.0})] == [1, 3, 4]
+    assert [step for step in range(5) if odd.report_of(step, {"loss": 1.0})] == [1, 3, 4]
 
 
 def test_evaluated_figures_are_reported_whenever_they_are_there() -> None:
     reports = ReportSchedule(["held_out/recall", "loss"], samples_per_step=16, steps=100, every=50)
-    assert reports.of(6, {"held_out/recall": 0.5, "loss": 2.0}) == TrialReport(112, (0.5, 2.0))
-    assert reports.of(49, {"loss": 2.0}) is None
+    assert reports.report_of(6, {"held_out/recall": 0.5, "loss": 2.0}) == TrialReport(112, (0.5, 2.0))
+    assert reports.report_of(49, {"loss": 2.0}) is None
 
 
 def test_a_run_ends_with_the_report_of_its_last_step() -> None:

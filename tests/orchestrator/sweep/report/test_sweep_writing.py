@@ -123,7 +123,7 @@ def test_the_best_recipe_is_a_recipe_with_the_recipes_own_seed(make_sweep: MakeS
     assert (loaded.recipe.name, loaded.recipe.seed, loaded.recipe.data.train) == ("alpha-size-best", 5, "shards")
     text = folder.best.read().decode()
     assert text.startswith(
-        f"# Configuration {found.best.number} of the sweep alpha-size, the best by loss.\n# It came to"
+        f"# Configuration {found.best.number} of the sweep alpha-size, the best by loss.\n# It reached"
     )
     assert "mean and standard deviation over 2 seeds" in text
 

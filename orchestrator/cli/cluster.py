@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.launch.launcher import JobServer
@@ -143,13 +143,13 @@ def ask_first(cluster: Cluster, question: str, yes: bool) -> None:
         yes: whether leave was given on the command line.
 
     Raises:
-        SpecError: there is no terminal to ask at.
+        ConfigError: there is no terminal to ask at.
         click.Abort: the answer was no.
     """
     if yes or cluster.kind == "local":
         return
     if not sys.stdin.isatty():
-        raise SpecError(f"cluster {cluster.name}: there is no terminal to ask at; say --yes to go on.")
+        raise ConfigError(f"cluster {cluster.name}: there is no terminal to ask at; say --yes to go on.")
     click.echo("\n".join(map(_line, cluster.groups)), err=True)
     click.confirm(question, abort=True, err=True)
 

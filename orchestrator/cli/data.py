@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import corpus_names, find_corpus
 from workloads.contract import CorpusEntry, Section
 
@@ -111,7 +111,7 @@ def _config(entry: CorpusEntry, options: dict[str, Any]) -> Section:
         return entry.config_type.model_validate_json(json.dumps(options))
     except ValidationError as error:
         found = [f"--{str(detail['loc'][0]).replace('_', '-')}: {detail['msg']}" for detail in error.errors()]
-        raise SpecError("; ".join(found)) from error
+        raise ConfigError("; ".join(found)) from error
 
 
 def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, Built]:

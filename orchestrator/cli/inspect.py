@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.report.images import Tile
     from orchestrator.stream.ledger import Audit
     from orchestrator.stream.trace import TracedBatch, TracedSample
-    from orchestrator.track.sync import Synced
+    from orchestrator.track.sync import SyncResult
     from orchestrator.train.plan import Plan
     from orchestrator.train.run_tools import TracedSpike
 
@@ -166,12 +166,12 @@ def _tiles(batch: TracedBatch, most: int) -> list[Tile]:
 
 
 def _write(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
-    from orchestrator.config.errors import SpecError
+    from orchestrator.config.errors import ConfigError
     from orchestrator.report.images import contact_sheet
     from orchestrator.storage.location import locate
 
     if not tiles:
-        raise SpecError("--images: there are no samples; the end of the run left these micro-batches empty.")
+        raise ConfigError("--images: there are no samples; the end of the run left these micro-batches empty.")
     locate(str(path)).write(contact_sheet(tiles))
     return {"contact_sheet": str(path), "images": len(tiles)}
 
@@ -331,7 +331,7 @@ def sync_command(name: str, storage: str, endpoint: str | None, as_json: bool) -
     click.echo(json.dumps({"run": run.root.uri} | asdict(synced)) if as_json else _synced_text(run.root.uri, synced))
 
 
-def _synced_text(uri: str, synced: Synced) -> str:
+def _synced_text(uri: str, synced: SyncResult) -> str:
     done = [f"{synced.steps} steps"] if synced.steps else []
     done += synced.files
     if synced.status != synced.status_before:

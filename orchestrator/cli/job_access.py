@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from orchestrator.cli.console import printable
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
@@ -42,7 +42,7 @@ def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
     """Read a cluster's file and return what can be done with the cluster.
 
     Raises:
-        SpecError: the file is wrong.
+        ConfigError: the file is wrong.
     """
     from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
@@ -56,7 +56,7 @@ def reach_of(file: str | Path) -> Reach:
 
     def reach() -> AbstractContextManager[JobServer]:
         if not Path(file).is_file():
-            raise SpecError(f"{file}: is not there any more; name the cluster's file with --cluster.")
+            raise ConfigError(f"{file}: is not there any more; name the cluster's file with --cluster.")
         return open_cluster(Path(file))[1].reach()
 
     return reach
@@ -77,7 +77,7 @@ def find_job(prefix: str, cluster: Path | None) -> FoundJob:
         cluster: file of the cluster to look in; None looks into the register.
 
     Raises:
-        SpecError: none is meant, or several could be.
+        ConfigError: none is meant, or several could be.
         ClusterError: the cluster cannot be reached.
     """
     from orchestrator.cluster.jobs.history import jobs_of, the_one

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 
 # A group of verbs, whose modules are imported only when a verb is used.
 
@@ -120,7 +120,7 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except SpecError as error:
+    except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):

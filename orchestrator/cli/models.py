@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config.document import Document
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import find_checkpoint_format
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _evaluate(
     again: bool,
 ) -> tuple[dict[str, float], dict[str, Any], str]:
     """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
-    from orchestrator.config.errors import SpecError
+    from orchestrator.config.errors import ConfigError
     from orchestrator.config.recipe import EvaluationSection
     from orchestrator.report.gather import load_evaluation, subject
     from orchestrator.storage.location import locate
@@ -87,7 +87,7 @@ def _evaluate(
     section = resolved.recipe.evaluation
     data = held_out or resolved.recipe.data.held_out
     if data is None:
-        raise SpecError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
+        raise ConfigError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
     options = EvaluationOptions(section.batch_size, section.rerank if rerank is None else rerank, gallery, heat_maps)
     saved = load_evaluation(run.evaluation)
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
@@ -98,14 +98,14 @@ def _evaluate(
 def _measure_import(
     place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    from orchestrator.config.errors import SpecError
+    from orchestrator.config.errors import ConfigError
     from orchestrator.report.gather import subject
     from orchestrator.storage.location import locate
     from orchestrator.train.checkpoints.load import load_checkpoint
     from orchestrator.train.run_tools import measure_checkpoint
 
     if held_out is None:
-        raise SpecError(
+        raise ConfigError(
             f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
     measured = measure_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
@@ -168,7 +168,7 @@ def export_command(
     checkpoint in the layout it came in, a run in that of pre-training.
     """
     if flat and format_name == OWN:
-        raise SpecError("--flat: belongs to --format albef.")
+        raise ConfigError("--flat: belongs to --format albef.")
 
     from orchestrator.train.convert import find_source
 
@@ -239,7 +239,7 @@ def _values(overrides: tuple[str, ...]) -> dict[str, Any]:
     document = Document.parse("{}", "command line")
     for assignment in overrides:
         document.override(assignment)
-    return document.plain()
+    return document.to_dict()
 
 
 def _as_json(checkpoint: ForeignCheckpoint, out: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _names_data(path: Path, overrides: tuple[str, ...]) -> bool:
     document = read_extended(path)
     for assignment in overrides:
         document.override(assignment)
-    data = document.plain().get("data")
+    data = document.to_dict().get("data")
     return isinstance(data, dict) and bool(data.get("train") or data.get("mix"))
 
 

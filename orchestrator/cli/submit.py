@@ -16,7 +16,7 @@ import click
 from orchestrator.cli.cluster import ask_first, cluster_file
 from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, reach_of
 from orchestrator.cli.train import resume_overrides
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _submission(
 ) -> Submission:
     from orchestrator.cluster.jobs.portability import refuse_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
-    from orchestrator.config.cluster import growth_variable
+    from orchestrator.config.cluster import node_groups_variable
     from orchestrator.train.plan import recipe_yaml
 
     refuse_secrets(overrides, resolved.values())
@@ -101,7 +101,7 @@ def _submission(
         workload=resolved.recipe.workload,
         resume=resolved.recipe.name if resume not in (None, "auto") else None,
         prices=price_text(prices),
-        machines=growth_variable(cluster.groups),
+        machines=node_groups_variable(cluster.groups),
     )
 
 
@@ -135,7 +135,7 @@ class Sending:
             yes: whether machines that cost money may be started without asking.
 
         Raises:
-            SpecError: something has to be mended first; nothing was submitted.
+            ConfigError: something has to be mended first; nothing was submitted.
             ClusterError: the cluster cannot be reached, or refuses the job.
         """
         up = self.launcher.is_up()
@@ -178,10 +178,10 @@ def refuse_errors(ok: bool) -> None:
     """Refuse to submit what a plan finds wrong.
 
     Raises:
-        SpecError: something has to be mended.
+        ConfigError: something has to be mended.
     """
     if not ok:
-        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
+        raise ConfigError("nothing was submitted: mend what is marked ERROR above first.")
 
 
 def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
@@ -221,14 +221,14 @@ def price_text(file: Path | None) -> str | None:
     """Return a table of prices as it stands in a file, None without a file.
 
     Raises:
-        SpecError: it cannot be read.
+        ConfigError: it cannot be read.
     """
     if file is None:
         return None
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
+        raise ConfigError(f"{file}: cannot be read as a table of prices ({error}).") from error
 
 
 def _refuse(look: Look) -> None:
@@ -236,7 +236,7 @@ def _refuse(look: Look) -> None:
     errors = [one for one in (look or {}).get("findings", ()) if one["level"] == "error"]
     if errors:
         said = "\n".join(f"  {one['name']}: {one['found']}\n    fix: {one['fix']}" for one in errors)
-        raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
+        raise ConfigError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
 
 
 def _outcome(entry: Entry) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import load_recipe
 from orchestrator.train.control_channel import Record
 
@@ -60,7 +60,7 @@ def command(
     try:
         plan = make_plan(resolved)
     except FuserayError as error:
-        raise SpecError(str(error)) from error
+        raise ConfigError(str(error)) from error
     if dry_run:
         _show_plan(plan, as_json)
         return

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.preemption.drain import Target
@@ -91,7 +91,7 @@ def _check_address(address: str | None) -> None:
     except ValueError:
         sound = False
     if not sound:
-        raise SpecError(f"--address {address}: give HOST:PORT of the cluster's GCS, as in 10.0.0.1:6379.")
+        raise ConfigError(f"--address {address}: give HOST:PORT of the cluster's GCS, as in 10.0.0.1:6379.")
 
 
 def _say(line: str) -> None:

@@ -113,7 +113,7 @@ class Faults:
     def add(self, key_path: KeyPath, said: str) -> None:
         """Note a fault at a key; a second one in the same words changes nothing."""
         dotted = ".".join(str(part) for part in key_path)
-        finding = Fault(self._document.place(key_path), f"{dotted}: {said}" if dotted else said)
+        finding = Fault(self._document.location(key_path), f"{dotted}: {said}" if dotted else said)
         if finding not in self._found:
             self._found.append(finding)
 
@@ -155,4 +155,4 @@ def listing(value: Any) -> list[Any]:
 
 
 def _line(finding: Fault) -> int:
-    return int(finding.place.rpartition(":")[2])
+    return int(finding.location.rpartition(":")[2])

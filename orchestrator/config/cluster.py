@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 Market = Literal["spot", "on-demand", "owned"]
 """How machines are paid for; nobody bills for `owned` ones, or takes them away."""
@@ -78,16 +78,16 @@ class Cluster:
 MACHINES_VARIABLE = "FUSERAY_MACHINES"
 
 
-def growth_variable(groups: Iterable[NodeGroup]) -> dict[str, str]:
+def node_groups_variable(groups: Iterable[NodeGroup]) -> dict[str, str]:
     """Return the variable that tells a driver which machines its cluster can have."""
     return {MACHINES_VARIABLE: json.dumps([asdict(group) for group in groups], separators=(",", ":"))}
 
 
-def read_growth(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
+def read_node_groups(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
     """Return the machines that the cluster can have, None when nobody said.
 
     Raises:
-        SpecError: the variable holds something else.
+        ConfigError: the variable holds something else.
     """
     text = environment.get(MACHINES_VARIABLE)
     if not text:
@@ -95,7 +95,7 @@ def read_growth(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
     try:
         return tuple(NodeGroup(**group) for group in json.loads(text))
     except (ValueError, TypeError) as error:
-        raise SpecError(
+        raise ConfigError(
             f"{MACHINES_VARIABLE}: does not list groups of machines ({error}); "
             "`fuseray submit` sets it, unset it otherwise."
         ) from error

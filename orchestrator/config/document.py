@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 
 KeyPath = tuple[str | int, ...]
 
@@ -38,7 +38,7 @@ class Document:
         """Read a YAML file.
 
         Raises:
-            SpecError: the file cannot be read or is not what `parse` takes.
+            ConfigError: the file cannot be read or is not what `parse` takes.
         """
         return cls.parse(read_text(path), str(path))
 
@@ -47,11 +47,11 @@ class Document:
         """Read YAML text (version 1.2: `1e-4` is a number, `no` is text).
 
         Raises:
-            SpecError: the text is not YAML, repeats a key or is not a mapping.
+            ConfigError: the text is not YAML, repeats a key or is not a mapping.
         """
         documents = cls.parse_all(text, origin)
         if len(documents) != 1:
-            raise SpecError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
+            raise ConfigError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
         return documents[0]
 
     @classmethod
@@ -59,7 +59,7 @@ class Document:
         """Read YAML text of any number of documents, parted by `---`; empty ones are left out.
 
         Raises:
-            SpecError: the text is not YAML, repeats a key, or a document is not a mapping.
+            ConfigError: the text is not YAML, repeats a key, or a document is not a mapping.
         """
         try:
             trees = [tree for tree in YAML(typ="rt").load_all(text) if tree is not None]
@@ -67,10 +67,10 @@ class Document:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
         except YAMLError as error:
-            raise SpecError(f"{origin}: is not valid YAML: {error}") from error
+            raise ConfigError(f"{origin}: is not valid YAML: {error}") from error
         for tree in trees:
             if not isinstance(tree, Mapping):
-                raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
+                raise ConfigError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
         return [cls(origin, _plain(tree), _places_of(tree, origin)) for tree in trees]
 
     def override(self, assignment: str, dotted_in: Sequence[str] = ()) -> None:
@@ -81,21 +81,21 @@ class Document:
             dotted_in: sections whose own keys are dotted; what follows their name is one key.
 
         Raises:
-            SpecError: the assignment has no `=`, or its path runs through something that is not a mapping.
+            ConfigError: the assignment has no `=`, or its path runs through something that is not a mapping.
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted:
-            raise SpecError(
+            raise ConfigError(
                 f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
             )
         section, _, rest = dotted.partition(".")
         try:
             keys = [section, rest] if section in dotted_in and rest else dotted.split(".")
             self._set(keys, YAML(typ="safe").load(text), COMMAND_LINE)
-        except SpecError as error:
-            raise SpecError(f"override {assignment!r}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"override {assignment!r}: {error}") from error
 
-    def set(self, dotted: str, value: Any, place: str = COMMAND_LINE) -> None:
+    def set(self, dotted: str, value: Any, location: str = COMMAND_LINE) -> None:
         """Set the value of a dotted key; sections that are not there, or null, are made.
 
         Args:
@@ -104,11 +104,11 @@ class Document:
             place: where it was written.
 
         Raises:
-            SpecError: the path runs through something that is not a mapping.
+            ConfigError: the path runs through something that is not a mapping.
         """
-        self._set(dotted.split("."), value, place)
+        self._set(dotted.split("."), value, location)
 
-    def _set(self, keys: Sequence[str], value: Any, place: str) -> None:
+    def _set(self, keys: Sequence[str], value: Any, location: str) -> None:
         *parents, last = keys
         node: dict[str, Any] = self._values
         for depth, parent in enumerate(parents, start=1):
@@ -116,10 +116,10 @@ class Document:
                 node[parent] = {}
             node = node[parent]
             if not isinstance(node, dict):
-                raise SpecError(f"{'.'.join(parents[:depth])!r} is not a section of the recipe.")
+                raise ConfigError(f"{'.'.join(parents[:depth])!r} is not a section of the recipe.")
         node[last] = deepcopy(value)
         self._forget_places((*parents, last))
-        self._places[(*parents, last)] = place
+        self._places[(*parents, last)] = location
 
     def copy(self) -> Document:
         """Return a copy that changes on its own."""
@@ -135,37 +135,37 @@ class Document:
 
         A list, a scalar or null replaces whatever the base has under the same key.
         """
-        inherited = {path: place for path, place in base._places.items() if not _hides(self._values, path)}
+        inherited = {path: location for path, location in base._places.items() if not _hides(self._values, path)}
         return Document(self.origin, _over(base._values, self._values), inherited | self._places)
 
-    def place(self, key_path: KeyPath) -> str:
+    def location(self, key_path: KeyPath) -> str:
         """Return `file:line` of the deepest part of a key path that a file has."""
         for length in range(len(key_path), -1, -1):
             if key_path[:length] in self._places:
                 return self._places[key_path[:length]]
         return f"{self.origin}:1"
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return a copy of the mapping as plain dictionaries, lists and scalars."""
         return deepcopy(self._values)
 
     def _forget_places(self, key_path: KeyPath) -> None:
         depth = len(key_path)
-        self._places = {path: place for path, place in self._places.items() if path[:depth] != key_path}
+        self._places = {path: location for path, location in self._places.items() if path[:depth] != key_path}
 
 
 def read_text(path: Path) -> str:
     """Return what is in a text file.
 
     Raises:
-        SpecError: it cannot be read or is not UTF-8.
+        ConfigError: it cannot be read or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
 
 
 def _over(base: Any, values: Any) -> Any:
@@ -222,7 +222,7 @@ def read_extended(path: Path) -> Document:
     it names the run of one file.
 
     Raises:
-        SpecError: the file, or a file that it extends, is unreadable or no mapping, or the files extend each other
+        ConfigError: the file, or a file that it extends, is unreadable or no mapping, or the files extend each other
             in a circle.
     """
     return _read(path, ())
@@ -230,27 +230,27 @@ def read_extended(path: Path) -> Document:
 
 def _read(path: Path, below: tuple[Path, ...]) -> Document:
     document = Document.read(path)
-    place = document.place((EXTENDS,))
+    location = document.location((EXTENDS,))
     named = document.pop(EXTENDS)
     if named is None:
         return document
     chain = (*below, path)
-    base = _read(_base(path, named, place, chain), chain)
+    base = _read(_base(path, named, location, chain), chain)
     base.pop("name")
     return document.on_top_of(base)
 
 
-def _base(path: Path, named: object, place: str, chain: tuple[Path, ...]) -> Path:
+def _base(path: Path, named: object, location: str, chain: tuple[Path, ...]) -> Path:
     if not isinstance(named, str):
-        raise _refused(place, f"must be the path of one recipe file (got {named!r}).")
+        raise _refused(location, f"must be the path of one recipe file (got {named!r}).")
     base = path.parent / named
     if base.resolve() in [file.resolve() for file in chain]:
         circle = " -> ".join(str(file) for file in (*chain, base))
-        raise _refused(place, f"the recipes extend each other in a circle: {circle}.")
+        raise _refused(location, f"the recipes extend each other in a circle: {circle}.")
     if not base.is_file():
-        raise _refused(place, f"{base} is not there; the path is relative to the folder of {path}.")
+        raise _refused(location, f"{base} is not there; the path is relative to the folder of {path}.")
     return base
 
 
-def _refused(place: str, message: str) -> RecipeError:
-    return RecipeError([Finding(place, f"{EXTENDS}: {message}")])
+def _refused(location: str, message: str) -> RecipeError:
+    return RecipeError([Finding(location, f"{EXTENDS}: {message}")])

@@ -10,7 +10,7 @@ class FuserayError(Exception):
     """The run cannot go on; the message names the thing, the place and the fix."""
 
 
-class SpecError(FuserayError):
+class ConfigError(FuserayError):
     """What the user wrote is wrong; nothing was started."""
 
 
@@ -18,14 +18,14 @@ class SpecError(FuserayError):
 class Finding:
     """One fault in a recipe: where it stands and what to do about it."""
 
-    place: str
+    location: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.location}: {self.message}"
 
 
-class RecipeError(SpecError):
+class RecipeError(ConfigError):
     """A recipe is wrong, with every fault found."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.document import Document, KeyPath, read_extended
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import Recipe
 from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
 
@@ -62,24 +62,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """Read, override and check a recipe. Nothing is started.
 
     Raises:
-        SpecError: the file is unreadable or names an unknown workload.
+        ConfigError: the file is unreadable or names an unknown workload.
         RecipeError: keys or values are wrong; all faults are listed with file and line.
     """
     document = read_extended(path)
     for assignment in overrides:
         document.override(assignment)
-    return resolve(document, {"name": path.stem} | document.plain())
+    return resolve(document, {"name": path.stem} | document.to_dict())
 
 
 def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
     """Check a recipe's values; the document says where they stand.
 
     Raises:
-        SpecError: as `load_recipe`.
+        ConfigError: as `load_recipe`.
     """
     if not isinstance(values.get("workload"), str):
         raise RecipeError(
-            [Finding(document.place(("workload",)), "workload: this key is required, for example albef.")]
+            [Finding(document.location(("workload",)), "workload: this key is required, for example albef.")]
         )
     entry = find_workload(values["workload"])
     return _resolve(document, values, entry)
@@ -88,7 +88,7 @@ def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
 def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
     ours, theirs = Recipe.model_fields, entry.config_type.model_fields
     findings = [
-        Finding(document.place((key,)), unknown_key(key, [*ours, *theirs]))
+        Finding(document.location((key,)), unknown_key(key, [*ours, *theirs]))
         for key in values
         if key not in ours and key not in theirs
     ]
@@ -99,7 +99,7 @@ def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -
     if findings or isinstance(recipe, list) or isinstance(config, list):
         raise RecipeError(findings)
     problems = [
-        Finding(document.place(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
+        Finding(document.location(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
         for problem in entry.check(config, recipe.batch.shape)
     ]
     if problems:
@@ -145,7 +145,7 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
         secret = isinstance(detail["input"], dict) or detail["type"] == "password"
         got = "" if secret else f" (got {detail['input']!r})"
         message = f"{dotted}: {said}{got}" if dotted else said
-    return Finding(document.place(key_path), message)
+    return Finding(document.location(key_path), message)
 
 
 def _keys_to_set(section: type[BaseModel], key_path: KeyPath) -> list[str]:
@@ -191,7 +191,7 @@ def find_workload(name: str) -> WorkloadEntry:
     """Return the workload registered under a name in the group `fuseray.workloads`.
 
     Raises:
-        SpecError: no such workload, or it does not keep the contract.
+        ConfigError: no such workload, or it does not keep the contract.
     """
     entry: WorkloadEntry = _find("fuseray.workloads", "workload", name, WorkloadEntry)
     return entry
@@ -207,7 +207,7 @@ def find_corpus(name: str) -> CorpusEntry:
     """Return the corpus builder registered under a name in the group `fuseray.corpora`.
 
     Raises:
-        SpecError: no such corpus, or it does not keep the contract.
+        ConfigError: no such corpus, or it does not keep the contract.
     """
     entry: CorpusEntry = _find("fuseray.corpora", "corpus", name, CorpusEntry)
     return entry
@@ -217,7 +217,7 @@ def find_checkpoint_format(name: str) -> CheckpointFormat:
     """Return the checkpoint format registered under a name in the group `fuseray.checkpoint_formats`.
 
     Raises:
-        SpecError: no such format, or it does not keep the contract.
+        ConfigError: no such format, or it does not keep the contract.
     """
     entry: CheckpointFormat = _find("fuseray.checkpoint_formats", "checkpoint format", name, CheckpointFormat)
     return entry
@@ -231,10 +231,10 @@ def corpus_names() -> list[str]:
 def _find(group: str, kind: str, name: str, protocol: Any) -> Any:
     points = _points(group)
     if name not in points:
-        raise SpecError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
+        raise ConfigError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
     entry = points[name].load()
     if not isinstance(entry, protocol):
-        raise SpecError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
+        raise ConfigError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
     return entry
 
 

@@ -112,7 +112,7 @@ def read_prices(override: Path | None = None) -> PriceTable:
             `~/.config/fuseray/prices.yaml` where it exists.
 
     Raises:
-        SpecError: a file cannot be read.
+        ConfigError: a file cannot be read.
         RecipeError: a file is wrong; all faults are listed with file and line.
     """
     table = _laid_over(PriceTable(date.min, {}, {}), _OURS)
@@ -130,13 +130,13 @@ def _users_file() -> Path | None:
 
 def _laid_over(table: PriceTable, path: Path) -> PriceTable:
     document = Document.read(path)
-    file = validate(PriceFile, document.plain(), document)
+    file = validate(PriceFile, document.to_dict(), document)
     if isinstance(file, list):
         raise RecipeError(file)
     kinds = {name: Accelerator(name=name, **entry.model_dump()) for name, entry in file.accelerators.items()}
     machines = {name: Machine(name=name, **entry.model_dump()) for name, entry in file.machines.items()}
     laid = PriceTable(file.as_of or table.as_of, {**table.machines, **machines}, {**table.accelerators, **kinds})
-    faults = [Finding(document.place(("machines", name)), said) for name in machines if (said := _fault(laid, name))]
+    faults = [Finding(document.location(("machines", name)), said) for name in machines if (said := _fault(laid, name))]
     if faults:
         raise RecipeError(faults)
     return laid

@@ -145,12 +145,12 @@ class ScaleSection(Section):
     object_store_mb: int = Field(1024, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
 
     @property
-    def fewest_workers(self) -> int:
+    def min_workers(self) -> int:
         """With fewer the run waits."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
-    def most_workers(self) -> int:
+    def max_workers(self) -> int:
         """More are never asked for."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
@@ -328,9 +328,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _enough_micro_batches(self) -> Recipe:
-        if self.scale.most_workers > self.batch.micro_batches:
+        if self.scale.max_workers > self.batch.micro_batches:
             raise ValueError(
-                f"scale.workers ({self.scale.most_workers}) must be at most batch.micro_batches "
+                f"scale.workers ({self.scale.max_workers}) must be at most batch.micro_batches "
                 f"({self.batch.micro_batches}): a worker without a micro-batch would have nothing to do"
             )
         return self

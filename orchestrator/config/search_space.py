@@ -187,7 +187,7 @@ class Range:
         """Return the values that a recipe has to accept for all others to be plausible."""
         return (self.low, self.high)
 
-    def at(self, share: float) -> float | int:
+    def quantile(self, share: float) -> float | int:
         """Return the value below which a share in [0, 1) of the values lies."""
         if self.whole:
             return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
@@ -206,7 +206,7 @@ class Choice:
         """Return all values."""
         return self.values
 
-    def at(self, share: float) -> Any:
+    def quantile(self, share: float) -> Any:
         """Return the value below which a share in [0, 1) of the values lies."""
         return self.values[int(share * len(self.values))]
 

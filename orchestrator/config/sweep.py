@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.document import Document, read_extended
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, resolve, validate
 from orchestrator.config.recipe import folder_name
 from orchestrator.config.search_space import Condition, ConditionError, Parameter, SpaceError, parse_parameter
@@ -148,22 +148,22 @@ class ResolvedSweep:
     filled: Document
     written: Document
 
-    def place(self, *key_path: str | int) -> str:
+    def location(self, *key_path: str | int) -> str:
         """Return where a value of the sweep stands, as file and line."""
-        return self.written.place(key_path)
+        return self.written.location(key_path)
 
     def active(self, drawn: Assignment) -> dict[str, Any]:
         """Return those of the drawn values whose conditions hold, in the order of the parameters."""
         filled, kept = self.filled.copy(), dict[str, Any]()
         for parameter in self.parameters:
-            if parameter.key in drawn and (parameter.when is None or parameter.when.holds(filled.plain())):
+            if parameter.key in drawn and (parameter.when is None or parameter.when.holds(filled.to_dict())):
                 filled.set(parameter.key, drawn[parameter.key])
                 kept[parameter.key] = drawn[parameter.key]
         return kept
 
     def allowed(self, assignment: Assignment) -> bool:
         """Return whether a configuration meets the constraints."""
-        values = _with(self.filled, assignment).plain()
+        values = _with(self.filled, assignment).to_dict()
         return all(constraint.holds(values) for constraint in self.constraints)
 
     def recipe(self, assignment: Assignment, more: Assignment = NOTHING) -> ResolvedRecipe:
@@ -177,7 +177,7 @@ class ResolvedSweep:
             RecipeError: the values do not go together.
         """
         document = _with(self.base, {**assignment, **more})
-        return resolve(document, {"name": self.sweep.name} | document.plain())
+        return resolve(document, {"name": self.sweep.name} | document.to_dict())
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
@@ -188,18 +188,18 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
         overrides: `key.path=value` over the sweep's own keys, such as `search.trials=9` or `overrides.length.steps=12`.
 
     Raises:
-        SpecError: a file is unreadable.
+        ConfigError: a file is unreadable.
         RecipeError: keys, values, ranges or conditions are wrong; all faults are listed with file and line.
     """
     document = Document.read(path)
     for assignment in overrides:
         document.override(assignment, DOTTED)
-    values = {"name": path.stem} | document.plain()
+    values = {"name": path.stem} | document.to_dict()
     sweep = validate(Sweep, values, document)
     if isinstance(sweep, list):
         raise RecipeError(sweep)
     base = _base(path.parent / sweep.recipe, sweep, document)
-    filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.plain()).values(), {})
+    filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.to_dict()).values(), {})
     resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled, document)
     _check_values(resolved, document)
     return resolved
@@ -207,11 +207,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
 
 def _base(recipe: Path, sweep: Sweep, document: Document) -> Document:
     if not recipe.is_file():
-        raise RecipeError([Finding(document.place(("recipe",)), f"recipe: {recipe} is not there.")])
+        raise RecipeError([Finding(document.location(("recipe",)), f"recipe: {recipe} is not there.")])
     base = read_extended(recipe)
     base.pop("name")
     for key, value in sweep.overrides.items():
-        _set(base, key, value, document.place(("overrides", key)))
+        _set(base, key, value, document.location(("overrides", key)))
     return base
 
 
@@ -222,11 +222,11 @@ def _with(document: Document, values: Assignment) -> Document:
     return changed
 
 
-def _set(base: Document, key: str, value: Any, place: str) -> None:
+def _set(base: Document, key: str, value: Any, location: str) -> None:
     try:
-        base.set(key, value, place)
-    except SpecError as error:
-        raise RecipeError([Finding(place, str(error))]) from error
+        base.set(key, value, location)
+    except ConfigError as error:
+        raise RecipeError([Finding(location, str(error))]) from error
 
 
 def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tuple[Condition, ...]]:
@@ -236,12 +236,12 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
             _check_key(key, sweep.scheduler.kind)
             parameters.append(parse_parameter(key, written))
         except (SpaceError, ConditionError) as error:
-            findings.append(Finding(document.place(("space", key)), f"space.{key}: {error}"))
+            findings.append(Finding(document.location(("space", key)), f"space.{key}: {error}"))
     for number, text in enumerate(sweep.constraints):
         try:
             constraints.append(Condition.parse(text))
         except ConditionError as error:
-            findings.append(Finding(document.place(("constraints", number)), f"constraints: {error}"))
+            findings.append(Finding(document.location(("constraints", number)), f"constraints: {error}"))
     if findings:
         raise RecipeError(findings)
     return _in_order(parameters, document), tuple(constraints)
@@ -266,7 +266,7 @@ def _in_order(parameters: Sequence[Parameter], document: Document) -> tuple[Para
         if not ready:
             circle = ", ".join(one.key for one in left)
             raise RecipeError(
-                [Finding(document.place(("space",)), f"space: the conditions of {circle} form a circle.")]
+                [Finding(document.location(("space",)), f"space: the conditions of {circle} form a circle.")]
             )
         ordered += ready
         left = [one for one in left if one not in ready]
@@ -291,12 +291,12 @@ def _check_values(resolved: ResolvedSweep, document: Document) -> None:
             resolved.recipe(_beside(resolved, parameter, edge))
         except RecipeError as error:
             said = "; ".join(one.message for one in error.findings)
-        except (SpecError, ConditionError) as error:
+        except (ConfigError, ConditionError) as error:
             said = str(error)
         else:
             continue
-        place = document.place(("space", parameter.key))
-        findings.setdefault(parameter.key, Finding(place, f"space.{parameter.key}: {said}"))
+        location = document.location(("space", parameter.key))
+        findings.setdefault(parameter.key, Finding(location, f"space.{parameter.key}: {said}"))
     if findings:
         raise RecipeError(list(findings.values()))
 
@@ -308,7 +308,7 @@ def _beside(resolved: ResolvedSweep, parameter: Parameter, edge: Any) -> Assignm
         return needed
     others = [one for one in resolved.parameters if _asks_for(parameter, one.key)]
     for share in SHARES:
-        active = resolved.active({one.key: one.domain.at(share) for one in others} | needed)
+        active = resolved.active({one.key: one.domain.quantile(share) for one in others} | needed)
         if parameter.key in active:
             return active
     return NOTHING

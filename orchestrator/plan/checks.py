@@ -75,7 +75,7 @@ def judge(
     left = None if samples is None else max(0, samples - seen.done_steps * recipe.batch.samples)
     counts = _worker_counts(recipe, kinds)
     scenarios = tuple(scenario(recipe, kinds, each, speed, seen.decode_cpu_s, left) for each in counts)
-    largest = fleet_for(kinds, recipe.scale.most_workers, recipe, recipe.stream.reader_cpus)
+    largest = fleet_for(kinds, recipe.scale.max_workers, recipe, recipe.stream.reader_cpus)
     findings = (
         *check_batch(resolved),
         *check_room(recipe, kinds, largest),
@@ -98,8 +98,8 @@ def _samples(recipe: Recipe, epoch_samples: int | None) -> int | None:
 def _worker_counts(recipe: Recipe, kinds: Sequence[Kind]) -> list[int]:
     """Return the numbers of workers to plan for: the fewest, and the most that the cluster has room for."""
     scale = recipe.scale
-    largest: Fleet = fleet_for(kinds, scale.most_workers, recipe, recipe.stream.reader_cpus)
-    return sorted({scale.fewest_workers, max(scale.fewest_workers, largest.workers)})
+    largest: Fleet = fleet_for(kinds, scale.max_workers, recipe, recipe.stream.reader_cpus)
+    return sorted({scale.min_workers, max(scale.min_workers, largest.workers)})
 
 
 def _memory(recipe: Recipe, kinds: Sequence[Kind], seen: Observations) -> Iterator[Finding]:
@@ -141,7 +141,7 @@ def check_batch(resolved: ResolvedRecipe) -> Iterator[Finding]:
     if problems:
         return
     yield passed(BATCH_NAME, f"{shape}; the workload {recipe.workload} takes it, with queue and objectives as they are")
-    workers = recipe.scale.most_workers
+    workers = recipe.scale.max_workers
     rounds = math.ceil(batch.micro_batches / workers)
     if rounds * workers != batch.micro_batches:
         idle = 1 - batch.micro_batches / (rounds * workers)
@@ -209,7 +209,7 @@ def check_room(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Iterato
 
 def _gpu_fault(recipe: Recipe, kinds: Sequence[Kind]) -> Finding | None:
     gpus = sum(kind.group.gpus * kind.group.most for kind in kinds)
-    workers = recipe.scale.fewest_workers
+    workers = recipe.scale.min_workers
     if not recipe.scale.use_gpu or gpus >= workers:
         return None
     if not gpus:
@@ -222,7 +222,7 @@ def _gpu_fault(recipe: Recipe, kinds: Sequence[Kind]) -> Finding | None:
 
 
 def _fault(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Finding | None:
-    scale, workers = recipe.scale, recipe.scale.fewest_workers
+    scale, workers = recipe.scale, recipe.scale.min_workers
     each = f"{scale.cpus_per_worker:g} CPUs{' and a GPU' if scale.use_gpu else ''} each"
     if largest.workers < workers:
         fix = f"Lower scale.workers or scale.cpus_per_worker, {LARGER}"
@@ -248,11 +248,11 @@ def _fault(recipe: Recipe, kinds: Sequence[Kind], largest: Fleet) -> Finding | N
 
 def _fits(recipe: Recipe, largest: Fleet) -> Finding:
     scale = recipe.scale
-    if largest.workers < scale.most_workers:
-        fix = f"Nothing, if that is meant; otherwise write scale.workers: [{scale.fewest_workers}, {largest.workers}]."
-        return warned(ROOM_NAME, f"the cluster holds {largest.workers} of up to {scale.most_workers} workers", fix)
+    if largest.workers < scale.max_workers:
+        fix = f"Nothing, if that is meant; otherwise write scale.workers: [{scale.min_workers}, {largest.workers}]."
+        return warned(ROOM_NAME, f"the cluster holds {largest.workers} of up to {scale.max_workers} workers", fix)
     return passed(
-        ROOM_NAME, f"{scale.most_workers} workers find room, with {largest.spare_cpus:g} CPUs left for reading"
+        ROOM_NAME, f"{scale.max_workers} workers find room, with {largest.spare_cpus:g} CPUs left for reading"
     )
 
 

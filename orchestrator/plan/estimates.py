@@ -17,7 +17,7 @@ from orchestrator.plan.machines import Fleet, Kind, fleet_for
 from orchestrator.plan.preflight import Observations
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import THREADS_THAT_PAY, decoded_share
-from orchestrator.track.analysis import busy_seconds
+from orchestrator.track.analysis import step_seconds
 from orchestrator.track.metric_log import EventLog, read_metric_log
 
 Pricing = Literal["file", "spot", "on-demand"]
@@ -291,8 +291,8 @@ def past_speed(run: RunFolder, scale: ScaleSection) -> PastSpeed:
         MetricLogError: it is damaged.
     """
     newest = deque(read_metric_log(run.metrics), NEWEST_STEPS)
-    rates = [line.samples / busy for line in newest if (busy := busy_seconds(line.seconds)) > 0]
+    rates = [line.samples / busy for line in newest if (busy := step_seconds(line.seconds)) > 0]
     events = EventLog(run.events).events
-    fixed = scale.fewest_workers if scale.fewest_workers == scale.most_workers else None
+    fixed = scale.min_workers if scale.min_workers == scale.max_workers else None
     workers = events[-1].workers if events else fixed
     return PastSpeed(run.newest_step(), median(rates) if rates else None, workers)

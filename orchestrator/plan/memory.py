@@ -80,7 +80,7 @@ def largest_micro_batch(footprint: Footprint, recipe: Recipe, workers: int, memo
 
 def check_gpu_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]) -> Iterator[Finding]:
     """Yield, for each type of GPU that the cluster has, whether a micro-batch fits it."""
-    workers = recipe.scale.fewest_workers
+    workers = recipe.scale.min_workers
     need = memory_need(footprint, recipe, workers)
     types = {one.accelerator.name: one.accelerator for one in kinds if one.accelerator and one.group.most}
     for accelerator in types.values():
@@ -100,10 +100,10 @@ def check_gpu_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]
 
 def check_main_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]) -> Iterator[Finding]:
     """Yield whether workers on CPUs fit their machines."""
-    need = memory_need(footprint, recipe, recipe.scale.fewest_workers)
+    need = memory_need(footprint, recipe, recipe.scale.min_workers)
     found = f"about {need.total / GB:.1f} GB a worker: {_parts(need)} (estimate)"
     for kind in kinds:
-        workers = min(kind.places(recipe.scale.cpus_per_worker, False), recipe.scale.most_workers)
+        workers = min(kind.places(recipe.scale.cpus_per_worker, False), recipe.scale.max_workers)
         if kind.group.most and kind.memory_gb and workers * need.total > kind.memory_gb * GB:
             fix = "Raise scale.cpus_per_worker, so that fewer share a machine, or lower batch.micro_batch_size."
             full = f"{found}; {workers} workers on a {kind.group.machine} with {kind.memory_gb:g} GB"

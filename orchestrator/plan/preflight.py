@@ -139,7 +139,7 @@ def run_preflight(resolved: ResolvedRecipe, cluster: Cluster, options: Preflight
         options: what the user says about it.
 
     Raises:
-        SpecError: the price table is wrong.
+        ConfigError: the price table is wrong.
     """
     return judged_preflight(resolved, cluster, options)[0]
 
@@ -177,7 +177,7 @@ def _prices(override: Path | None) -> PriceTable:
 
 def _about(resolved: ResolvedRecipe) -> dict[str, str]:
     recipe = resolved.recipe
-    fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
+    fewest, most = recipe.scale.min_workers, recipe.scale.max_workers
     device = "GPU" if recipe.scale.use_gpu else "CPU"
     workers = f"{fewest} to {most}" if fewest != most else str(fewest)
     return {"run": f"{recipe.name} ({recipe.workload}, {recipe.precision}) on {workers} {device} workers"}

@@ -27,7 +27,7 @@ from orchestrator.report.model import (
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
-from orchestrator.track.cost import Costs, Spent, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts
 from orchestrator.track.run_writer import Curves, TrackedRun
 from workloads.contract import Evaluation, EvaluationOptions, HeatMap, Match, Ranking, Sample
 
@@ -52,7 +52,7 @@ def gather(run: RunFolder) -> Report:
 
     Raises:
         RunError: there is no such run.
-        CostFileError: the record of its machines is damaged.
+        CostRecordError: the record of its machines is damaged.
         TrackingError: MLflow cannot be reached.
     """
     file = run.read()
@@ -91,7 +91,7 @@ def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
     )
 
 
-def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Spent) -> Headline:
+def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: RunCost) -> Headline:
     steps, rates = curves.get("samples_per_s", ([], []))
     started, ended = tracker.times_ms()
     settled = rates[len(rates) // 10 :]

@@ -13,7 +13,7 @@ from shutil import rmtree
 from time import monotonic, sleep
 from uuid import uuid4
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.retry import StorageError
 
 
@@ -25,11 +25,11 @@ def draft_of(target: Path) -> Iterator[Path]:
         target: a file or folder that does not exist; an empty folder may.
 
     Raises:
-        SpecError: the target exists.
+        ConfigError: the target exists.
         StorageError: it cannot be written.
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise SpecError(f"{target}: exists already; name another place, or remove it.")
+        raise ConfigError(f"{target}: exists already; name another place, or remove it.")
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from orchestrator.sweep.rungs import first_rung
 from orchestrator.sweep.sweep_logger import SweepLogger, Trials, tidy
 from orchestrator.sweep.trial import Shared
 from orchestrator.sweep.tune import tune_trials
-from orchestrator.track.cost import Spent
+from orchestrator.track.cost import RunCost
 from orchestrator.train.budget import CostMeter, metering
 from orchestrator.train.driver import log_folder_of, new_meter, stop_on
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
@@ -58,7 +58,7 @@ class SweepOutcome:
 
     status: str
     trials: tuple[TrialRecord, ...]
-    spent: Spent
+    spent: RunCost
     stopped_by: str = ""
 
 
@@ -73,7 +73,7 @@ def run_sweep(plan: SweepPlan, display: SweepDisplay, prices: PriceTable | None 
         prices: what machines cost; None when that is not known.
 
     Raises:
-        SpecError: there is no room for a trial.
+        ConfigError: there is no room for a trial.
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
     interrupted = threading.Event()
@@ -149,7 +149,7 @@ class _Sweeping:
 
     def _limits(self, meter: CostMeter, trials: Trials) -> Callable[[], str]:
         scale = self.plan.base.recipe.scale
-        hours = GpuHours(self.plan.folder, trials, scale.most_workers if scale.use_gpu else 0)
+        hours = GpuHours(self.plan.folder, trials, scale.max_workers if scale.use_gpu else 0)
         return lambda: used_up(self.plan.sweep.sweep.budget, meter.spent(), hours)
 
 
@@ -160,7 +160,7 @@ def _set_by_sweep(plan: SweepPlan, at_a_time: int) -> Assignment:
     them, since one that had to wait may take over an older one.
     """
     more: dict[str, Any] = {}
-    said = plan.sweep.base.plain().get("stream") or {}
+    said = plan.sweep.base.to_dict().get("stream") or {}
     if at_a_time > 1 and "decoded_cache_mb" not in said:
         more["stream.decoded_cache_mb"] = DECODED_CACHE_MB
     if plan.sweep.sweep.scheduler.kind == "pbt":
@@ -255,7 +255,7 @@ class StopSignal:
 # Says when a sweep has used what it may.
 
 
-def used_up(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], float]) -> str:
+def used_up(budget: SweepBudgetSection, spent: RunCost, gpu_hours: Callable[[], float]) -> str:
     """Return the key of the budget that is used up, and how far; empty while nothing is.
 
     Args:
@@ -266,7 +266,7 @@ def used_up(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], fl
     return next(_reached(budget, spent, gpu_hours), "")
 
 
-def _reached(budget: SweepBudgetSection, spent: Spent, gpu_hours: Callable[[], float]) -> Iterator[str]:
+def _reached(budget: SweepBudgetSection, spent: RunCost, gpu_hours: Callable[[], float]) -> Iterator[str]:
     if budget.hours is not None and spent.hours >= budget.hours:
         yield f"budget.hours: the sweep has taken {spent.hours:.3g} of {budget.hours:g} hours"
     if budget.usd is not None and spent.usd >= budget.usd:

@@ -65,8 +65,8 @@ class TrialNeeds:
     def of(cls, recipe: Recipe) -> TrialNeeds:
         """Return what a trial of a recipe needs, with as few workers as it may have."""
         scale = recipe.scale
-        cpus = scale.fewest_workers * scale.cpus_per_worker + recipe.stream.reader_cpus
-        return cls(scale.fewest_workers, cpus, scale.fewest_workers if scale.use_gpu else 0)
+        cpus = scale.min_workers * scale.cpus_per_worker + recipe.stream.reader_cpus
+        return cls(scale.min_workers, cpus, scale.min_workers if scale.use_gpu else 0)
 
 
 def side_by_side(trials: int, concurrency: int | None, needs: TrialNeeds, room: Room) -> tuple[int, Bound]:
@@ -175,7 +175,7 @@ def estimate_sweep(
         room: what trials may use together; None for all that the judged machines have.
 
     Raises:
-        SpecError: the grid is empty.
+        ConfigError: the grid is empty.
     """
     recipe, tried = sweep.recipe({}).recipe, configurations(sweep)
     needs, trials = TrialNeeds.of(recipe), tried * sweep.sweep.replicas

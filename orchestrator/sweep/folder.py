@@ -226,7 +226,7 @@ def _read_trial(place: Location) -> TrialRecord:
 
 def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
     """Write a sweep and its recipe into its folder; what the recipe extends is resolved."""
-    _write(folder.recipe, sweep.base.plain())
+    _write(folder.recipe, sweep.base.to_dict())
     _write(folder.spec, sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_FILE})
 
 
@@ -238,7 +238,7 @@ def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> Resolved
         overrides: `key.path=value` over the sweep's own keys.
 
     Raises:
-        SpecError: it cannot be read.
+        ConfigError: it cannot be read.
         RecipeError: this version of Fuseray refuses it.
     """
     with TemporaryDirectory() as here:
@@ -257,11 +257,11 @@ def stored_section(folder: SweepFolder) -> Sweep:
     """Return the sections of the sweep that a folder holds; its recipe is not looked at.
 
     Raises:
-        SpecError: they cannot be read.
+        ConfigError: they cannot be read.
         RecipeError: this version of Fuseray refuses them.
     """
     document = Document.parse(folder.spec.read().decode(), folder.spec.uri)
-    section = validate(Sweep, document.plain(), document)
+    section = validate(Sweep, document.to_dict(), document)
     if isinstance(section, list):
         raise RecipeError(section)
     return section

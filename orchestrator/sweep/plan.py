@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
@@ -63,7 +63,7 @@ def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        SpecError: a trial asks for more than the machine has, or starts from an unfit checkpoint.
+        ConfigError: a trial asks for more than the machine has, or starts from an unfit checkpoint.
         RecipeError: trials would not report often enough for the scheduler.
     """
     base = make_plan(sweep.recipe({}))
@@ -150,13 +150,13 @@ def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room:
         room: what there is for all.
 
     Raises:
-        SpecError: there is no room for one.
+        ConfigError: there is no room for one.
     """
     needs = TrialNeeds.of(recipe)
     found, bound = side_by_side(trials, concurrency, needs, room)
     if found == 0:
         wanted = f" and {needs.gpus} GPUs" if needs.gpus else ""
-        raise SpecError(
+        raise ConfigError(
             f"scale: a trial needs {needs.cpus:g} CPUs{wanted}; there are {room.cpus:g} CPUs and {room.gpus:g} GPUs, "
             f"too few {bound}. Lower scale.workers or scale.cpus_per_worker by the sweep's overrides, or name a larger "
             "cluster."

@@ -15,7 +15,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.config.sweep import Assignment
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.track.cost import Costs, Spent, added, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts, total_cost
 
 SIGNS = {"min": -1.0, "max": 1.0}
 
@@ -77,13 +77,13 @@ class TrialSpending:
     def __init__(self, folder: SweepFolder, strict: bool = False) -> None:
         self._folder = folder
         self._strict = strict
-        self._ended: dict[str, Spent] = {}
+        self._ended: dict[str, RunCost] = {}
 
-    def read(self, trials: Sequence[TrialRecord]) -> dict[str, Spent]:
+    def read(self, trials: Sequence[TrialRecord]) -> dict[str, RunCost]:
         """Return what trials have used, by name; without those of which nobody can tell.
 
         Raises:
-            CostFileError: the record of a trial's machines is damaged, and that is an error.
+            CostRecordError: the record of a trial's machines is damaged, and that is an error.
             StorageError: storage cannot be reached.
         """
         runs = self._folder.runs()
@@ -94,14 +94,14 @@ class TrialSpending:
         self._ended |= {one.name: known[one.name] for one in left if one.is_over and one.name in known}
         return self._ended | known
 
-    def _spent(self, runs: Sequence[RunFolder]) -> Spent | None:
+    def _spent(self, runs: Sequence[RunFolder]) -> RunCost | None:
         try:
             costs = [Costs(read_starts(run.costs)) for run in runs]
         except FuserayError:
             if self._strict:
                 raise
             return None
-        return added(one.spent() for one in costs) if any(costs) else None
+        return total_cost(one.spent() for one in costs) if any(costs) else None
 
 
 # Configurations and what they came to: the replicas of each put together, at equal numbers of samples.

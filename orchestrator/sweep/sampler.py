@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.search_space import Choice, Domain, Range
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from workloads.contract import KeyedRandom
@@ -47,7 +47,7 @@ def grid(sweep: ResolvedSweep) -> tuple[Assignment, ...]:
     """Return every combination that is allowed, each once, the last parameter changing fastest.
 
     Raises:
-        SpecError: none is.
+        ConfigError: none is.
     """
     points = sweep.sweep.search.grid_points
     axes = [[(one.key, value) for value in _points(one.domain, points)] for one in sweep.parameters]
@@ -57,7 +57,7 @@ def grid(sweep: ResolvedSweep) -> tuple[Assignment, ...]:
         if sweep.allowed(assignment):
             found.setdefault(repr(assignment), assignment)
     if not found:
-        raise SpecError(_nothing_left(sweep))
+        raise ConfigError(_nothing_left(sweep))
     return tuple(found.values())
 
 
@@ -65,7 +65,7 @@ def configurations(sweep: ResolvedSweep) -> int:
     """Return how many configurations a sweep tries.
 
     Raises:
-        SpecError: its grid is empty.
+        ConfigError: its grid is empty.
     """
     search = sweep.sweep.search
     if search.method != "grid":
@@ -78,12 +78,12 @@ def drawn(sweep: ResolvedSweep, number: int) -> Assignment:
     """Return the configuration of a number, each value drawn on its own.
 
     Raises:
-        SpecError: the constraints leave nothing.
+        ConfigError: the constraints leave nothing.
     """
     for assignment in itertools.islice(_draws(sweep, number), DRAWS):
         if sweep.allowed(assignment):
             return assignment
-    raise SpecError(_nothing_left(sweep))
+    raise ConfigError(_nothing_left(sweep))
 
 
 def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assignment:
@@ -94,18 +94,18 @@ def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assign
     trials taken for bad ones.
 
     Raises:
-        SpecError: the constraints leave nothing.
+        ConfigError: the constraints leave nothing.
     """
     study = _study(sweep, number, told)
     for _ in range(DRAWS):
         trial = study.ask()
         values: dict[str, Any] = {}
         for one in sweep.parameters:
-            if one.when is None or one.key in sweep.active(values | {one.key: one.domain.at(0.0)}):
+            if one.when is None or one.key in sweep.active(values | {one.key: one.domain.quantile(0.0)}):
                 values[one.key] = _suggest(trial, one.key, one.domain)
         if sweep.allowed(values):
             return values
-    raise SpecError(_nothing_left(sweep))
+    raise ConfigError(_nothing_left(sweep))
 
 
 def explored(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
@@ -149,7 +149,7 @@ def _points(domain: Domain, points: int) -> Sequence[Any]:
     shares = [number / (points - 1) for number in range(points)]
     if domain.whole:
         return [round(domain.low + share * (domain.high - domain.low)) for share in shares]
-    return [domain.at(share) for share in shares]
+    return [domain.quantile(share) for share in shares]
 
 
 def _draws(sweep: ResolvedSweep, number: int) -> Iterator[Assignment]:
@@ -157,7 +157,7 @@ def _draws(sweep: ResolvedSweep, number: int) -> Iterator[Assignment]:
     for attempt in itertools.count():
         draws = key.child(attempt)
         shares = {one.key: float(draws.child(one.key).numpy().random()) for one in sweep.parameters}
-        yield sweep.active({one.key: one.domain.at(shares[one.key]) for one in sweep.parameters})
+        yield sweep.active({one.key: one.domain.quantile(shares[one.key]) for one in sweep.parameters})
 
 
 def _study(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Any:

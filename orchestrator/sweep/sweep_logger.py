@@ -15,8 +15,8 @@ from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Point, Status, SweepFile, SweepFolder, TrialRecord, store_sweep
 from orchestrator.sweep.plan import SweepPlan
 from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, SAMPLES, name_of
-from orchestrator.track.client import TrackingAwayError
-from orchestrator.track.cost import Spent, cost_tags
+from orchestrator.track.client import TrackingUnavailableError
+from orchestrator.track.cost import RunCost, cost_tags
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.run_tools import sync
@@ -64,7 +64,7 @@ class SweepLogger:
         """The sweep's own run in MLflow."""
         return self._file.mlflow_run_id
 
-    def close(self, status: str, reason: str, spent: Spent, trials: Sequence[TrialRecord]) -> None:
+    def close(self, status: str, reason: str, spent: RunCost, trials: Sequence[TrialRecord]) -> None:
         """Enter how the sweep ended.
 
         Args:
@@ -203,7 +203,7 @@ def tidy(folder: SweepFolder, records: Iterable[TrialRecord], log: Callable[[str
             file = _ended(run, "FAILED" if record.status == "FAILED" else "KILLED")
             if file is not None and not away:
                 _catch_up(run, file)
-        except TrackingAwayError as error:
+        except TrackingUnavailableError as error:
             away = True
             log(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
         except FuserayError as error:

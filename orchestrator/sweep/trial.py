@@ -25,7 +25,7 @@ from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError, trial_name
 from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
 from orchestrator.sweep.trial_runner import LOG, Report, Reports, TrialRun, earlier_reports
-from orchestrator.track.client import TrackingAwayError
+from orchestrator.track.client import TrackingUnavailableError
 from orchestrator.train.control_channel import Display
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
 from orchestrator.train.plan import Plan, make_plan
@@ -110,12 +110,12 @@ class SweepTrial(tune.Trainable):
         """Wait for the next report and return it; a run that fails for good is done, with the reason.
 
         Raises:
-            TrackingAwayError: MLflow was away for an hour as the run was to begin.
+            TrackingUnavailableError: MLflow was away for an hour as the run was to begin.
             StorageError: storage is.
         """
         try:
             report = retry_while_mlflow_is_down(self._next, LOG.warning)
-        except (TrackingAwayError, StorageError):
+        except (TrackingUnavailableError, StorageError):
             raise  # they may pass: Ray Tune starts the trial's process again
         except FuserayError as error:
             return self._result(self._failure(str(error)))
@@ -144,7 +144,7 @@ class SweepTrial(tune.Trainable):
             self._run = self._begin()
         try:
             return self._run.next(self._asked_to_stop)
-        except TrackingAwayError:
+        except TrackingUnavailableError:
             self._run = None
             raise
 
@@ -254,12 +254,12 @@ def retry_while_mlflow_is_down(
         pause: waits for some seconds.
 
     Raises:
-        TrackingAwayError: MLflow is still away.
+        TrackingUnavailableError: MLflow is still away.
     """
     for _ in range(WAITS):
         try:
             return attempt()
-        except TrackingAwayError as error:
+        except TrackingUnavailableError as error:
             log(f"{error} Trying again in {AGAIN_S:.0f} s.")
             pause(AGAIN_S)
     return attempt()

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from orchestrator.cluster.findings import Finding, warned
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.errors import Finding as Fault
-from orchestrator.config.errors import RecipeError, SpecError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import MEASURES, Assignment, ResolvedSweep
@@ -65,8 +65,8 @@ def _configurations(sweep: ResolvedSweep) -> Sequence[Assignment]:
             return grid(sweep)
         known = MOST if search.method == "random" else STARTUP
         return [drawn(sweep, number) for number in range(min(search.trials or 0, known))]
-    except SpecError as error:
-        raise RecipeError([Fault(sweep.place("constraints"), str(error))]) from error
+    except ConfigError as error:
+        raise RecipeError([Fault(sweep.location("constraints"), str(error))]) from error
 
 
 def _resolved(sweep: ResolvedSweep, configurations: Sequence[Assignment]) -> tuple[list[Tried], list[Fault]]:
@@ -77,7 +77,7 @@ def _resolved(sweep: ResolvedSweep, configurations: Sequence[Assignment]) -> tup
         except RecipeError as error:
             for message in _messages(error):
                 fault = f"space: {described(assignment)} is no recipe: {message} Rule it out with a constraint or when."
-                faults.setdefault(message, Fault(sweep.place("space"), fault))
+                faults.setdefault(message, Fault(sweep.location("space"), fault))
     return tried, list(faults.values())
 
 
@@ -180,8 +180,8 @@ def objective_faults(sweep: ResolvedSweep, tried: Sequence[tuple[Assignment, Res
             if (fault := _fault(objective.metric, recipe, sweep.sweep.scheduler.kind))
         )
         if (first := next(found, None)) is not None:
-            place = sweep.place("objectives", number, "metric")
-            faults.append(Fault(place, f"objectives: {first[1]} (With {described(first[0])}.)"))
+            location = sweep.location("objectives", number, "metric")
+            faults.append(Fault(location, f"objectives: {first[1]} (With {described(first[0])}.)"))
     return faults
 
 
@@ -288,14 +288,14 @@ def _rung_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterator[F
     every, after = _report_steps(sweep, recipe), round(share * steps, 6)
     if every <= after:
         return
-    place, least = sweep.place("scheduler", key), math.ceil(1000 * every / steps) / 1000
+    location, least = sweep.location("scheduler", key), math.ceil(1000 * every / steps) / 1000
     said = f"scheduler.{key}: trials are first compared after {after:.3g} of {steps:,} steps"
     if after < 1:
-        yield Fault(place, f"{said}, which is less than one; set it to at least {least:g}.")
+        yield Fault(location, f"{said}, which is less than one; set it to at least {least:g}.")
         return
     longer = f", or scheduler.{key} to at least {least:g}" if least < 1 else ""
     yield Fault(
-        place,
+        location,
         f"{said}, but the objectives are measured every {every:,} steps: there would be nothing to compare by. "
         f"Set evaluation.every_steps to {int(after):,} or less (overrides){longer}.",
     )
@@ -307,7 +307,7 @@ def _exchange_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterat
         fits = max(step for step in range(1, min(exchange, saved) + 1) if exchange % step == 0)
         better = f"{exchange:,}" if fits == exchange else f"{fits:,} or {exchange:,}"
         yield Fault(
-            sweep.base.place(("checkpoint", "every_steps")),
+            sweep.base.location(("checkpoint", "every_steps")),
             f"checkpoint.every_steps: pbt exchanges checkpoints every {exchange:,} steps, and the run saves every "
             f"{saved:,}, so what is taken over would be older than what was compared. Set it to {better} (overrides).",
         )

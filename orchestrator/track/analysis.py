@@ -68,7 +68,7 @@ class StepTimes:
         return TimeSpent(self._productive_s, self._lost_s, downtime_s)
 
 
-def busy_seconds(seconds: Mapping[str, float]) -> float:
+def step_seconds(seconds: Mapping[str, float]) -> float:
     """Return the time that a step itself took, of the parts of a record."""
     return sum(value for part, value in seconds.items() if part not in AROUND_THE_STEP)
 

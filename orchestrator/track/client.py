@@ -30,7 +30,7 @@ class TrackingError(FuserayError):
     """MLflow cannot be reached, or refuses the run."""
 
 
-class TrackingAwayError(TrackingError):
+class TrackingUnavailableError(TrackingError):
     """MLflow cannot be reached, or fails at what is asked of it; later it may be there."""
 
 
@@ -61,7 +61,7 @@ class Connection:
         """Return what an error says on one line, without the password of the address."""
         return said(text, self._address)
 
-    def away(self, error: Exception) -> TrackingAwayError:
+    def away(self, error: Exception) -> TrackingUnavailableError:
         """Return the error for people that stands for one of MLflow's."""
         return away(self._address, error)
 
@@ -95,9 +95,11 @@ def address(uri: str) -> str:
     return os.environ["MLFLOW_TRACKING_URI"]
 
 
-def away(uri: str, error: Exception) -> TrackingAwayError:
+def away(uri: str, error: Exception) -> TrackingUnavailableError:
     """Return the error for people that stands for one of MLflow at an address."""
-    return TrackingAwayError(f"{said(uri, uri)}: MLflow cannot be reached: {said(error, uri)}. Check tracking.uri.")
+    return TrackingUnavailableError(
+        f"{said(uri, uri)}: MLflow cannot be reached: {said(error, uri)}. Check tracking.uri."
+    )
 
 
 def said(text: object, uri: str) -> str:

@@ -16,7 +16,7 @@ from orchestrator.storage.run_folder import json_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MachineKind:
     """Machines of one kind and price.
 
     Args:
@@ -36,7 +36,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class UsagePeriod:
     """A time in which the same machines were there.
 
     Args:
@@ -47,11 +47,11 @@ class Period:
 
     begin_ms: int
     end_ms: int
-    nodes: Mapping[Kind, int]
+    nodes: Mapping[MachineKind, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartUsage:
     """What one start of a run has used.
 
     Args:
@@ -64,9 +64,9 @@ class Start:
     begin_ms: int
     end_ms: int
     share: float = 1.0
-    periods: tuple[Period, ...] = ()
+    periods: tuple[UsagePeriod, ...] = ()
 
-    def seen(self, now_ms: int, nodes: Mapping[Kind, int]) -> Start:
+    def seen(self, now_ms: int, nodes: Mapping[MachineKind, int]) -> StartUsage:
         """Return this start after a look at the machines; until now it had those of the look before.
 
         Args:
@@ -76,9 +76,9 @@ class Start:
         start = self.until(now_ms)
         if start.periods and start.periods[-1].nodes == nodes:
             return start
-        return replace(start, periods=(*start.periods, Period(start.end_ms, start.end_ms, dict(nodes))))
+        return replace(start, periods=(*start.periods, UsagePeriod(start.end_ms, start.end_ms, dict(nodes))))
 
-    def until(self, now_ms: int) -> Start:
+    def until(self, now_ms: int) -> StartUsage:
         """Return this start as it is when it goes on until now with the same machines."""
         end_ms = max(now_ms, self.end_ms)
         periods = (*self.periods[:-1], replace(self.periods[-1], end_ms=end_ms)) if self.periods else ()
@@ -86,7 +86,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class RunCost:
     """What a run has used.
 
     Args:
@@ -95,7 +95,7 @@ class Spent:
     """
 
     seconds: float = 0.0
-    node_seconds: Mapping[Kind, float] = field(default_factory=dict)
+    node_seconds: Mapping[MachineKind, float] = field(default_factory=dict)
 
     @property
     def hours(self) -> float:
@@ -124,17 +124,17 @@ class Spent:
         return f"{self.usd:.2f} USD for {self.node_hours:.2f} node-hours{without}"
 
 
-def added(parts: Iterable[Spent]) -> Spent:
+def total_cost(parts: Iterable[RunCost]) -> RunCost:
     """Return what several runs have used together; their seconds add up, too."""
-    seconds, nodes = 0.0, defaultdict[Kind, float](float)
+    seconds, nodes = 0.0, defaultdict[MachineKind, float](float)
     for part in parts:
         seconds += part.seconds
         for kind, used in part.node_seconds.items():
             nodes[kind] += used
-    return Spent(seconds, dict(nodes))
+    return RunCost(seconds, dict(nodes))
 
 
-def cost_tags(spent: Spent) -> dict[str, str]:
+def cost_tags(spent: RunCost) -> dict[str, str]:
     """Return the tags that tell what a run has cost: in all, and by kind of machine."""
     if not spent.node_seconds:
         return {}
@@ -142,7 +142,7 @@ def cost_tags(spent: Spent) -> dict[str, str]:
     return totals | {f"node_hours/{name}": f"{hours:.4f}" for name, hours in sorted(_by_name(spent).items())}
 
 
-def _by_name(spent: Spent) -> dict[str, float]:
+def _by_name(spent: RunCost) -> dict[str, float]:
     """Return node-hours by the name of the kind, which prices of several dates may share."""
     hours: dict[str, float] = defaultdict(float)
     for kind, seconds in spent.node_seconds.items():
@@ -167,7 +167,7 @@ class Costs:
         running: whether the last one goes on; its machines are then taken to stay.
     """
 
-    def __init__(self, starts: Iterable[Start] = (), running: bool = False) -> None:
+    def __init__(self, starts: Iterable[StartUsage] = (), running: bool = False) -> None:
         self._starts = list(_one_after_the_other(starts))
         self._running = running
         self._periods = [(start.share, period) for start in self._starts for period in start.periods]
@@ -193,24 +193,24 @@ class Costs:
             {"cost/unpriced_node_hours": unpriced} if unpriced else {}
         )
 
-    def spent(self) -> Spent:
+    def spent(self) -> RunCost:
         """Return what was used in all."""
-        node_seconds: dict[Kind, float] = defaultdict(float)
+        node_seconds: dict[MachineKind, float] = defaultdict(float)
         for share, period in self._periods:
             for kind, count in period.nodes.items():
                 node_seconds[kind] += share * count * (period.end_ms - period.begin_ms) / 1000
         seconds = sum(start.end_ms - start.begin_ms for start in self._starts) / 1000
-        return Spent(seconds, {kind: used for kind, used in node_seconds.items() if used})
+        return RunCost(seconds, {kind: used for kind, used in node_seconds.items() if used})
 
 
-def _one_after_the_other(starts: Iterable[Start]) -> Iterator[Start]:
+def _one_after_the_other(starts: Iterable[StartUsage]) -> Iterator[StartUsage]:
     ordered = sorted(starts, key=lambda start: start.begin_ms)
     for start, following in pairwise(ordered):
         yield _before(start, following.begin_ms)
     yield from ordered[-1:]
 
 
-def _before(start: Start, end_ms: int) -> Start:
+def _before(start: StartUsage, end_ms: int) -> StartUsage:
     """Return what a start had used by a time."""
     periods = tuple(
         replace(period, end_ms=min(period.end_ms, end_ms)) for period in start.periods if period.begin_ms < end_ms
@@ -218,7 +218,7 @@ def _before(start: Start, end_ms: int) -> Start:
     return replace(start, end_ms=min(start.end_ms, end_ms), periods=periods)
 
 
-def _figures(share: float, period: Period, at_ms: int) -> tuple[float, float, float]:
+def _figures(share: float, period: UsagePeriod, at_ms: int) -> tuple[float, float, float]:
     """Return USD, node-hours and unpriced node-hours of a period up to a time."""
     hours = share * (at_ms - period.begin_ms) / MS_PER_HOUR
     usd = sum(count * (kind.usd_per_hour or 0.0) for kind, count in period.nodes.items())
@@ -240,11 +240,11 @@ def _sums(figures: Iterable[Sequence[float]]) -> Iterator[tuple[float, float, fl
 # written, and a driver that is killed loses what it had not yet written down: some seconds.
 
 
-class CostFileError(FuserayError):
+class CostRecordError(FuserayError):
     """A file of the record is damaged."""
 
 
-def write_start(folder: Location, start: Start) -> None:
+def write_start(folder: Location, start: StartUsage) -> None:
     """Write down what a start has used so far, in the place of what was written before.
 
     Raises:
@@ -268,28 +268,28 @@ def write_start(folder: Location, start: Start) -> None:
     (folder / f"start-{start.begin_ms}.json").write(json_bytes(values))
 
 
-def read_starts(folder: Location) -> list[Start]:
+def read_starts(folder: Location) -> list[StartUsage]:
     """Return what all starts of a run have used; none of them when nothing was written down.
 
     Raises:
-        CostFileError: a file is damaged.
+        CostRecordError: a file is damaged.
         StorageError: the record cannot be read.
     """
     return [_read(file) for file in folder.list() if file.name.startswith("start-") and file.name.endswith(".json")]
 
 
-def _read(file: Location) -> Start:
+def _read(file: Location) -> StartUsage:
     try:
         values = json.loads(file.read())
-        kinds = [Kind(**kind) for kind in values["machines"]]
+        kinds = [MachineKind(**kind) for kind in values["machines"]]
         periods = tuple(_period(period, kinds) for period in values["periods"])
-        return Start(int(values["begin_ms"]), int(values["end_ms"]), float(values["share"]), periods)
+        return StartUsage(int(values["begin_ms"]), int(values["end_ms"]), float(values["share"]), periods)
     except (ValueError, KeyError, TypeError) as error:
-        raise CostFileError(
+        raise CostRecordError(
             f"{file.uri}: is damaged ({error}); move it away to go on as if that start had cost nothing."
         ) from error
 
 
-def _period(values: dict[str, Any], kinds: list[Kind]) -> Period:
+def _period(values: dict[str, Any], kinds: list[MachineKind]) -> UsagePeriod:
     nodes = {kind: int(count) for kind, count in zip(kinds, values["nodes"], strict=True) if count}
-    return Period(int(values["begin_ms"]), int(values["end_ms"]), nodes)
+    return UsagePeriod(int(values["begin_ms"]), int(values["end_ms"]), nodes)

@@ -46,7 +46,7 @@ class Steps:
         self._lock = threading.Lock()
         self._waiting: deque[Points] = deque()
         self._batch: list[Points] = []
-        self.set_aside = 0
+        self.spilled_steps = 0
 
     def add(self, points: Points) -> None:
         """Take a step."""
@@ -54,7 +54,7 @@ class Steps:
             self._waiting.append(points)
             if len(self._waiting) > self._most:
                 self._waiting.popleft()
-                self.set_aside += 1
+                self.spilled_steps += 1
 
     def attempt(self) -> bool:
         """Send the next steps."""
@@ -238,7 +238,7 @@ MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredVersion:
     """A version of a model in the registry.
 
     Args:
@@ -257,7 +257,9 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register_model(run: TrackedRun, model: Location, name: str, tags: Mapping[str, str], alias: str) -> Registered:
+def register_model(
+    run: TrackedRun, model: Location, name: str, tags: Mapping[str, str], alias: str
+) -> RegisteredVersion:
     """Have a run's exported model as a version of a registered model; a run that has one keeps it.
 
     Args:
@@ -277,7 +279,7 @@ def register_model(run: TrackedRun, model: Location, name: str, tags: Mapping[st
         known = _known(client, name, run.run_id, source)
         version = known or _create(client, name, run.run_id, source, tags)
         client.set_registered_model_alias(name, alias, version.version)
-    return Registered(name, int(version.version), known is None)
+    return RegisteredVersion(name, int(version.version), known is None)
 
 
 def _complete(run: TrackedRun, model: Location) -> None:

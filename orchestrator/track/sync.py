@@ -16,7 +16,7 @@ from orchestrator.track.tracker import flatten
 
 
 @dataclass(slots=True)
-class Synced:
+class SyncResult:
     """What was brought to MLflow.
 
     Args:
@@ -38,9 +38,9 @@ class Synced:
     messages: list[str] = field(default_factory=list)
 
 
-def sync_run(
+def sync_to_mlflow(
     run: RunFolder, params: dict[str, Any], points_of: PointsOf, tags: Mapping[str, str] | None = None
-) -> Synced:
+) -> SyncResult:
     """Publish what MLflow lacks of a run; nothing is published twice, so it may be done again at any time.
 
     Args:
@@ -55,7 +55,7 @@ def sync_run(
     """
     file = run.read()
     tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
-    synced = Synced(file.mlflow_run_id, status=file.status, status_before=tracked.status())
+    synced = SyncResult(file.mlflow_run_id, status=file.status, status_before=tracked.status())
     refusals = RejectedKeys(synced.messages.append, tracked.connection.hide)
     sender = StepSender(tracked.connection, refusals)
     events = EventLog(run.events).events

@@ -30,7 +30,7 @@ GREETING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outboxes:
+class OutboxOptions:
     """How a tracker's outboxes send.
 
     Args:
@@ -78,10 +78,12 @@ class Tracker:
         outboxes: how things are sent.
     """
 
-    def __init__(self, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> None:
+    def __init__(
+        self, uri: str, run_id: str, log: Callable[[str], None], outboxes: OutboxOptions | None = None
+    ) -> None:
         self.run_id = run_id
         self._connection = Connection(uri, run_id)
-        self._outboxes = outboxes or Outboxes()
+        self._outboxes = outboxes or OutboxOptions()
         self._refusals = RejectedKeys(log, self._connection.hide)
         self._sender = StepSender(self._connection, self._refusals)
         self._steps = Steps(self._sender)
@@ -98,7 +100,7 @@ class Tracker:
         tags: Mapping[str, str],
         log: Callable[[str], None],
         artifacts: str | None = None,
-        outboxes: Outboxes | None = None,
+        outboxes: OutboxOptions | None = None,
     ) -> Self:
         """Create a run in an experiment, which is made if need be.
 
@@ -115,7 +117,7 @@ class Tracker:
             outboxes: how things are sent.
 
         Raises:
-            TrackingAwayError: MLflow cannot be reached, or refuses.
+            TrackingUnavailableError: MLflow cannot be reached, or refuses.
             TrackingError: the environment does not say where it is.
         """
         place = address(uri)
@@ -135,7 +137,7 @@ class Tracker:
         return cls(uri, run_id, log, outboxes)
 
     @classmethod
-    def resume(cls, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:
+    def resume(cls, uri: str, run_id: str, log: Callable[[str], None], outboxes: OutboxOptions | None = None) -> Self:
         """Mark a run as running again; when MLflow is away, that is done as soon as it is back.
 
         Raises:
@@ -176,9 +178,9 @@ class Tracker:
         self._files.put(Text(self._connection, content, name))
 
     @property
-    def set_aside(self) -> int:
+    def spilled_steps(self) -> int:
         """How many steps were left to the metric log since memory is not for them."""
-        return self._steps.set_aside
+        return self._steps.spilled_steps
 
     def wait(self, patience_s: float) -> bool:
         """Wait until everything is sent; return False when a server stays away for too long."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import BudgetSection
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
-from orchestrator.track.cost import Costs, Kind, Spent, Start, read_starts, write_start
+from orchestrator.track.cost import Costs, MachineKind, RunCost, StartUsage, read_starts, write_start
 from orchestrator.track.metric_log import now_ms
 
 LOOK_EVERY_S = 5.0
@@ -23,7 +23,7 @@ END_S = 30.0
 """How long the end of a run waits for a store that does not take the record."""
 
 
-def kinds_of(nodes: Iterable[Mapping[str, Any]], prices: PriceTable | None, owned: bool = False) -> list[Kind]:
+def kinds_of(nodes: Iterable[Mapping[str, Any]], prices: PriceTable | None, owned: bool = False) -> list[MachineKind]:
     """Return what kind of machine each node that is alive is on.
 
     Args:
@@ -34,14 +34,14 @@ def kinds_of(nodes: Iterable[Mapping[str, Any]], prices: PriceTable | None, owne
     return [_kind(node.get("Labels") or {}, prices, owned) for node in nodes if node["Alive"]]
 
 
-def _kind(labels: Mapping[str, str], prices: PriceTable | None, owned: bool) -> Kind:
+def _kind(labels: Mapping[str, str], prices: PriceTable | None, owned: bool) -> MachineKind:
     machine, said = labels.get(MACHINE_LABEL), "owned" if owned else labels.get(MARKET_LABEL)
     market = cast(Market, said) if said in get_args(Market) else None
     if market is None:
-        return Kind(machine, None, None)
+        return MachineKind(machine, None, None)
     if prices is None:
-        return Kind(machine, market, 0.0 if market == "owned" else None)
-    return Kind(machine, market, prices.usd_per_hour(machine, market))
+        return MachineKind(machine, market, 0.0 if market == "owned" else None)
+    return MachineKind(machine, market, prices.usd_per_hour(machine, market))
 
 
 class CostMeter:
@@ -54,14 +54,14 @@ class CostMeter:
         now_ms: the time in milliseconds since 1970.
 
     Raises:
-        CostFileError: the record is damaged.
+        CostRecordError: the record is damaged.
         StorageError: it cannot be read.
     """
 
     def __init__(
         self,
         folder: Location,
-        kinds: Callable[[], Iterable[Kind]],
+        kinds: Callable[[], Iterable[MachineKind]],
         share: float = 1.0,
         now_ms: Callable[[], int] = now_ms,
     ) -> None:
@@ -70,7 +70,7 @@ class CostMeter:
         self._now_ms = now_ms
         self._earlier = read_starts(folder)
         began_ms = now_ms()
-        self._start = Start(began_ms, began_ms, share)
+        self._start = StartUsage(began_ms, began_ms, share)
         self.costs = Costs([*self._earlier, self._start], running=True)
 
     def look(self) -> None:
@@ -79,11 +79,11 @@ class CostMeter:
             self._enter(self._start.seen(self._now_ms(), Counter(self._kinds())))
 
     @property
-    def present(self) -> tuple[Kind, ...]:
+    def present(self) -> tuple[MachineKind, ...]:
         """The kinds of machines at the last look."""
         return tuple(self._start.periods[-1].nodes) if self._start.periods else ()
 
-    def spent(self) -> Spent:
+    def spent(self) -> RunCost:
         """Return what the run has used up to the last look."""
         return self.costs.spent()
 
@@ -99,7 +99,7 @@ class CostMeter:
         """Charge until now the machines that were there at the last look."""
         self._enter(self._start.until(self._now_ms()))
 
-    def _enter(self, start: Start) -> None:
+    def _enter(self, start: StartUsage) -> None:
         self._start = start
         self.costs = Costs([*self._earlier, start], running=True)
 
@@ -165,7 +165,7 @@ class Spending:
         """Look at the machines before anything runs on them.
 
         Raises:
-            SpecError: the budget is in USD, and none of them has a known price.
+            ConfigError: the budget is in USD, and none of them has a known price.
         """
         self._prices.refuse_unknown(self._meter.present)
         self.used_up()
@@ -217,12 +217,12 @@ class Use:
         return self.used / self.allowed
 
 
-def fullest(budget: BudgetSection, spent: Spent) -> Use | None:
+def fullest(budget: BudgetSection, spent: RunCost) -> Use | None:
     """Return the key of the budget of which the largest part is used; None when the recipe sets no budget."""
     return max(_uses(budget, spent), key=lambda use: use.share, default=None)
 
 
-def _uses(budget: BudgetSection, spent: Spent) -> Iterator[Use]:
+def _uses(budget: BudgetSection, spent: RunCost) -> Iterator[Use]:
     if budget.usd is not None:
         text = f"the run has cost {spent.usd:.2f} of {budget.usd:g} USD"
         yield Use("budget.usd", spent.usd, budget.usd, text)
@@ -250,7 +250,7 @@ class BudgetWatch:
         """Whether the run is to stop."""
         return bool(self.stopped_by)
 
-    def look(self, spent: Spent) -> str | None:
+    def look(self, spent: RunCost) -> str | None:
         """Take in what was used; return what to tell the user, if anything."""
         use = fullest(self._budget, spent)
         if use is None or self.reached:
@@ -269,15 +269,15 @@ def how_to_go_on(use: Use, run: str) -> str:
     return f"To go on, raise the budget: fuseray train RECIPE --resume {run} {use.key}={2 * use.allowed:g}"
 
 
-def refuse_used_up(budget: BudgetSection, spent: Spent, run: str) -> None:
+def refuse_used_up(budget: BudgetSection, spent: RunCost, run: str) -> None:
     """Refuse to start a run that would have to stop at once.
 
     Raises:
-        SpecError: what is used up, and what to do.
+        ConfigError: what is used up, and what to do.
     """
     use = fullest(budget, spent)
     if use is not None and use.share >= 1:
-        raise SpecError(f"{use.key}: {use.text} already. {how_to_go_on(use, run)}")
+        raise ConfigError(f"{use.key}: {use.text} already. {how_to_go_on(use, run)}")
 
 
 class PriceWatch:
@@ -291,19 +291,19 @@ class PriceWatch:
         self._budget = budget
         self._told: set[str] = set()
 
-    def refuse_unknown(self, kinds: Collection[Kind]) -> None:
+    def refuse_unknown(self, kinds: Collection[MachineKind]) -> None:
         """Refuse a budget in USD when nothing is known to cost any.
 
         Raises:
-            SpecError: no machine has a known price.
+            ConfigError: no machine has a known price.
         """
         if self._budget.usd is not None and kinds and all(kind.usd_per_hour is None for kind in kinds):
-            raise SpecError(
+            raise ConfigError(
                 f"budget.usd: no machine of the cluster has a known price ({_names(kinds)}), so nobody would notice "
                 f"when it is used up; {LABELS}, or set budget.hours."
             )
 
-    def look(self, kinds: Collection[Kind]) -> str | None:
+    def look(self, kinds: Collection[MachineKind]) -> str | None:
         """Take in which machines are there; return what to tell the user, if anything."""
         new = [kind for kind in kinds if kind.usd_per_hour is None and kind.name not in self._told]
         if not new:
@@ -313,5 +313,5 @@ class PriceWatch:
         return f"warning: machines without a known price ({_names(new)}) cost nothing in cost/usd{limit}; {LABELS}"
 
 
-def _names(kinds: Iterable[Kind]) -> str:
+def _names(kinds: Iterable[MachineKind]) -> str:
     return ", ".join(sorted({kind.name for kind in kinds}))

@@ -17,7 +17,7 @@ from pyarrow import fs
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import find_workload
 from orchestrator.storage.local_files import draft_of
 from orchestrator.storage.location import Location, locate
@@ -43,10 +43,10 @@ def check_free(target: Location) -> None:
     """Refuse to write where something is.
 
     Raises:
-        SpecError: the folder or file exists and is not empty.
+        ConfigError: the folder or file exists and is not empty.
     """
     if target.size() is not None or target.list():
-        raise SpecError(f"{target.uri}: exists already; name a folder that does not, or remove that one.")
+        raise ConfigError(f"{target.uri}: exists already; name a folder that does not, or remove that one.")
 
 
 def write_import(checkpoint: ForeignCheckpoint, target: Location, format_name: str, source: str) -> None:
@@ -186,7 +186,7 @@ def export_folder(source: Source, target: Path) -> None:
     """Write the workload's own export (for albef: safetensors, config, tokenizer) into a new folder.
 
     Raises:
-        SpecError: the target exists.
+        ConfigError: the target exists.
         CheckpointError: the checkpoint is damaged.
         WorkloadError: the workload cannot export it.
     """
@@ -202,7 +202,7 @@ def export_format(source: Source, target: Path, format_: CheckpointFormat, flat:
     """Write a checkpoint in another project's layout.
 
     Raises:
-        SpecError: the target exists.
+        ConfigError: the target exists.
         CheckpointError: the checkpoint is damaged.
         WorkloadError: the format cannot hold it.
     """

@@ -15,14 +15,14 @@ from types import FrameType
 
 import ray
 
-from orchestrator.config.cluster import NodeGroup, read_growth
+from orchestrator.config.cluster import NodeGroup, read_node_groups
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import Opening
 from orchestrator.stream.ray_dataset import Delivery, warm_up
-from orchestrator.track.cost import Spent
+from orchestrator.track.cost import RunCost
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, refuse_used_up
 from orchestrator.train.control_channel import Channel, Display
@@ -64,7 +64,7 @@ def run(
         prices: what machines cost; None when that is not known.
 
     Raises:
-        SpecError: the budget is used up already; nothing was started.
+        ConfigError: the budget is used up already; nothing was started.
         TrainingError: the run failed; the message says why and where the log is.
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
@@ -95,7 +95,7 @@ def run_on_cluster(
         tags: of a new run in MLflow, beside its own.
 
     Raises:
-        SpecError: the budget is used up already; nothing was started.
+        ConfigError: the budget is used up already; nothing was started.
         TrainingError: the run failed; the message says why and where the log is.
         TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
     """
@@ -117,7 +117,7 @@ def _meter(plan: Plan, prices: PriceTable | None, share: float = 1.0) -> CostMet
     """Return the run's meter.
 
     Raises:
-        SpecError: the budget is used up already.
+        ConfigError: the budget is used up already.
     """
     meter = new_meter(plan.run.costs, plan.recipe, prices, share)
     refuse_used_up(plan.recipe.budget, meter.spent(), plan.recipe.name)
@@ -140,7 +140,7 @@ class Outcome:
 
     status: str
     steps_done: int
-    spent: Spent
+    spent: RunCost
     stopped_by: str = ""
 
 
@@ -229,7 +229,7 @@ class RunDriver:
 
     def _train(self, books: RunLogger, spending: Spending) -> None:
         plan = self.plan
-        books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
+        books.machines(len(present_nodes()), plan.recipe.scale.max_workers)
         assignment = self._assignment(books)
         try:
             RunMonitor(assignment, books, spending, self.machines, self.interrupted).run(
@@ -242,11 +242,11 @@ class RunDriver:
     def _assignment(self, books: RunLogger) -> Assignment:
         """Return what the workers are told; reading starts up in the meantime, in the background."""
         plan, scale, opening = self.plan, self.plan.recipe.scale, None
-        delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))
+        delivery = plan.delivery(present_decoded_share(plan, scale.max_workers))
         number = self.start.first_step * plan.recipe.batch.micro_batches
         threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
-        if scale.fewest_workers == scale.most_workers:
-            opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
+        if scale.min_workers == scale.max_workers:
+            opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.max_workers))
         return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), opening)
 
 
@@ -262,7 +262,7 @@ def log_folder_of(root: Location, name: str) -> Path:
 
 def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
     """Return the machines that a recipe's cluster can have, None when it stays as it is."""
-    return None if recipe.scale.address == "local" else read_growth(os.environ)
+    return None if recipe.scale.address == "local" else read_node_groups(os.environ)
 
 
 def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share: float = 1.0) -> CostMeter:
@@ -275,7 +275,7 @@ def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share
         share: the part of the machines that is charged.
 
     Raises:
-        CostFileError: the record is damaged.
+        CostRecordError: the record is damaged.
         StorageError: it cannot be read.
     """
     groups = groups_of(recipe)

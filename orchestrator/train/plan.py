@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
@@ -133,7 +133,7 @@ class Plan:
     def describe(self) -> dict[str, str | int | float]:
         """Return the plan in words and figures, for people and scripts."""
         recipe = self.recipe
-        fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
+        fewest, most = recipe.scale.min_workers, recipe.scale.max_workers
         shares = [len(self.sharing(0, workers).share(0, rank)) for workers in (fewest, most) for rank in range(workers)]
         return {
             "run": recipe.name,
@@ -161,7 +161,7 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        SpecError: the recipe asks for more than the machine has, or starts from an unfit checkpoint.
+        ConfigError: the recipe asks for more than the machine has, or starts from an unfit checkpoint.
     """
     recipe = resolved.recipe
     if recipe.scale.address == "local":
@@ -185,24 +185,24 @@ def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
     """Refuse a recipe that would wait for ever for CPUs or GPUs.
 
     Raises:
-        SpecError: what is asked for, what there is, and which key to change.
+        ConfigError: what is asked for, what there is, and which key to change.
     """
     scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    workers = scale.fewest_workers
+    workers = scale.min_workers
     needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus
     if needed > cpus:
-        raise SpecError(
+        raise ConfigError(
             f"scale.workers: {workers} workers x {scale.cpus_per_worker:g} CPUs and "
             f"{recipe.stream.reader_cpus:g} for reading need {needed:g} CPUs; there are {cpus:g}. "
             "Lower scale.workers or scale.cpus_per_worker, or name a larger cluster in scale.address."
         )
     if scale.use_gpu and workers > gpus:
-        raise SpecError(
+        raise ConfigError(
             f"scale.use_gpu: {workers} workers need {workers} GPUs; there are {gpus:g}. "
             "Lower scale.workers, or set scale.use_gpu to false."
         )
     if not can_read(nodes, workers, scale.cpus_per_worker):
-        raise SpecError(
+        raise ConfigError(
             f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {workers} workers no "
             "machine has a whole CPU left to read samples with, and the run would wait for ever. Lower it."
         )

@@ -12,7 +12,7 @@ import ray
 from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator
 
 from orchestrator.config.cluster import NodeGroup
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node, decoded_share
@@ -86,7 +86,7 @@ class NodeWait:
             stopped: whether the run is to end.
 
         Raises:
-            SpecError: they cannot come, or do not come in time.
+            ConfigError: they cannot come, or do not come in time.
         """
         nodes = self.look()
         if self.capacity is None:
@@ -110,7 +110,7 @@ class NodeWait:
             if stopped():
                 return False
             if self.clock() - began_s > limit_s:
-                raise SpecError(
+                raise ConfigError(
                     f"scale.machines_wait_s: for {limit_s:g} s the cluster has not brought what the run needs "
                     f"({needs_in_words(self.recipe)}); it has {in_words(nodes)}. See why its autoscaler brings no "
                     "machines (`ray status`, quotas, spot capacity), lower scale.workers, or wait for longer."
@@ -124,7 +124,7 @@ class NodeWait:
 def _enough(recipe: Recipe, nodes: Sequence[Node]) -> bool:
     try:
         check_machines(recipe, nodes)
-    except SpecError:
+    except ConfigError:
         return False
     return True
 
@@ -155,7 +155,7 @@ def largest(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> lis
 
 def least_bundles(recipe: Recipe) -> list[Bundle]:
     """Return what has to be free before a run can begin: its fewest workers, and CPUs to read with."""
-    return [worker_bundle(recipe)] * recipe.scale.fewest_workers + reader_bundles(recipe.stream.reader_cpus)
+    return [worker_bundle(recipe)] * recipe.scale.min_workers + reader_bundles(recipe.stream.reader_cpus)
 
 
 def worker_bundle(recipe: Recipe) -> Bundle:
@@ -181,7 +181,7 @@ def needs_in_words(recipe: Recipe) -> str:
     """Return what a run cannot begin without."""
     scale, each = recipe.scale, "1 GPU and " if recipe.scale.use_gpu else ""
     return (
-        f"{scale.fewest_workers} x {each}{scale.cpus_per_worker:g} CPUs for workers and "
+        f"{scale.min_workers} x {each}{scale.cpus_per_worker:g} CPUs for workers and "
         f"{recipe.stream.reader_cpus:g} CPUs for reading"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import FREE_SECTIONS, FREE_STREAM_KEYS, ResolvedRecipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunError, RunFile, RunFolder
@@ -218,7 +218,7 @@ def find_origin(resolved: ResolvedRecipe, epoch_samples: int, steps: int) -> Ori
         steps: steps of the whole run.
 
     Raises:
-        SpecError: the checkpoint is missing, of another model, or cannot be continued.
+        ConfigError: the checkpoint is missing, of another model, or cannot be continued.
         CheckpointError: it is damaged, or of an unknown format version.
         StorageError: storage cannot be reached.
     """
@@ -232,10 +232,10 @@ def find_origin(resolved: ResolvedRecipe, epoch_samples: int, steps: int) -> Ori
     if section.take == "weights":
         return Origin(place, everything=False, first_step=0)
     if not read_manifest(place).parts(OPTIMIZER_FILE):
-        raise SpecError(f"start.take: {place.uri} holds no optimiser state; write take: weights.")
+        raise ConfigError(f"start.take: {place.uri} holds no optimiser state; write take: weights.")
     first_step = _steps_done(place, state, epoch_samples / resolved.recipe.batch.samples)
     if first_step >= steps:
-        raise SpecError(
+        raise ConfigError(
             f"start.take: {place.uri} has done {first_step} steps and the recipe has {steps}; "
             "raise length, or write take: weights."
         )
@@ -251,12 +251,12 @@ def _check_committed(place: Location) -> None:
         if checkpoints
         else "name a folder made by `fuseray import-checkpoint`, or RUN/checkpoints/step-NUMBER of a run"
     )
-    raise SpecError(f"start.checkpoint: {place.uri} is no checkpoint (no {MANIFEST_FILE}); {hint}.")
+    raise ConfigError(f"start.checkpoint: {place.uri} is no checkpoint (no {MANIFEST_FILE}); {hint}.")
 
 
 def _check_model(state: RunState, resolved: ResolvedRecipe, place: Location) -> None:
     if state.workload != resolved.recipe.workload:
-        raise SpecError(
+        raise ConfigError(
             f"start.checkpoint: {place.uri} is of the workload {state.workload!r}, the recipe's is "
             f"{resolved.recipe.workload!r}; choose another checkpoint or another workload."
         )
@@ -265,7 +265,7 @@ def _check_model(state: RunState, resolved: ResolvedRecipe, place: Location) -> 
     if wrong:
         fixes = " ".join(f"{key}={_plain(theirs.get(key))}" for key in wrong)
         found = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in wrong)
-        raise SpecError(f"start.checkpoint: {place.uri} is of another model: {found}. Set {fixes} in the recipe.")
+        raise ConfigError(f"start.checkpoint: {place.uri} is of another model: {found}. Set {fixes} in the recipe.")
 
 
 def _plain(value: Any) -> str:
@@ -276,5 +276,5 @@ def _steps_done(place: Location, state: RunState, steps_per_epoch: float) -> int
     if (place / IMPORT_FILE).size() is None:
         return state.next_step
     if state.epochs is None:
-        raise SpecError(f"start.take: {place.uri} does not say how long it was trained; write take: weights.")
+        raise ConfigError(f"start.take: {place.uri} does not say how long it was trained; write take: weights.")
     return round(state.epochs * steps_per_epoch)

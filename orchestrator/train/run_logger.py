@@ -15,7 +15,7 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import StreamWatch
 from orchestrator.stream.micro_batch import Skipped, parse_quarantine
-from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
+from orchestrator.track.analysis import StepTimes, TimeSpent, step_seconds
 from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
     Event,
@@ -112,7 +112,7 @@ class RunLogger:
         self._tracker.tags({"stopped_by": stopped_by} | cost_tags(self._costs().spent()))
         if status == "FINISHED":
             self._tracker.copy(self._plan.run.model, "model")
-        if self._tracker.set_aside:
+        if self._tracker.spilled_steps:
             self._catch_up()
         unsent = self._tracker.finish(status, round(ended.timestamp() * 1000))
         if unsent is not None:
@@ -157,7 +157,7 @@ class RunLogger:
         self._enter_skipped(record.skipped)
         if record.seconds:
             self._enter_step(record)
-            busy_s = busy_seconds(record.seconds)
+            busy_s = step_seconds(record.seconds)
             if event := self._incidents.step(record.step, record.time_ms / 1000, busy_s):
                 self.event(event)
 
@@ -186,7 +186,7 @@ class RunLogger:
         points = self._figures.of(replace(record, seconds=seconds).line())
         self._tracker.step(points)
         self._display.step(replace(record, metrics=points.values), len(self._skipped))
-        if found := self._stream_watch.step(record.metrics, busy_seconds(seconds)):
+        if found := self._stream_watch.step(record.metrics, step_seconds(seconds)):
             self._display.log(found)
 
     def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
@@ -248,7 +248,7 @@ class Figures:
 
     def of(self, line: StepLine) -> Points:
         """Return the metrics of a step."""
-        busy_s = busy_seconds(line.seconds)
+        busy_s = step_seconds(line.seconds)
         self._times.enter(line.step, busy_s)
         skipped = self._skipped.before((line.step + 1) * self._samples_per_step)
         values = {

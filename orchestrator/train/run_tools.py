@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from orchestrator.config.document import Document
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
@@ -24,7 +24,7 @@ from orchestrator.track.analysis import Spike, find_spikes
 from orchestrator.track.client import TrackingError
 from orchestrator.track.cost import Costs, cost_tags, read_starts
 from orchestrator.track.run_writer import TrackedRun
-from orchestrator.track.sync import Synced, sync_run
+from orchestrator.track.sync import SyncResult, sync_to_mlflow
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
 from orchestrator.train.plan import Plan
 from orchestrator.train.run_logger import Figures, SkippedCounts, read_quarantine
@@ -43,7 +43,7 @@ class Measured:
 def run_recipe(run: RunFolder) -> ResolvedRecipe:
     """Return the recipe that a run was started with."""
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
-    return resolve(document, document.plain())
+    return resolve(document, document.to_dict())
 
 
 def model_config(checkpoint: Checkpoint) -> Section:
@@ -123,19 +123,19 @@ class RunCurves:
         """Return a metric's steps and values.
 
         Raises:
-            SpecError: the run has no such metric.
+            ConfigError: the run has no such metric.
         """
         names = self._tracked.metric_names()
         if metric not in names:
             close = difflib.get_close_matches(metric, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none yet'}."
-            raise SpecError(f"--metric: the run has no metric {metric!r}; {hint}")
+            raise ConfigError(f"--metric: the run has no metric {metric!r}; {hint}")
         return self._tracked.curve(metric)
 
     def at(self, step: int) -> dict[str, float]:
         """Return the figures of a step that training reports: losses, learning rate and the like; none if unknown."""
-        plain = [name for name in self._tracked.metric_names() if "/" not in name]
-        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in plain)
+        to_dict = [name for name in self._tracked.metric_names() if "/" not in name]
+        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in to_dict)
         return {name: values[step] for name, values in curves if step in values}
 
 
@@ -178,7 +178,7 @@ def trace_spikes(plan: Plan, curves: RunCurves, metric: str, top: int) -> list[T
     """Return the largest jumps of a metric with the samples of their first steps in brief, the largest first.
 
     Raises:
-        SpecError: the run has no such metric.
+        ConfigError: the run has no such metric.
         StorageError: the store is failing.
     """
     spikes = find_spikes(*curves.curve(metric))[:top]
@@ -198,16 +198,16 @@ def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
 # Bringing MLflow up to what a run's folder holds.
 
 
-def sync(run: RunFolder) -> Synced:
+def sync(run: RunFolder) -> SyncResult:
     """Publish what MLflow lacks of a run.
 
     Raises:
         RunError: there is no run.
-        CostFileError: the record of its machines is damaged.
+        CostRecordError: the record of its machines is damaged.
         TrackingError: MLflow cannot be reached, or has no such run.
     """
     file, resolved = run.read(), run_recipe(run)
     skipped = SkippedCounts(read_quarantine(run.quarantine))
     costs = Costs(read_starts(run.costs))
     figures = Figures(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
-    return sync_run(run, resolved.values(), figures.of_all, cost_tags(costs.spent()))
+    return sync_to_mlflow(run, resolved.values(), figures.of_all, cost_tags(costs.spent()))

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from orchestrator.cli.main import Verbs
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
@@ -125,9 +125,9 @@ def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | No
     if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
         return JsonLists(places, locate(image_root, endpoint) if image_root else None, endpoint)
     if len(places) > 1:
-        raise SpecError("SOURCE: name one folder, or any number of .json and .jsonl files.")
+        raise ConfigError("SOURCE: name one folder, or any number of .json and .jsonl files.")
     if image_root:
-        raise SpecError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
+        raise ConfigError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
     return ImageFolder(places[0])
 
 
@@ -135,7 +135,7 @@ def _check_apart(source: Source, destination: Location) -> None:
     from orchestrator.stream.shards.sources import ImageFolder
 
     if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
-        raise SpecError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
+        raise ConfigError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
 
 
 def _build(source: Source, place: Location, options: BuildOptions, quiet: bool) -> BuildResult:
@@ -258,7 +258,7 @@ def _check_address(address: str) -> None:
     try:
         create_connection((place.hostname or "", place.port), CONNECT_S).close()
     except OSError as error:
-        raise SpecError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
+        raise ConfigError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
 
 
 def _show_indexed(uri: str, made: Indexed, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def plan_sweep(
 
     Raises:
         RecipeError: the sweep cannot do what it says; all faults are listed with file and line.
-        SpecError: the price table is wrong.
+        ConfigError: the price table is wrong.
     """
     from orchestrator.cluster.files.read import this_machine
     from orchestrator.sweep.estimate import estimate_findings, estimate_sweep

@@ -15,7 +15,7 @@ from rich.live import Live
 from orchestrator.cli.sweep.status import SweepView, sweep_table
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.validate import described
-from orchestrator.track.cost import Spent
+from orchestrator.track.cost import RunCost
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import SweepPlan
@@ -126,7 +126,7 @@ class SweepTerminal:
     def trials(self, records: Sequence[TrialRecord]) -> None:
         """Show how the trials are doing."""
         file = self._view.file if self._view else self._plan.folder.read()
-        self._view = SweepView(file, self._plan.sweep.sweep, tuple(records), {}, Spent(), datetime.now(UTC))
+        self._view = SweepView(file, self._plan.sweep.sweep, tuple(records), {}, RunCost(), datetime.now(UTC))
         if not self._console.is_terminal:
             self._tell(records)
 

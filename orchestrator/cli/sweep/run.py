@@ -17,7 +17,7 @@ from orchestrator.cli.job_access import open_cluster
 from orchestrator.cli.main import Verbs
 from orchestrator.cli.submit import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.sweep import ResolvedSweep
 
@@ -115,7 +115,7 @@ def run_command(
     try:
         plan = _plan(words, resume, storage, endpoint)
     except FuserayError as error:
-        raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     if dry_run or not (no_plan or plan.folder.exists()):
         _show_plan(plan.sweep, None, prices, dry_run, as_json)
     else:
@@ -173,7 +173,7 @@ def _refuse_changes(plan: SweepPlan) -> None:
 
     if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
         free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
-        raise SpecError(
+        raise ConfigError(
             f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
             f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."
         )
@@ -189,7 +189,7 @@ def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, 
     with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
         show_sweep_plan(planned, as_json and dry_run)
     if not planned.ok:
-        raise SpecError("nothing was started: mend what is marked ERROR above first.")
+        raise ConfigError("nothing was started: mend what is marked ERROR above first.")
 
 
 def _check(sweep: ResolvedSweep) -> None:
@@ -260,7 +260,7 @@ def send_sweep(
         as_json: whether scripts read along.
 
     Raises:
-        SpecError: something has to be mended first; nothing was submitted.
+        ConfigError: something has to be mended first; nothing was submitted.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     cluster, launcher = open_cluster(cluster_file)
@@ -292,7 +292,7 @@ def _submission(
     from orchestrator.cluster.jobs.package import RECIPE_NAME
     from orchestrator.cluster.jobs.portability import refuse_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
-    from orchestrator.config.cluster import growth_variable
+    from orchestrator.config.cluster import node_groups_variable
     from orchestrator.sweep.folder import plain_yaml
 
     refuse_secrets(overrides, resolved.values())
@@ -303,7 +303,7 @@ def _submission(
         workload=resolved.recipe.workload,
         prices=price_text(prices),
         sweep=plain_yaml(spec),
-        machines=growth_variable(cluster.groups),
+        machines=node_groups_variable(cluster.groups),
     )
 
 
@@ -311,5 +311,5 @@ def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
     """Return the recipe that trials share, with its places as they are meant on the cluster."""
     from orchestrator.sweep.folder import plain_yaml
 
-    written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
+    written, meant = sweep.base.to_dict().keys() | {"storage", "tracking"}, resolved.values()
     return plain_yaml({key: value for key, value in meant.items() if key in written})

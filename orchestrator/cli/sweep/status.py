@@ -21,7 +21,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.results import TrialSpending, best, outcomes, signs
 from orchestrator.sweep.validate import described, short_keys, value_text
-from orchestrator.track.cost import Costs, Spent, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -277,8 +277,8 @@ class SweepView:
     file: SweepFile
     sweep: Sweep
     trials: tuple[TrialRecord, ...]
-    spent: Mapping[str, Spent]
-    total: Spent
+    spent: Mapping[str, RunCost]
+    total: RunCost
     now: datetime
 
     @property
@@ -347,7 +347,7 @@ class SweepReader:
 
         Raises:
             SweepError: there is no sweep, or one of its files is damaged.
-            CostFileError: the record of its machines is damaged.
+            CostRecordError: the record of its machines is damaged.
             StorageError: storage cannot be reached.
         """
         from orchestrator.sweep.folder import stored_section

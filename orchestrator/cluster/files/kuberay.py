@@ -26,7 +26,7 @@ from orchestrator.cluster.files.ray_launcher import SPOT_HEAD
 from orchestrator.cluster.findings import Faults, listing, refuse_all
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
 from orchestrator.config.document import Document, KeyPath
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import unknown_key, validate
 
 API_GROUP = "ray.io/"
@@ -35,7 +35,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 def is_manifest(document: Document) -> bool:
     """Return whether a document looks like something for Kubernetes."""
-    return {"apiVersion", "kind"} <= document.plain().keys()
+    return {"apiVersion", "kind"} <= document.to_dict().keys()
 
 
 def read_kuberay(documents: Sequence[Document], file: Path, faults: Sequence[Faults]) -> Cluster:
@@ -47,12 +47,12 @@ def read_kuberay(documents: Sequence[Document], file: Path, faults: Sequence[Fau
         faults: for each of the documents, what is wrong with it so far.
 
     Raises:
-        SpecError: not exactly one of the manifests is a RayCluster or a RayJob.
+        ConfigError: not exactly one of the manifests is a RayCluster or a RayJob.
         RecipeError: the file is wrong; all faults are listed with file and line.
     """
     rays = [index for index, document in enumerate(documents) if _is_ray(document)]
     if len(rays) != 1:
-        raise SpecError(f"{file}: must hold one RayCluster or one RayJob, found {len(rays)}.")
+        raise ConfigError(f"{file}: must hold one RayCluster or one RayJob, found {len(rays)}.")
     for index, (document, noted) in enumerate(zip(documents, faults, strict=True)):
         if index not in rays:
             _check_other(document, noted)
@@ -60,17 +60,17 @@ def read_kuberay(documents: Sequence[Document], file: Path, faults: Sequence[Fau
     spec = _checked_spec(ray, faults[rays[0]])
     if spec is None or any(faults):
         refuse_all(faults)
-    manifest = ray.plain()
+    manifest = ray.to_dict()
     name = str(manifest["metadata"]["name"])
     return Cluster(kind="kuberay", name=name, file=file, groups=groups_of(spec), settings=manifest)
 
 
 def _is_ray(document: Document) -> bool:
-    return str(document.plain().get("apiVersion")).startswith(API_GROUP)
+    return str(document.to_dict().get("apiVersion")).startswith(API_GROUP)
 
 
 def _check_other(document: Document, faults: Faults) -> None:
-    manifest = document.plain()
+    manifest = document.to_dict()
     if not is_manifest(document):
         faults.add((), "every document needs apiVersion and kind")
     elif manifest["kind"] == "Secret":
@@ -80,7 +80,7 @@ def _check_other(document: Document, faults: Faults) -> None:
 
 
 def _checked_spec(document: Document, faults: Faults) -> RayClusterSpec | None:
-    manifest = document.plain()
+    manifest = document.to_dict()
     kind = manifest.get("kind")
     if kind == "RayCluster":
         cluster = validate(RayClusterResource, manifest, document)

@@ -32,7 +32,7 @@ def read_launcher(document: Document, file: Path, prices: PriceTable, faults: Fa
     Raises:
         RecipeError: the file is wrong; all faults are listed with file and line.
     """
-    values = document.plain()
+    values = document.to_dict()
     check_schema(values, faults)
     check_provider(values, faults)
     check_quotes(values, faults)

@@ -13,7 +13,7 @@ from orchestrator.cluster.files.ray_launcher import read_launcher
 from orchestrator.cluster.findings import Faults
 from orchestrator.config.cluster import Cluster, NodeGroup
 from orchestrator.config.document import Document, KeyPath, read_text
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.prices import PriceTable, read_prices
 from workloads.contract import Section
@@ -32,21 +32,21 @@ def read_cluster(path: Path, prices: PriceTable | None = None) -> Cluster:
         prices: what is known of machines; None reads the usual table.
 
     Raises:
-        SpecError: the file cannot be read or is no cluster file.
+        ConfigError: the file cannot be read or is no cluster file.
         RecipeError: it is wrong; all faults are listed with file and line.
     """
     text, file = read_text(path), path.resolve()
     documents = Document.parse_all(text, str(path))
     if not documents:
-        raise SpecError(f"{path}: is empty. {KINDS}")
+        raise ConfigError(f"{path}: is empty. {KINDS}")
     if any(is_manifest(document) for document in documents):
         return read_kuberay(documents, file, _ambiguities(documents, text, str(path)))
     if len(documents) > 1:
-        raise SpecError(f"{path}: holds {len(documents)} documents, and none is a Kubernetes manifest. {KINDS}")
+        raise ConfigError(f"{path}: holds {len(documents)} documents, and none is a Kubernetes manifest. {KINDS}")
     document = documents[0]
-    provider = document.plain().get("provider")
+    provider = document.to_dict().get("provider")
     if not isinstance(provider, dict) or "type" not in provider:
-        raise SpecError(f"{document.place(('provider',))}: provider.type: this key is required. {KINDS}")
+        raise ConfigError(f"{document.location(('provider',))}: provider.type: this key is required. {KINDS}")
     if provider["type"] == THIS_MACHINE:
         return read_local(document, file)
     return read_launcher(document, file, prices or read_prices(), _ambiguities(documents, text, str(path))[0])
@@ -55,7 +55,7 @@ def read_cluster(path: Path, prices: PriceTable | None = None) -> Cluster:
 def _ambiguities(documents: list[Document], text: str, origin: str) -> list[Faults]:
     faults = [Faults(document) for document in documents]
     for document, theirs, noted in zip(documents, read_as_their_tools_do(text, origin), faults, strict=True):
-        refuse_ambiguous(document.plain(), theirs, noted)
+        refuse_ambiguous(document.to_dict(), theirs, noted)
     return faults
 
 
@@ -68,12 +68,12 @@ def read_as_their_tools_do(text: str, origin: str) -> list[Any]:
     """Return the documents as YAML 1.1 has them; empty ones are left out.
 
     Raises:
-        SpecError: those tools could not read it.
+        ConfigError: those tools could not read it.
     """
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise SpecError(f"{origin}: Ray and Kubernetes cannot read this, which is no YAML 1.1: {error}") from error
+        raise ConfigError(f"{origin}: Ray and Kubernetes cannot read this, which is no YAML 1.1: {error}") from error
 
 
 def refuse_ambiguous(ours: Any, theirs: Any, faults: Faults, key_path: KeyPath = ()) -> None:
@@ -123,7 +123,7 @@ def read_local(document: Document, file: Path) -> Cluster:
     Raises:
         RecipeError: the file is wrong; all faults are listed with file and line.
     """
-    checked = validate(LocalFile, document.plain(), document)
+    checked = validate(LocalFile, document.to_dict(), document)
     if isinstance(checked, list):
         raise RecipeError(checked)
     gpus = gpus_of_this_machine() if checked.gpus is None else checked.gpus

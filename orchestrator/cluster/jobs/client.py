@@ -16,7 +16,7 @@ from ray.job_submission import JobSubmissionClient
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 RUN_KEY = "fuseray_run"
 FOLDER_KEY = "fuseray_run_folder"
@@ -259,7 +259,7 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 # What can go wrong with a job, as far as somebody else has to tell the cases apart.
 
 
-class PackageError(SpecError):
+class PackageError(ConfigError):
     """The code cannot travel as it is; nothing was submitted."""
 
 

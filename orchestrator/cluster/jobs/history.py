@@ -12,7 +12,7 @@ from typing import Literal
 from orchestrator.cluster.findings import ClusterError, within
 from orchestrator.cluster.jobs.client import Job, Jobs
 from orchestrator.cluster.jobs.follow import Reach
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.local_files import state_home, write_private
 
 
@@ -93,14 +93,14 @@ def the_one(prefix: str, jobs: list[str], where: str) -> str:
         where: where they are, for the message.
 
     Raises:
-        SpecError: none is meant, or several could be.
+        ConfigError: none is meant, or several could be.
     """
     found = [job for job in jobs if job == prefix] or [job for job in jobs if job.startswith(prefix)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise SpecError(f"job {prefix!r} could be {', '.join(sorted(found))}; write more of it.")
-    raise SpecError(
+        raise ConfigError(f"job {prefix!r} could be {', '.join(sorted(found))}; write more of it.")
+    raise ConfigError(
         f"job {prefix!r} is not {where}; `fuseray jobs` lists the jobs that this machine submitted, and "
         "`fuseray jobs --cluster FILE` all jobs of a cluster."
     )

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel
 
 from orchestrator.cluster.jobs.client import PackageError
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe
 
 SECRET_NAMES = (
@@ -85,14 +85,16 @@ def refuse_secrets(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
         values: the resolved recipe.
 
     Raises:
-        SpecError: an override's key speaks of a secret, or a URI holds one.
+        ConfigError: an override's key speaks of a secret, or a URI holds one.
     """
     for key in (override.partition("=")[0] for override in overrides):
         if is_secret_name(key):
-            raise SpecError(f"override {key}: by its name it is a secret, which the job server would show; {INSTEAD}.")
+            raise ConfigError(
+                f"override {key}: by its name it is a secret, which the job server would show; {INSTEAD}."
+            )
     for key, text in texts(values):
         if holds_secret(text):
-            raise SpecError(f"{key}: holds a password or a signature, which the job server would show; {INSTEAD}.")
+            raise ConfigError(f"{key}: holds a password or a signature, which the job server would show; {INSTEAD}.")
 
 
 def is_secret_name(name: str) -> bool:

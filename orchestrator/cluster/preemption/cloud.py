@@ -26,7 +26,7 @@ from orchestrator.cluster.preemption.notices import (
     now_ms,
     one_line,
 )
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 
 AWS_URL = "http://169.254.169.254"
 TOKEN = "/latest/api/token"  # noqa: S105
@@ -272,13 +272,13 @@ def check_source(word: str) -> None:
     """Refuse a word that names no source, without asking anybody.
 
     Raises:
-        SpecError: it names none.
+        ConfigError: it names none.
     """
     if word.startswith(FILE):
         if not Path(word.removeprefix(FILE)).is_absolute():
-            raise SpecError(f"source {word!r}: give the file's whole path, as in {FILE}/run/preempted.")
+            raise ConfigError(f"source {word!r}: give the file's whole path, as in {FILE}/run/preempted.")
     elif word not in ("auto", "aws", "gcp"):
-        raise SpecError(f"source {word!r} is unknown; choose auto, aws, gcp or {FILE}PATH.")
+        raise ConfigError(f"source {word!r} is unknown; choose auto, aws, gcp or {FILE}PATH.")
 
 
 def open_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url: str = GCP_URL) -> NoticeSource:
@@ -291,7 +291,7 @@ def open_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url:
         gcp_url: where Google's metadata server is.
 
     Raises:
-        SpecError: it names none.
+        ConfigError: it names none.
         NoSourceError: `auto`, and this machine is in neither cloud.
     """
     check_source(word)

@@ -227,7 +227,7 @@ class Watchers:
         early: take recommendations and announcements without a deadline for notices, too.
 
     Raises:
-        SpecError: there is no such source.
+        ConfigError: there is no such source.
     """
 
     source: str
@@ -301,7 +301,7 @@ def start_watchers(source: str, interval_s: float | None = None, early: bool = F
     Call `refresh()` of the result now and then for nodes that join later, and `stop()` at the end.
 
     Raises:
-        SpecError: there is no such source.
+        ConfigError: there is no such source.
     """
     watchers = Watchers(source, interval_s, early)
     watchers.start()

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.stream.order.sample_order import Ids, shuffled
 from workloads.contract import KeyedRandom
 
@@ -42,13 +42,13 @@ class Mixture:
         """Return the mixture of sources with some weights, which need not add up to one.
 
         Raises:
-            SpecError: a weight is not a positive number, or too small beside the others for one place per cycle.
+            ConfigError: a weight is not a positive number, or too small beside the others for one place per cycle.
         """
         _check_weights(weights)
         quotas = _largest_remainders(weights)
         if 0 in quotas:
             source = quotas.index(0)
-            raise SpecError(
+            raise ConfigError(
                 f"data.mix.{source}.weight: {weights[source]:g} is {weights[source] / sum(weights):.1g} "
                 f"of the whole, and shares are multiples of 1/{CYCLE}; give it more weight or leave it out."
             )
@@ -80,12 +80,12 @@ class Mixture:
 
 def _check_weights(weights: Sequence[float]) -> None:
     if not weights:
-        raise SpecError("data.mix: has no data sets; name at least one.")
+        raise ConfigError("data.mix: has no data sets; name at least one.")
     for source, weight in enumerate(weights):
         if not (weight > 0 and math.isfinite(weight)):
-            raise SpecError(f"data.mix.{source}.weight: is {weight:g}; give a positive number.")
+            raise ConfigError(f"data.mix.{source}.weight: is {weight:g}; give a positive number.")
     if not math.isfinite(sum(weights)):
-        raise SpecError("data.mix: the weights add up to infinity; make them smaller, only their proportions count.")
+        raise ConfigError("data.mix: the weights add up to infinity; make them smaller, only their proportions count.")
 
 
 def _largest_remainders(weights: Sequence[float]) -> tuple[int, ...]:

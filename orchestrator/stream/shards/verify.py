@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.storage.retry import StorageError, retrying
@@ -181,7 +181,7 @@ class VerifyRecord:
         again: begin anew in any case.
 
     Raises:
-        SpecError: the record beside the report is of another data set.
+        ConfigError: the record beside the report is of another data set.
         StorageError: it cannot be read or written.
     """
 
@@ -241,7 +241,7 @@ class VerifyRecord:
             lines = (self._parsed(line) for line in file if line.endswith(b"\n"))
             about = next(lines, self._about)
             if about.get("data_set") != self._about["data_set"]:
-                raise SpecError(
+                raise ConfigError(
                     f"{self.path}: is not of {self._about['data_set']}; name another --report, or remove it."
                 )
             if about == self._about:
@@ -251,7 +251,7 @@ class VerifyRecord:
         try:
             return dict(json.loads(line))
         except (ValueError, TypeError) as error:
-            raise SpecError(
+            raise ConfigError(
                 f"{self.path}: is not the record of a verification; name another --report, or remove it."
             ) from error
 

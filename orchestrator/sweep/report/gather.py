@@ -19,7 +19,7 @@ from orchestrator.sweep.results import (
     configurations,
 )
 from orchestrator.sweep.rungs import rungs
-from orchestrator.track.cost import Costs, Spent, added, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts, total_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Findings:
     compared: tuple[Configuration, ...]
     importances: tuple[tuple[Importance, ...], ...]
     rungs: tuple[int, ...]
-    spent: Mapping[int, Spent]
-    total: Spent
+    spent: Mapping[int, RunCost]
+    total: RunCost
 
     @property
     def metrics(self) -> list[str]:
@@ -84,7 +84,7 @@ def gather(folder: SweepFolder) -> Findings:
     Raises:
         SweepError: there is no such sweep, or a file of it is damaged.
         RecipeError: this version of Fuseray refuses its recipe.
-        CostFileError: the record of a trial's machines is damaged.
+        CostRecordError: the record of a trial's machines is damaged.
     """
     file, sweep, trials = folder.read(), stored_sweep(folder), tuple(folder.trials())
     found = configurations(trials, sweep.sweep.replicas, file.status == "RUNNING")
@@ -113,10 +113,10 @@ def gather(folder: SweepFolder) -> Findings:
     )
 
 
-def _spent(folder: SweepFolder, trials: Sequence[TrialRecord]) -> dict[int, Spent]:
+def _spent(folder: SweepFolder, trials: Sequence[TrialRecord]) -> dict[int, RunCost]:
     """Return what the trials of each configuration have used."""
-    by_trial, found = TrialSpending(folder, strict=True).read(trials), dict[int, list[Spent]]()
+    by_trial, found = TrialSpending(folder, strict=True).read(trials), dict[int, list[RunCost]]()
     for trial in trials:
         if trial.name in by_trial:
             found.setdefault(trial.number, []).append(by_trial[trial.name])
-    return {number: added(those) for number, those in found.items()}
+    return {number: total_cost(those) for number, those in found.items()}

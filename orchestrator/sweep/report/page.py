@@ -21,8 +21,8 @@ from orchestrator.sweep.report.charts import MOST_RUNGS, front_drawing, learning
 from orchestrator.sweep.report.gather import Findings
 from orchestrator.sweep.report.maps import LEAST, WIDEST, map_drawing, mapped_pairs, parallel_chart
 from orchestrator.sweep.results import WHY, Configuration, Score, best_replica, signs
-from orchestrator.track.cost import Spent
-from orchestrator.track.payloads import Registered
+from orchestrator.track.cost import RunCost
+from orchestrator.track.payloads import RegisteredVersion
 
 SECTIONS = {
     "best": "The best configuration",
@@ -62,7 +62,7 @@ class Shared:
     recipe: str
     recipe_uri: str
     spec: str
-    registered: Registered | None
+    registered: RegisteredVersion | None
     unsent: tuple[str, ...]
 
 
@@ -241,7 +241,7 @@ def outcome_text(findings: Findings, one: Configuration) -> str:
     return OUTCOMES[one.outcome]
 
 
-def cost_text(spent: Spent | None) -> str:
+def cost_text(spent: RunCost | None) -> str:
     """Write what something cost; without any price, the hours of machines."""
     if spent is None or not spent.node_seconds:
         return NOTHING

@@ -13,7 +13,7 @@ from orchestrator.sweep.report.gather import Findings, gather
 from orchestrator.sweep.report.page import Shared, render
 from orchestrator.sweep.results import Configuration, best_replica
 from orchestrator.track.client import TrackingError
-from orchestrator.track.payloads import Registered, register_model
+from orchestrator.track.payloads import RegisteredVersion, register_model
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.train.plan import recipe_yaml
 
@@ -46,7 +46,7 @@ class SweepReport:
     best: Configuration | None
     recipe: str
     trial: str
-    registered: Registered | None
+    registered: RegisteredVersion | None
     unsent: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ def write_report(folder: SweepFolder) -> SweepReport:
     Raises:
         SweepError: there is no such sweep, or a file of it is damaged.
         RecipeError: this version of Fuseray refuses its recipe.
-        CostFileError: the record of a trial's machines is damaged.
+        CostRecordError: the record of a trial's machines is damaged.
         StorageError: the folder cannot be written.
     """
     findings = gather(folder)
@@ -99,7 +99,7 @@ def _write_recipe(folder: SweepFolder, findings: Findings, best: Configuration |
     return recipe
 
 
-def _register(folder: SweepFolder, findings: Findings, best: Configuration) -> Registered:
+def _register(folder: SweepFolder, findings: Findings, best: Configuration) -> RegisteredVersion:
     trial = best_replica(best, findings.modes[0])
     run = folder.run(trial.run or trial.name)
     file = run.read()

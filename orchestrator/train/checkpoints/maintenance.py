@@ -292,11 +292,11 @@ def checkpoint_section(run: RunFolder) -> CheckpointSection:
     """Return the section `checkpoint` of the recipe that a run was started with; its workload need not be installed.
 
     Raises:
-        SpecError: the recipe is damaged.
+        ConfigError: the recipe is damaged.
         StorageError: it cannot be read.
     """
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
-    section = validate(CheckpointSection, document.plain().get("checkpoint", {}), document)
+    section = validate(CheckpointSection, document.to_dict().get("checkpoint", {}), document)
     if isinstance(section, list):
         raise RecipeError(section)
     return section

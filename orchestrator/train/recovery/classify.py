@@ -28,7 +28,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
 from torch import distributed
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.retry import PATIENCE, StorageError, without_secrets
 from orchestrator.storage.run_folder import json_bytes
 from orchestrator.stream.dataset.index import DataSetError
@@ -55,7 +55,7 @@ OURS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (DataSetError, FailureKind.BAD_DATA),
     (NotANumberError, FailureKind.NOT_A_NUMBER),
     (StorageError, FailureKind.STORAGE),
-    (SpecError, FailureKind.NO_START),
+    (ConfigError, FailureKind.NO_START),
     (FuserayError, FailureKind.USER_ERROR),
     (WorkloadError, FailureKind.USER_ERROR),
 )
@@ -274,7 +274,7 @@ def failure_of(error: BaseException, fault: Fault | None, plan: Plan, log: Path)
     given_up = fault if fault is not None and fault.given_up is not None else None
     step = given_up.next_step if given_up else None
     return Failure(
-        diagnosis=given_up.diagnosis if given_up else diagnose_error(error, plan.recipe.scale.most_workers),
+        diagnosis=given_up.diagnosis if given_up else diagnose_error(error, plan.recipe.scale.max_workers),
         run=plan.run.root.uri,
         log=str(log),
         step=step,

@@ -14,7 +14,7 @@ from shards import write_shards
 from version_two import rewrite_as_version_two
 
 from orchestrator.cli.main import cli
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.train.checkpoints.load import load_checkpoint
@@ -100,12 +100,12 @@ def test_what_exists_is_not_overwritten(folder: Path) -> None:
     (folder / "full" / "mine.txt").write_text("mine")
     file = official(folder, whole=False)
     result = fuseray("import-checkpoint", "albef", file, str(folder / "full"), *HEADS)
-    assert isinstance(result.exception, SpecError)
+    assert isinstance(result.exception, ConfigError)
     assert "exists already" in str(result.exception)
     done("import-checkpoint", "albef", file, str(folder / "imported"), *HEADS)
     for arguments in (["--format", "albef"], []):
         result = fuseray("export", str(folder / "imported"), str(folder / "full"), *arguments)
-        assert isinstance(result.exception, SpecError)
+        assert isinstance(result.exception, ConfigError)
     assert [path.name for path in (folder / "full").iterdir()] == ["mine.txt"]
 
 

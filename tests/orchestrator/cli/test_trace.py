@@ -13,7 +13,7 @@ from runs import write_ledger, write_quarantine, write_run
 from shards import write_shards
 
 from orchestrator.cli.inspect import trace_command
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.run_folder import RunError
 from orchestrator.stream.micro_batch import MicroBatch, Skipped
 from orchestrator.train.plan import Plan
@@ -101,7 +101,7 @@ def test_a_contact_sheet_has_its_limit(plan: Plan, tmp_path: Path, monkeypatch: 
 def test_without_samples_there_is_no_contact_sheet(plan: Plan, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     done = trace(plan, "--step", "28", "--micro-batch", "1", "--images", str(sheet))
-    assert isinstance(done.exception, SpecError)
+    assert isinstance(done.exception, ConfigError)
     assert "there are no samples" in str(done.exception)
     assert not sheet.exists()
 
@@ -163,7 +163,7 @@ def test_a_mixture_says_which_data_set(tmp_path: Path) -> None:
 )
 def test_what_the_run_does_not_have_is_named(plan: Plan, arguments: list[str], message: str) -> None:
     done = trace(plan, *arguments)
-    assert isinstance(done.exception, RunError | SpecError)
+    assert isinstance(done.exception, RunError | ConfigError)
     with pytest.raises(type(done.exception), match=message):
         raise done.exception
 

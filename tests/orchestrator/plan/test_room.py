@@ -15,7 +15,7 @@ BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 1)
 
 def found(groups: tuple[NodeGroup, ...], **values: Any) -> list[Finding]:
     asked, kinds = recipe(**values), kinds_of(cluster(*groups), PRICES, cpus_here=2)
-    largest = fleet_for(kinds, asked.scale.most_workers, asked, asked.stream.reader_cpus)
+    largest = fleet_for(kinds, asked.scale.max_workers, asked, asked.stream.reader_cpus)
     return list(check_room(asked, kinds, largest))
 
 

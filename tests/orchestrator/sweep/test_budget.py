@@ -8,15 +8,15 @@ from orchestrator.config.sweep import SweepBudgetSection
 from orchestrator.sweep.driver import ASKED, Ending, GpuHours, used_up
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.sweep_logger import Trials
-from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
+from orchestrator.track.cost import MachineKind, RunCost, StartUsage, UsagePeriod, write_start
 
 HOUR_MS = 3_600_000
-SPENT = Spent(7200.0, {Kind("g5.xlarge", "spot", 0.5): 7200.0})
+SPENT = RunCost(7200.0, {MachineKind("g5.xlarge", "spot", 0.5): 7200.0})
 
 
-def start(begin_h: int, end_h: int) -> Start:
+def start(begin_h: int, end_h: int) -> StartUsage:
     begin, end = begin_h * HOUR_MS, end_h * HOUR_MS
-    return Start(begin, end, periods=(Period(begin, end, {Kind("g5.xlarge", "spot", 0.5): 1}),))
+    return StartUsage(begin, end, periods=(UsagePeriod(begin, end, {MachineKind("g5.xlarge", "spot", 0.5): 1}),))
 
 
 @pytest.mark.parametrize(

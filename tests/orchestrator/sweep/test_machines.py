@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.estimate import Room, too_little_room
@@ -33,7 +33,7 @@ def test_gpus_are_not_shared(make: Make) -> None:
     gpus = recipe(make, scale__workers=4, scale__cpus_per_worker=1, scale__use_gpu="true")
     assert trials_at_a_time(MANY, None, gpus, Room(96, 8)) == 2
     assert trials_at_a_time(MANY, None, gpus, Room(192, 15)) == 3
-    with pytest.raises(SpecError, match=r"a trial needs 5 CPUs and 4 GPUs; there are 96 CPUs and 3 GPUs, .* GPUs"):
+    with pytest.raises(ConfigError, match=r"a trial needs 5 CPUs and 4 GPUs; there are 96 CPUs and 3 GPUs, .* GPUs"):
         trials_at_a_time(MANY, None, gpus, Room(96, 3))
 
 

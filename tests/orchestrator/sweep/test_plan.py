@@ -9,7 +9,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError, SweepFile, SweepFolder
 from orchestrator.sweep.plan import changed_keys, check_left, check_new
-from orchestrator.track.cost import Start, write_start
+from orchestrator.track.cost import StartUsage, write_start
 
 Make = Callable[..., ResolvedSweep]
 
@@ -30,7 +30,7 @@ def test_a_run_of_the_name_is_not_overwritten(folder: SweepFolder) -> None:
 def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder, file: SweepFile) -> None:
     folder.write(file)
     check_left(folder, lambda: 100_000)
-    write_start(folder.costs, Start(10_000, 50_000))
+    write_start(folder.costs, StartUsage(10_000, 50_000))
     with pytest.raises(SweepError, match=r"the sweep's driver was there 29 s ago, and two would disturb each other"):
         check_left(folder, lambda: 79_000)
     check_left(folder, lambda: 80_000)

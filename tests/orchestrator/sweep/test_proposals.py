@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 from small_recipes import SWEPT
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.sweep.sampler import Told, drawn, estimated, explored, grid
 
@@ -56,7 +56,7 @@ def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Pa
 @pytest.mark.parametrize("propose", [grid, lambda one: drawn(one, 0), lambda one: estimated(one, 0, [])])
 def test_an_empty_space_is_refused(tmp_path: Path, propose: object) -> None:
     empty = sweep(tmp_path, ALPHA + "constraints: [distillation.alpha > 1]")
-    with pytest.raises(SpecError, match=r"no configuration meets all of distillation.alpha > 1"):
+    with pytest.raises(ConfigError, match=r"no configuration meets all of distillation.alpha > 1"):
         propose(empty)
 
 

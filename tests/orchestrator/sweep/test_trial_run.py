@@ -10,7 +10,7 @@ from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.trial_runner import Report, Reports, TrialRun, earlier_reports
-from orchestrator.track.cost import Spent
+from orchestrator.track.cost import RunCost
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.control_channel import Display, Record
 from orchestrator.train.driver import Outcome
@@ -30,7 +30,7 @@ def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Call
     def train(display: Display, interrupted: threading.Event) -> Outcome:
         for step in range(steps):
             display.step(record(step, loss=1.0 / (step + 1)), 0)
-        return Outcome(status, steps, Spent(), stopped_by)
+        return Outcome(status, steps, RunCost(), stopped_by)
 
     return train
 
@@ -38,7 +38,7 @@ def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Call
 def until_stopped(display: Display, interrupted: threading.Event) -> Outcome:
     display.step(record(1, loss=0.5), 0)
     assert interrupted.wait(60)
-    return Outcome("KILLED", 2, Spent())
+    return Outcome("KILLED", 2, RunCost())
 
 
 def reports_of(run: TrialRun) -> list[Report]:

@@ -74,7 +74,7 @@ def test_steps_that_memory_is_not_for_come_from_the_log(sender: StepSender, sqli
         steps.add(points(step))
         log.add(line(step))
     log.flush()
-    assert steps.set_aside == 3
+    assert steps.spilled_steps == 3
     assert [one.step for one in steps.unsent()] == [3, 4, 5, 6, 7]
     assert steps.attempt()
     catch_up = CatchUp(sender, locate(str(tmp_path)), lambda lines: (Points(one, one.metrics) for one in lines))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.recipe import BudgetSection
-from orchestrator.track.cost import Kind, Spent
+from orchestrator.track.cost import MachineKind, RunCost
 from orchestrator.train.budget import BudgetWatch, PriceWatch, fullest, refuse_used_up
 
-GPU = Kind("p5.48xlarge", "spot", 36.0)
-UNKNOWN = Kind(None, None, None)
-OWN = Kind(None, "owned", 0.0)
+GPU = MachineKind("p5.48xlarge", "spot", 36.0)
+UNKNOWN = MachineKind(None, None, None)
+OWN = MachineKind(None, "owned", 0.0)
 
 
-def spent(hours: float, machines: int = 1) -> Spent:
+def spent(hours: float, machines: int = 1) -> RunCost:
     """What machines of 36 USD per hour have used after some hours."""
-    return Spent(3600 * hours, {GPU: 3600 * hours * machines})
+    return RunCost(3600 * hours, {GPU: 3600 * hours * machines})
 
 
 def test_without_a_budget_nothing_is_used_up() -> None:
@@ -51,14 +51,14 @@ def test_the_message_names_key_use_and_fix() -> None:
 
 
 def test_a_run_whose_budget_is_used_up_is_not_started() -> None:
-    with pytest.raises(SpecError, match=r"budget.hours: the run has taken 2 of 1.5 hours already\. .*budget.hours=3"):
+    with pytest.raises(ConfigError, match=r"budget.hours: the run has taken 2 of 1.5 hours already\. .*budget.hours=3"):
         refuse_used_up(BudgetSection(hours=1.5), spent(2), "mine")
     refuse_used_up(BudgetSection(hours=2.5), spent(2), "mine")
 
 
 def test_a_budget_in_usd_needs_a_price() -> None:
     watch = PriceWatch(BudgetSection(usd=1.0))
-    with pytest.raises(SpecError, match=r"no machine of the cluster has a known price \(unlabelled\)"):
+    with pytest.raises(ConfigError, match=r"no machine of the cluster has a known price \(unlabelled\)"):
         watch.refuse_unknown([UNKNOWN])
     watch.refuse_unknown([UNKNOWN, GPU])
     watch.refuse_unknown([OWN])
@@ -73,4 +73,4 @@ def test_each_kind_without_a_price_is_told_once() -> None:
     assert first is not None
     assert "(unlabelled) cost nothing in cost/usd; budget.usd does not count them" in first
     assert watch.look([UNKNOWN]) is None
-    assert "x9" in str(watch.look([UNKNOWN, Kind("x9", "spot", None)]))
+    assert "x9" in str(watch.look([UNKNOWN, MachineKind("x9", "spot", None)]))

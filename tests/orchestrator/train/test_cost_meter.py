@@ -12,11 +12,11 @@ from hooked_storage import HookedStorage
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
 from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.cost import Kind
+from orchestrator.track.cost import MachineKind
 from orchestrator.train.budget import CostMeter, kinds_of, metering
 
-GPU = Kind("p5", "spot", 36.0)
-CPU = Kind("c7", "spot", 2.0)
+GPU = MachineKind("p5", "spot", 36.0)
+CPU = MachineKind("c7", "spot", 2.0)
 PRICES = PriceTable(
     date(2026, 1, 1), {"p5": Machine(name="p5", cpus=192, memory_gb=2048, on_demand_usd=98.0, spot_usd=36.0)}, {}
 )
@@ -33,7 +33,7 @@ class World:
     def clock(self) -> int:
         return self.now_ms
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[MachineKind]:
         if self.away:
             raise ConnectionError("no GCS")
         return self.machines
@@ -132,17 +132,19 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, t
     ("labels", "owned", "kind"),
     [
         ({MACHINE_LABEL: "p5", MARKET_LABEL: "spot"}, False, GPU),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "on-demand"}, False, Kind("p5", "on-demand", 98.0)),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "owned"}, False, Kind("p5", "owned", 98.0)),
-        ({MACHINE_LABEL: "mine", MARKET_LABEL: "owned"}, False, Kind("mine", "owned", 0.0)),
-        ({MACHINE_LABEL: "x", MARKET_LABEL: "spot"}, False, Kind("x", "spot", None)),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "stolen"}, False, Kind("p5", None, None)),
-        ({MACHINE_LABEL: "p5"}, False, Kind("p5", None, None)),
-        ({}, False, Kind(None, None, None)),
-        (None, True, Kind(None, "owned", 0.0)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "on-demand"}, False, MachineKind("p5", "on-demand", 98.0)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "owned"}, False, MachineKind("p5", "owned", 98.0)),
+        ({MACHINE_LABEL: "mine", MARKET_LABEL: "owned"}, False, MachineKind("mine", "owned", 0.0)),
+        ({MACHINE_LABEL: "x", MARKET_LABEL: "spot"}, False, MachineKind("x", "spot", None)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "stolen"}, False, MachineKind("p5", None, None)),
+        ({MACHINE_LABEL: "p5"}, False, MachineKind("p5", None, None)),
+        ({}, False, MachineKind(None, None, None)),
+        (None, True, MachineKind(None, "owned", 0.0)),
     ],
 )
-def test_a_node_says_with_its_labels_what_it_costs(labels: dict[str, str] | None, owned: bool, kind: Kind) -> None:
+def test_a_node_says_with_its_labels_what_it_costs(
+    labels: dict[str, str] | None, owned: bool, kind: MachineKind
+) -> None:
     nodes = [{"Alive": True, "Labels": labels}, {"Alive": False, "Labels": {MACHINE_LABEL: "gone"}}]
     assert kinds_of(nodes, PRICES, owned) == [kind]
 

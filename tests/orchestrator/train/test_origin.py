@@ -10,7 +10,7 @@ from saving import save_checkpoint
 from shards import write_shards
 from version_two import rewrite_as_version_two
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tensors
@@ -166,14 +166,14 @@ def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.O
 def test_an_unfit_checkpoint_is_refused_before_anything_starts(
     folder: Path, tmp_path: Path, overrides: list[str], reason: str
 ) -> None:
-    with pytest.raises(SpecError, match=reason):
+    with pytest.raises(ConfigError, match=reason):
         plan_of(folder, tmp_path, *(override.format(folder) for override in overrides))
 
 
 def test_a_runs_folder_is_refused_with_the_checkpoint_to_name(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path)
     save(plan, 3, torch.nn.Linear(1, 1), torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]))
-    with pytest.raises(SpecError, match=r"it is a run's folder; name a checkpoint in it, .*step-00000003"):
+    with pytest.raises(ConfigError, match=r"it is a run's folder; name a checkpoint in it, .*step-00000003"):
         plan_of(folder, tmp_path, f"start.checkpoint={plan.run.root.path}")
 
 

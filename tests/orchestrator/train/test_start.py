@@ -10,7 +10,7 @@ from shards import write_shards
 from toy_workload import ToyConfig, ToyEntry
 from version_two import rewrite_as_version_two
 
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
 from orchestrator.stream.decoder import Node
@@ -153,12 +153,12 @@ def test_a_damaged_run_file_is_explained(tmp_path: Path) -> None:
 def test_a_machine_that_is_too_small_is_refused(tmp_path: Path) -> None:
     recipe = plan_of(tmp_path).recipe
     check_machines(recipe, [Node(cpus=2, gpus=0)])
-    with pytest.raises(SpecError, match=r"2 workers x 0\.5 CPUs and 1 for reading need 2 CPUs; there are 1\.5"):
+    with pytest.raises(ConfigError, match=r"2 workers x 0\.5 CPUs and 1 for reading need 2 CPUs; there are 1\.5"):
         check_machines(recipe, [Node(cpus=1.5, gpus=0)])
-    with pytest.raises(SpecError, match=r"scale\.cpus_per_worker: .* no machine has a whole CPU left to read"):
+    with pytest.raises(ConfigError, match=r"scale\.cpus_per_worker: .* no machine has a whole CPU left to read"):
         check_machines(recipe, [Node(cpus=1.25, gpus=0), Node(cpus=0.75, gpus=0)])
     greedy = recipe.model_copy(update={"scale": recipe.scale.model_copy(update={"use_gpu": True})})
-    with pytest.raises(SpecError, match=r"scale\.use_gpu: 2 workers need 2 GPUs; there are 1"):
+    with pytest.raises(ConfigError, match=r"scale\.use_gpu: 2 workers need 2 GPUs; there are 1"):
         check_machines(greedy, [Node(cpus=8, gpus=1)])
 
 

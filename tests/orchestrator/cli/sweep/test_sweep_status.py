@@ -17,7 +17,7 @@ from orchestrator.cli.sweep.status import SweepReader, SweepView, command, sweep
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord, store_sweep
-from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
+from orchestrator.track.cost import MachineKind, RunCost, StartUsage, UsagePeriod, write_start
 
 RECIPE = """\
 workload: albef
@@ -76,12 +76,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
 
 def pay(folder: SweepFolder, run: str, hours: float) -> None:
     end = int(hours * HOUR_MS)
-    write_start(folder.run(run).costs, Start(0, end, 0.5, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
+    write_start(
+        folder.run(run).costs, StartUsage(0, end, 0.5, (UsagePeriod(0, end, {MachineKind("g6", "spot", 2.0): 1}),))
+    )
 
 
 def pay_for_all(folder: SweepFolder, hours: float) -> None:
     end = int(hours * HOUR_MS)
-    write_start(folder.costs, Start(0, end, 1.0, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
+    write_start(folder.costs, StartUsage(0, end, 1.0, (UsagePeriod(0, end, {MachineKind("g6", "spot", 2.0): 1}),)))
 
 
 def shown(view: SweepView, width: int = 160, height: int | None = None) -> list[str]:
@@ -210,7 +212,7 @@ def written(console: Console) -> str:
 def test_watching_ends_with_the_sweep_and_survives_a_look_that_fails(folder: SweepFolder) -> None:
     view, console = SweepReader(folder).read(NOW), terminal()
     looks: Iterator[SweepView | SweepError] = iter(
-        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED"), total=Spent(5400.0))]
+        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED"), total=RunCost(5400.0))]
     )
 
     def read() -> SweepView:

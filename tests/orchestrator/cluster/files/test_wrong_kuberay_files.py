@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cluster.files import kuberay
 from orchestrator.cluster.files.read import read_cluster
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 
 FOLDER = Path(__file__).parents[4] / "clusters" / "kuberay"
 CLUSTER, JOB, QUEUED = ((FOLDER / name).read_text() for name in ("raycluster.yaml", "rayjob.yaml", "rayjob-kueue.yaml"))
@@ -217,7 +217,7 @@ def test_kueue_wants_its_machines_back(tmp_path: Path) -> None:
 def test_a_file_holds_one_cluster(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(f"{CLUSTER}---\n{CLUSTER}")
-    with pytest.raises(SpecError, match="must hold one RayCluster or one RayJob, found 2"):
+    with pytest.raises(ConfigError, match="must hold one RayCluster or one RayJob, found 2"):
         read_cluster(path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.files.read import read_cluster
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 
 CLUSTERS = Path(__file__).parents[4] / "clusters"
 AWS, GCP = (CLUSTERS / "aws-spot-h100.yaml").read_text(), (CLUSTERS / "gcp.yaml").read_text()
@@ -302,10 +302,10 @@ def test_an_external_provider_has_to_bring_what_ray_does_not_add(tmp_path: Path)
 def test_what_is_no_cluster_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(ConfigError, match=said):
         read_cluster(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         read_cluster(tmp_path / "absent.yaml")

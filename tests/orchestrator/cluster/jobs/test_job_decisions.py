@@ -10,7 +10,7 @@ from orchestrator.cluster.jobs.client import Job
 from orchestrator.cluster.jobs.follow import Progress, last_lines, progress_in, stopped_after
 from orchestrator.cluster.jobs.history import the_one
 from orchestrator.cluster.jobs.submit import ENVIRONMENT, entrypoint, sweep_entrypoint
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 LOG = """\
 run x has 30 steps of 8 samples
@@ -73,7 +73,7 @@ def test_a_job_is_meant_by_name_or_by_a_beginning_that_only_one_has() -> None:
     jobs = ["mine-1a", "mine-1a2", "other-3"]
     assert the_one("mine-1a", jobs, "here") == "mine-1a"
     assert the_one("oth", jobs, "here") == "other-3"
-    with pytest.raises(SpecError, match="could be mine-1a, mine-1a2"):
+    with pytest.raises(ConfigError, match="could be mine-1a, mine-1a2"):
         the_one("mine", jobs, "here")
-    with pytest.raises(SpecError, match="'x' is not here"):
+    with pytest.raises(ConfigError, match="'x' is not here"):
         the_one("x", jobs, "here")

@@ -21,7 +21,7 @@ from orchestrator.cluster.preemption.cloud import (
     open_source,
 )
 from orchestrator.cluster.preemption.notices import FileNotices, SourceError
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -48,10 +48,10 @@ def answering(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 def test_words() -> None:
     for word in ("auto", "aws", "gcp", "file:/run/preempted"):
         check_source(word)
-    with pytest.raises(SpecError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
+    with pytest.raises(ConfigError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
         check_source("azure")
     for word in ("file:", "file:here"):
-        with pytest.raises(SpecError, match="whole path"):
+        with pytest.raises(ConfigError, match="whole path"):
             check_source(word)
 
 

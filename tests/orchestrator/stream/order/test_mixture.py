@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.stream.order.mixture import CYCLE, Mixture
 
 weights = st.lists(st.floats(0.01, 10), min_size=1, max_size=6)
@@ -108,5 +108,5 @@ def test_the_mixture_is_pinned_so_that_old_runs_resume() -> None:
     ],
 )
 def test_wrong_weights_are_refused_with_the_place_and_the_fix(weights: list[float], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Mixture.of(weights, 0)

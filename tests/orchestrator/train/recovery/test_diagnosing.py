@@ -14,7 +14,7 @@ from ray.train.v2._internal import exceptions as of_train
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
 from torch import distributed
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.retry import Cause, StorageError
 from orchestrator.stream.dataset.index import DataSetError
 from orchestrator.stream.loader import StreamEndedError
@@ -248,7 +248,7 @@ def test_errors_of_the_controller() -> None:
     assert (small.kind, small.is_retryable) == (FailureKind.NO_START, False)
     odd = diagnose_error(ControllerError(KeyError("odd")))
     assert (odd.kind, odd.is_retryable, odd.error) == (FailureKind.UNKNOWN, False, "KeyError: 'odd'")
-    assert diagnose_error(ControllerError(in_task(SpecError("too few CPUs")))).error == "too few CPUs"
+    assert diagnose_error(ControllerError(in_task(ConfigError("too few CPUs")))).error == "too few CPUs"
 
 
 def test_errors_that_are_not_of_workers() -> None:
@@ -257,6 +257,6 @@ def test_errors_that_are_not_of_workers() -> None:
     assert (found.kind, found.ranks, found.hosts) == (FailureKind.PREEMPTED, (2, 3), ("b0c1",))
     assert diagnose_error(NCCLHangError("no progress", {})).kind is FailureKind.HUNG
     assert diagnose_error(WorkerGroupError("nobody said why", {})).kind is FailureKind.UNKNOWN
-    assert diagnose_error(SpecError("scale.workers: 64 workers")).kind is FailureKind.NO_START
+    assert diagnose_error(ConfigError("scale.workers: 64 workers")).kind is FailureKind.NO_START
     assert diagnose_error(FuserayError("no weights")).kind is FailureKind.USER_ERROR
     assert diagnose_error(TypeError("odd")).kind is FailureKind.UNKNOWN

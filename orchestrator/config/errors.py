@@ -16,7 +16,12 @@ class ConfigError(FuserayError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault in a recipe: where it stands and what to do about it."""
+    """One error in a recipe, sweep, cluster or price file.
+
+    Args:
+        location: `file:line`, or "command line".
+        message: what is wrong and how to fix it.
+    """
 
     location: str
     message: str
@@ -26,7 +31,11 @@ class Finding:
 
 
 class RecipeError(ConfigError):
-    """A recipe is wrong, with every fault found."""
+    """A file is invalid; lists every error in it.
+
+    Args:
+        findings: the errors.
+    """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("\n".join(str(finding) for finding in findings))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import printable
+from orchestrator.cli.options import endpoint_option, json_option, run_storage_option
 from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def audit_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Check that the steps of RUN that count used every sample of an epoch exactly once.
 
@@ -58,9 +59,6 @@ def _text(audit: Audit) -> str:
     return "\n".join([f"{about}; the ledger is {verdict}", *found])
 
 
-# `fuseray trace RUN`.
-
-
 MOST_TILES = 192
 """Images of a contact sheet: 24 rows of 8."""
 
@@ -77,9 +75,9 @@ MOST_TILES = 192
 @click.option("--spikes", is_flag=True, help="List the steps at which a metric jumped, the largest jump first.")
 @click.option("--metric", help="The metric to look at with --spikes.  [default: loss]")
 @click.option("--top", type=click.IntRange(min=1), help="How many jumps to list.  [default: 10]")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def trace_command(
     name: str,
     step: int | None,
@@ -174,9 +172,6 @@ def _write(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
         raise ConfigError("--images: there are no samples; the end of the run left these micro-batches empty.")
     locate(str(path)).write(contact_sheet(tiles))
     return {"contact_sheet": str(path), "images": len(tiles)}
-
-
-# What `fuseray trace` prints, for people and for scripts.
 
 
 SHOWN = 8
@@ -310,14 +305,11 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-# `fuseray sync RUN`.
-
-
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def sync_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Publish in MLflow what it lacks of RUN: metrics, parameters, events, files and the status.
 
@@ -340,14 +332,11 @@ def _synced_text(uri: str, synced: SyncResult) -> str:
     return "\n".join([f"{uri}: {found}", *synced.messages])
 
 
-# `fuseray report RUN`.
-
-
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def report_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Write RUN's report, one self-contained HTML page, into the run's folder and its MLflow run."""
     from rich.filesize import decimal

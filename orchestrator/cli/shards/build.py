@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.cli.main import Verbs
+from orchestrator.cli.main import LazyGroup
+from orchestrator.cli.options import endpoint_option, json_option
 from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,12 +38,9 @@ VERBS = {
 }
 
 
-@click.command(cls=Verbs, verbs=VERBS)
+@click.command(cls=LazyGroup, verbs=VERBS)
 def command() -> None:
     """Build, index and check image-text shards."""
-
-
-# `fuseray shards build SOURCE... DEST`.
 
 
 INTERRUPTED = 130
@@ -55,7 +53,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
 @click.option(
     "--image-root", metavar="URI", help="What relative paths in JSON lists start from; default: their folder."
 )
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@endpoint_option
 @click.option(
     "--format",
     "shard_format",
@@ -79,7 +77,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
     show_default=True,
     help="Share of the samples that may be unusable; more is an error.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def build_command(
     sources: tuple[str, ...],
     destination: str,
@@ -162,9 +160,6 @@ def _show(uri: str, result: BuildResult, as_json: bool) -> None:
     click.echo(f"{result.samples} samples in {result.shards} shards; the index is {uri}/index.parquet")
 
 
-# `fuseray shards index URI`.
-
-
 CONNECT_S = 10.0
 LOCAL_STORE_MB = 80
 ROLES = ("image", "address", "captions", "key", "fields")
@@ -172,7 +167,7 @@ ROLES = ("image", "address", "captions", "key", "fields")
 
 @click.command()
 @click.argument("uri")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@endpoint_option
 @click.option("--image-column", help="Parquet column of encoded images.")
 @click.option("--address-column", help="Parquet column of the images' URIs or paths, where they are not inside.")
 @click.option("--captions-column", help="Parquet column of captions: a text or a list of texts.")
@@ -189,7 +184,7 @@ ROLES = ("image", "address", "captions", "key", "fields")
 @click.option(
     "--ray", "ray_address", metavar="ADDRESS", help="Read in Ray tasks of a cluster; 'local' starts Ray here."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def index_command(
     uri: str,
     endpoint: str | None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import printable
+from orchestrator.cli.options import endpoint_option, json_option
 from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Summary:
 @click.option("--max-side", type=click.IntRange(min=1), default=16_384, show_default=True, help="In pixels.")
 @click.option("--max-caption-words", type=click.IntRange(min=1), default=256, show_default=True, help="Per caption.")
 @click.option("--again", is_flag=True, help="Also read shards that were read before and have not changed.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def verify_command(
     uri: str, endpoint: str | None, report: Path | None, workers: int, again: bool, as_json: bool, **checks: Any
 ) -> None:
@@ -139,9 +140,6 @@ def _text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-# `fuseray shards inspect URI`.
-
-
 LONGEST = 500
 """Letters of a text that are printed."""
 
@@ -181,8 +179,8 @@ class Look:
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed chooses other samples.")
 @click.option("--key", "keys", multiple=True, help="Show the sample with this key; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (.png) here.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def inspect_command(
     uri: str, samples: int, seed: int, keys: tuple[str, ...], out: Path | None, endpoint: str | None, as_json: bool
 ) -> None:

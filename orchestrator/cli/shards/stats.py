@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.options import endpoint_option, json_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,8 +33,8 @@ MOST_SHARDS = 2000
 @click.option("--seed", type=int, default=42, show_default=True, help="The recipe's seed.")
 @click.option("--sample", type=click.IntRange(min=1), default=1000, show_default=True, help="Images to measure.")
 @click.option("--out", type=click.Path(path_type=Path), default=PAGE, show_default=True, help="Page, or its folder.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: bool, **knobs: Any) -> None:
     """Show what the data set in the folder URI is made of, and how well its order shuffles.
 

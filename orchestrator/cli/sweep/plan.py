@@ -11,8 +11,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import show_findings
-from orchestrator.cli.plan import UNKNOWN, WIDTH, print_table, rate_text
+from orchestrator.cli.console import UNKNOWN, WIDTH, print_table, rate_text, show_findings
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.search_space import Choice, Domain
 from orchestrator.config.sweep import ResolvedSweep
@@ -99,9 +98,6 @@ def show_sweep_plan(planned: PlannedSweep, as_json: bool = False) -> None:
         click.echo(json.dumps(planned.to_json(), indent=2, default=str))
         return
     show_sweep_tables(planned)
-
-
-# A planned sweep as tables: what it is, what is searched, what it takes, and what was found.
 
 
 SCHEDULERS = {

@@ -12,6 +12,7 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 
+from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
 from orchestrator.cli.sweep.status import SweepView, sweep_table
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.validate import described
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 @click.command(name="report")
 @click.argument("name", metavar="NAME")
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@sweep_storage_option
+@endpoint_option
+@json_option
 def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Write NAME's report: the page, the best configuration's recipe, and its model in MLflow's registry.
 
@@ -89,9 +90,6 @@ def lines(found: SweepReport) -> list[str]:
         again = "" if found.registered.new else ", as before"
         said.append(f"Its model is {found.registered.uri} in MLflow's registry ({found.trial}{again}).")
     return [*said, *found.unsent]
-
-
-# What a user sees on the terminal while a sweep goes on.
 
 
 class SweepTerminal:

@@ -14,8 +14,9 @@ import click
 
 from orchestrator.cli.cluster import cluster_file
 from orchestrator.cli.job_access import open_cluster
-from orchestrator.cli.main import Verbs
-from orchestrator.cli.submit import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
+from orchestrator.cli.main import LazyGroup
+from orchestrator.cli.options import json_option, sweep_storage_option
+from orchestrator.cli.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
@@ -42,7 +43,7 @@ VERBS = {
 }
 
 
-class Sweeps(Verbs):
+class Sweeps(LazyGroup):
     """A group whose first verb is meant when none is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -56,20 +57,17 @@ def command() -> None:
     """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""
 
 
-# `fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep --resume NAME`.
-
-
 AUTO = "auto"
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
+@click.argument("arguments", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
 @click.option(
     "--resume",
     metavar="NAME",
     help="Continue this sweep where it stopped, without SWEEP; 'auto' continues SWEEP's own sweep if there is one.",
 )
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
+@sweep_storage_option
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs of --resume.")
 @click.option(
     "--prices",
@@ -86,9 +84,9 @@ AUTO = "auto"
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
 @click.option("--no-plan", is_flag=True, help="Start without working out the plan and showing it first.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; start nothing. Exit code 2 when something is in the way.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def run_command(
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     resume: str | None,
     storage: str,
     endpoint: str | None,
@@ -106,14 +104,14 @@ def run_command(
     stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
     """
     if cluster is not None:
-        sweep = _for_cluster(words, resume)
+        sweep = _for_cluster(arguments, resume)
         if dry_run:
             _show_plan(sweep, cluster, prices, dry_run, as_json)
             return
-        send_sweep(sweep, Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
+        submit_sweep(sweep, Path(arguments[0]), arguments[1:], cluster, prices, detach, yes, as_json)
         return
     try:
-        plan = _plan(words, resume, storage, endpoint)
+        plan = _plan(arguments, resume, storage, endpoint)
     except FuserayError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     if dry_run or not (no_plan or plan.folder.exists()):
@@ -127,23 +125,23 @@ def run_command(
     sys.exit(_code(outcome))
 
 
-def _for_cluster(words: tuple[str, ...], resume: str | None) -> ResolvedSweep:
+def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> ResolvedSweep:
     from orchestrator.config.sweep import load_sweep
 
-    if not words or resume not in (None, AUTO):
+    if not arguments or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
-    return load_sweep(Path(words[0]), words[1:])
+    return load_sweep(Path(arguments[0]), arguments[1:])
 
 
-def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
+def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
     if resume is not None and resume != AUTO:
-        return _resumed(resume, storage, endpoint, words)
-    if not words:
+        return _resumed(resume, storage, endpoint, arguments)
+    if not arguments:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
     from orchestrator.config.sweep import load_sweep
     from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
 
-    plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
+    plan = make_sweep_plan(load_sweep(Path(arguments[0]), arguments[1:]))
     if resume is None or not plan.folder.exists():
         check_new(plan.folder)
         return plan
@@ -234,10 +232,7 @@ def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
         click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")
 
 
-# Submitting a sweep to a cluster.
-
-
-def send_sweep(
+def submit_sweep(
     sweep: ResolvedSweep,
     file: Path,
     overrides: Sequence[str],
@@ -266,16 +261,16 @@ def send_sweep(
     cluster, launcher = open_cluster(cluster_file)
     resolved = on_cluster(sweep.recipe({}), cluster)
     submission = _submission(sweep, resolved, file, overrides, cluster, prices)
-    check = partial(_check_sent, sweep, cluster, prices)
-    Sending(cluster=cluster, launcher=launcher, submission=submission, check=check).send(yes)
+    check = partial(_check_submission, sweep, cluster, prices)
+    Submitter(cluster=cluster, launcher=launcher, submission=submission, check=check).submit(yes)
     follow_job(submission.entry, detach, as_json)
 
 
-def _check_sent(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, look: Look) -> None:
+def _check_submission(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, cluster_check: ClusterCheck) -> None:
     from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
     from orchestrator.plan.preflight import PreflightOptions
 
-    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=look))
+    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=cluster_check))
     with redirect_stdout(sys.stderr):
         show_sweep_plan(planned)
     refuse_errors(planned.ok)

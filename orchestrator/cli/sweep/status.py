@@ -15,8 +15,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import printable
-from orchestrator.cli.jobs import duration
+from orchestrator.cli.console import duration_text, printable
+from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
 from orchestrator.config.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.results import TrialSpending, best, outcomes, signs
@@ -36,9 +36,9 @@ EVERY_S = 5.0
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@sweep_storage_option
+@endpoint_option
+@json_option
 @click.option("--watch", "watches", is_flag=True, help="Go on showing it until the sweep has ended; Ctrl-C leaves.")
 def command(name: str, storage: str, endpoint: str | None, as_json: bool, watches: bool) -> None:
     """Show how the trials of the sweep NAME are doing: the best, those that run, and the others."""
@@ -85,9 +85,6 @@ def _again(read: Callable[[], SweepView], before: SweepView) -> SweepView:
         return read()
     except FuserayError:
         return before
-
-
-# A sweep on the terminal: a headline, and a table of its trials that fits.
 
 
 STYLES = {"RUNNING": "cyan", "PAUSED": "yellow", "FINISHED": "green", "STOPPED": "dim", "FAILED": "red"}
@@ -149,7 +146,7 @@ def _headline(view: SweepView) -> Iterator[Text]:
     yield _line(f"sweep {file.name}: {file.status}{why}; {done} of {file.trials} trials are over{counts}", "bold")
     unpriced = view.total.unpriced_node_hours
     more = f" and {unpriced:.2f} node-hours without a known price" if unpriced else ""
-    yield _line(f"elapsed {duration(view.seconds)}; cost ${view.total.usd:,.2f}{more}{_budget(view)}")
+    yield _line(f"elapsed {duration_text(view.seconds)}; cost ${view.total.usd:,.2f}{more}{_budget(view)}")
 
 
 def _budget(view: SweepView) -> str:
@@ -206,7 +203,7 @@ def _columns(view: SweepView, shown: Sequence[TrialRecord]) -> Iterator[Column]:
     for place, name in enumerate(short_keys([one.metric for one in view.sweep.objectives], "/").values()):
         yield Column(name, [_objective(one, place) for one in shown], right=True)
     seconds = [between(one.started, one.ended, view.now) for one in shown]
-    yield Column("elapsed", [Text(duration(one)) for one in seconds], 5, right=True)
+    yield Column("elapsed", [Text(duration_text(one)) for one in seconds], 5, right=True)
     yield Column("cost", [_usd(view, one) for one in shown], 6, right=True)
 
 
@@ -256,9 +253,6 @@ def _name(view: SweepView, one: TrialRecord) -> str:
 
 def _line(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
-
-
-# A sweep as it stands: read from its folder, with what its trials cost.
 
 
 @dataclass(frozen=True, slots=True)

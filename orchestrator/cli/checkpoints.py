@@ -132,10 +132,10 @@ def verify_command(name: str, storage: str, endpoint: str | None, as_json: bool)
     from orchestrator.train.checkpoints.maintenance import Condition
 
     run, entries = find_run(name, storage, endpoint), []
-    for verdict in _verify_and_mark(run):
-        entries.append(verdict.entry)
+    for check in _verify_and_mark(run):
+        entries.append(check.entry)
         if not as_json:
-            click.echo(_verification_text(verdict))
+            click.echo(_verification_text(check))
     if as_json:
         click.echo(json.dumps({"run": run.root.uri, "checkpoints": [checkpoint_values(entry) for entry in entries]}))
     elif not entries:
@@ -149,20 +149,20 @@ def _verify_and_mark(run: RunFolder) -> Iterator[Verdict]:
     from orchestrator.storage.retry import StorageError
     from orchestrator.train.checkpoints.maintenance import keep_record, verify
 
-    for verdict in verify(run):
+    for check in verify(run):
         try:
-            keep_record(verdict, datetime.now(UTC))
+            keep_record(check, datetime.now(UTC))
         except StorageError as error:
-            click.echo(f"the mark on the checkpoint of step {verdict.entry.step} is not up to date: {error}", err=True)
-        yield verdict
+            click.echo(f"the mark on the checkpoint of step {check.entry.step} is not up to date: {error}", err=True)
+        yield check
 
 
-def _verification_text(verdict: Verdict) -> str:
-    entry = verdict.entry
+def _verification_text(check: Verdict) -> str:
+    entry = check.entry
     about = f"step {entry.step}: {condition_text(entry)}"
     if entry.reason:
         about += f" ({printable(entry.reason)})"
-    return f"{about}; it was marked as damaged and is not any more" if verdict.unmark else about
+    return f"{about}; it was marked as damaged and is not any more" if check.unmark else about
 
 
 def print_checkpoints(entries: Sequence[Entry], metric: str) -> None:

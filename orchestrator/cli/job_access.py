@@ -116,7 +116,7 @@ def follow_to_end(ref: JobRef, seen: int = 0, to_stderr: bool = False) -> Job:
     """Print a job's log until the job has ended.
 
     Args:
-        found: the job.
+        ref: the job.
         seen: characters at the start of the log to skip.
         to_stderr: print it on standard error, when standard output is for scripts.
     """

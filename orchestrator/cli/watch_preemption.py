@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 def command(source: str, address: str | None, node_id: str | None, interval_s: float | None, early: bool) -> None:
     """Watch for the cloud's preemption notice for this machine, and drain its node in Ray.
 
-    Run it next to Ray on every node. A run with a worker on a draining node saves a checkpoint and continues without it.
+    Run it next to Ray on every node. A run with a worker on a draining node saves a checkpoint and
+    continues without it.
 
     Exit codes: 0 the node is drained, or SIGTERM was received; 1 the node could not be found or drained; 2
     wrong usage.
@@ -66,7 +67,8 @@ def _watch(source: str, target: Target, interval_s: float | None, early: bool) -
     opened_source = open_source(source, early)
     every_s = interval_s or opened_source.interval_s
     _log(
-        f"watching {opened_source.name} every {every_s:g} s for node {short(node.node_id)} of the cluster at {node.address}"
+        f"watching {opened_source.name} every {every_s:g} s for node {short(node.node_id)} "
+        f"of the cluster at {node.address}"
     )
     Watcher(opened_source, partial(drain, target), _log, every_s).run()
 

@@ -1,4 +1,4 @@
-"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep VERB`."""
+"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep VERB`: runs a sweep here or submits it to a cluster."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VERBS = {
 
 
 class Sweeps(LazyGroup):
-    """A group whose first verb is meant when none is named."""
+    """A group whose first verb is the default."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the verb in front of a sweep's file."""
@@ -100,8 +100,8 @@ def run_command(
 ) -> None:
     """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
 
-    Exit codes: 0 done, 1 it failed or no trial came to its end, 2 the sweep is wrong, 3 its budget is used up, 130
-    stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
+    Exit codes: 0 done, 1 it failed or no trial finished, 2 the sweep is wrong, 3 its budget is used up, 130 stopped by
+    a signal; after the last two, fuseray sweep --resume NAME continues it.
     """
     if cluster is not None:
         sweep = _for_cluster(arguments, resume)
@@ -117,12 +117,12 @@ def run_command(
     if dry_run or not (no_plan or plan.folder.exists()):
         _show_plan(plan.sweep, None, prices, dry_run, as_json)
     else:
-        _check(plan.sweep)
+        _refuse_invalid(plan.sweep)
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
-    _show(plan, outcome, as_json)
-    sys.exit(_code(outcome))
+    _print_outcome(plan, outcome, as_json)
+    sys.exit(_exit_code(outcome))
 
 
 def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> ResolvedSweep:
@@ -178,7 +178,7 @@ def _refuse_changes(plan: SweepPlan) -> None:
 
 
 def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Work out the plan and show it; what scripts read on standard output is the outcome, or a dry run's plan."""
+    """Make the plan and show it; with --json, standard output is for the outcome, or for a dry run's plan."""
     from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
     from orchestrator.plan.preflight import PreflightOptions
 
@@ -187,11 +187,11 @@ def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, 
     with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
         show_sweep_plan(planned, as_json and dry_run)
     if not planned.ok:
-        raise ConfigError("nothing was started: mend what is marked ERROR above first.")
+        raise ConfigError("nothing was started: fix what is marked ERROR above first.")
 
 
-def _check(sweep: ResolvedSweep) -> None:
-    """Refuse without a plan, too, what a plan would refuse for the sweep's own faults."""
+def _refuse_invalid(sweep: ResolvedSweep) -> None:
+    """Refuse an invalid sweep also when no plan is made."""
     from orchestrator.sweep.validate import check_sweep
 
     check_sweep(sweep)
@@ -206,14 +206,14 @@ def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
         return run_sweep(plan, terminal, read_prices(prices))
 
 
-def _code(outcome: SweepOutcome) -> int:
+def _exit_code(outcome: SweepOutcome) -> int:
     if outcome.status == "KILLED":
         return USED_UP if outcome.stopped_by else INTERRUPTED
     return 0 if any(record.status == "FINISHED" for record in outcome.trials) else 1
 
 
-def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
-    from orchestrator.cli.sweep.report import as_values, lines
+def _print_outcome(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
+    from orchestrator.cli.sweep.report import report_lines, report_values
     from orchestrator.sweep.report.write import write_report
 
     report = write_report(plan.folder)
@@ -222,12 +222,12 @@ def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
     if as_json:
         values = {"status": outcome.status, "stopped_by": outcome.stopped_by, "trials": counts}
         places = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
-        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | as_values(report)))
+        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | report_values(report)))
         return
     ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
     trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
     click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
-    click.echo("\n".join(lines(report)))
+    click.echo("\n".join(report_lines(report)))
     if outcome.status == "KILLED":
         click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")
 
@@ -242,20 +242,20 @@ def submit_sweep(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Submit a sweep as a job, which continues it if it is there, and follow the job.
+    """Submit a sweep as a job, which continues an existing sweep of the name, and follow the job.
 
     Args:
         sweep: the sweep.
         file: the sweep's file.
-        overrides: what the command line laid over it.
+        overrides: `key.path=value` from the command line.
         cluster_file: the cluster's file.
-        prices: a table of prices of the user's own.
-        detach: whether to leave as soon as the job is submitted.
-        yes: whether machines that cost money may be started without asking.
-        as_json: whether scripts read along.
+        prices: the user's own price file.
+        detach: whether to return as soon as the job is submitted.
+        yes: whether nodes that cost money may be started without confirmation.
+        as_json: print JSON for scripts.
 
     Raises:
-        ConfigError: something has to be mended first; nothing was submitted.
+        ConfigError: the plan has errors; nothing was submitted.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     cluster, launcher = open_cluster(cluster_file)
@@ -303,7 +303,7 @@ def _submission(
 
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
-    """Return the recipe that trials share, with its places as they are meant on the cluster."""
+    """Return the recipe that trials share, with paths as they resolve on the cluster."""
     from orchestrator.sweep.folder import plain_yaml
 
     written, meant = sweep.base.to_dict().keys() | {"storage", "tracking"}, resolved.values()

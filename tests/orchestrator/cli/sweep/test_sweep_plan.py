@@ -96,7 +96,7 @@ def test_a_trial_without_room_or_data_is_in_the_way(here: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "ERROR    room: a trial needs 1.25 CPUs, and there are not so many CPUs" in shown
     assert "ERROR    data: " in shown
-    assert "must be mended before the sweep can start." in shown
+    assert "must be fixed before the sweep can start." in shown
 
 
 def test_a_laptop_without_torch_plans_too(here: Path) -> None:

@@ -194,7 +194,7 @@ def checkpoint_values(entry: Entry) -> dict[str, Any]:
     """Return a checkpoint as plain JSON values."""
     return {
         "step": entry.step,
-        "uri": entry.checkpoint.uri,
+        "uri": entry.place.uri,
         "saved": entry.changed.isoformat(timespec="seconds") if entry.changed else None,
         "size_bytes": entry.size_bytes,
         "metrics": dict(entry.metrics),

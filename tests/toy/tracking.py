@@ -47,9 +47,9 @@ class Pauses:
         self.now_s += seconds
         self.then()
 
-    def outboxes(self, patience_s: float = 60.0) -> OutboxOptions:
+    def outboxes(self, timeout_s: float = 60.0) -> OutboxOptions:
         """Return outboxes that pause like this."""
-        return OutboxOptions(linger_s=0.0, pause=self, clock=lambda: self.now_s, patience_s=patience_s)
+        return OutboxOptions(linger_s=0.0, pause=self, clock=lambda: self.now_s, timeout_s=timeout_s)
 
 
 def line(step: int, samples: int = 16, **metrics: float) -> StepLine:

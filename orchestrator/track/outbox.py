@@ -270,7 +270,7 @@ class RejectedKeys:
 
         Args:
             kind: what they name, in the plural.
-            refused: by name, the reason and how many values were not sent.
+            errors: by name, the reason and how many values were not sent.
         """
         reasons: dict[str, list[str]] = defaultdict(list)
         for name, (error, values) in errors.items():
@@ -288,7 +288,7 @@ def send_batch_or_split(
     Args:
         groups: what to send, by name; sent in this order.
         send: sends items; may be called again with the same.
-        refusals: remembers what was refused.
+        rejected: collects what was rejected.
         kind: what the names name, in the plural.
 
     Raises:

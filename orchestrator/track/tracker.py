@@ -218,7 +218,12 @@ class Tracker:
             self._log(f"MLflow refused {self._rejected.count} values of {names}; they are in the run's folder.")
         if arrived:
             return None
-        others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]
+        others = [
+            delivery.description
+            for box in (self._main, self._files)
+            for delivery in box.unsent()
+            if delivery is not self._steps
+        ]
         return Unsent(tuple(self._steps.unsent()), tuple(dict.fromkeys(others)))
 
     def _stop(self) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from workloads.albef.config import ComputeConfig
 from workloads.albef.model import Student
 from workloads.contract import Batch
-from workloads.nn.bert import Meetings, Wanted
+from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.nn.vocabulary import PAD
 from workloads.objectives.masked_language import UNMASKED, masked_language_loss
 from workloads.objectives.matching import Draws, matching_loss
@@ -120,7 +120,7 @@ class FusionTask:
 
     student: Student
     texts: Texts
-    pairs: Meetings | None
+    pairs: PairIndices | None
     teacher_MV: Tensor | None
     alpha: float
 
@@ -143,16 +143,16 @@ class FusionTask:
             masked_language = masked_language_loss(logits[-1], label_M, self.teacher_MV, self.alpha)
         return FusionLosses(matching, masked_language, tuple(logits))
 
-    def _meetings(self, device: torch.device) -> tuple[Meetings, Wanted]:
+    def _meetings(self, device: torch.device) -> tuple[PairIndices, TokenSelection]:
         none = torch.arange(0, device=device)
-        pairs = self.pairs or Meetings(none, none)
-        first = Wanted.first(len(pairs.text_R), device)
+        pairs = self.pairs or PairIndices(none, none)
+        first = TokenSelection.cls_tokens(len(pairs.text_R), device)
         if self.texts.masked is None:
             return pairs, first
         own = torch.arange(self.texts.captions, device=device)
-        meetings = Meetings(torch.cat([pairs.text_R, own + len(own)]), torch.cat([pairs.image_R, own]))
+        meetings = PairIndices(torch.cat([pairs.text_R, own + len(own)]), torch.cat([pairs.image_R, own]))
         caption_M, position_M, _ = self.texts.masked
-        wanted = Wanted(
-            torch.cat([first.meeting_P, caption_M + len(first.meeting_P)]), torch.cat([first.token_P, position_M])
+        wanted = TokenSelection(
+            torch.cat([first.pair_P, caption_M + len(first.pair_P)]), torch.cat([first.token_P, position_M])
         )
         return meetings, wanted

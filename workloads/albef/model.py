@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
 from workloads.contract import KeyedRandom
-from workloads.nn.bert import Bert, BertWithHead, Layer, Meetings, Wanted
+from workloads.nn.bert import Bert, BertWithHead, Layer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, start_teacher
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
 from workloads.objectives.contrastive import at_least_float32
@@ -152,7 +152,7 @@ def _compile(encoders: Encoders) -> None:
     for block in cast(nn.ModuleList, encoders.visual_encoder.blocks):
         block.compile()
     for layer in encoders.bert.encoder.layer:
-        for name in (Layer.attend_text, Layer.attend_text_once, Layer.meet_image, Layer.feed_forward):
+        for name in (Layer.attend_text, Layer.attend_text_selected, Layer.attend_image, Layer.feed_forward):
             setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
 
 
@@ -233,9 +233,9 @@ class AlbefInference:
 
     @torch.no_grad()
     def _plain_attention(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        every = Wanted(*text.mask_BL.nonzero(as_tuple=True))
+        every = TokenSelection(*text.mask_BL.nonzero(as_tuple=True))
         record: list[Tensor] = []
-        meetings = Meetings.one_to_one(len(text.mask_BL), self.device)
+        meetings = PairIndices.one_to_one(len(text.mask_BL), self.device)
         self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, every, record)
         maps_P1N = record[-1].mean(1)
         maps_BLN = maps_P1N.new_zeros(*text.mask_BL.shape, maps_P1N.shape[-1])
@@ -244,6 +244,6 @@ class AlbefInference:
 
     def _match(self, text: TextFeatures, image: ImageFeatures, record: list[Tensor] | None) -> Tensor:
         rows = len(text.states_BLD)
-        meetings, wanted = Meetings.one_to_one(rows, self.device), Wanted.first(rows, self.device)
+        meetings, wanted = PairIndices.one_to_one(rows, self.device), TokenSelection.cls_tokens(rows, self.device)
         fused_BD = self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, wanted, record)
         return self.student.match_logits(fused_BD)

@@ -15,7 +15,7 @@ from workloads.albef.entry import step_metric_names
 from workloads.albef.fusion import FusionTask, Texts, read_texts
 from workloads.albef.model import AlbefModel, Encoded, Encoders
 from workloads.contract import Backward, Batch, Clock, MicroResult
-from workloads.nn.bert import Meetings, Wanted
+from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.objectives.contrastive import (
     Keys,
     Similarities,
@@ -68,7 +68,7 @@ class MicroStep:
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
         return contrast(self.model, encoded, teacher.features, alpha)
 
-    def _pairs(self, compared: Contrast) -> Meetings | None:
+    def _pairs(self, compared: Contrast) -> PairIndices | None:
         if not self.config.matching.enabled or len(compared.own.image_to_text) < 2:
             return None
         return matching_pairs(self.draws.negatives(compared.own))
@@ -195,8 +195,8 @@ def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, tex
     if texts.masked is None:
         return None
     below = slice(texts.captions, None)
-    meetings = Meetings.one_to_one(texts.captions, tokens_BNC.device)
-    wanted = Wanted(texts.masked.caption, texts.masked.position)
+    meetings = PairIndices.one_to_one(texts.captions, tokens_BNC.device)
+    wanted = TokenSelection(texts.masked.caption, texts.masked.position)
     fused_PD = teacher.bert.fuse(states_TLD[below], texts.mask_TL[below], tokens_BNC, meetings, wanted)
     logits_MV = teacher.text_encoder.word_logits(fused_PD)[: len(texts.masked.label)]
     return at_least_float32(logits_MV).softmax(1)

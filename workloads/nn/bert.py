@@ -20,27 +20,27 @@ from workloads.nn.attention import Attention, Layout, ResidualOutput, dropout
 from workloads.nn.vocabulary import PAD
 
 
-class Meetings(NamedTuple):
+class PairIndices(NamedTuple):
     """Which text meets which image in the fusion layers, as rows of both, [R] each."""
 
     text_R: Tensor
     image_R: Tensor
 
     @classmethod
-    def one_to_one(cls, rows: int, device: torch.device) -> Meetings:
+    def one_to_one(cls, rows: int, device: torch.device) -> PairIndices:
         """Text i meets image i."""
         own = torch.arange(rows, device=device)
         return cls(own, own)
 
 
-class Wanted(NamedTuple):
+class TokenSelection(NamedTuple):
     """Tokens whose final states are wanted: their meeting and their position in its text, [P] each."""
 
-    meeting_P: Tensor
+    pair_P: Tensor
     token_P: Tensor
 
     @classmethod
-    def first(cls, meetings: int, device: torch.device) -> Wanted:
+    def cls_tokens(cls, meetings: int, device: torch.device) -> TokenSelection:
         """The [CLS] token of every meeting."""
         return cls(torch.arange(meetings, device=device), torch.zeros(meetings, dtype=torch.long, device=device))
 
@@ -99,14 +99,14 @@ class Layer(nn.Module):
         attended: Tensor = self.attention(states_SD, layout, context, layout.keys_RL)
         return attended
 
-    def attend_text_once(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: Layout) -> Tensor:
+    def attend_text_selected(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: Layout) -> Tensor:
         """Return [P, D] after the attention of single tokens to the texts they stand in, rows of the layout."""
         context = self.attention.self.keys_values(states_SD, layout).rows(row_P)
         mask_PL = None if layout.keys_RL is None else layout.keys_RL.index_select(0, row_P)
         attended: Tensor = self.attention(states_PD, Layout.whole(len(row_P), 1, row_P.device), context, mask_PL)
         return attended
 
-    def meet_image(
+    def attend_image(
         self,
         states_SD: Tensor,
         layout: Layout,
@@ -195,8 +195,8 @@ class Bert(nn.Module):
         states_TLD: Tensor,
         mask_TL: Tensor,
         image_BNC: Tensor,
-        meetings: Meetings,
-        wanted: Wanted,
+        meetings: PairIndices,
+        wanted: TokenSelection,
         record: list[Tensor] | None = None,
     ) -> Tensor:
         """Return the states of the wanted tokens after the fusion layers, [P, D].
@@ -221,12 +221,12 @@ class Bert(nn.Module):
             if layer is lower[0]:
                 layout, token_S = layout.repeated(row_R)
                 states_SD, row_R = states_SD.index_select(0, token_S), torch.arange(len(row_R), device=row_R.device)
-            states_SD = self._run(layer.meet_image, states_SD, layout, image_BNC, meetings.image_R, record)
-        row_P, image_P = row_R.index_select(0, wanted.meeting_P), meetings.image_R.index_select(0, wanted.meeting_P)
+            states_SD = self._run(layer.attend_image, states_SD, layout, image_BNC, meetings.image_R, record)
+        row_P, image_P = row_R.index_select(0, wanted.pair_P), meetings.image_R.index_select(0, wanted.pair_P)
         states_PD = states_SD.index_select(0, layout.place(row_P, wanted.token_P))
-        states_PD = self._run(last.attend_text_once, states_PD, row_P, states_SD, layout)
+        states_PD = self._run(last.attend_text_selected, states_PD, row_P, states_SD, layout)
         single = Layout.whole(len(row_P), 1, row_P.device)
-        return self._run(last.meet_image, states_PD, single, image_BNC, image_P, record)
+        return self._run(last.attend_image, states_PD, single, image_BNC, image_P, record)
 
     def _layout(self, mask_TL: Tensor) -> Layout:
         return Layout.packed(mask_TL) if self.packed else Layout.padded(mask_TL)

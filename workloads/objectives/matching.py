@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workloads.contract import KeyedRandom
-from workloads.nn.bert import Meetings
+from workloads.nn.bert import PairIndices
 from workloads.objectives.contrastive import Similarities, at_least_float32
 from workloads.objectives.masked_language import MaskedText, mask_tokens
 
@@ -51,10 +51,10 @@ def draw_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
     return torch.multinomial(weights_BB, 1, generator=generator).squeeze(1)
 
 
-def matching_pairs(negatives: Negatives) -> Meetings:
+def matching_pairs(negatives: Negatives) -> PairIndices:
     """Return B matches, then B texts with a wrong image, then B images with a wrong text."""
     own = torch.arange(len(negatives.image_for_text), device=negatives.image_for_text.device)
-    return Meetings(
+    return PairIndices(
         text_R=torch.cat([own, own, negatives.text_for_image]), image_R=torch.cat([own, negatives.image_for_text, own])
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from workloads.albef.config import AlbefConfig
 from workloads.contract import ForeignCheckpoint, WorkloadError
 from workloads.interop.albef_layout import (
-    Layout,
+    CheckpointLayout,
     Tensors,
     canonical_names,
     find_config,
@@ -78,7 +78,7 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     )
 
 
-def _moments(optimizer: Any, found: Sorting, tensors: Tensors, layout: Layout) -> Moments:
+def _moments(optimizer: Any, found: Sorting, tensors: Tensors, layout: CheckpointLayout) -> Moments:
     if optimizer is None:
         return Moments()
     trained = trained_names(list(tensors), {name: tensor.shape for name, tensor in tensors.items()}, found.tied)
@@ -138,7 +138,7 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     if checkpoint.workload != "albef" or not isinstance(checkpoint.config, AlbefConfig):
         raise WorkloadError(f"only models of the workload albef have this format, not those of {checkpoint.workload!r}")
     metadata = checkpoint.metadata or _native(checkpoint, checkpoint.config)
-    layout = Layout(metadata["layout"], metadata["text_layers"])
+    layout = CheckpointLayout(metadata["layout"], metadata["text_layers"])
     model = _official_tensors(checkpoint, layout, metadata["names"])
     if flat or not metadata["nested"]:
         torch.save(model, file)
@@ -149,7 +149,7 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     torch.save(content, file)
 
 
-def _official_tensors(checkpoint: ForeignCheckpoint, layout: Layout, names: Sequence[str]) -> dict[str, Tensor]:
+def _official_tensors(checkpoint: ForeignCheckpoint, layout: CheckpointLayout, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the tensors by official names; tied ones share their memory, as in the official files."""
     stored: dict[str, Tensor] = {}
     for name in names:
@@ -161,7 +161,7 @@ def _official_tensors(checkpoint: ForeignCheckpoint, layout: Layout, names: Sequ
     return {name: stored[name] if name in stored else _derived(layout, name, stored) for name in names}
 
 
-def _derived(layout: Layout, name: str, stored: Mapping[str, Tensor]) -> Tensor:
+def _derived(layout: CheckpointLayout, name: str, stored: Mapping[str, Tensor]) -> Tensor:
     tensor = layout.derived(name, stored)
     if tensor is None:
         raise WorkloadError(f"the checkpoint lacks what {name} is made of; import the official file again")
@@ -185,7 +185,7 @@ def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any
 
 
 def _optimizer(
-    checkpoint: ForeignCheckpoint, layout: Layout, metadata: Mapping[str, Any], model: Mapping[str, Tensor]
+    checkpoint: ForeignCheckpoint, layout: CheckpointLayout, metadata: Mapping[str, Any], model: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     shapes = {name: tensor.shape for name, tensor in model.items()}
     trained = trained_names(metadata["names"], shapes, metadata["tied"])

@@ -32,7 +32,7 @@ KEYS_AND_VALUES = (".crossattention.self.key.", ".crossattention.self.value.")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CheckpointLayout:
     """One of the official layouts.
 
     Args:
@@ -176,7 +176,7 @@ OTHERS = {
 }
 
 
-def find_layout(tensors: Tensors, source: str) -> Layout:
+def find_layout(tensors: Tensors, source: str) -> CheckpointLayout:
     """Return the layout that a file's tensors have.
 
     Raises:
@@ -196,10 +196,10 @@ def find_layout(tensors: Tensors, source: str) -> Layout:
             f"{source} is no ALBEF checkpoint: {sum(layers)} of its {len(layers)} text layers attend to the image, but "
             "in ALBEF the lower ones do not and all above them do; it may be of BLIP, which has another architecture"
         )
-    return Layout(_layout_name(tensors, bert, text_layers, len(layers)), text_layers)
+    return CheckpointLayout(_layout_name(tensors, bert, text_layers, len(layers)), text_layers)
 
 
-def find_config(tensors: Tensors, layout: Layout, overrides: Mapping[str, Any], source: str) -> AlbefConfig:
+def find_config(tensors: Tensors, layout: CheckpointLayout, overrides: Mapping[str, Any], source: str) -> AlbefConfig:
     """Return the recipe values of the model in a file.
 
     Args:
@@ -256,7 +256,7 @@ def _shares_keys(tensors: Tensors, text_layers: int, layers: int) -> bool:
     )
 
 
-def _facts(tensors: Tensors, layout: Layout, source: str) -> dict[str, Any]:
+def _facts(tensors: Tensors, layout: CheckpointLayout, source: str) -> dict[str, Any]:
     patches = tensors["visual_encoder.patch_embed.proj.weight"]
     grid = grid_of(tensors["visual_encoder.pos_embed"])
     if grid is None or patches.ndim != 4:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefModel
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
-from workloads.interop.albef_layout import Layout, Tensors
+from workloads.interop.albef_layout import CheckpointLayout, Tensors
 from workloads.interop.pretrained import resize_positions
 from workloads.nn.momentum import FeatureQueue
 
@@ -67,7 +67,7 @@ class Sorting:
         )
 
 
-def sort_tensors(tensors: Tensors, layout: Layout, config: AlbefConfig, source: str) -> Sorting:
+def sort_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig, source: str) -> Sorting:
     """Return the model's complete state and what became of every tensor.
 
     Raises:
@@ -185,7 +185,7 @@ class Moments:
 
 
 def read_moments(
-    optimizer: Mapping[str, Any], trained: Sequence[str], layout: Layout, shapes: Mapping[str, torch.Size]
+    optimizer: Mapping[str, Any], trained: Sequence[str], layout: CheckpointLayout, shapes: Mapping[str, torch.Size]
 ) -> Moments:
     """Return the optimiser's state by parameter name.
 
@@ -238,7 +238,7 @@ def write_moments(
     moments: Mapping[str, Tensor],
     aside: Mapping[str, Tensor],
     trained: Sequence[str],
-    layout: Layout,
+    layout: CheckpointLayout,
     numbers: Sequence[str],
 ) -> dict[int, dict[str, Any]]:
     """Return the `state` of the official optimiser: what `read_moments` took apart.

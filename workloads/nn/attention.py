@@ -41,11 +41,11 @@ class Projections(nn.Module):
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
 
-    def queries(self, states_SD: Tensor, layout: Layout) -> Tensor:
+    def queries(self, states_SD: Tensor, layout: TokenLayout) -> Tensor:
         """Return queries [R, H, L, K]."""
         return self._heads(layout.unpack(self.query(states_SD)))
 
-    def keys_values(self, context_SC: Tensor, layout: Layout) -> KeysValues:
+    def keys_values(self, context_SC: Tensor, layout: TokenLayout) -> KeysValues:
         """Return keys and values [R, H, M, K] of a context of that layout."""
         key_RMD, value_RMD = layout.unpack(self.key(context_SC)), layout.unpack(self.value(context_SC))
         return KeysValues(self._heads(key_RMD), self._heads(value_RMD))
@@ -83,7 +83,7 @@ class Attention(nn.Module):
     def forward(
         self,
         states_SD: Tensor,
-        layout: Layout,
+        layout: TokenLayout,
         context: KeysValues,
         mask_RM: Tensor | None,
         record: list[Tensor] | None = None,
@@ -126,7 +126,7 @@ def attention_probabilities(query_RHLK: Tensor, key_RHMK: Tensor, mask_R11M: Ten
 # Shapes: R texts, L tokens of the longest, S tokens kept of all texts, F features of a token.
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """Where the tokens that layers work on stand in their texts.
 
     Args:
@@ -140,18 +140,18 @@ class Layout(NamedTuple):
     has_padding: bool
 
     @classmethod
-    def packed(cls, mask_RL: Tensor) -> Layout:
+    def packed(cls, mask_RL: Tensor) -> TokenLayout:
         """Keep the tokens alone."""
         slot_S = mask_RL.flatten().nonzero().squeeze(1)
         return cls(mask_RL, None, False) if len(slot_S) == mask_RL.numel() else cls(mask_RL, slot_S, True)
 
     @classmethod
-    def padded(cls, mask_RL: Tensor) -> Layout:
+    def padded(cls, mask_RL: Tensor) -> TokenLayout:
         """Keep padding as well, so that shapes depend on the longest text alone."""
         return cls(mask_RL, None, True)
 
     @classmethod
-    def whole(cls, rows: int, length: int, device: torch.device) -> Layout:
+    def whole(cls, rows: int, length: int, device: torch.device) -> TokenLayout:
         """Rows of one length, all of it kept."""
         return cls(torch.ones(rows, length, dtype=torch.bool, device=device), None, False)
 
@@ -178,13 +178,13 @@ class Layout(NamedTuple):
         slot = row * self.mask_RL.shape[1] + token
         return slot if self.slot_S is None else torch.searchsorted(self.slot_S, slot)
 
-    def repeated(self, row_Q: Tensor) -> tuple[Layout, Tensor]:
+    def repeated(self, row_Q: Tensor) -> tuple[TokenLayout, Tensor]:
         """Return the layout of a choice of texts, and where its kept tokens stand among those of this layout."""
         length = self.mask_RL.shape[1]
         mask_QL = self.mask_RL.index_select(0, row_Q)
         every = torch.arange(mask_QL.numel(), device=row_Q.device)
         slot_S = every if self.slot_S is None else mask_QL.flatten().nonzero().squeeze(1)
-        layout = Layout(mask_QL, None if self.slot_S is None else slot_S, self.has_padding)
+        layout = TokenLayout(mask_QL, None if self.slot_S is None else slot_S, self.has_padding)
         return layout, self.place(row_Q[slot_S // length], slot_S % length)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from workloads.nn.attention import Attention, Layout, ResidualOutput, dropout
+from workloads.nn.attention import Attention, TokenLayout, ResidualOutput, dropout
 from workloads.nn.vocabulary import PAD
 
 
@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = dropout
 
-    def forward(self, words_TLD: Tensor, layout: Layout) -> Tensor:
+    def forward(self, words_TLD: Tensor, layout: TokenLayout) -> Tensor:
         """Return the input of the first layer, [S, D], from word embeddings."""
         positions_LD = self.position_embeddings.weight[: words_TLD.shape[1]]
         summed_SD = layout.pack(words_TLD + positions_LD + self.token_type_embeddings.weight[0])
@@ -93,29 +93,29 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(width)
         self.output = ResidualOutput(4 * width, width, dropout)
 
-    def attend_text(self, states_SD: Tensor, layout: Layout) -> Tensor:
+    def attend_text(self, states_SD: Tensor, layout: TokenLayout) -> Tensor:
         """Return [S, D] after self-attention."""
         context = self.attention.self.keys_values(states_SD, layout)
         attended: Tensor = self.attention(states_SD, layout, context, layout.keys_RL)
         return attended
 
-    def attend_text_selected(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: Layout) -> Tensor:
+    def attend_text_selected(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: TokenLayout) -> Tensor:
         """Return [P, D] after the attention of single tokens to the texts they stand in, rows of the layout."""
         context = self.attention.self.keys_values(states_SD, layout).rows(row_P)
         mask_PL = None if layout.keys_RL is None else layout.keys_RL.index_select(0, row_P)
-        attended: Tensor = self.attention(states_PD, Layout.whole(len(row_P), 1, row_P.device), context, mask_PL)
+        attended: Tensor = self.attention(states_PD, TokenLayout.whole(len(row_P), 1, row_P.device), context, mask_PL)
         return attended
 
     def attend_image(
         self,
         states_SD: Tensor,
-        layout: Layout,
+        layout: TokenLayout,
         image_BNC: Tensor,
         image_R: Tensor,
         record: list[Tensor] | None = None,
     ) -> Tensor:
         """Return [S, D] after attention to the image of each row, whose keys are computed once, and feed-forward."""
-        images = Layout.whole(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
+        images = TokenLayout.whole(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
         context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).rows(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
 
@@ -225,11 +225,11 @@ class Bert(nn.Module):
         row_P, image_P = row_R.index_select(0, wanted.pair_P), meetings.image_R.index_select(0, wanted.pair_P)
         states_PD = states_SD.index_select(0, layout.place(row_P, wanted.token_P))
         states_PD = self._run(last.attend_text_selected, states_PD, row_P, states_SD, layout)
-        single = Layout.whole(len(row_P), 1, row_P.device)
+        single = TokenLayout.whole(len(row_P), 1, row_P.device)
         return self._run(last.attend_image, states_PD, single, image_BNC, image_P, record)
 
-    def _layout(self, mask_TL: Tensor) -> Layout:
-        return Layout.packed(mask_TL) if self.packed else Layout.padded(mask_TL)
+    def _layout(self, mask_TL: Tensor) -> TokenLayout:
+        return TokenLayout.packed(mask_TL) if self.packed else TokenLayout.padded(mask_TL)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
         return run_layer(layer, *inputs, recompute=self.recompute)

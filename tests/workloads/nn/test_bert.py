@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.nn.attention import Layout
+from workloads.nn.attention import TokenLayout
 from workloads.nn.bert import Bert, PairIndices, TokenSelection
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -27,7 +27,7 @@ def batch() -> Batch:
 
 def every_token(bert: Bert, states: Tensor, mask: Tensor, image: Tensor) -> Tensor:
     """All fusion layers on one text and one image, for every token."""
-    layout = Layout.padded(mask)
+    layout = TokenLayout.padded(mask)
     states = layout.pack(states)
     for layer in bert.encoder.layer[2:]:
         states = layer.attend_text(states, layout)

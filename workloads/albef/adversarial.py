@@ -24,7 +24,7 @@ from workloads.objectives.adversarial import (
     AdversarialLosses,
     AdversarialOptions,
     Ascent,
-    Cut,
+    DetachedBoundary,
     Perturbations,
     Prediction,
     adversarial_steps,
@@ -59,7 +59,7 @@ def train_adversarially(
         return clean.total, AdversarialLosses(clean.total, clean.total)
     patches = _patches(task.student, image_B3HW, config)
     predictions = log_probabilities(clean.logits)
-    cut = Cut((*encoded, *patches, *predictions), backward)
+    cut = DetachedBoundary((*encoded, *patches, *predictions), backward)
     inputs, stable = cut.leaves[: -len(predictions)], cut.leaves[-len(predictions) :]
     perturbed = PerturbedFusion(task, Encoded(*inputs[:3]), *inputs[3:])
     starts = _starts(perturbed, config, draw)

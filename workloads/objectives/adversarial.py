@@ -248,7 +248,7 @@ def _ascended(probes: Perturbations, ascent: Ascent) -> dict[str, Tensor]:
 # Several backward passes above a cut, one below it.
 
 
-class Cut:
+class DetachedBoundary:
     """Detaches tensors that several losses share, so that what produced them is differentiated once.
 
     Losses are built on `leaves` and go through `backward`; adding `remainder()` to the last loss, built on the

@@ -10,7 +10,7 @@ from workloads.contract import KeyedRandom
 from workloads.objectives.adversarial import (
     AdversarialOptions,
     Ascent,
-    Cut,
+    DetachedBoundary,
     Form,
     Norm,
     Perturbations,
@@ -113,7 +113,7 @@ def ours(
     model.zero_grad()
     shared = model.shared(inputs)
     clean = model.logits(shared)
-    cut = Cut((shared["text"], shared["image"], *log_probabilities(clean)), backward)
+    cut = DetachedBoundary((shared["text"], shared["image"], *log_probabilities(clean)), backward)
     leaves = dict(zip(shared, cut.leaves[:2], strict=True))
 
     def task(perturbations: Perturbations) -> Prediction:

@@ -22,7 +22,7 @@ from workloads.nn import bert
 LABEL = "part: "
 
 CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
-    "teacher": ((albef_step, "ask_teacher"),),
+    "teacher": ((albef_step, "teacher_outputs"),),
     "image_encoder": ((model.Encoders, "image_tokens"),),
     "text": ((bert.Bert, "words"), (bert.Bert, "encode")),
     "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),

@@ -49,7 +49,7 @@ class MicroStep:
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
         texts = read_texts(batch, self.draws if config.masking.enabled else None, config.compute)
-        teacher = ask_teacher(self.model.teacher, config, batch["image"], texts, self.alpha)
+        teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
         encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
         compared = self._contrast(encoded, teacher)
         task = FusionTask(student, texts, self._pairs(compared), teacher.words_MV, self.alpha)
@@ -174,7 +174,7 @@ class TeacherOutputs(NamedTuple):
 
 
 @torch.no_grad()
-def ask_teacher(
+def teacher_outputs(
     teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: Texts, alpha: float
 ) -> TeacherOutputs:
     """Run the parts of the teacher that the recipe needs at this weight of its targets."""

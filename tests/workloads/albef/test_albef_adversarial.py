@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workloads.albef.config import AdversarialConfig, ComputeConfig
 from workloads.albef.fusion import FusionLosses, FusionTask, read_texts
-from workloads.albef.step import ask_teacher, contrast
+from workloads.albef.step import teacher_outputs, contrast
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
 from workloads.objectives.adversarial import start_perturbation
@@ -32,7 +32,7 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     student, config = workload.model.student, workload.config
     draws, options = workload._keyed_draws(clock), config.adversarial
     texts = read_texts(batch, draws, ComputeConfig())
-    teacher = ask_teacher(workload.model.teacher, config, batch["image"], texts, 0.4)
+    teacher = teacher_outputs(workload.model.teacher, config, batch["image"], texts, 0.4)
     encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
     compared = contrast(workload.model, encoded, teacher.features, 0.4)
     task = FusionTask(student, texts, matching_pairs(draws.negatives(compared.own)), teacher.words_MV, 0.4)

@@ -20,7 +20,7 @@ from workloads.contract import Batch
 from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.nn.vocabulary import PAD
 from workloads.objectives.masked_language import UNMASKED, masked_language_loss
-from workloads.objectives.matching import Draws, matching_loss
+from workloads.objectives.matching import RandomChoices, matching_loss
 
 # The captions of a micro-batch, plain and masked.
 #
@@ -57,7 +57,7 @@ class Texts(NamedTuple):
     masked: MaskedTokens | None
 
 
-def read_texts(batch: Batch, draws: Draws | None, compute: ComputeConfig) -> Texts:
+def read_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeConfig) -> Texts:
     """Return the texts of a micro-batch.
 
     Args:
@@ -69,9 +69,9 @@ def read_texts(batch: Batch, draws: Draws | None, compute: ComputeConfig) -> Tex
     shape = _rounded_up(longest, compute.length_multiple)
     mask_BL = torch.arange(shape, device=length_B.device) < length_B[:, None]
     input_ids_BL = batch["input_ids"][:, :longest].long().masked_fill(~mask_BL[:, :longest], PAD)
-    if draws is None:
+    if choices is None:
         return Texts(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
-    masked = draws.masked(input_ids_BL)
+    masked = choices.masked(input_ids_BL)
     caption, position = (masked.labels != UNMASKED).nonzero(as_tuple=True)
     label = masked.labels[caption, position]
     places = _rounded_up(len(label), compute.masked_multiple)

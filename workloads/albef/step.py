@@ -25,7 +25,7 @@ from workloads.objectives.contrastive import (
     ramped_alpha,
     similarities,
 )
-from workloads.objectives.matching import Draws, matching_pairs
+from workloads.objectives.matching import RandomChoices, matching_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class MicroStep:
     model: AlbefModel
     config: AlbefConfig
     clock: Clock
-    draws: Draws
+    choices: RandomChoices
 
     def run(self, batch: Batch, backward: Backward) -> MicroResult:
         """Call `backward` on the losses of a micro-batch and return its metrics and momentum features."""
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
-        texts = read_texts(batch, self.draws if config.masking.enabled else None, config.compute)
+        texts = read_texts(batch, self.choices if config.masking.enabled else None, config.compute)
         teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
         encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
         compared = self._contrast(encoded, teacher)
@@ -71,7 +71,7 @@ class MicroStep:
     def _pairs(self, compared: Contrast) -> PairIndices | None:
         if not self.config.matching.enabled or len(compared.own.image_to_text) < 2:
             return None
-        return matching_pairs(self.draws.negatives(compared.own))
+        return matching_pairs(self.choices.negatives(compared.own))
 
     def _train(
         self, task: FusionTask, image_B3HW: Tensor, encoded: Encoded, compared: Contrast, backward: Backward

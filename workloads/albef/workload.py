@@ -27,7 +27,7 @@ from workloads.contract import (
 )
 from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import move_teacher
-from workloads.objectives.matching import Draws, KeyedDraws
+from workloads.objectives.matching import RandomChoices, KeyedChoices
 
 
 class AlbefWorkload:
@@ -38,9 +38,9 @@ class AlbefWorkload:
         draws: makes the random choices of a micro-batch from its clock; keyed by `clock.draw` unless given.
     """
 
-    def __init__(self, config: AlbefConfig, draws: Callable[[Clock], Draws] | None = None) -> None:
+    def __init__(self, config: AlbefConfig, choices: Callable[[Clock], RandomChoices] | None = None) -> None:
         self.config = config
-        self.draws = draws or self._keyed_draws
+        self.choices = choices or self._keyed_choices
         self._model: AlbefModel | None = None
 
     @property
@@ -106,7 +106,7 @@ class AlbefWorkload:
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
         """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
         with self._linear(batch["image"].device):
-            return MicroStep(self.model, self.config, clock, self.draws(clock)).run(batch, backward)
+            return MicroStep(self.model, self.config, clock, self.choices(clock)).run(batch, backward)
 
     def empty_result(self, clock: Clock) -> MicroResult:
         """Return zero metrics and momentum features without rows."""
@@ -138,8 +138,8 @@ class AlbefWorkload:
         """Return what linear maps run in; layers that are computed again are so outside of it, and have to agree."""
         return nullcontext() if self.config.compute.gradient_checkpointing else cpu_linear(device)
 
-    def _keyed_draws(self, clock: Clock) -> Draws:
+    def _keyed_choices(self, clock: Clock) -> RandomChoices:
         config = self.config
-        return KeyedDraws(
+        return KeyedChoices(
             clock.draw, config.model.text.vocabulary, config.masking.probability, config.matching.hard_negatives
         )

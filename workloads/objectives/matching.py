@@ -69,7 +69,7 @@ def matching_loss(logits: Tensor) -> Tensor:
 # The random choices inside a micro-batch, behind one protocol so that recorded ones can take their place.
 
 
-class Draws(Protocol):
+class RandomChoices(Protocol):
     """What a micro-batch leaves to chance, dropout aside."""
 
     def masked(self, input_ids_BL: Tensor) -> MaskedText:
@@ -82,7 +82,7 @@ class Draws(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedDraws:
+class KeyedChoices:
     """Choices that are a pure function of a key.
 
     Args:

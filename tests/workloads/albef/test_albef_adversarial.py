@@ -30,12 +30,12 @@ def kl_both_ways(left: Tensor, right: Tensor) -> Tensor:
 def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[dict[str, Tensor], float]:
     """Gradients of the student by VILLA's loop, every pass from pixels and words up; and the adversarial loss."""
     student, config = workload.model.student, workload.config
-    draws, options = workload._keyed_draws(clock), config.adversarial
-    texts = read_texts(batch, draws, ComputeConfig())
+    choices, options = workload._keyed_choices(clock), config.adversarial
+    texts = read_texts(batch, choices, ComputeConfig())
     teacher = teacher_outputs(workload.model.teacher, config, batch["image"], texts, 0.4)
     encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
     compared = contrast(workload.model, encoded, teacher.features, 0.4)
-    task = FusionTask(student, texts, matching_pairs(draws.negatives(compared.own)), teacher.words_MV, 0.4)
+    task = FusionTask(student, texts, matching_pairs(choices.negatives(compared.own)), teacher.words_MV, 0.4)
 
     def perturbed(shifts: dict[str, Tensor]) -> FusionLosses:
         added = shifts.get("image", torch.zeros(()))

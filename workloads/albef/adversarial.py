@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from workloads.albef.config import AdversarialConfig
-from workloads.albef.fusion import FusionLosses, FusionTask
-from workloads.albef.model import Encoded, Student
+from workloads.albef.fusion import FusionLosses, FusionObjectives
+from workloads.albef.model import EncoderOutputs, Student
 from workloads.contract import Backward, KeyedRandom
 from workloads.nn.vision import patch_embeddings, tokens_of_patches
 from workloads.objectives.adversarial import (
@@ -34,9 +34,9 @@ from workloads.objectives.adversarial import (
 
 
 def train_adversarially(
-    task: FusionTask,
+    task: FusionObjectives,
     image_B3HW: Tensor,
-    encoded: Encoded,
+    encoded: EncoderOutputs,
     clean: FusionLosses,
     config: AdversarialConfig,
     draw: KeyedRandom,
@@ -61,7 +61,7 @@ def train_adversarially(
     predictions = log_probabilities(clean.logits)
     cut = DetachedBoundary((*encoded, *patches, *predictions), backward)
     inputs, stable = cut.leaves[: -len(predictions)], cut.leaves[-len(predictions) :]
-    perturbed = PerturbedFusion(task, Encoded(*inputs[:3]), *inputs[3:])
+    perturbed = PerturbedFusion(task, EncoderOutputs(*inputs[:3]), *inputs[3:])
     starts = _starts(perturbed, config, draw)
     losses = adversarial_steps(perturbed, stable, starts, options_of(config), cut.backward)
     remainder = cut.remainder()
@@ -115,8 +115,8 @@ class PerturbedFusion:
         patches_BPC: patch embeddings to perturb instead of the image tokens.
     """
 
-    task: FusionTask
-    encoded: Encoded
+    task: FusionObjectives
+    encoded: EncoderOutputs
     patches_BPC: Tensor | None = None
 
     @property

@@ -41,7 +41,7 @@ class MaskedTokens(NamedTuple):
     label: Tensor
 
 
-class Texts(NamedTuple):
+class TextBatch(NamedTuple):
     """Captions and, when masking is trained, their masked versions below them.
 
     Args:
@@ -57,7 +57,7 @@ class Texts(NamedTuple):
     masked: MaskedTokens | None
 
 
-def read_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeConfig) -> Texts:
+def prepare_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeConfig) -> TextBatch:
     """Return the texts of a micro-batch.
 
     Args:
@@ -70,14 +70,14 @@ def read_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeConf
     mask_BL = torch.arange(shape, device=length_B.device) < length_B[:, None]
     input_ids_BL = batch["input_ids"][:, :longest].long().masked_fill(~mask_BL[:, :longest], PAD)
     if choices is None:
-        return Texts(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
+        return TextBatch(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
     masked = choices.masked(input_ids_BL)
     caption, position = (masked.labels != UNMASKED).nonzero(as_tuple=True)
     label = masked.labels[caption, position]
     places = _rounded_up(len(label), compute.masked_multiple)
     tokens = MaskedTokens(_filled(caption, places), _filled(position, places), label)
     input_ids_TL = torch.cat([input_ids_BL, masked.input_ids])
-    return Texts(_filled(input_ids_TL, shape), mask_BL.repeat(2, 1), len(input_ids_BL), tokens)
+    return TextBatch(_filled(input_ids_TL, shape), mask_BL.repeat(2, 1), len(input_ids_BL), tokens)
 
 
 def _rounded_up(count: int, multiple: int) -> int:
@@ -107,7 +107,7 @@ class FusionLosses:
 
 
 @dataclass(frozen=True, slots=True)
-class FusionTask:
+class FusionObjectives:
     """Matching and masked language of one micro-batch, in a single pass through the fusion layers.
 
     Args:
@@ -119,7 +119,7 @@ class FusionTask:
     """
 
     student: Student
-    texts: Texts
+    texts: TextBatch
     pairs: PairIndices | None
     teacher_MV: Tensor | None
     alpha: float

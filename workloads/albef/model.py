@@ -72,7 +72,7 @@ class Encoders(nn.Module):
         return F.normalize(at_least_float32(self.text_proj(states_BLD[:, 0])), dim=-1)
 
 
-class Encoded(NamedTuple):
+class EncoderOutputs(NamedTuple):
     """Texts and images before they meet.
 
     Args:
@@ -94,10 +94,10 @@ class Student(Encoders):
         self.itm_head = nn.Linear(config.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(temperature))
 
-    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> Encoded:
+    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> EncoderOutputs:
         """Run the image encoder and the text layers."""
         words_TLD = self.bert.words(input_ids_TL)
-        return Encoded(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
+        return EncoderOutputs(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
 
     def match_logits(self, states_RD: Tensor) -> Tensor:
         """Return [R, 2] of the fused [CLS] states of pairs; index 1 means that text and image match."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from workloads.albef.adversarial import train_adversarially
 from workloads.albef.config import AlbefConfig
 from workloads.albef.entry import step_metric_names
-from workloads.albef.fusion import FusionTask, Texts, read_texts
-from workloads.albef.model import AlbefModel, Encoded, Encoders
+from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
+from workloads.albef.model import AlbefModel, EncoderOutputs, Encoders
 from workloads.contract import Backward, Batch, Clock, MicroResult
 from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.objectives.contrastive import (
@@ -48,11 +48,11 @@ class MicroStep:
         """Call `backward` on the losses of a micro-batch and return its metrics and momentum features."""
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
-        texts = read_texts(batch, self.choices if config.masking.enabled else None, config.compute)
+        texts = prepare_texts(batch, self.choices if config.masking.enabled else None, config.compute)
         teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
         encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
         compared = self._contrast(encoded, teacher)
-        task = FusionTask(student, texts, self._pairs(compared), teacher.words_MV, self.alpha)
+        task = FusionObjectives(student, texts, self._pairs(compared), teacher.words_MV, self.alpha)
         metrics = self._train(task, batch["image"], encoded, compared, backward)
         return MicroResult(metrics, self._shared(teacher.features))
 
@@ -62,7 +62,7 @@ class MicroStep:
         distillation = self.config.distillation
         return ramped_alpha(distillation.alpha, distillation.ramp_epochs, self.clock.epoch)
 
-    def _contrast(self, encoded: Encoded, teacher: TeacherOutputs) -> Contrast:
+    def _contrast(self, encoded: EncoderOutputs, teacher: TeacherOutputs) -> Contrast:
         if teacher.features is None or not self.config.contrastive.enabled:
             return no_contrast(encoded)
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
@@ -74,7 +74,7 @@ class MicroStep:
         return matching_pairs(self.choices.negatives(compared.own))
 
     def _train(
-        self, task: FusionTask, image_B3HW: Tensor, encoded: Encoded, compared: Contrast, backward: Backward
+        self, task: FusionObjectives, image_B3HW: Tensor, encoded: EncoderOutputs, compared: Contrast, backward: Backward
     ) -> Mapping[str, Tensor]:
         clean = task(encoded.states_TLD, encoded.image_BNC)
         loss = compared.loss + clean.total
@@ -121,14 +121,14 @@ class Contrast(NamedTuple):
     own: Similarities
 
 
-def no_contrast(encoded: Encoded) -> Contrast:
+def no_contrast(encoded: EncoderOutputs) -> Contrast:
     """Return what stands for the objective when it is off."""
     image_BNC = encoded.image_BNC
     even_BB = image_BNC.new_zeros(len(image_BNC), len(image_BNC))
     return Contrast(image_BNC.new_zeros(()), Similarities(even_BB, even_BB))
 
 
-def contrast(model: AlbefModel, encoded: Encoded, features: MomentumFeatures, alpha: float) -> Contrast:
+def contrast(model: AlbefModel, encoded: EncoderOutputs, features: MomentumFeatures, alpha: float) -> Contrast:
     """Compare student with momentum features of the micro-batch and the queue.
 
     Args:
@@ -175,7 +175,7 @@ class TeacherOutputs(NamedTuple):
 
 @torch.no_grad()
 def teacher_outputs(
-    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: Texts, alpha: float
+    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, alpha: float
 ) -> TeacherOutputs:
     """Run the parts of the teacher that the recipe needs at this weight of its targets."""
     asks_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
@@ -191,7 +191,7 @@ def teacher_outputs(
     )
 
 
-def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: Texts) -> Tensor | None:
+def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
     if texts.masked is None:
         return None
     below = slice(texts.captions, None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workloads.albef.config import AdversarialConfig, ComputeConfig
-from workloads.albef.fusion import FusionLosses, FusionTask, read_texts
+from workloads.albef.fusion import FusionLosses, FusionObjectives, prepare_texts
 from workloads.albef.step import teacher_outputs, contrast
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
@@ -31,11 +31,11 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     """Gradients of the student by VILLA's loop, every pass from pixels and words up; and the adversarial loss."""
     student, config = workload.model.student, workload.config
     choices, options = workload._keyed_choices(clock), config.adversarial
-    texts = read_texts(batch, choices, ComputeConfig())
+    texts = prepare_texts(batch, choices, ComputeConfig())
     teacher = teacher_outputs(workload.model.teacher, config, batch["image"], texts, 0.4)
     encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
     compared = contrast(workload.model, encoded, teacher.features, 0.4)
-    task = FusionTask(student, texts, matching_pairs(choices.negatives(compared.own)), teacher.words_MV, 0.4)
+    task = FusionObjectives(student, texts, matching_pairs(choices.negatives(compared.own)), teacher.words_MV, 0.4)
 
     def perturbed(shifts: dict[str, Tensor]) -> FusionLosses:
         added = shifts.get("image", torch.zeros(()))

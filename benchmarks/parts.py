@@ -26,7 +26,7 @@ CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "image_encoder": ((model.Encoders, "image_tokens"),),
     "text": ((bert.Bert, "words"), (bert.Bert, "encode")),
     "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),
-    "mlm_head": ((bert.BertWithHead, "word_logits"),),
+    "mlm_head": ((bert.BertForMaskedLM, "word_logits"),),
     "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),
     "optimizer": ((torch.optim.AdamW, "step"),),
     "ema": ((workload, "move_teacher"),),

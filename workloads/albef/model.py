@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
 from workloads.contract import KeyedRandom
-from workloads.nn.bert import Bert, BertWithHead, Layer, PairIndices, TokenSelection
+from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, start_teacher
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
 from workloads.objectives.contrastive import at_least_float32
@@ -40,7 +40,7 @@ class Encoders(nn.Module):
             config.image_size, vision.patch, vision.width, vision.depth, vision.heads
         )
         self.vision_proj = nn.Linear(vision.width, config.embed_dim)
-        self.text_encoder = BertWithHead(
+        self.text_encoder = BertForMaskedLM(
             Bert(
                 vocabulary=text.vocabulary,
                 positions=text.positions,
@@ -141,7 +141,7 @@ def apply_compute(model: AlbefModel, config: ComputeConfig) -> None:
     """Set up student and teacher; parameters and the names of their state stay the same."""
     for encoders in (model.student, model.teacher):
         encoders.bert.packed = config.packed
-        encoders.bert.recompute = config.gradient_checkpointing
+        encoders.bert.gradient_checkpointing = config.gradient_checkpointing
         cast(VisionTransformer, encoders.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
         if config.compile:
             _compile(encoders)
@@ -152,7 +152,7 @@ def _compile(encoders: Encoders) -> None:
     for block in cast(nn.ModuleList, encoders.visual_encoder.blocks):
         block.compile()
     for layer in encoders.bert.encoder.layer:
-        for name in (Layer.attend_text, Layer.attend_text_selected, Layer.attend_image, Layer.feed_forward):
+        for name in (BertLayer.attend_text, BertLayer.attend_text_selected, BertLayer.attend_image, BertLayer.feed_forward):
             setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
 
 

@@ -20,7 +20,7 @@ from workloads.albef.config import ModelConfig
 from workloads.albef.model import Encoders
 from workloads.contract import WorkloadError
 from workloads.interop.export import first_line, load_torch_file
-from workloads.nn.bert import BertWithHead
+from workloads.nn.bert import BertForMaskedLM
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 KEY = "model.text_weights"
 
 
-def load_text_weights(encoder: BertWithHead, source: str) -> WeightReport:
+def load_text_weights(encoder: BertForMaskedLM, source: str) -> WeightReport:
     """Start text and fusion layers, word embeddings and, where the checkpoint has one, the language head.
 
     The checkpoint's layers are used from the lowest up; attention to the image keeps its random start.

@@ -25,7 +25,7 @@ class KeysValues(NamedTuple):
         return KeysValues(self.key.index_select(0, index_R), self.value.index_select(0, index_R))
 
 
-class Projections(nn.Module):
+class QKVProjections(nn.Module):
     """The linear maps to queries, keys and values.
 
     Args:
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, context_width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self = Projections(width, context_width, heads)
+        self.self = QKVProjections(width, context_width, heads)
         self.output = ResidualOutput(width, width, dropout)
         self.dropout = dropout
 

@@ -45,7 +45,7 @@ class TokenSelection(NamedTuple):
         return cls(torch.arange(meetings, device=device), torch.zeros(meetings, dtype=torch.long, device=device))
 
 
-class Embeddings(nn.Module):
+class BertEmbeddings(nn.Module):
     """Sum of word, position and type embeddings, normalised."""
 
     def __init__(self, vocabulary: int, positions: int, width: int, dropout: float) -> None:
@@ -63,7 +63,7 @@ class Embeddings(nn.Module):
         return dropout(self.LayerNorm(summed_SD), self.dropout, self.training)
 
 
-class Intermediate(nn.Module):
+class BertIntermediate(nn.Module):
     """First half of the feed-forward block: four times as wide, exact GELU."""
 
     def __init__(self, width: int) -> None:
@@ -75,7 +75,7 @@ class Intermediate(nn.Module):
         return F.gelu(self.dense(states_SD))
 
 
-class Layer(nn.Module):
+class BertLayer(nn.Module):
     """Self-attention, for fusion layers attention to image tokens, and a feed-forward block.
 
     Args:
@@ -90,7 +90,7 @@ class Layer(nn.Module):
         self.attention = Attention(width, width, heads, dropout)
         if image_width is not None:
             self.crossattention = Attention(width, image_width, heads, dropout)
-        self.intermediate = Intermediate(width)
+        self.intermediate = BertIntermediate(width)
         self.output = ResidualOutput(4 * width, width, dropout)
 
     def attend_text(self, states_SD: Tensor, layout: TokenLayout) -> Tensor:
@@ -125,10 +125,10 @@ class Layer(nn.Module):
         return transformed
 
 
-class LayerStack(nn.Module):
+class BertEncoder(nn.Module):
     """Holds the layers under the name that checkpoints use."""
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[BertLayer]) -> None:
         super().__init__()
         self.layer = nn.ModuleList(layers)
 
@@ -165,11 +165,11 @@ class Bert(nn.Module):
     ) -> None:
         super().__init__()
         self.text_layers = layers
-        self.packed, self.recompute = True, False
-        self.embeddings = Embeddings(vocabulary, positions, width, dropout)
+        self.packed, self.gradient_checkpointing = True, False
+        self.embeddings = BertEmbeddings(vocabulary, positions, width, dropout)
         image_widths = [None] * layers + [image_width] * fusion_layers
-        self.encoder = LayerStack([Layer(width, heads, dropout, context) for context in image_widths])
-        self.apply(_initialise)
+        self.encoder = BertEncoder([BertLayer(width, heads, dropout, context) for context in image_widths])
+        self.apply(_init_weights)
 
     def words(self, input_ids_TL: Tensor) -> Tensor:
         """Return the word embeddings [T, L, D], before position, type and LayerNorm."""
@@ -232,14 +232,14 @@ class Bert(nn.Module):
         return TokenLayout.packed(mask_TL) if self.packed else TokenLayout.padded(mask_TL)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-        return run_layer(layer, *inputs, recompute=self.recompute)
+        return run_layer(layer, *inputs, gradient_checkpointing=self.gradient_checkpointing)
 
-    def _layers(self, start: int, stop: int | None) -> list[Layer]:
-        return [layer for layer in self.encoder.layer[start:stop] if isinstance(layer, Layer)]
+    def _layers(self, start: int, stop: int | None) -> list[BertLayer]:
+        return [layer for layer in self.encoder.layer[start:stop] if isinstance(layer, BertLayer)]
 
 
 @torch.no_grad()
-def _initialise(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         module.weight.normal_(std=0.02)
     if isinstance(module, nn.Linear):
@@ -253,7 +253,7 @@ def _initialise(module: nn.Module) -> None:
 # Shapes: M masked tokens, D width, V vocabulary.
 
 
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """Linear map, exact GELU and LayerNorm."""
 
     def __init__(self, width: int) -> None:
@@ -269,12 +269,12 @@ class Transform(nn.Module):
         return transformed
 
 
-class Predictions(nn.Module):
+class PredictionHead(nn.Module):
     """Scores of every word piece; the matrix is that of the word embeddings and is passed in, not registered."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.transform = Transform(width)
+        self.transform = PredictionTransform(width)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, states_MD: Tensor, words_VD: Tensor) -> Tensor:
@@ -282,22 +282,22 @@ class Predictions(nn.Module):
         return F.linear(self.transform(states_MD), words_VD, self.bias)
 
 
-class LanguageHead(nn.Module):
+class MaskedLanguageHead(nn.Module):
     """Holds the predictions under the name that checkpoints use."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.predictions = Predictions(width, vocabulary)
+        self.predictions = PredictionHead(width, vocabulary)
 
 
-class BertWithHead(nn.Module):
+class BertForMaskedLM(nn.Module):
     """BERT (`bert`) and its masked-language head (`cls.predictions`), tied to the word embeddings."""
 
     def __init__(self, bert: Bert) -> None:
         super().__init__()
         vocabulary, width = bert.embeddings.word_embeddings.weight.shape
         self.bert = bert
-        self.cls = LanguageHead(width, vocabulary)
+        self.cls = MaskedLanguageHead(width, vocabulary)
 
     def word_logits(self, states_MD: Tensor) -> Tensor:
         """Return logits [M, V] of the hidden states of masked tokens."""
@@ -308,7 +308,7 @@ class BertWithHead(nn.Module):
 # Gradient checkpointing: keep a layer's inputs alone and compute the rest again in the backward pass.
 
 
-def run_layer(layer: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tensor:
+def run_layer(layer: Callable[..., Tensor], *inputs: object, gradient_checkpointing: bool) -> Tensor:
     """Return what a layer makes of its inputs.
 
     Args:
@@ -316,7 +316,7 @@ def run_layer(layer: Callable[..., Tensor], *inputs: object, recompute: bool) ->
         inputs: of the layer.
         recompute: keep only the inputs (Chen et al. 2016); without gradients nothing is kept anyway.
     """
-    if not (recompute and torch.is_grad_enabled()):
+    if not (gradient_checkpointing and torch.is_grad_enabled()):
         return layer(*inputs)
     output: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
     return output

@@ -75,7 +75,7 @@ def tokens_of_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
     classes_B1D = cast(Tensor, vit.cls_token).expand(len(patches_BPD), -1, -1)
     states_BND = torch.cat([classes_B1D, patches_BPD], 1) + cast(Tensor, vit.pos_embed)
     for block in vit.blocks:
-        states_BND = run_layer(block, states_BND, recompute=vit.grad_checkpointing)
+        states_BND = run_layer(block, states_BND, gradient_checkpointing=vit.grad_checkpointing)
     return cast(Tensor, vit.norm(states_BND))
 
 

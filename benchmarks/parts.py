@@ -29,7 +29,7 @@ CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "mlm_head": ((bert.BertForMaskedLM, "word_logits"),),
     "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),
     "optimizer": ((torch.optim.AdamW, "step"),),
-    "ema": ((workload, "move_teacher"),),
+    "ema": ((workload, "update_teacher"),),
 }
 """The calls that make up each part; inside one of them, further ones are not told apart."""
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
-from workloads.nn.momentum import FeatureQueue, start_teacher
+from workloads.nn.momentum import FeatureQueue, init_teacher
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
 from workloads.objectives.contrastive import at_least_float32
 
@@ -127,11 +127,11 @@ class AlbefModel(nn.Module):
             self.queue = FeatureQueue(
                 config.model.embed_dim, config.contrastive.queue_size, draw.child("queue").torch()
             )
-        self.start_teacher()
+        self.init_teacher()
 
-    def start_teacher(self) -> None:
+    def init_teacher(self) -> None:
         """Give the teacher the student's weights."""
-        start_teacher(self.teacher, self.student)
+        init_teacher(self.teacher, self.student)
 
 
 # Sets up how an ALBEF model computes, as the recipe's section `compute` says.

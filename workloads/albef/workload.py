@@ -26,7 +26,7 @@ from workloads.contract import (
     WorkloadError,
 )
 from workloads.nn.cpu_linear import cpu_linear
-from workloads.nn.momentum import move_teacher
+from workloads.nn.momentum import update_teacher
 from workloads.objectives.matching import RandomChoices, KeyedChoices
 
 
@@ -70,7 +70,7 @@ class AlbefWorkload:
         model = AlbefModel(self.config, draw)
         if pretrained:
             load_initial_weights(model.student, self.config.model)
-            model.start_teacher()
+            model.init_teacher()
         self._model = model.to(device)
         apply_compute(self._model, self.config.compute)
         return self._model
@@ -101,7 +101,7 @@ class AlbefWorkload:
         """Move the teacher towards the student that the last step left."""
         self.model.student.train()
         self.model.teacher.train(self.config.distillation.teacher_dropout)
-        move_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
+        update_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
 
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
         """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""

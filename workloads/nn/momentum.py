@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
+def init_teacher(teacher: nn.Module, student: nn.Module) -> None:
     """Give the teacher the student's weights, and no gradients.
 
     Args:
@@ -20,7 +20,7 @@ def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
 
 
 @torch.no_grad()
-def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set teacher <- momentum * teacher + (1 - momentum) * student, over parameters only."""
     source = dict(student.named_parameters())
     names, targets = zip(*teacher.named_parameters(), strict=True)

@@ -59,7 +59,7 @@ def built(recipe: str, *overrides: str) -> AlbefWorkload:
     with torch.no_grad():  # the first weights are so small that all similarities would be equal
         for parameter in workload.model.student.visual_encoder.parameters():
             parameter.normal_(std=0.3, generator=KeyedRandom((parameter.numel(),)).torch())
-    workload.model.start_teacher()
+    workload.model.init_teacher()
     return workload
 
 

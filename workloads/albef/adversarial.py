@@ -19,7 +19,7 @@ from workloads.albef.config import AdversarialConfig
 from workloads.albef.fusion import FusionLosses, FusionObjectives
 from workloads.albef.model import EncoderOutputs, Student
 from workloads.contract import Backward, KeyedRandom
-from workloads.nn.vision import patch_embeddings, tokens_of_patches
+from workloads.nn.vision import embed_patches, encode_patches
 from workloads.objectives.adversarial import (
     AdversarialLosses,
     AdversarialOptions,
@@ -82,7 +82,7 @@ def options_of(config: AdversarialConfig) -> AdversarialOptions:
 def _patches(student: Student, image_B3HW: Tensor, config: AdversarialConfig) -> tuple[Tensor, ...]:
     if config.image_at == "tokens" or "image" not in config.perturb:
         return ()
-    return (patch_embeddings(student.visual_encoder, student.pixels(image_B3HW)),)
+    return (embed_patches(student.visual_encoder, student.pixels(image_B3HW)),)
 
 
 def _starts(perturbed: PerturbedFusion, config: AdversarialConfig, draw: KeyedRandom) -> Mapping[str, Tensor]:
@@ -143,4 +143,4 @@ class PerturbedFusion:
             return self.encoded.image_BNC
         if self.patches_BPC is None:
             return self.encoded.image_BNC + perturbation
-        return tokens_of_patches(self.task.student.visual_encoder, self.patches_BPC + perturbation)
+        return encode_patches(self.task.student.visual_encoder, self.patches_BPC + perturbation)

@@ -22,7 +22,7 @@ from workloads.albef.model import AlbefModel, Encoders, Student
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 from workloads.objectives.contrastive import Keys, Similarities, contrastive_loss, contrastive_targets, similarities
-from workloads.objectives.masked_language import UNMASKED
+from workloads.objectives.masked_language import IGNORE_INDEX
 from workloads.objectives.matching import RandomChoices
 
 
@@ -111,9 +111,9 @@ def _masked(
     with torch.no_grad():
         soft_BLV = _words(teacher, masked.input_ids, mask_BL, taught_image_BND).softmax(-1)
     logits_BLV = _words(student, masked.input_ids, mask_BL, image_BND)
-    hard = F.cross_entropy(logits_BLV.flatten(0, 1), masked.labels.flatten(), ignore_index=UNMASKED)
+    hard = F.cross_entropy(logits_BLV.flatten(0, 1), masked.labels.flatten(), ignore_index=IGNORE_INDEX)
     soft_BL = -(soft_BLV * logits_BLV.log_softmax(-1)).sum(-1)
-    return (1 - alpha) * hard + alpha * soft_BL[masked.labels != UNMASKED].mean()
+    return (1 - alpha) * hard + alpha * soft_BL[masked.labels != IGNORE_INDEX].mean()
 
 
 def _words(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor, image_BND: Tensor) -> Tensor:

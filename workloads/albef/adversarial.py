@@ -23,13 +23,13 @@ from workloads.nn.vision import embed_patches, encode_patches
 from workloads.objectives.adversarial import (
     AdversarialLosses,
     AdversarialOptions,
-    Ascent,
+    AscentOptions,
     DetachedBoundary,
     Perturbations,
     Prediction,
     adversarial_steps,
     log_probabilities,
-    start_perturbation,
+    init_perturbation,
 )
 
 
@@ -72,7 +72,7 @@ def options_of(config: AdversarialConfig) -> AdversarialOptions:
     """Return the options of the adversarial loop."""
     return AdversarialOptions(
         steps=config.steps,
-        ascent=Ascent(config.step_size, config.norm, config.max_norm),
+        ascent=AscentOptions(config.step_size, config.norm, config.max_norm),
         form=config.form,
         kl_weight=config.kl_weight,
         kl_reduction=config.kl_reduction,
@@ -89,7 +89,7 @@ def _starts(perturbed: PerturbedFusion, config: AdversarialConfig, draw: KeyedRa
     texts, radius = perturbed.task.texts, config.init_radius if config.init == "uniform" else 0.0
     real = {"text": texts.mask_TL[: texts.captions]}
     return {
-        modality: start_perturbation(
+        modality: init_perturbation(
             perturbed.inputs[modality].detach(), radius, draw.child("perturb", modality), real.get(modality)
         )
         for modality in config.perturb

@@ -19,7 +19,7 @@ from workloads.albef.model import Student
 from workloads.contract import Batch
 from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.nn.vocabulary import PAD
-from workloads.objectives.masked_language import UNMASKED, masked_language_loss
+from workloads.objectives.masked_language import IGNORE_INDEX, masked_language_loss
 from workloads.objectives.matching import RandomChoices, matching_loss
 
 # The captions of a micro-batch, plain and masked.
@@ -72,7 +72,7 @@ def prepare_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeC
     if choices is None:
         return TextBatch(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
     masked = choices.masked(input_ids_BL)
-    caption, position = (masked.labels != UNMASKED).nonzero(as_tuple=True)
+    caption, position = (masked.labels != IGNORE_INDEX).nonzero(as_tuple=True)
     label = masked.labels[caption, position]
     places = _rounded_up(len(label), compute.masked_multiple)
     tokens = MaskedTokens(_filled(caption, places), _filled(position, places), label)

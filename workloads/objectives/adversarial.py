@@ -34,7 +34,7 @@ Norm = Literal["l2", "linf"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ascent:
+class AscentOptions:
     """How a perturbation climbs.
 
     Args:
@@ -48,7 +48,7 @@ class Ascent:
     max_norm: float | None = None
 
 
-def start_perturbation(like: Tensor, radius: float, draw: KeyedRandom, real_BL: Tensor | None = None) -> Tensor:
+def init_perturbation(like: Tensor, radius: float, draw: KeyedRandom, real_BL: Tensor | None = None) -> Tensor:
     """Return U(-radius, radius) / sqrt(N), shaped as `like`, at least in float32; zeros when the radius is 0.
 
     N counts the elements of an example, those of padding left out (Zhu et al. 2020, FreeLB, algorithm 1).
@@ -71,7 +71,7 @@ def start_perturbation(like: Tensor, radius: float, draw: KeyedRandom, real_BL: 
 
 
 @torch.no_grad()
-def ascend(perturbation: Tensor, gradient: Tensor, ascent: Ascent) -> Tensor:
+def ascend(perturbation: Tensor, gradient: Tensor, ascent: AscentOptions) -> Tensor:
     """Return the perturbation one step up its gradient, inside the ball.
 
     A step is step_size * gradient / |gradient|, so a positive factor on the gradient does not matter.
@@ -158,7 +158,7 @@ class Prediction(NamedTuple):
 Perturbations = Mapping[str, Tensor]
 """Perturbation by modality, [B, ...] each; what is missing is not perturbed."""
 
-Task = Callable[[Perturbations], Prediction]
+PerturbedTask = Callable[[Perturbations], Prediction]
 """The task under perturbations."""
 
 
@@ -175,7 +175,7 @@ class AdversarialOptions:
     """
 
     steps: int
-    ascent: Ascent
+    ascent: AscentOptions
     form: Form = "separate"
     kl_weight: float = 0.0
     kl_reduction: Reduction = "rows"
@@ -189,7 +189,7 @@ class AdversarialLosses(NamedTuple):
 
 
 def adversarial_steps(
-    task: Task,
+    task: PerturbedTask,
     clean: tuple[Tensor, ...],
     starts: Perturbations,
     options: AdversarialOptions,
@@ -227,7 +227,7 @@ def _groups(modalities: tuple[str, ...], options: AdversarialOptions) -> tuple[t
 
 
 def _perturbed_pass(
-    task: Task,
+    task: PerturbedTask,
     clean: tuple[Tensor, ...],
     probes: Perturbations,
     options: AdversarialOptions,
@@ -241,7 +241,7 @@ def _perturbed_pass(
     return AdversarialLosses(prediction.loss.detach(), divergence.detach())
 
 
-def _ascended(probes: Perturbations, ascent: Ascent) -> dict[str, Tensor]:
+def _ascended(probes: Perturbations, ascent: AscentOptions) -> dict[str, Tensor]:
     return {name: probe if probe.grad is None else ascend(probe, probe.grad, ascent) for name, probe in probes.items()}
 
 

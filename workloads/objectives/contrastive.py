@@ -53,7 +53,7 @@ def contrastive_loss(student: Similarities, targets: Similarities) -> Tensor:
 
     The paper writes a divergence; the cross entropy has the same gradient and is what the official code reports.
     """
-    rows = [cross_entropy_rows(logits, target) for logits, target in zip(student, targets, strict=True)]
+    rows = [soft_cross_entropy(logits, target) for logits, target in zip(student, targets, strict=True)]
     return torch.stack(rows).mean()
 
 
@@ -84,12 +84,12 @@ def ramped_alpha(alpha: float, ramp_epochs: float, epoch: float) -> float:
     return alpha * min(1.0, epoch / ramp_epochs) if ramp_epochs else alpha
 
 
-def cross_entropy_rows(logits_RC: Tensor, targets_RC: Tensor) -> Tensor:
+def soft_cross_entropy(logits_RC: Tensor, targets_RC: Tensor) -> Tensor:
     """Return -sum(target * log softmax(logit)) of each row, [R]."""
     return -(targets_RC * at_least_float32(logits_RC).log_softmax(1)).sum(1)
 
 
-def mean_rows(values_R: Tensor) -> Tensor:
+def mean_or_zero(values_R: Tensor) -> Tensor:
     """Return the mean, or a zero that still belongs to the graph when there are no rows."""
     return values_R.sum() / max(len(values_R), 1)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.objectives.contrastive import at_least_float32, mean_rows
+from workloads.objectives.contrastive import at_least_float32, mean_or_zero
 
-UNMASKED = -100
+IGNORE_INDEX = -100
 """Label of a token that is not to be predicted."""
 
 
@@ -41,7 +41,7 @@ def mask_tokens(input_ids_BL: Tensor, vocabulary: int, probability: float, gener
         vocabulary, input_ids_BL.shape, generator=generator, device=input_ids_BL.device, dtype=input_ids_BL.dtype
     )
     replaced_BL = torch.where(random_BL, words_BL, input_ids_BL).masked_fill(hidden_BL, MASK)
-    return MaskedText(replaced_BL, input_ids_BL.masked_fill(~chosen_BL, UNMASKED))
+    return MaskedText(replaced_BL, input_ids_BL.masked_fill(~chosen_BL, IGNORE_INDEX))
 
 
 def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor | None, alpha: float) -> Tensor:
@@ -54,10 +54,10 @@ def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor
         alpha: weight of the soft targets; unused without a teacher.
     """
     log_words_MV = at_least_float32(logits_MV).log_softmax(1)
-    hard = mean_rows(-log_words_MV.gather(1, labels_M[:, None]).squeeze(1))
+    hard = mean_or_zero(-log_words_MV.gather(1, labels_M[:, None]).squeeze(1))
     if teacher_MV is None:
         return hard
-    return (1 - alpha) * hard + alpha * mean_rows(-(teacher_MV * log_words_MV).sum(1))
+    return (1 - alpha) * hard + alpha * mean_or_zero(-(teacher_MV * log_words_MV).sum(1))
 
 
 def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:

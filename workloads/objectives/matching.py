@@ -46,7 +46,7 @@ def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
     return scores_BB.masked_fill(own_BB, -torch.inf).softmax(1)
 
 
-def draw_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
+def sample_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
     """Return one column per row, drawn by weight, [B]."""
     return torch.multinomial(weights_BB, 1, generator=generator).squeeze(1)
 
@@ -111,4 +111,4 @@ class KeyedChoices:
 
     def _negative(self, purpose: str, logits_BB: Tensor) -> Tensor:
         weights_BB = negative_weights(logits_BB, self.hard_negatives)
-        return draw_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))
+        return sample_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))

@@ -12,7 +12,7 @@ from workloads.albef.fusion import FusionLosses, FusionObjectives, prepare_texts
 from workloads.albef.step import teacher_outputs, contrast
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
-from workloads.objectives.adversarial import start_perturbation
+from workloads.objectives.adversarial import init_perturbation
 from workloads.objectives.matching import matching_pairs
 
 At = Callable[[int], Clock]
@@ -61,7 +61,7 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     adversarial = 0.0
     for names in passes:
         shifts = {
-            name: start_perturbation(
+            name: init_perturbation(
                 like[name].detach(), 0.5, clock.draw.child("perturb", name), real if name == "text" else None
             )
             for name in names

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from workloads.contract import KeyedRandom
 from workloads.objectives.adversarial import (
     AdversarialOptions,
-    Ascent,
+    AscentOptions,
     DetachedBoundary,
     Form,
     Norm,
@@ -18,7 +18,7 @@ from workloads.objectives.adversarial import (
     Reduction,
     adversarial_steps,
     log_probabilities,
-    start_perturbation,
+    init_perturbation,
 )
 
 Inputs = dict[str, Tensor]
@@ -66,7 +66,7 @@ def kl_both_ways(left: Tensor, right: Tensor, reduction: Reduction) -> Tensor:
     return elements.mean() if reduction == "elements" else elements.sum(1).mean()
 
 
-def climbed(d: Tensor, g: Tensor, ascent: Ascent) -> Tensor:
+def climbed(d: Tensor, g: Tensor, ascent: AscentOptions) -> Tensor:
     rows = []
     for row, slope in zip(d, g, strict=True):
         if ascent.norm == "l2":
@@ -126,7 +126,7 @@ def ours(
 
 
 def starts_of(setting: Setting, names: tuple[str, ...], radius: float) -> Inputs:
-    return {name: start_perturbation(setting[1][name], radius, KeyedRandom((name,))) for name in names}
+    return {name: init_perturbation(setting[1][name], radius, KeyedRandom((name,))) for name in names}
 
 
 COMBINATIONS = [
@@ -149,7 +149,7 @@ def test_gradients_equal_the_restatement(
     reductions: tuple[Reduction, ...] = ("rows", "elements")
     starts = starts_of(setting, perturb, radius)
     for reduction, clean_loss in itertools.product(reductions, (True, False)):
-        options = AdversarialOptions(steps, Ascent(0.25, norm, max_norm), form, 1.5, reduction)
+        options = AdversarialOptions(steps, AscentOptions(0.25, norm, max_norm), form, 1.5, reduction)
         expected = restated(setting, starts, options, clean_loss)
         gradients, _ = ours(setting, starts, options, clean_loss, constant=0.125)
         for gradient, wanted in zip(gradients, expected, strict=True):
@@ -157,7 +157,7 @@ def test_gradients_equal_the_restatement(
 
 
 def test_without_weight_the_divergence_is_measured_and_changes_no_gradient(setting: Setting) -> None:
-    options = AdversarialOptions(2, Ascent(0.25), kl_weight=0.0)
+    options = AdversarialOptions(2, AscentOptions(0.25), kl_weight=0.0)
     starts = starts_of(setting, ("text",), 0.1)
     for gradient, wanted in zip(
         ours(setting, starts, options)[0], restated(setting, starts, options, True), strict=True
@@ -167,8 +167,8 @@ def test_without_weight_the_divergence_is_measured_and_changes_no_gradient(setti
 
 def test_alternating_weighs_half_of_separate(setting: Setting) -> None:
     starts = starts_of(setting, ("text", "image"), 0.1)
-    separate, loss = ours(setting, starts, AdversarialOptions(3, Ascent(0.25), "separate", 1.0), clean_loss=False)
-    alternating, half = ours(setting, starts, AdversarialOptions(3, Ascent(0.25), "alternating", 1.0), clean_loss=False)
+    separate, loss = ours(setting, starts, AdversarialOptions(3, AscentOptions(0.25), "separate", 1.0), clean_loss=False)
+    alternating, half = ours(setting, starts, AdversarialOptions(3, AscentOptions(0.25), "alternating", 1.0), clean_loss=False)
     assert half == pytest.approx(loss / 2, rel=1e-12)
     for one, other in zip(separate, alternating, strict=True):
         torch.testing.assert_close(one / 2, other, rtol=1e-10, atol=1e-13)
@@ -176,7 +176,7 @@ def test_alternating_weighs_half_of_separate(setting: Setting) -> None:
 
 def test_ascent_raises_the_loss(setting: Setting) -> None:
     def loss(steps: int) -> float:
-        options = AdversarialOptions(steps, Ascent(0.25), "together")
+        options = AdversarialOptions(steps, AscentOptions(0.25), "together")
         return ours(setting, starts_of(setting, ("text", "image"), 0.0), options)[1]
 
     assert loss(3) > loss(2) > loss(1)

@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Recipe fragments over the defaults, which are the paper's (the preset `base`)."""
 
 
-def fill_in_preset(values: Any) -> Any:
+def apply_preset(values: Any) -> Any:
     """Return recipe values with those of the preset, and of a named ViT, where the recipe says nothing.
 
     The recipe's own values win, then those of `model.vision.name`, then the preset's. Anything malformed passes
@@ -66,16 +66,16 @@ def fill_in_preset(values: Any) -> Any:
     filled = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     vision = model.get("vision")
     name = vision.get("name") if isinstance(vision, Mapping) else None
-    return merged(merged(filled, {"model": {"vision": _sizes_of(name)}}), values)
+    return deep_merge(deep_merge(filled, {"model": {"vision": _sizes_of(name)}}), values)
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `under` with the values of `over` on top, section by section."""
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            result[key] = merged(below, value)
+            result[key] = deep_merge(below, value)
         else:
             result[key] = value
     return result
@@ -309,5 +309,5 @@ class AlbefConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, values: Any) -> Any:
-        return fill_in_preset(values)
+    def _apply_preset(cls, values: Any) -> Any:
+        return apply_preset(values)

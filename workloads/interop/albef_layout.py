@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig, merged
+from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.contract import WorkloadError
 from workloads.interop.pretrained import grid_of
 
@@ -213,7 +213,7 @@ def find_config(tensors: Tensors, layout: CheckpointLayout, overrides: Mapping[s
     """
     facts = _facts(tensors, layout, source)
     try:
-        config = AlbefConfig.model_validate_json(json.dumps(merged(merged(facts, _heads(facts)), overrides)))
+        config = AlbefConfig.model_validate_json(json.dumps(deep_merge(deep_merge(facts, _heads(facts)), overrides)))
     except ValidationError as error:
         found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise WorkloadError(f"wrong values for {source}: {'; '.join(found)}") from error

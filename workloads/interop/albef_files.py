@@ -18,17 +18,17 @@ from workloads.interop.albef_layout import (
     canonical_names,
     find_config,
     find_layout,
-    is_spared,
+    is_no_decay,
     trained_names,
 )
 from workloads.interop.albef_state import (
-    Moments,
-    Sorting,
-    UnknownOptimizer,
-    empty_state,
-    read_moments,
-    sort_tensors,
-    write_moments,
+    OptimizerState,
+    MappedTensors,
+    OptimizerStateError,
+    meta_state_dict,
+    read_optimizer_state,
+    map_tensors,
+    write_optimizer_state,
 )
 from workloads.interop.export import load_torch_file
 
@@ -54,7 +54,7 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     layout = find_layout(tensors, str(file))
     config = find_config(tensors, layout, overrides, str(file))
-    found = sort_tensors(tensors, layout, config, str(file))
+    found = map_tensors(tensors, layout, config, str(file))
     found.notes += [f"{name} is no tensor and is left out" for name in model if name not in tensors]
     moments = _moments(beside.get(OPTIMIZER), found, tensors, layout)
     metadata = {
@@ -78,16 +78,16 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     )
 
 
-def _moments(optimizer: Any, found: Sorting, tensors: Tensors, layout: CheckpointLayout) -> Moments:
+def _moments(optimizer: Any, found: MappedTensors, tensors: Tensors, layout: CheckpointLayout) -> OptimizerState:
     if optimizer is None:
-        return Moments()
+        return OptimizerState()
     trained = trained_names(list(tensors), {name: tensor.shape for name, tensor in tensors.items()}, found.tied)
     shapes = {name: tensor.shape for name, tensor in found.state.items()}
     try:
-        moments = read_moments(optimizer, trained, layout, shapes)
-    except UnknownOptimizer as error:
+        moments = read_optimizer_state(optimizer, trained, layout, shapes)
+    except OptimizerStateError as error:
         found.notes.append(f"the optimiser's state is left out: {error}")
-        return Moments()
+        return OptimizerState()
     found.notes += [f"the optimiser's state of {name} is left out: its shape changed" for name in moments.left_out]
     return moments
 
@@ -97,7 +97,7 @@ def _epochs(beside: Mapping[str, Any]) -> float | None:
     return float(epoch + 1) if isinstance(epoch, int) else None
 
 
-def _plain_values(beside: Mapping[str, Any], found: Sorting, with_optimizer: bool) -> dict[str, Any]:
+def _plain_values(beside: Mapping[str, Any], found: MappedTensors, with_optimizer: bool) -> dict[str, Any]:
     """Return what JSON can hold of the values beside the model, in the file's order."""
     plain: dict[str, Any] = {}
     for key, value in beside.items():
@@ -170,7 +170,7 @@ def _derived(layout: CheckpointLayout, name: str, stored: Mapping[str, Tensor]) 
 
 def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any]:
     """Return the metadata of a model that was never in the official layout."""
-    names = canonical_names(list(empty_state(config)))
+    names = canonical_names(list(meta_state_dict(config)))
     beside: dict[str, Any] = {MODEL: None, OPTIMIZER: None, "lr_scheduler": {}}
     beside |= {"config": config.model_dump(mode="json"), EPOCH: round(checkpoint.epochs or 0) - 1}
     return {
@@ -189,12 +189,12 @@ def _optimizer(
 ) -> dict[str, Any]:
     shapes = {name: tensor.shape for name, tensor in model.items()}
     trained = trained_names(metadata["names"], shapes, metadata["tied"])
-    state = write_moments(checkpoint.moments, checkpoint.aside, trained, layout, metadata["numbers"])
+    state = write_optimizer_state(checkpoint.moments, checkpoint.aside, trained, layout, metadata["numbers"])
     came_with = metadata["beside"].get(OPTIMIZER)
     if came_with:
         groups = [_with_tuples(group) for group in came_with["param_groups"]]
     else:
-        groups = _groups(checkpoint.hyperparameters, [is_spared(name, shapes[name]) for name in trained])
+        groups = _groups(checkpoint.hyperparameters, [is_no_decay(name, shapes[name]) for name in trained])
     return {"state": state, "param_groups": groups}
 
 

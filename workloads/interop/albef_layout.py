@@ -116,7 +116,7 @@ def trained_names(names: Collection[str], shapes: Mapping[str, torch.Size], tied
         for name in names
         if not name.endswith((*BUFFERS, "position_ids")) and name not in tied and not _of_teacher(name)
     ]
-    spared = [name for name in trained if is_spared(name, shapes[name])]
+    spared = [name for name in trained if is_no_decay(name, shapes[name])]
     return spared + [name for name in trained if name not in set(spared)]
 
 
@@ -124,7 +124,7 @@ def _of_teacher(name: str) -> bool:
     return name.partition(".")[0].endswith("_m")
 
 
-def is_spared(name: str, shape: torch.Size) -> bool:
+def is_no_decay(name: str, shape: torch.Size) -> bool:
     """Return whether a parameter is spared weight decay."""
     return len(shape) == 1 or name.endswith(".bias")
 

@@ -17,17 +17,17 @@ from workloads.interop.albef_layout import CheckpointLayout, Tensors
 from workloads.interop.pretrained import resize_positions
 from workloads.nn.momentum import FeatureQueue
 
-FRESH = KeyedRandom(("albef", "import"))
+INIT_KEY = KeyedRandom(("albef", "import"))
 """The key of what a checkpoint lacks."""
 
 
-def empty_state(config: AlbefConfig) -> dict[str, Tensor]:
+def meta_state_dict(config: AlbefConfig) -> dict[str, Tensor]:
     """Return the model's state_dict without values, for names and shapes."""
-    with torch.device("meta"), _Undrawn():
-        return dict(AlbefModel(config, FRESH).state_dict())
+    with torch.device("meta"), _SkipInit():
+        return dict(AlbefModel(config, INIT_KEY).state_dict())
 
 
-class _Undrawn(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Skips the drawing of initial values, which takes long even where there are none."""
 
     DRAWING = frozenset(getattr(Tensor, name) for name in ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_"))
@@ -39,7 +39,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 @dataclass
-class Sorting:
+class MappedTensors:
     """A file's tensors, sorted by what becomes of them; see `ImportReport`."""
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -67,13 +67,13 @@ class Sorting:
         )
 
 
-def sort_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig, source: str) -> Sorting:
+def map_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig, source: str) -> MappedTensors:
     """Return the model's complete state and what became of every tensor.
 
     Raises:
         WorkloadError: when a tensor's shape contradicts the others.
     """
-    wanted, found = empty_state(config), Sorting()
+    wanted, found = meta_state_dict(config), MappedTensors()
     for name, tensor in tensors.items():
         derived = layout.derived(name, tensors)
         if derived is not None and torch.equal(derived, tensor):
@@ -89,7 +89,7 @@ def sort_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig
 
 
 def _place(
-    found: Sorting,
+    found: MappedTensors,
     name: str,
     tensor: Tensor,
     our: str | None,
@@ -114,14 +114,14 @@ def _place(
     found.state[our] = tensor.contiguous()
 
 
-def _resized(found: Sorting, name: str, tensor: Tensor, config: AlbefConfig) -> Tensor:
+def _resized(found: MappedTensors, name: str, tensor: Tensor, config: AlbefConfig) -> Tensor:
     resized = resize_positions(tensor, config.model.image_size // config.model.vision.patch)
     if resized.shape != tensor.shape:
         found.resized.append(name)
     return resized
 
 
-def _complete(found: Sorting, wanted: Mapping[str, Tensor], config: AlbefConfig) -> None:
+def _complete(found: MappedTensors, wanted: Mapping[str, Tensor], config: AlbefConfig) -> None:
     """Add what the file lacks: a teacher from the student, queues and heads at random."""
     lacking = [name for name in wanted if name not in found.state]
     queue = [name for name in lacking if name.startswith("queue.")]
@@ -129,7 +129,7 @@ def _complete(found: Sorting, wanted: Mapping[str, Tensor], config: AlbefConfig)
     if queue:
         _fresh_queue(found, config)
     if heads:
-        fresh = AlbefModel(_without_queue(config), FRESH).state_dict()
+        fresh = AlbefModel(_without_queue(config), INIT_KEY).state_dict()
         found.state |= {name: fresh[name] for name in heads}
     teacher = [name for name in lacking if name.startswith("teacher.")]
     found.state |= {name: found.state[name.replace("teacher.", "student.", 1)].clone() for name in teacher}
@@ -137,12 +137,12 @@ def _complete(found: Sorting, wanted: Mapping[str, Tensor], config: AlbefConfig)
     found.copied += teacher
 
 
-def _fresh_queue(found: Sorting, config: AlbefConfig) -> None:
+def _fresh_queue(found: MappedTensors, config: AlbefConfig) -> None:
     """Start all three parts anew: one queue alone, or a pointer into another queue, would be wrong."""
     kept = [name for name in ("image_queue", "text_queue", "queue_ptr") if name in found.used]
     found.aside |= {name: found.state.pop(f"queue.{name}") for name in kept}
     found.used = [name for name in found.used if name not in kept]
-    queue = FeatureQueue(config.model.embed_dim, config.contrastive.queue_size, FRESH.child("queue").torch())
+    queue = FeatureQueue(config.model.embed_dim, config.contrastive.queue_size, INIT_KEY.child("queue").torch())
     found.state |= {f"queue.{name}": tensor for name, tensor in queue.state_dict().items()}
     if found.aside.keys() & {"image_queue", "text_queue"}:
         size = config.contrastive.queue_size
@@ -159,16 +159,16 @@ def _without_queue(config: AlbefConfig) -> AlbefConfig:
 # The optimiser's state in official ALBEF checkpoints, where parameters are counted instead of named.
 
 
-ASIDE = "optimizer/"
+EXTRA_PREFIX = "optimizer/"
 """What the names of kept-aside optimiser state begin with; then come entry and official name."""
 
 
-class UnknownOptimizer(Exception):
+class OptimizerStateError(Exception):
     """The file's optimiser state is not that of its parameters; the message says why."""
 
 
 @dataclass
-class Moments:
+class OptimizerState:
     """Optimiser state by name.
 
     Args:
@@ -184,9 +184,9 @@ class Moments:
     numbers: list[str] = field(default_factory=list)
 
 
-def read_moments(
+def read_optimizer_state(
     optimizer: Mapping[str, Any], trained: Sequence[str], layout: CheckpointLayout, shapes: Mapping[str, torch.Size]
-) -> Moments:
+) -> OptimizerState:
     """Return the optimiser's state by parameter name.
 
     Args:
@@ -196,30 +196,30 @@ def read_moments(
         shapes: of the model's tensors, by our names.
 
     Raises:
-        UnknownOptimizer: when the state is of other parameters.
+        OptimizerStateError: when the state is of other parameters.
     """
     try:
         counted = [index for group in optimizer["param_groups"] for index in group["params"]]
         state: Mapping[int, Mapping[str, Any]] = optimizer["state"]
     except (KeyError, TypeError) as error:
-        raise UnknownOptimizer("it is not the state of a torch optimiser") from error
+        raise OptimizerStateError("it is not the state of a torch optimiser") from error
     if counted != list(range(len(trained))):
-        raise UnknownOptimizer(f"it is of {len(counted)} parameters and the model has {len(trained)}")
-    moments = Moments()
+        raise OptimizerStateError(f"it is of {len(counted)} parameters and the model has {len(trained)}")
+    moments = OptimizerState()
     for index, entries in state.items():
         _add(moments, trained[index], entries, layout.our_name(trained[index]), shapes)
     return moments
 
 
 def _add(
-    moments: Moments, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
+    moments: OptimizerState, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
 ) -> None:
     tensors = {entry: _tensor(official, value) for entry, value in entries.items()}
     moments.numbers += [
         entry for entry, value in entries.items() if not isinstance(value, Tensor) and entry not in moments.numbers
     ]
     if our is None or our not in shapes:
-        moments.aside |= {f"{ASIDE}{entry}/{official}": tensor for entry, tensor in tensors.items()}
+        moments.aside |= {f"{EXTRA_PREFIX}{entry}/{official}": tensor for entry, tensor in tensors.items()}
     elif any(tensor.ndim and tensor.shape != shapes[our] for tensor in tensors.values()):
         moments.left_out.append(official)
     else:
@@ -231,17 +231,17 @@ def _tensor(official: str, value: Any) -> Tensor:
         return value
     if isinstance(value, int | float):
         return torch.tensor(float(value))
-    raise UnknownOptimizer(f"the state of {official} holds a {type(value).__name__}")
+    raise OptimizerStateError(f"the state of {official} holds a {type(value).__name__}")
 
 
-def write_moments(
+def write_optimizer_state(
     moments: Mapping[str, Tensor],
     aside: Mapping[str, Tensor],
     trained: Sequence[str],
     layout: CheckpointLayout,
     numbers: Sequence[str],
 ) -> dict[int, dict[str, Any]]:
-    """Return the `state` of the official optimiser: what `read_moments` took apart.
+    """Return the `state` of the official optimiser: what `read_optimizer_state` took apart.
 
     Args:
         moments: by our names, as `entry/parameter`.
@@ -250,7 +250,7 @@ def write_moments(
         layout: their layout.
         numbers: entries to write as whole numbers.
     """
-    kept = {key.removeprefix(ASIDE): tensor for key, tensor in aside.items() if key.startswith(ASIDE)}
+    kept = {key.removeprefix(EXTRA_PREFIX): tensor for key, tensor in aside.items() if key.startswith(EXTRA_PREFIX)}
     by_name: dict[str, dict[str, Any]] = {}
     for key, tensor in (*moments.items(), *kept.items()):
         entry, _, name = key.partition("/")

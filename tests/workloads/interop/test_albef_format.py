@@ -14,8 +14,8 @@ from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom
 from workloads.interop.albef_format import FORMAT
-from workloads.interop.albef_layout import canonical_names, is_spared, trained_names
-from workloads.interop.albef_state import empty_state
+from workloads.interop.albef_layout import canonical_names, is_no_decay, trained_names
+from workloads.interop.albef_state import meta_state_dict
 
 
 def read(content: Any, folder: Path, overrides: Mapping[str, Any] = HEADS) -> ForeignCheckpoint:
@@ -173,14 +173,14 @@ def test_state_of_other_parameters_is_said_and_left_out(tmp_path: Path) -> None:
 
 
 def test_names_and_order_of_the_base_model_are_the_official_ones() -> None:
-    names = canonical_names(list(empty_state(AlbefConfig())))
+    names = canonical_names(list(meta_state_dict(AlbefConfig())))
     official = rows("pretrain")
     assert names == [row["key"] for row in official]
     tied = [row["key"] for row in official if row["shares"]]
     shapes = {row["key"]: torch.Size(shape_of(row, narrow=False)) for row in official}
     trained = trained_names(names, shapes, tied)
     assert trained == optimizer_order()
-    assert sum(is_spared(name, shapes[name]) for name in trained) == 264
+    assert sum(is_no_decay(name, shapes[name]) for name in trained) == 264
 
 
 def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
@@ -191,7 +191,7 @@ def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
     return workload, workload.build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
 
 
-def moments_of(model: torch.nn.Module) -> dict[str, Tensor]:
+def optimizer_state_of(model: torch.nn.Module) -> dict[str, Tensor]:
     entries = ("step", "exp_avg", "exp_avg_sq")
     student = {f"student.{name}": parameter for name, parameter in model.student.named_parameters()}
     return {
@@ -205,7 +205,7 @@ def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_pat
     workload, model = small_model()
     options = {"learning_rate": 1e-4, "betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.02}
     checkpoint = ForeignCheckpoint(
-        "albef", workload.config, model.state_dict(), moments_of(model), epochs=3.2, hyperparameters=options
+        "albef", workload.config, model.state_dict(), optimizer_state_of(model), epochs=3.2, hyperparameters=options
     )
     content = written(checkpoint, tmp_path)
     assert list(content) == ["model", "optimizer", "lr_scheduler", "config", "epoch"]

@@ -468,8 +468,8 @@ class ForeignCheckpoint:
         workload: name of the workload whose model it is.
         config: the workload's part of a recipe.
         state: the state_dict of the module that `Workload.build` makes, complete.
-        moments: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
-        aside: tensors that the model has no place for, by their foreign names.
+        optimizer_state: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
+        extra_tensors: tensors that the model has no place for, by their foreign names.
         epochs: epochs that were trained; None when unknown.
         metadata: what else is needed to write the same file again, as plain JSON values; empty for a model that
             never was in the foreign layout.
@@ -480,8 +480,8 @@ class ForeignCheckpoint:
     workload: str
     config: Section
     state: Mapping[str, Tensor]
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
-    aside: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer_state: Mapping[str, Tensor] = field(default_factory=dict)
+    extra_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     epochs: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     report: ImportReport = ImportReport()

@@ -248,7 +248,7 @@ def _as_json(checkpoint: ForeignCheckpoint, out: str) -> dict[str, Any]:
         "workload": checkpoint.workload,
         "layout": checkpoint.metadata["layout"],
         "epochs": checkpoint.epochs,
-        "optimizer": bool(checkpoint.moments),
+        "optimizer": bool(checkpoint.optimizer_state),
         "config": checkpoint.config.model_dump(mode="json"),
         "report": asdict(checkpoint.report),
     }
@@ -260,8 +260,8 @@ def _table(checkpoint: ForeignCheckpoint, out: str) -> str:
     for part, meaning in PARTS.items():
         if report[part] or part == "used":
             lines.append(f"{len(report[part]):6d}  {meaning}{_some(report[part]) if part != 'used' else ''}")
-    moments = f"of {len({key.partition('/')[2] for key in checkpoint.moments})} parameters"
-    lines.append(f"optimiser state: {moments if checkpoint.moments else 'none'}")
+    optimizer_state = f"of {len({key.partition('/')[2] for key in checkpoint.optimizer_state})} parameters"
+    lines.append(f"optimiser state: {optimizer_state if checkpoint.optimizer_state else 'none'}")
     if checkpoint.epochs is not None:
         lines.append(f"epochs trained: {checkpoint.epochs:g}")
     lines += [f"note: {note}" for note in report["notes"]]

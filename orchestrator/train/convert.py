@@ -62,7 +62,11 @@ def write_import(checkpoint: ForeignCheckpoint, target: Location, format_name: s
         StorageError: it cannot be written; nothing is left behind.
     """
     with _draft_for(target) as draft:
-        tensors = {MODEL_FILE: checkpoint.state, OPTIMIZER_FILE: checkpoint.moments, ASIDE_FILE: checkpoint.aside}
+        tensors = {
+            MODEL_FILE: checkpoint.state,
+            OPTIMIZER_FILE: checkpoint.optimizer_state,
+            ASIDE_FILE: checkpoint.extra_tensors,
+        }
         for name, content in tensors.items():
             if content:
                 save_file(_separate(content), draft / name, metadata={"format": "pt"})
@@ -217,7 +221,7 @@ def _native(checkpoint: Checkpoint, run: RunFolder) -> ForeignCheckpoint:
         workload=checkpoint.state.workload,
         config=model_config(checkpoint),
         state=checkpoint.model,
-        moments=checkpoint.optimizer,
+        optimizer_state=checkpoint.optimizer,
         epochs=checkpoint.state.epochs,
         hyperparameters=run_recipe(run).recipe.optimizer.model_dump(mode="json"),
     )
@@ -229,8 +233,8 @@ def _imported(checkpoint: Checkpoint, place: Location) -> ForeignCheckpoint:
         workload=checkpoint.state.workload,
         config=model_config(checkpoint),
         state=checkpoint.model,
-        moments=checkpoint.optimizer,
-        aside=load_tensors(place, read_manifest(place), ASIDE_FILE),
+        optimizer_state=checkpoint.optimizer,
+        extra_tensors=load_tensors(place, read_manifest(place), ASIDE_FILE),
         epochs=checkpoint.state.epochs,
         metadata=about["metadata"],
         report=ImportReport(**{name: tuple(values) for name, values in about["report"].items()}),

@@ -176,7 +176,7 @@ class AlbefInference:
 
     @classmethod
     @contextmanager
-    def of(cls, student: Student, config: ModelConfig) -> Iterator[AlbefInference]:
+    def eval_mode(cls, student: Student, config: ModelConfig) -> Iterator[AlbefInference]:
         """Borrow a student that is being trained; it returns to its mode afterwards."""
         training = student.training
         student.eval()

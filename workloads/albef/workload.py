@@ -125,7 +125,7 @@ class AlbefWorkload:
         from workloads.transforms.pairs import EvaluationTransform
 
         transform = EvaluationTransform(self.config.model.image_size, self.config.text)
-        with AlbefInference.of(self.model.student, self.config.model) as inference:
+        with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
             return evaluate_retrieval(inference, transform, samples, options)
 
     def export(self, folder: Path) -> None:

@@ -56,7 +56,7 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     config = find_config(tensors, layout, overrides, str(file))
     found = map_tensors(tensors, layout, config, str(file))
     found.notes += [f"{name} is no tensor and is left out" for name in model if name not in tensors]
-    moments = _moments(beside.get(OPTIMIZER), found, tensors, layout)
+    optimizer_state = _moments(beside.get(OPTIMIZER), found, tensors, layout)
     metadata = {
         "layout": layout.name,
         "text_layers": layout.text_layers,
@@ -70,7 +70,7 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
         workload="albef",
         config=config,
         state=found.state,
-        moments=moments.ours,
+        optimizer_state=moments.ours,
         aside={**found.aside, **moments.aside},
         epochs=_epochs(beside),
         metadata=metadata,
@@ -84,7 +84,7 @@ def _moments(optimizer: Any, found: MappedTensors, tensors: Tensors, layout: Che
     trained = trained_names(list(tensors), {name: tensor.shape for name, tensor in tensors.items()}, found.tied)
     shapes = {name: tensor.shape for name, tensor in found.state.items()}
     try:
-        moments = read_optimizer_state(optimizer, trained, layout, shapes)
+        optimizer_state = read_optimizer_state(optimizer, trained, layout, shapes)
     except OptimizerStateError as error:
         found.notes.append(f"the optimiser's state is left out: {error}")
         return OptimizerState()
@@ -144,7 +144,7 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
         torch.save(model, file)
         return
     content = dict(metadata["beside"]) | {MODEL: model}
-    if checkpoint.moments:
+    if checkpoint.optimizer_state:
         content[OPTIMIZER] = _optimizer(checkpoint, layout, metadata, model)
     torch.save(content, file)
 
@@ -180,7 +180,7 @@ def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any
         "tied": [name for name in names if name.endswith(DERIVED)],
         "numbers": [],
         "nested": True,
-        "beside": beside if checkpoint.moments else {key: beside[key] for key in beside if key != OPTIMIZER},
+        "beside": beside if checkpoint.optimizer_state else {key: beside[key] for key in beside if key != OPTIMIZER},
     }
 
 
@@ -189,7 +189,7 @@ def _optimizer(
 ) -> dict[str, Any]:
     shapes = {name: tensor.shape for name, tensor in model.items()}
     trained = trained_names(metadata["names"], shapes, metadata["tied"])
-    state = write_optimizer_state(checkpoint.moments, checkpoint.aside, trained, layout, metadata["numbers"])
+    state = write_optimizer_state(checkpoint.optimizer_state, checkpoint.aside, trained, layout, metadata["numbers"])
     came_with = metadata["beside"].get(OPTIMIZER)
     if came_with:
         groups = [_with_tuples(group) for group in came_with["param_groups"]]

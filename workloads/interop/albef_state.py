@@ -205,14 +205,14 @@ def read_optimizer_state(
         raise OptimizerStateError("it is not the state of a torch optimiser") from error
     if counted != list(range(len(trained))):
         raise OptimizerStateError(f"it is of {len(counted)} parameters and the model has {len(trained)}")
-    moments = OptimizerState()
+    optimizer_state = OptimizerState()
     for index, entries in state.items():
         _add(moments, trained[index], entries, layout.our_name(trained[index]), shapes)
     return moments
 
 
 def _add(
-    moments: OptimizerState, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
+    optimizer_state: OptimizerState, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
 ) -> None:
     tensors = {entry: _tensor(official, value) for entry, value in entries.items()}
     moments.numbers += [
@@ -235,7 +235,7 @@ def _tensor(official: str, value: Any) -> Tensor:
 
 
 def write_optimizer_state(
-    moments: Mapping[str, Tensor],
+    optimizer_state: Mapping[str, Tensor],
     aside: Mapping[str, Tensor],
     trained: Sequence[str],
     layout: CheckpointLayout,

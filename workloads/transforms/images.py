@@ -24,7 +24,7 @@ cv2.setNumThreads(0)  # the pipeline runs one process per core already
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The only formats that Pillow may try."""
 
-DECODING = 1
+DECODER_VERSION = 1
 """Version of `decode`: to be raised whenever it may give other pixels than before."""
 
 CODECS = ("jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
@@ -79,7 +79,7 @@ def decode(data: bytes) -> np.ndarray:
 def decoding() -> str:
     """Return the name of the decoding: the versions of `decode`, of Pillow and of what Pillow decodes with."""
     codecs = " ".join(f"{name}={features.version(name)}" for name in CODECS)
-    return f"rgb={DECODING} pillow={PIL.__version__} {codecs}"
+    return f"rgb={DECODER_VERSION} pillow={PIL.__version__} {codecs}"
 
 
 def random_crop_box(width: int, height: int, scale: tuple[float, float], draw: KeyedRandom) -> Box:

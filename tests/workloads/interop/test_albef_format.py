@@ -120,8 +120,8 @@ def test_another_image_size_resizes_positions_of_student_and_teacher(tmp_path: P
     assert checkpoint.report.resized == ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed")
     assert checkpoint.state["student.visual_encoder.pos_embed"].shape == (1, 17, 16)
     assert checkpoint.state["teacher.visual_encoder.pos_embed"].shape == (1, 17, 16)
-    assert "exp_avg/student.visual_encoder.pos_embed" not in checkpoint.moments
-    assert "exp_avg/student.visual_encoder.cls_token" in checkpoint.moments
+    assert "exp_avg/student.visual_encoder.pos_embed" not in checkpoint.optimizer_state
+    assert "exp_avg/student.visual_encoder.cls_token" in checkpoint.optimizer_state
     assert any("visual_encoder.pos_embed is left out" in note for note in checkpoint.report.notes)
     written_model = written(checkpoint, tmp_path)["model"]
     assert written_model["visual_encoder.pos_embed"].shape == (1, 17, 16)
@@ -167,7 +167,7 @@ def test_state_of_other_parameters_is_said_and_left_out(tmp_path: Path) -> None:
     official = nested("pretrain")
     official["optimizer"]["param_groups"][1]["params"].pop()
     checkpoint = read(official, tmp_path)
-    assert not checkpoint.moments
+    assert not checkpoint.optimizer_state
     assert "of 298 parameters and the model has 299" in checkpoint.report.notes[0]
     assert "optimizer" not in written(checkpoint, tmp_path)
 
@@ -217,7 +217,7 @@ def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_pat
     assert_same(dict(again.state), {name: again.state[name] for name in again.state})
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state[name], tensor), name
-    assert_same({name: again.moments[name] for name in sorted(again.moments)}, dict(sorted(checkpoint.moments.items())))
+    assert_same({name: again.optimizer_state[name] for name in sorted(again.optimizer_state)}, dict(sorted(checkpoint.optimizer_state.items())))
     assert again.report.aside == again.report.missing == again.report.copied == ()
 
 

@@ -1,9 +1,10 @@
-"""BERT whose upper layers also attend to an image (ALBEF, Li et al. 2021, section 3.1).
+"""BERT whose upper layers are fusion layers, which also attend to an image (ALBEF, Li et al. 2021, section 3.1).
 
-Parameters are named as in transformers and in the official ALBEF checkpoints, so those map by name.
+Classes are named after those of transformers, and parameters as in transformers and in the official ALBEF checkpoints,
+which therefore load by name.
 
-Shapes: B images, T texts, R meetings of a text and an image, L text tokens, S tokens of all texts or meetings, without
-padding, P wanted tokens of all meetings, N image tokens, D text width, C image width.
+Shapes: B images, T texts, R pairs of a text and an image, L text tokens, S tokens of all texts or pairs without
+padding, P selected tokens of all pairs, M masked tokens, N image tokens, D text width, C image width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from workloads.nn.vocabulary import PAD
 
 
 class PairIndices(NamedTuple):
-    """Which text meets which image in the fusion layers, as rows of both, [R] each."""
+    """Which text is fused with which image, as rows of both, [R] each."""
 
     text_R: Tensor
     image_R: Tensor
 
     @classmethod
     def one_to_one(cls, rows: int, device: torch.device) -> PairIndices:
-        """Text i meets image i."""
-        own = torch.arange(rows, device=device)
-        return cls(own, own)
+        """Pair text i with image i."""
+        row = torch.arange(rows, device=device)
+        return cls(row, row)
 
 
 class TokenSelection(NamedTuple):
-    """Tokens whose final states are wanted: their meeting and their position in its text, [P] each."""
+    """Tokens whose final states are computed: their pair and their position in its text, [P] each."""
 
     pair_P: Tensor
     token_P: Tensor
 
     @classmethod
-    def cls_tokens(cls, meetings: int, device: torch.device) -> TokenSelection:
-        """The [CLS] token of every meeting."""
-        return cls(torch.arange(meetings, device=device), torch.zeros(meetings, dtype=torch.long, device=device))
+    def cls_tokens(cls, pairs: int, device: torch.device) -> TokenSelection:
+        """Select the [CLS] token of every pair."""
+        return cls(torch.arange(pairs, device=device), torch.zeros(pairs, dtype=torch.long, device=device))
 
 
 class BertEmbeddings(nn.Module):
@@ -76,7 +77,7 @@ class BertIntermediate(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention, for fusion layers attention to image tokens, and a feed-forward block.
+    """Self-attention, in fusion layers cross-attention to image tokens, and a feed-forward block.
 
     Args:
         width: D.
@@ -100,10 +101,10 @@ class BertLayer(nn.Module):
         return attended
 
     def attend_text_selected(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: TokenLayout) -> Tensor:
-        """Return [P, D] after the attention of single tokens to the texts they stand in, rows of the layout."""
-        context = self.attention.self.keys_values(states_SD, layout).rows(row_P)
+        """Return [P, D] after the self-attention of selected tokens, each to its own text, a row of the layout."""
+        context = self.attention.self.keys_values(states_SD, layout).select(row_P)
         mask_PL = None if layout.keys_RL is None else layout.keys_RL.index_select(0, row_P)
-        attended: Tensor = self.attention(states_PD, TokenLayout.whole(len(row_P), 1, row_P.device), context, mask_PL)
+        attended: Tensor = self.attention(states_PD, TokenLayout.dense(len(row_P), 1, row_P.device), context, mask_PL)
         return attended
 
     def attend_image(
@@ -114,9 +115,9 @@ class BertLayer(nn.Module):
         image_R: Tensor,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return [S, D] after attention to the image of each row, whose keys are computed once, and feed-forward."""
-        images = TokenLayout.whole(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
-        context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).rows(image_R)
+        """Return [S, D] after cross-attention to each row's image and feed-forward; keys are computed once per image."""
+        images = TokenLayout.dense(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
+        context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).select(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
 
     def feed_forward(self, states_SD: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(nn.Module):
-    """Holds the layers under the name that checkpoints use."""
+    """The layers, under the name that they have in checkpoints."""
 
     def __init__(self, layers: list[BertLayer]) -> None:
         super().__init__()
@@ -137,8 +138,8 @@ class Bert(nn.Module):
     """Text layers and, above them, fusion layers.
 
     Args:
-        vocabulary: word pieces.
-        positions: longest text.
+        vocabulary: number of word pieces, V.
+        positions: length of the longest text, in tokens.
         width: D; the heads must divide it.
         layers: text layers.
         fusion_layers: layers that also attend to the image.
@@ -147,8 +148,8 @@ class Bert(nn.Module):
         image_width: C.
 
     Attributes:
-        packed: whether layers leave out padding, which changes their shapes with every batch but not the result.
-        recompute: whether the backward pass computes activations again instead of keeping them.
+        packed: whether layers leave out padding, which makes shapes depend on the batch but does not change results.
+        gradient_checkpointing: whether the backward pass recomputes activations instead of storing them.
     """
 
     def __init__(
@@ -195,37 +196,38 @@ class Bert(nn.Module):
         states_TLD: Tensor,
         mask_TL: Tensor,
         image_BNC: Tensor,
-        meetings: PairIndices,
-        wanted: TokenSelection,
+        pairs: PairIndices,
+        tokens: TokenSelection,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the states of the wanted tokens after the fusion layers, [P, D].
+        """Return the states of the selected tokens after the fusion layers, [P, D].
 
-        A text that meets several images attends to itself once in the first layer, and the last layer runs for the
-        wanted tokens alone; dropout aside, the result is that of all layers on all pairs and tokens.
+        The first layer runs self-attention once per text, however many images the text is paired with, and the last
+        layer runs for the selected tokens only. Except for dropout, the result equals running every layer on every
+        token of every pair.
 
         Args:
             states_TLD: of the text layers.
             mask_TL: True at tokens, False at padding.
             image_BNC: image tokens.
-            meetings: which text meets which image.
-            wanted: the tokens whose final states are returned.
+            pairs: which text is fused with which image.
+            tokens: whose final states are returned.
             record: when given, receives each layer's attention to the image, part of the graph: [R, heads, L, N], of
                 the last layer [P, heads, 1, N].
         """
         *lower, last = self._layers(self.text_layers, None)
-        layout, row_R = self._layout(mask_TL), meetings.text_R
+        layout, row_R = self._layout(mask_TL), pairs.text_R
         states_SD = layout.pack(states_TLD)
         for layer in lower:
             states_SD = self._run(layer.attend_text, states_SD, layout)
             if layer is lower[0]:
-                layout, token_S = layout.repeated(row_R)
+                layout, token_S = layout.select_rows(row_R)
                 states_SD, row_R = states_SD.index_select(0, token_S), torch.arange(len(row_R), device=row_R.device)
-            states_SD = self._run(layer.attend_image, states_SD, layout, image_BNC, meetings.image_R, record)
-        row_P, image_P = row_R.index_select(0, wanted.pair_P), meetings.image_R.index_select(0, wanted.pair_P)
-        states_PD = states_SD.index_select(0, layout.place(row_P, wanted.token_P))
+            states_SD = self._run(layer.attend_image, states_SD, layout, image_BNC, pairs.image_R, record)
+        row_P, image_P = row_R.index_select(0, tokens.pair_P), pairs.image_R.index_select(0, tokens.pair_P)
+        states_PD = states_SD.index_select(0, layout.packed_index(row_P, tokens.token_P))
         states_PD = self._run(last.attend_text_selected, states_PD, row_P, states_SD, layout)
-        single = TokenLayout.whole(len(row_P), 1, row_P.device)
+        single = TokenLayout.dense(len(row_P), 1, row_P.device)
         return self._run(last.attend_image, states_PD, single, image_BNC, image_P, record)
 
     def _layout(self, mask_TL: Tensor) -> TokenLayout:
@@ -248,11 +250,6 @@ def _init_weights(module: nn.Module) -> None:
         module.weight[module.padding_idx].zero_()
 
 
-# BERT with its masked-language head.
-#
-# Shapes: M masked tokens, D width, V vocabulary.
-
-
 class PredictionTransform(nn.Module):
     """Linear map, exact GELU and LayerNorm."""
 
@@ -270,7 +267,7 @@ class PredictionTransform(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """Scores of every word piece; the matrix is that of the word embeddings and is passed in, not registered."""
+    """Logits over the word pieces; the weight is that of the word embeddings, passed in instead of registered."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -283,7 +280,7 @@ class PredictionHead(nn.Module):
 
 
 class MaskedLanguageHead(nn.Module):
-    """Holds the predictions under the name that checkpoints use."""
+    """The prediction head, under the name that it has in checkpoints."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -305,16 +302,14 @@ class BertForMaskedLM(nn.Module):
         return logits
 
 
-# Gradient checkpointing: keep a layer's inputs alone and compute the rest again in the backward pass.
-
-
 def run_layer(layer: Callable[..., Tensor], *inputs: object, gradient_checkpointing: bool) -> Tensor:
-    """Return what a layer makes of its inputs.
+    """Return a layer's output, with gradient checkpointing where it is on.
 
     Args:
-        layer: its random draws are repeated when it is computed again.
+        layer: its random draws are repeated when it is recomputed.
         inputs: of the layer.
-        recompute: keep only the inputs (Chen et al. 2016); without gradients nothing is kept anyway.
+        gradient_checkpointing: store the inputs only and recompute the rest in the backward pass (Chen et al. 2016);
+            has no effect while gradients are disabled.
     """
     if not (gradient_checkpointing and torch.is_grad_enabled()):
         return layer(*inputs)

@@ -35,14 +35,14 @@ def every_token(bert: Bert, states: Tensor, mask: Tensor, image: Tensor) -> Tens
     return states
 
 
-def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert: Bert, batch: Batch) -> None:
+def test_fusing_selected_tokens_equals_fusing_every_token_of_every_pair(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     states = bert.encode(bert.words(ids), mask)
-    meetings = PairIndices(torch.tensor([0, 2, 0, 1]), torch.tensor([0, 0, 1, 1]))
-    wanted = TokenSelection(torch.tensor([0, 1, 2, 3, 3]), torch.tensor([0, 4, 5, 0, 2]))
-    fused = bert.fuse(states, mask, image, meetings, wanted)
-    for row, (meeting, token) in enumerate(zip(*wanted, strict=True)):
-        text, picture = meetings.text_R[meeting], meetings.image_R[meeting]
+    pairs = PairIndices(torch.tensor([0, 2, 0, 1]), torch.tensor([0, 0, 1, 1]))
+    tokens = TokenSelection(torch.tensor([0, 1, 2, 3, 3]), torch.tensor([0, 4, 5, 0, 2]))
+    fused = bert.fuse(states, mask, image, pairs, tokens)
+    for row, (pair, token) in enumerate(zip(*tokens, strict=True)):
+        text, picture = pairs.text_R[pair], pairs.image_R[pair]
         expected = every_token(bert, states[text, None], mask[text, None], image[picture, None])[token]
         torch.testing.assert_close(fused[row], expected, rtol=1e-10, atol=1e-12)
 
@@ -50,10 +50,10 @@ def test_fusing_wanted_tokens_equals_fusing_every_token_of_every_pair(bert: Bert
 def test_recording_attention_changes_nothing(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     states = bert.encode(bert.words(ids[:2]), mask[:2])
-    meetings, wanted = PairIndices.one_to_one(2, ids.device), TokenSelection.cls_tokens(2, ids.device)
+    pairs, tokens = PairIndices.one_to_one(2, ids.device), TokenSelection.cls_tokens(2, ids.device)
     record: list[torch.Tensor] = []
-    recorded = bert.fuse(states, mask[:2], image, meetings, wanted, record)
-    torch.testing.assert_close(recorded, bert.fuse(states, mask[:2], image, meetings, wanted), rtol=1e-10, atol=1e-12)
+    recorded = bert.fuse(states, mask[:2], image, pairs, tokens, record)
+    torch.testing.assert_close(recorded, bert.fuse(states, mask[:2], image, pairs, tokens), rtol=1e-10, atol=1e-12)
     assert [tuple(attention.shape) for attention in record] == [(2, 2, 6, 7), (2, 2, 6, 7), (2, 2, 1, 7)]
     torch.testing.assert_close(record[0].sum(-1), torch.ones(2, 2, 6, dtype=torch.float64))
 
@@ -65,7 +65,7 @@ def test_padding_changes_nothing(bert: Bert, batch: Batch) -> None:
     torch.testing.assert_close(padded, alone, rtol=1e-10, atol=1e-12)
 
 
-def test_nothing_wanted_gives_no_rows(bert: Bert, batch: Batch) -> None:
+def test_an_empty_selection_gives_no_rows(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     none = torch.zeros(0, dtype=torch.long)
     fused = bert.fuse(bert.encode(bert.words(ids), mask), mask, image, PairIndices(none, none), TokenSelection(none, none))

@@ -22,21 +22,21 @@ def test_padded_layouts_keep_everything() -> None:
 
 def test_without_padding_there_is_no_mask_and_no_index() -> None:
     layout = TokenLayout.packed(torch.ones(2, 4, dtype=torch.bool))
-    assert layout.slot_S is None
+    assert layout.index_S is None
     assert layout.keys_RL is None
 
 
-def test_places_find_tokens() -> None:
+def test_packed_indices_find_tokens() -> None:
     row, token = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 4, 0, 0])
     for layout in (TokenLayout.packed(MASK), TokenLayout.padded(MASK)):
-        found = layout.pack(STATES)[layout.place(row, token)]
-        torch.testing.assert_close(found, STATES[row, token])
+        selected = layout.pack(STATES)[layout.packed_index(row, token)]
+        torch.testing.assert_close(selected, STATES[row, token])
 
 
 def test_repeated_texts_carry_their_tokens_along() -> None:
     rows = torch.tensor([2, 0, 0, 1])
     for layout in (TokenLayout.packed(MASK), TokenLayout.padded(MASK)):
-        chosen, places = layout.repeated(rows)
+        chosen, index = layout.select_rows(rows)
         expected = chosen.pack(STATES[rows])
-        torch.testing.assert_close(layout.pack(STATES)[places], expected)
+        torch.testing.assert_close(layout.pack(STATES)[index], expected)
         torch.testing.assert_close(chosen.mask_RL, MASK[rows])

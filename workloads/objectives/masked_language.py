@@ -14,7 +14,7 @@ from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.objectives.contrastive import at_least_float32, mean_or_zero
 
 IGNORE_INDEX = -100
-"""Label of a token that is not to be predicted."""
+"""Label of a token that is not to be predicted (torch's default `ignore_index`)."""
 
 
 class MaskedText(NamedTuple):
@@ -30,13 +30,13 @@ class MaskedText(NamedTuple):
 
 
 def mask_tokens(input_ids_BL: Tensor, vocabulary: int, probability: float, generator: torch.Generator) -> MaskedText:
-    """Choose tokens to predict; 80 % become [MASK], 10 % any word piece, 10 % stay.
+    """Choose tokens to predict; 80 % become [MASK], 10 % a random word piece, 10 % are unchanged.
 
     [PAD] and [CLS] are never chosen.
     """
-    chosen_BL = _chance(input_ids_BL, probability, generator) & (input_ids_BL != PAD) & (input_ids_BL != CLS)
-    hidden_BL = chosen_BL & _chance(input_ids_BL, 0.8, generator)
-    random_BL = chosen_BL & ~hidden_BL & _chance(input_ids_BL, 0.5, generator)
+    chosen_BL = _bernoulli(input_ids_BL, probability, generator) & (input_ids_BL != PAD) & (input_ids_BL != CLS)
+    hidden_BL = chosen_BL & _bernoulli(input_ids_BL, 0.8, generator)
+    random_BL = chosen_BL & ~hidden_BL & _bernoulli(input_ids_BL, 0.5, generator)
     words_BL = torch.randint(
         vocabulary, input_ids_BL.shape, generator=generator, device=input_ids_BL.device, dtype=input_ids_BL.dtype
     )
@@ -50,7 +50,7 @@ def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor
     Args:
         logits_MV: of the student.
         labels_M: original ids.
-        teacher_MV: the teacher's probabilities, None to learn from the labels alone.
+        teacher_MV: the teacher's probabilities; None to learn from the labels only.
         alpha: weight of the soft targets; unused without a teacher.
     """
     log_words_MV = at_least_float32(logits_MV).log_softmax(1)
@@ -60,5 +60,5 @@ def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor
     return (1 - alpha) * hard + alpha * mean_or_zero(-(teacher_MV * log_words_MV).sum(1))
 
 
-def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def _bernoulli(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=generator, device=like.device) < probability

@@ -217,7 +217,10 @@ def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_pat
     assert_same(dict(again.state), {name: again.state[name] for name in again.state})
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state[name], tensor), name
-    assert_same({name: again.optimizer_state[name] for name in sorted(again.optimizer_state)}, dict(sorted(checkpoint.optimizer_state.items())))
+    assert_same(
+        {name: again.optimizer_state[name] for name in sorted(again.optimizer_state)},
+        dict(sorted(checkpoint.optimizer_state.items())),
+    )
     assert again.report.aside == again.report.missing == again.report.copied == ()
 
 

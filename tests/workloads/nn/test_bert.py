@@ -68,5 +68,7 @@ def test_padding_changes_nothing(bert: Bert, batch: Batch) -> None:
 def test_an_empty_selection_gives_no_rows(bert: Bert, batch: Batch) -> None:
     ids, mask, image = batch
     none = torch.zeros(0, dtype=torch.long)
-    fused = bert.fuse(bert.encode(bert.words(ids), mask), mask, image, PairIndices(none, none), TokenSelection(none, none))
+    fused = bert.fuse(
+        bert.encode(bert.words(ids), mask), mask, image, PairIndices(none, none), TokenSelection(none, none)
+    )
     assert fused.shape == (0, 24)

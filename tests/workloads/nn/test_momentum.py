@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from workloads.nn.momentum import update_teacher, init_teacher
+from workloads.nn.momentum import init_teacher, update_teacher
 
 
 class Pair(nn.Module):

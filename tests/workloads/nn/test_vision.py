@@ -5,9 +5,9 @@ from workloads.nn.vision import (
     CLIP_STD,
     PixelNormalizer,
     build_vision_transformer,
-    image_tokens,
     embed_patches,
     encode_patches,
+    image_tokens,
 )
 
 

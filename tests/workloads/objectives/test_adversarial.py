@@ -17,8 +17,8 @@ from workloads.objectives.adversarial import (
     Prediction,
     Reduction,
     adversarial_steps,
-    log_probabilities,
     init_perturbation,
+    log_probabilities,
 )
 
 Inputs = dict[str, Tensor]
@@ -167,8 +167,12 @@ def test_without_weight_the_divergence_is_measured_and_changes_no_gradient(setti
 
 def test_alternating_weighs_half_of_separate(setting: Setting) -> None:
     starts = starts_of(setting, ("text", "image"), 0.1)
-    separate, loss = ours(setting, starts, AdversarialOptions(3, AscentOptions(0.25), "separate", 1.0), clean_loss=False)
-    alternating, half = ours(setting, starts, AdversarialOptions(3, AscentOptions(0.25), "alternating", 1.0), clean_loss=False)
+    separate, loss = ours(
+        setting, starts, AdversarialOptions(3, AscentOptions(0.25), "separate", 1.0), clean_loss=False
+    )
+    alternating, half = ours(
+        setting, starts, AdversarialOptions(3, AscentOptions(0.25), "alternating", 1.0), clean_loss=False
+    )
     assert half == pytest.approx(loss / 2, rel=1e-12)
     for one, other in zip(separate, alternating, strict=True):
         torch.testing.assert_close(one / 2, other, rtol=1e-10, atol=1e-13)

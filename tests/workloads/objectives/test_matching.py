@@ -4,10 +4,10 @@ import torch
 from workloads.contract import KeyedRandom
 from workloads.objectives.matching import (
     Negatives,
-    sample_negatives,
     matching_loss,
     matching_pairs,
     negative_weights,
+    sample_negatives,
 )
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from workloads.contract import KeyedRandom
-from workloads.objectives.adversarial import AscentOptions, Norm, ascend, example_norm, project, init_perturbation
+from workloads.objectives.adversarial import AscentOptions, Norm, ascend, example_norm, init_perturbation, project
 
 KEY = KeyedRandom((1,))
 

@@ -176,7 +176,7 @@ class TokenLayout(NamedTuple):
         return index if self.index_S is None else torch.searchsorted(self.index_S, index)
 
     def select_rows(self, row_Q: Tensor) -> tuple[TokenLayout, Tensor]:
-        """Return the layout of the given rows, which may repeat, and the indices of its tokens into this layout's [S]."""
+        """Return the layout of these rows, which may repeat, and the indices of its tokens into this layout's [S]."""
         length = self.mask_RL.shape[1]
         mask_QL = self.mask_RL.index_select(0, row_Q)
         every = torch.arange(mask_QL.numel(), device=row_Q.device)

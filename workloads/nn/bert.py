@@ -115,7 +115,7 @@ class BertLayer(nn.Module):
         image_R: Tensor,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return [S, D] after cross-attention to each row's image and feed-forward; an image's keys are computed once."""
+        """Return [S, D] after cross-attention to each row's image, whose keys are computed once, and feed-forward."""
         images = TokenLayout.dense(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
         context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).select(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))

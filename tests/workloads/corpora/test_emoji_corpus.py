@@ -70,8 +70,8 @@ EXPECTED_START = [
 
 def test_processes_give_what_one_process_gives() -> None:
     few = {"limit": 300, "size": 16}
-    one, two = (list(ENTRY.examples(EmojiConfig(**few, processes=count))) for count in (1, 2))
-    assert one == two
+    single, pooled = (list(ENTRY.examples(EmojiConfig(**few, processes=count))) for count in (1, 2))
+    assert single == pooled
 
 
 def test_the_whole_set_is_accounted_for(source: DrawingSet) -> None:
@@ -87,8 +87,8 @@ def test_all_variants_of_a_concept_are_in_one_split() -> None:
     splits = defaultdict(set)
     for sequence in captions():
         splits[concept(sequence)].add(held_out(concept(sequence), 0.1))
-    assert all(len(found) == 1 for found in splits.values())
-    assert 0.07 < sum(True in found for found in splits.values()) / len(splits) < 0.13
+    assert all(len(splits_of_concept) == 1 for splits_of_concept in splits.values())
+    assert 0.07 < sum(True in splits_of_concept for splits_of_concept in splits.values()) / len(splits) < 0.13
 
 
 def test_a_larger_share_only_adds_concepts() -> None:

@@ -28,17 +28,17 @@ def written(checkpoint: ForeignCheckpoint, folder: Path, flat: bool = False) -> 
     return torch.load(folder / "out.pth", weights_only=True)
 
 
-def assert_same(found: Any, expected: Any, place: str = "file") -> None:
-    assert type(found) is type(expected), place
+def assert_same(actual: Any, expected: Any, path: str = "file") -> None:
+    assert type(actual) is type(expected), path
     if isinstance(expected, Tensor):
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), place
-        assert torch.equal(found, expected), place
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), path
+        assert torch.equal(actual, expected), path
     elif isinstance(expected, dict):
-        assert list(found) == list(expected), place
+        assert list(actual) == list(expected), path
         for key, value in expected.items():
-            assert_same(found[key], value, f"{place}/{key}")
+            assert_same(actual[key], value, f"{path}/{key}")
     else:
-        assert found == expected, place
+        assert actual == expected, path
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])

@@ -66,7 +66,7 @@ def kl_both_ways(left: Tensor, right: Tensor, reduction: Reduction) -> Tensor:
     return elements.mean() if reduction == "elements" else elements.sum(1).mean()
 
 
-def climbed(d: Tensor, g: Tensor, ascent: AscentOptions) -> Tensor:
+def ascended(d: Tensor, g: Tensor, ascent: AscentOptions) -> Tensor:
     rows = []
     for row, slope in zip(d, g, strict=True):
         if ascent.norm == "l2":
@@ -97,7 +97,7 @@ def restated(setting: Setting, starts: Inputs, options: AdversarialOptions, clea
             divergence = sum(kl_both_ways(*pair, options.kl_reduction) for pair in zip(logits, clean, strict=True))
             loss = (model.loss(logits, labels) + options.kl_weight * divergence) / divisor
             loss.backward(retain_graph=True)
-            d = {name: climbed(value.detach(), value.grad, options.ascent) for name, value in d.items()}
+            d = {name: ascended(value.detach(), value.grad, options.ascent) for name, value in d.items()}
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
@@ -113,15 +113,15 @@ def ours(
     model.zero_grad()
     shared = model.shared(inputs)
     clean = model.logits(shared)
-    cut = DetachedBoundary((shared["text"], shared["image"], *log_probabilities(clean)), backward)
-    leaves = dict(zip(shared, cut.leaves[:2], strict=True))
+    boundary = DetachedBoundary((shared["text"], shared["image"], *log_probabilities(clean)), backward)
+    leaves = dict(zip(shared, boundary.leaves[:2], strict=True))
 
     def task(perturbations: Perturbations) -> Prediction:
         logits = model.logits(added(leaves, perturbations))
         return Prediction(model.loss(logits, labels), logits)
 
-    losses = adversarial_steps(task, cut.leaves[2:], starts, options, cut.backward)
-    backward(cut.remainder() + model.loss(clean, labels) * float(clean_loss))
+    losses = adversarial_steps(task, boundary.leaves[2:], starts, options, boundary.backward)
+    backward(boundary.remainder() + model.loss(clean, labels) * float(clean_loss))
     return [parameter.grad / constant for parameter in model.parameters()], float(losses.task)
 
 
@@ -152,17 +152,17 @@ def test_gradients_equal_the_restatement(
         options = AdversarialOptions(steps, AscentOptions(0.25, norm, max_norm), form, 1.5, reduction)
         expected = restated(setting, starts, options, clean_loss)
         gradients, _ = ours(setting, starts, options, clean_loss, constant=0.125)
-        for gradient, wanted in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+        for gradient, reference in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
 
 
 def test_without_weight_the_divergence_is_measured_and_changes_no_gradient(setting: Setting) -> None:
     options = AdversarialOptions(2, AscentOptions(0.25), kl_weight=0.0)
     starts = starts_of(setting, ("text",), 0.1)
-    for gradient, wanted in zip(
+    for gradient, reference in zip(
         ours(setting, starts, options)[0], restated(setting, starts, options, True), strict=True
     ):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
 
 
 def test_alternating_weighs_half_of_separate(setting: Setting) -> None:

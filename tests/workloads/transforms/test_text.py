@@ -71,8 +71,8 @@ def test_files_and_folders_give_the_same_tokenizer(tokenizer: Tokenizer, tmp_pat
     tokenizer.save(str(tmp_path / "own.json"))
     caption = "An unbelievably fluffy dog's tail"
     expected = encode(tokenizer, caption, MINILM)
-    for place in (tmp_path, tmp_path / "vocab.txt", tmp_path / "own.json"):
-        config = TextConfig(tokenizer=str(place))
+    for path in (tmp_path, tmp_path / "vocab.txt", tmp_path / "own.json"):
+        config = TextConfig(tokenizer=str(path))
         assert encode(load_tokenizer(config), caption, config) == expected
 
 

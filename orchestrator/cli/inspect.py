@@ -356,9 +356,11 @@ def report_command(name: str, storage: str, endpoint: str | None, as_json: bool)
     from orchestrator.report.page import render
     from orchestrator.storage.run_folder import find_run
     from orchestrator.track.run_writer import TrackedRun
+    from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
-    page = render(gather(run))
+    resolved = run_recipe(run)
+    page = render(gather(run, resolved.entry.metrics(resolved.workload)))
     run.report.write(page.encode())
     file = run.read()
     TrackedRun(file.tracking_uri, file.mlflow_run_id).text(page, "report.html")

@@ -27,7 +27,7 @@ class MemoryNeed:
     """What one worker needs at its peak, in bytes.
 
     Args:
-        model: parameters with teacher and buffers.
+        model: parameters and buffers.
         gradients: of the trained parameters.
         moments: of AdamW.
         activations: of a micro-batch, with the allocator's losses.
@@ -114,7 +114,7 @@ def check_main_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind
 
 def _parts(need: MemoryNeed) -> str:
     parts = {
-        "parameters with teacher and buffers": need.model,
+        "parameters and buffers": need.model,
         "gradients": need.gradients,
         "AdamW": need.moments,
         "activations": need.activations,

@@ -15,7 +15,6 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import MEASURES, Assignment, ResolvedSweep
 from orchestrator.sweep.rungs import interval
 from orchestrator.sweep.sampler import STARTUP, drawn, grid
-from workloads.contract import MetricNames
 
 MOST = 200
 """Configurations that are tried; resolving a recipe takes some hundredths of a second."""
@@ -191,14 +190,17 @@ def is_evaluated(sweep: ResolvedSweep) -> bool:
 
 
 def _fault(metric: str, resolved: ResolvedRecipe, scheduler: str) -> str | None:
-    names = resolved.entry.metric_names(resolved.workload)
-    if metric in (*names.steps, *OF_THE_TRAINER):
+    reported = resolved.entry.metrics(resolved.workload)
+    steps, some_steps, evaluation = (
+        [one.name for one in metrics] for metrics in (reported.steps, reported.some_steps, reported.evaluation)
+    )
+    if metric in (*steps, *OF_THE_TRAINER):
         return None
-    if metric in names.some_steps:
+    if metric in some_steps:
         return None if scheduler == "none" else _seldom(metric, scheduler)
-    if metric.removeprefix(EVALUATED) in names.evaluation and metric.startswith(EVALUATED):
+    if metric.removeprefix(EVALUATED) in evaluation and metric.startswith(EVALUATED):
         return _unmeasured(metric, resolved)
-    return _unknown(metric, names)
+    return _unknown(metric, [*steps, *some_steps, *OF_THE_TRAINER, *(f"{EVALUATED}{name}" for name in evaluation)])
 
 
 def _seldom(metric: str, scheduler: str) -> str:
@@ -217,9 +219,7 @@ def _unmeasured(metric: str, resolved: ResolvedRecipe) -> str | None:
     return None
 
 
-def _unknown(metric: str, names: MetricNames) -> str:
-    evaluation = [f"{EVALUATED}{name}" for name in names.evaluation]
-    known = [*names.steps, *names.some_steps, *OF_THE_TRAINER, *evaluation]
+def _unknown(metric: str, known: Sequence[str]) -> str:
     close = get_close_matches(metric, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
     return f"no step of the run has the figure {metric!r}; {hint}"

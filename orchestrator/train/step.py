@@ -90,7 +90,7 @@ class Stepper:
         """
         clock, laps = self._clock(step), Laps()
         self._workload.begin_step(clock)
-        laps.end("teacher")
+        laps.end("step_hooks")
         self._parallel.begin()
         laps.end("gradient_sync")
         usable = [batch for batch in micro_batches if batch.samples]
@@ -108,7 +108,7 @@ class Stepper:
         laps.end("optimizer")
         if totals.samples and finite:
             self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
-        laps.end("teacher")
+        laps.end("step_hooks")
         return StepOutcome(
             metrics, totals.samples, totals.skipped, totals.fingerprints, totals.command, finite, laps.seconds
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.config.loading import find_workload
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord, stored_sweep
 from orchestrator.sweep.report.maps import Importance, importances
@@ -61,6 +62,11 @@ class Findings:
     def modes(self) -> list[Mode]:
         """What is good of each objective."""
         return [one.mode for one in self.sweep.sweep.objectives]
+
+    @property
+    def related_keys(self) -> Sequence[tuple[str, str]]:
+        """Pairs of recipe keys that act together, as the workload says."""
+        return find_workload(self.sweep.base.plain()["workload"]).related_keys
 
     @property
     def whole(self) -> tuple[Configuration, ...]:

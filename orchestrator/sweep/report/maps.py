@@ -30,9 +30,6 @@ WIDEST = 0.6
 ALL_PAIRS = 3
 """Numeric keys up to which every pair has a map; of more, the most important ones have."""
 
-ALWAYS = ("distillation.alpha", "adversarial.step_size")
-"""A pair that has a map whenever both are searched: how soft the targets are, and how large the perturbation."""
-
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -44,17 +41,20 @@ class Spot:
     best: bool
 
 
-def mapped_pairs(parameters: Sequence[Parameter], ranking: Sequence[str]) -> list[tuple[Parameter, Parameter]]:
+def mapped_pairs(
+    parameters: Sequence[Parameter], ranking: Sequence[str], related: Sequence[tuple[str, str]]
+) -> list[tuple[Parameter, Parameter]]:
     """Return the pairs of numeric keys that have a map.
 
     Args:
         parameters: what is searched.
         ranking: keys by importance.
+        related: pairs that have a map whenever both keys are searched.
     """
     numeric = {one.key: one for one in parameters if isinstance(one.domain, Range)}
     ranked = [key for key in ranking if key in numeric][:ALL_PAIRS]
     keys = [key for key in numeric if key in ranked]
-    pairs = [ALWAYS] if set(ALWAYS) <= numeric.keys() else []
+    pairs = [pair for pair in related if set(pair) <= numeric.keys()]
     pairs += [pair for pair in combinations(keys, 2) if set(pair) not in [set(one) for one in pairs]]
     return [(numeric[a], numeric[b]) for a, b in pairs]
 

@@ -147,7 +147,7 @@ def _maps(
         tried = [(one, all_[objective]) for one, all_ in zip(findings.compared, values, strict=True)]
         drawings = [
             map_drawing(pair, tried, own, metric, best.number if best else None, f"map-{objective}-{at}")
-            for at, pair in enumerate(mapped_pairs(findings.sweep.parameters, ranking))
+            for at, pair in enumerate(mapped_pairs(findings.sweep.parameters, ranking, findings.related_keys))
         ]
         drawn = [one for one in drawings if one is not None]
         if drawn:

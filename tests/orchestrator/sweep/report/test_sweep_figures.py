@@ -104,17 +104,20 @@ def test_points_in_a_line_have_no_surface() -> None:
     assert triangles(np.array([0.0, 0.1, 0.2]), np.array([0.0, 0.1, 0.2])) is None
 
 
+RELATED = (("distillation.alpha", "adversarial.step_size"),)
+
+
 def test_maps_are_of_the_most_important_numbers_and_of_alpha_with_the_step_size() -> None:
     keys = ["distillation.alpha", "a", "b", "c", "adversarial.step_size"]
     parameters = [Parameter(key, Range(0, 1)) for key in keys] + [Parameter("kind", Choice((1, 2)))]
-    pairs = mapped_pairs(parameters, ["kind", "c", "a", "b", "distillation.alpha", "adversarial.step_size"])
+    pairs = mapped_pairs(parameters, ["kind", "c", "a", "b", "distillation.alpha", "adversarial.step_size"], RELATED)
     assert [(one.key, other.key) for one, other in pairs] == [
         ("distillation.alpha", "adversarial.step_size"),
         ("a", "b"),
         ("a", "c"),
         ("b", "c"),
     ]
-    assert mapped_pairs(parameters[:1], ["distillation.alpha"]) == []
+    assert mapped_pairs(parameters[:1], ["distillation.alpha"], RELATED) == []
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ class Table:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """The image of an evaluated sample.
 
@@ -272,14 +272,14 @@ class Picture:
         text: written beneath it.
         score: what the model gave it; None when it was not scored.
         correct: whether it is a right answer; None when that is not asked.
-        map_HW: where the model looks, non-negative, at most 1, laid over the image; None for the image alone.
+        map_HW: where the model looks, in [0, 1], laid over the image; None for the image alone. Not compared.
     """
 
     index: int
     text: str = ""
     score: float | None = None
     correct: bool | None = None
-    map_HW: np.ndarray | None = None
+    map_HW: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def _both_runs(
     own = (f"scale.address={address}",) if address is not None else own_scale(setting.named(name, ()))
     resolved = setting.named(name, own)
     steps, every = make_plan(resolved).steps, resolved.recipe.checkpoint.every_steps
-    nodes = nodes_for(resolved.recipe.scale.most_workers)
+    nodes = nodes_for(resolved.recipe.scale.max_workers)
     last = steps - max(every, steps // (faults + 1))  # the run has to last until the last fault is told
     drawn = schedule(seed, faults, kinds, range(every + 1, last), nodes)
     settings = dict(setting.environment) | {"TMPDIR": str(scratch / "tmp")}

@@ -17,7 +17,7 @@ from leaving import leave_after
 from orchestrator.cluster.preemption.watcher import Watchers
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.control_channel import Record
+from orchestrator.train.control_channel import StepRecord
 from orchestrator.train.driver import run
 from orchestrator.train.plan import make_plan
 from orchestrator.train.resume import continued_run, new_run
@@ -37,7 +37,7 @@ class Lines:
         """Write a message."""
         self._write(said=text)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Write that a step is done."""
         self._write(step=record.step)
 

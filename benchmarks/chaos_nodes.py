@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster.preemption.cloud import open_source
+from orchestrator.cluster.preemption.cloud import open_notice_source
 from orchestrator.cluster.preemption.drain import Gcs, drain_node
 from orchestrator.cluster.preemption.notices import Notice
 from orchestrator.cluster.preemption.watcher import Watcher
@@ -76,7 +76,7 @@ class OwnNodes(Looking, Commands):
     def preempt(self, text: str) -> float:
         """Watch for the notice in a file and drain a node: `NODE FILE`; return when it drains."""
         node_id, notice = text.split(" ", 1)
-        Watcher(open_source(f"file:{notice}"), partial(_drain, Gcs(self.address("")), node_id), _say).run()
+        Watcher(open_notice_source(f"file:{notice}"), partial(_drain, Gcs(self.address("")), node_id), _say).run()
         return time.time()
 
     def strike(self, text: str) -> float:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,12 @@ class State:
     """The tensors of a run."""
 
     model: dict[str, Tensor]
-    moments: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
 
     @property
     def size_bytes(self) -> int:
         """Size of all of them."""
-        return sum(tensor.nbytes for part in (self.model, self.moments) for tensor in part.values())
+        return sum(tensor.nbytes for part in (self.model, self.optimizer) for tensor in part.values())
 
 
 @click.command()
@@ -96,7 +97,9 @@ def measure(parameters: int, run: RunFolder, saves: int, interval: int, step_s: 
     sync, stalls, writes, lost = [], [], [], []
     for step in range(1, saves + 1):
         synchronize(torch.device(device))
-        stalls.append(writer.save(_run_state(step), state.model, state.moments, parallel).seconds)
+        began_s = perf_counter()
+        writer.save(_run_state(step), state.model, state.optimizer, parallel)
+        stalls.append(perf_counter() - began_s)
         lost.append(_lost_beside(writer, pace, writes))
         sync.append(_seconds(lambda: _save_at_once(run, state)))
     writer.close()
@@ -140,7 +143,7 @@ def _run_state(step: int) -> RunState:
 def _save_at_once(run: RunFolder, state: State) -> None:
     """Save as one worker that makes training wait: gather, serialise, digest, write."""
     place, digests = run.root / "at-once", {}
-    for name, tensors in (("model", state.model), ("optimizer", state.moments)):
+    for name, tensors in (("model", state.model), ("optimizer", state.optimizer)):
         content = save({key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()})
         digests[name] = hashlib.sha256(content).hexdigest()
         (place / name).write(content)
@@ -158,9 +161,11 @@ def _pace(enough: Callable[[float], bool]) -> float:
 
 def _lost_beside(writer: CheckpointWriter, pace: float, writes: list[float]) -> float:
     """Compute until the write is done, note how long it took, and return the seconds of computing that it cost."""
-    slower = _pace(lambda _: writer.idle)
-    writer.wait()
-    writes.append(writer.figures()["checkpoint/write_s"])
+    waiter = threading.Thread(target=writer.wait)
+    waiter.start()
+    slower = _pace(lambda _: not waiter.is_alive())
+    waiter.join()
+    writes.append(writer.write_metrics()["checkpoint/write_s"])
     return max(0.0, writes[-1] * (1 - slower / pace))
 
 

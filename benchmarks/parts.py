@@ -22,14 +22,14 @@ from workloads.nn import bert
 LABEL = "part: "
 
 CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
-    "teacher": ((albef_step, "ask_teacher"),),
+    "teacher": ((albef_step, "teacher_outputs"),),
     "image_encoder": ((model.Encoders, "image_tokens"),),
     "text": ((bert.Bert, "words"), (bert.Bert, "encode")),
     "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),
-    "mlm_head": ((bert.BertWithHead, "word_logits"),),
+    "mlm_head": ((bert.BertForMaskedLM, "word_logits"),),
     "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),
     "optimizer": ((torch.optim.AdamW, "step"),),
-    "ema": ((workload, "move_teacher"),),
+    "ema": ((workload, "update_teacher"),),
 }
 """The calls that make up each part; inside one of them, further ones are not told apart."""
 

@@ -22,8 +22,8 @@ from workloads.albef.model import AlbefModel, Encoders, Student
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 from workloads.objectives.contrastive import Keys, Similarities, contrastive_loss, contrastive_targets, similarities
-from workloads.objectives.masked_language import UNMASKED
-from workloads.objectives.matching import Draws
+from workloads.objectives.masked_language import IGNORE_INDEX
+from workloads.objectives.matching import RandomChoices
 
 
 class PlainStep:
@@ -49,7 +49,7 @@ class PlainStep:
         clock = Clock(step, 1_000_000, step, 1, KeyedRandom((0, "step", step)))
         self._optimizer.zero_grad()
         _move_teacher(model, config.distillation.momentum)
-        losses, image_BE, text_BE = plain_losses(model, batch, self._workload.draws(clock), config.distillation.alpha)
+        losses, image_BE, text_BE = plain_losses(model, batch, self._workload.choices(clock), config.distillation.alpha)
         torch.stack(list(losses.values())).sum().backward()
         self._optimizer.step()
         model.queue.enqueue(image_BE, text_BE)
@@ -57,7 +57,7 @@ class PlainStep:
 
 
 def plain_losses(
-    model: AlbefModel, batch: Mapping[str, Tensor], draws: Draws, alpha: float
+    model: AlbefModel, batch: Mapping[str, Tensor], choices: RandomChoices, alpha: float
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Return the losses of a micro-batch, and the momentum features of images and texts, [B, E] each."""
     student, teacher, queue = model.student, model.teacher, model.queue
@@ -73,16 +73,16 @@ def plain_losses(
     own = Similarities(*(logits[:, : len(ids_BL)].detach() for logits in compared))
     losses = {
         "loss_itc": contrastive_loss(compared, targets),
-        "loss_itm": _matching(student, text_BLD, mask_BL, image_BND, draws, own),
-        "loss_mlm": _masked(student, teacher, ids_BL, mask_BL, image_BND, taught_image_BND, draws, alpha),
+        "loss_itm": _matching(student, text_BLD, mask_BL, image_BND, choices, own),
+        "loss_mlm": _masked(student, teacher, ids_BL, mask_BL, image_BND, taught_image_BND, choices, alpha),
     }
     return losses, *taught
 
 
 def _matching(
-    student: Student, text_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor, draws: Draws, own: Similarities
+    student: Student, text_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor, choices: RandomChoices, own: Similarities
 ) -> Tensor:
-    negatives = draws.negatives(own)
+    negatives = choices.negatives(own)
     positive_BLD = _fuse(student, text_BLD, mask_BL, image_BND)
     wrong_text, wrong_image = negatives.text_for_image, negatives.image_for_text
     negative_BLD = _fuse(
@@ -104,16 +104,16 @@ def _masked(
     mask_BL: Tensor,
     image_BND: Tensor,
     taught_image_BND: Tensor,
-    draws: Draws,
+    choices: RandomChoices,
     alpha: float,
 ) -> Tensor:
-    masked = draws.masked(ids_BL)
+    masked = choices.masked(ids_BL)
     with torch.no_grad():
         soft_BLV = _words(teacher, masked.input_ids, mask_BL, taught_image_BND).softmax(-1)
     logits_BLV = _words(student, masked.input_ids, mask_BL, image_BND)
-    hard = F.cross_entropy(logits_BLV.flatten(0, 1), masked.labels.flatten(), ignore_index=UNMASKED)
+    hard = F.cross_entropy(logits_BLV.flatten(0, 1), masked.labels.flatten(), ignore_index=IGNORE_INDEX)
     soft_BL = -(soft_BLV * logits_BLV.log_softmax(-1)).sum(-1)
-    return (1 - alpha) * hard + alpha * soft_BL[masked.labels != UNMASKED].mean()
+    return (1 - alpha) * hard + alpha * soft_BL[masked.labels != IGNORE_INDEX].mean()
 
 
 def _words(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor, image_BND: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ micro-batches of 64, with as many decoding processes (or CPUs of Ray) as there a
 in a fresh process, so that ratios hold on a noisy machine; a line has the medians over the rounds:
 
     loader              limit: the bare transform, one process per core, samples in memory; webdataset, litdata: the
-                        loaders of these projects; fuseray: `Feed` on a local Ray
+                        loaders of these projects; fuseray: `StreamLoader` on a local Ray
     source              local: shards in a local folder; s3: in a SeaweedFS server on this machine
     samples_per_s       after the first quarter of the run, when nothing that was read ahead is left
     samples_per_s_runs  the same of every round

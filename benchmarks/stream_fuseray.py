@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stream_setting import TRANSFORM_KEYS, Setting, Stream
 
 if TYPE_CHECKING:
-    from orchestrator.stream.loader import Feed
+    from orchestrator.stream.loader import StreamLoader
     from orchestrator.train.plan import Plan
 
 SEED = 0
@@ -34,17 +34,17 @@ def fuseray(setting: Setting) -> Iterator[Callable[[], Stream]]:
         yield lambda: (sum(batch.samples for batch in feed.step(step)) for step in range(plan.steps))
 
 
-def _feed(plan: Plan, cores: int) -> Feed:
+def _feed(plan: Plan, cores: int) -> StreamLoader:
     from orchestrator.stream.decoder import Node, decoded_share
-    from orchestrator.stream.loader import Feed, Opening
+    from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
     from orchestrator.stream.ray_dataset import warm_up
 
     stream, threads = plan.recipe.stream, plan.decode_threads
     share = decoded_share(stream.decode_on, [Node(cores, 0)], 1, WORKER_CPUS, threads)
-    delivery, sharing = plan.delivery(share), plan.sharing(0, 1)
-    Thread(target=warm_up, args=(delivery, 0), daemon=True).start()
-    opening = Opening.of(delivery, sharing)
-    return Feed(delivery, sharing, 0, threads, stream.prefetch, _alone, opening)
+    read_plan, partition = plan.read_plan(share), plan.partition(0, 1)
+    Thread(target=warm_up, args=(read_plan, 0), daemon=True).start()
+    prefetched = PrefetchedSegment.of(read_plan, partition)
+    return StreamLoader(read_plan, partition, 0, threads, stream.prefetch, _alone, prefetched)
 
 
 def _build_model(plan: Plan) -> None:

@@ -163,7 +163,7 @@ def _step(settings: Settings) -> Callable[[], object]:
 
     from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, Recipe
     from orchestrator.train.parallel.base import SingleWorker
-    from orchestrator.train.parallel.data_parallel import share_model
+    from orchestrator.train.parallel.parallelize import parallelize_model
     from orchestrator.train.step import Stepper
     from workloads.contract import KeyedRandom
 
@@ -177,7 +177,7 @@ def _step(settings: Settings) -> Callable[[], object]:
     )
     device, collective, workload = torch.device(settings.device), SingleWorker(), _workload(settings)
     model = workload.build(device, KeyedRandom((0, "build")), pretrained=False)
-    parallel = share_model(recipe, workload, model, collective, device)
+    parallel = parallelize_model(recipe, workload, model, collective, device)
     stepper = Stepper(recipe, workload, parallel, collective, 1_000_000, 1_000_000, device)
     batch, numbers = _micro_batch(settings, workload), count()
     return lambda: stepper.run(next(numbers), [batch])

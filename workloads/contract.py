@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -177,35 +177,126 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """One retrieved item: its row in the evaluated samples, its score, and whether it is right."""
+class Panel:
+    """A section of a run's report that draws metrics: a heading and, where needed, a sentence."""
 
-    index: int
-    score: float
-    relevant: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """One query of the gallery with its best matches, best first."""
-
-    query: str
-    matches: tuple[Match, ...]
+    title: str
+    text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HeatMap:
-    """Where each word of a caption looks in an image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A metric that a workload reports, and how the terminal, the report and a sweep show it.
 
     Args:
-        index: row of the image in the evaluated samples.
-        words: the caption's words.
-        maps_WHW: one non-negative map per word, [words, height, width], scaled to at most 1.
+        name: as `micro_step` or `evaluate` returns it.
+        title: what people call it, the heading of its chart; metrics of equal title share one.
+        unit: of its values as people see them, for example "loss (nats)" or "recall (%)".
+        share: whether the values are shares in [0, 1], which people see as percentages.
+        goal: which way is good, "min" or "max"; None when neither is.
+        panel: where the report draws it; None for nowhere.
+        label: a short name, for the terminal and for its line in a shared chart.
+        on_terminal: whether it stands on the terminal's progress line.
+        headline: whether it stands at the top of the report; of several evaluation metrics, the best one does.
+        chance: name of the metric, reported beside this one, that says what guessing would reach.
+        noisy: whether single values say little, so that a chart needs a smoothed line.
+        from_zero: whether the axis of its chart starts at zero.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    share: bool = False
+    goal: Literal["min", "max"] | None = None
+    panel: Panel | None = None
+    label: str = ""
+    on_terminal: bool = False
+    headline: bool = False
+    chance: str = ""
+    noisy: bool = False
+    from_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedMetrics:
+    """The metrics that a run reports, known before anything is built.
+
+    Args:
+        steps: that `micro_step` reports in every step.
+        some_steps: that it reports in a part of the run only.
+        evaluation: that `evaluate` reports while training, without re-ranking.
+        final_evaluation: what it reports beyond these after the training, as `fuseray evaluate` asks for it.
+        step_hooks: what `begin_step` and `end_step` do, as the report names the time that they take.
+    """
+
+    steps: tuple[Metric, ...]
+    some_steps: tuple[Metric, ...] = ()
+    evaluation: tuple[Metric, ...] = ()
+    final_evaluation: tuple[Metric, ...] = ()
+    step_hooks: str = "begin and end of steps"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table: its name, and per column the name of a metric; one that was not measured leaves a gap."""
+
+    name: str
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Metrics of an evaluation as a table. A row with the chance levels follows where the metrics declare them.
+
+    Args:
+        title: what the table is about.
+        row_heading: what the names of the rows are, for example "Ranking".
+        columns: their headings.
+        rows: one metric per column.
+        text: what the reader should know.
+    """
+
+    title: str
+    row_heading: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The image of an evaluated sample.
+
+    Args:
+        index: row of the sample among those evaluated.
+        text: written beneath it.
+        score: what the model gave it; None when it was not scored.
+        correct: whether it is a right answer; None when that is not asked.
+        map_HW: where the model looks, in [0, 1], laid over the image; None for the image alone. Not compared.
     """
 
     index: int
-    words: tuple[str, ...]
-    maps_WHW: np.ndarray
+    text: str = ""
+    score: float | None = None
+    correct: bool | None = None
+    map_HW: np.ndarray | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """A text, for example a query, and the pictures that belong to it."""
+
+    text: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Examples of what a model does: a section of the report with a heading, a text and rows of pictures."""
+
+    title: str
+    text: str
+    rows: tuple[GalleryRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +304,14 @@ class Evaluation:
     """The outcome of measuring a model on held-out samples.
 
     Args:
-        metrics: named figures, recalls as shares in [0, 1].
-        gallery: example queries with what they retrieved.
-        heat_maps: example attention maps.
+        metrics: values by name, shares in [0, 1].
+        tables: how the metrics are laid out for people; those that stand in none are listed after them.
+        galleries: examples.
     """
 
     metrics: Mapping[str, float]
-    gallery: tuple[Ranking, ...] = ()
-    heat_maps: tuple[HeatMap, ...] = ()
+    tables: tuple[Table, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
 
 
 class Workload(Protocol):
@@ -288,9 +379,9 @@ class EvaluationOptions:
 
     Args:
         batch_size: samples per forward pass.
-        rerank: candidates per query that the fusion model ranks again; 0 for contrastive ranking alone.
-        gallery: queries to show with their matches.
-        heat_maps: captions to show with word heat maps.
+        rerank: candidates per query that a second stage of the model ranks again; 0 for the first stage alone.
+        gallery: examples to show, for instance queries with their matches.
+        heat_maps: examples to show with maps of where the model looks.
     """
 
     batch_size: int = 64
@@ -309,21 +400,6 @@ class Transform(Protocol):
             BadSample: when the sample cannot be used.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MetricNames:
-    """The names of the figures that a run reports.
-
-    Args:
-        steps: that `micro_step` reports in every step.
-        some_steps: that it reports in a part of the run only.
-        evaluation: that `evaluate` reports while training, without re-ranking.
-    """
-
-    steps: tuple[str, ...]
-    some_steps: tuple[str, ...] = ()
-    evaluation: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -370,12 +446,17 @@ class WorkloadEntry(Protocol):
         """The dotted recipe keys that decide which tensors the model has and what they mean."""
         ...
 
+    @property
+    def related_keys(self) -> Sequence[tuple[str, str]]:
+        """Pairs of dotted recipe keys that act together: a sweep's report maps a pair whenever both are searched."""
+        ...
+
     def check(self, config: Any, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         ...
 
-    def metric_names(self, config: Any) -> MetricNames:
-        """Return what a run of a recipe will report, known before anything is built."""
+    def metrics(self, config: Any) -> ReportedMetrics:
+        """Return the metrics that a run of a recipe will report."""
         ...
 
     def transform(self, config: Any) -> Transform:
@@ -468,8 +549,8 @@ class ForeignCheckpoint:
         workload: name of the workload whose model it is.
         config: the workload's part of a recipe.
         state: the state_dict of the module that `Workload.build` makes, complete.
-        moments: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
-        aside: tensors that the model has no place for, by their foreign names.
+        optimizer_state: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
+        extra_tensors: tensors that the model has no place for, by their foreign names.
         epochs: epochs that were trained; None when unknown.
         metadata: what else is needed to write the same file again, as plain JSON values; empty for a model that
             never was in the foreign layout.
@@ -480,8 +561,8 @@ class ForeignCheckpoint:
     workload: str
     config: Section
     state: Mapping[str, Tensor]
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
-    aside: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer_state: Mapping[str, Tensor] = field(default_factory=dict)
+    extra_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     epochs: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     report: ImportReport = ImportReport()

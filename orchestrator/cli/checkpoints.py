@@ -1,4 +1,4 @@
-"""`fuseray checkpoints VERB`."""
+"""`fuseray checkpoints list|verify|pin|prune RUN`."""
 
 from __future__ import annotations
 
@@ -11,39 +11,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import printable
-from orchestrator.cli.main import Verbs
+from orchestrator.cli.main import LazyGroup
+from orchestrator.cli.options import endpoint_option, json_option, run_storage_option
 
 if TYPE_CHECKING:
     from orchestrator.storage.run_folder import RunFolder
-    from orchestrator.train.checkpoints.maintenance import Entry, Verdict
+    from orchestrator.train.checkpoints.maintenance import CheckpointInfo, VerifyResult
 
 
 VERBS = {
     "list": ("orchestrator.cli.checkpoints:list_command", "Show a run's checkpoints."),
     "verify": ("orchestrator.cli.checkpoints:verify_command", "Read every checkpoint and find damaged ones."),
     "pin": ("orchestrator.cli.checkpoints:pin_command", "Protect a checkpoint from being pruned."),
-    "prune": ("orchestrator.cli.checkpoints:prune_command", "Delete the checkpoints that need not stay."),
+    "prune": ("orchestrator.cli.checkpoints:prune_command", "Delete the checkpoints that need not be kept."),
 }
 
 
-@click.command(cls=Verbs, verbs=VERBS)
+@click.command(cls=LazyGroup, verbs=VERBS)
 def command() -> None:
-    """Look after the checkpoints of a run."""
-
-
-# `fuseray checkpoints list RUN`.
+    """List, verify, pin and prune the checkpoints of a run."""
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--metric", help="Figure to show; default: the recipe's checkpoint.metric, or loss.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@click.option("--metric", help="Metric to show; default: the recipe's checkpoint.metric, or loss.")
+@json_option
 def list_command(name: str, storage: str, endpoint: str | None, metric: str | None, as_json: bool) -> None:
     """Show step, time, size, metric and state of RUN's checkpoints.
 
-    A checkpoint is whole, damaged (see `verify`) or incomplete: being written, or left by a writing that broke off.
+    A checkpoint is whole, damaged (see `verify`) or incomplete: being written, or left by an interrupted write.
     The content of the files is not read.
     """
     from orchestrator.storage.run_folder import find_run
@@ -52,53 +50,49 @@ def list_command(name: str, storage: str, endpoint: str | None, metric: str | No
     run = find_run(name, storage, endpoint)
     entries = list_checkpoints(run)
     if as_json:
-        click.echo(json.dumps({"run": run.root.uri, "checkpoints": [plain(entry) for entry in entries]}))
+        click.echo(json.dumps({"run": run.root.uri, "checkpoints": [checkpoint_values(entry) for entry in entries]}))
     elif not entries:
         click.echo(f"{run.checkpoints.uri} holds no checkpoint yet; the run makes one every checkpoint.every_steps")
     else:
-        print_table(entries, metric or checkpoint_section(run).metric or "loss")
-
-
-# `fuseray checkpoints pin RUN STEP`.
+        print_checkpoints(entries, metric or checkpoint_section(run).metric or "loss")
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
 @click.argument("step", type=click.IntRange(min=0))
-@click.option("--remove", is_flag=True, help="Let it be pruned again.")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@click.option("--remove", is_flag=True, help="Allow it to be pruned again.")
+@run_storage_option
+@endpoint_option
+@json_option
 def pin_command(name: str, step: int, remove: bool, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Protect RUN's checkpoint of STEP from being pruned."""
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.checkpoints.maintenance import pin, unpin
 
     run = find_run(name, storage, endpoint)
-    place = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))
+    checkpoint = unpin(run, step) if remove else pin(run, step, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps({"uri": place.uri, "step": step, "pinned": not remove}))
+        click.echo(json.dumps({"uri": checkpoint.uri, "step": step, "pinned": not remove}))
     else:
-        click.echo(f"{place.uri} {'may be pruned again' if remove else 'stays until it is unpinned with --remove'}")
-
-
-# `fuseray checkpoints prune RUN`.
+        click.echo(
+            f"{checkpoint.uri} {'may be pruned again' if remove else 'stays until it is unpinned with --remove'}"
+        )
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
 @click.option("--keep", type=click.IntRange(min=1), help="Newest checkpoints kept; default: the recipe's.")
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, and delete nothing.")
+@run_storage_option
+@endpoint_option
+@json_option
 def prune_command(
     name: str, keep: int | None, dry_run: bool, storage: str, endpoint: str | None, as_json: bool
 ) -> None:
-    """Delete RUN's checkpoints that need not stay.
+    """Delete RUN's checkpoints that need not be kept.
 
-    The newest ones stay, the best ones that the recipe's checkpoint.keep_best asks for, pinned ones, and what is being
-    written. Damaged ones go with whole ones of their age.
+    Kept are the newest, the best by the recipe's checkpoint.keep_best, pinned ones, and those being written. Damaged
+    ones are deleted with whole ones of their age.
     """
     from rich.filesize import decimal
 
@@ -111,7 +105,11 @@ def prune_command(
         section = section.model_copy(update={"keep": keep})
     deleted = prune(run, section, datetime.now(UTC), dry_run)
     if as_json:
-        click.echo(json.dumps({"run": run.root.uri, "dry_run": dry_run, "deleted": [plain(one) for one in deleted]}))
+        click.echo(
+            json.dumps(
+                {"run": run.root.uri, "dry_run": dry_run, "deleted": [checkpoint_values(entry) for entry in deleted]}
+            )
+        )
         return
     verb = "would be deleted" if dry_run else "deleted"
     for entry in deleted:
@@ -119,64 +117,56 @@ def prune_command(
     click.echo(f"{verb} in all: {len(deleted)}, {decimal(sum(entry.size_bytes for entry in deleted))}")
 
 
-# `fuseray checkpoints verify RUN`.
-
-
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def verify_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Read all files of RUN's checkpoints and compare them with sizes and digests.
 
-    A damaged checkpoint is marked, and no run starts from it any more; one that is whole again loses its mark. Exit
-    code 1 when one is damaged.
+    A damaged checkpoint is marked, and no run loads it any more; one that is whole again is unmarked. Exit code 1 when
+    one is damaged.
     """
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.checkpoints.maintenance import Condition
 
-    run, found = find_run(name, storage, endpoint), []
-    for verdict in _recorded(run):
-        found.append(verdict.entry)
+    run, entries = find_run(name, storage, endpoint), []
+    for check in _verify_and_mark(run):
+        entries.append(check.entry)
         if not as_json:
-            click.echo(_text(verdict))
+            click.echo(_verification_text(check))
     if as_json:
-        click.echo(json.dumps({"run": run.root.uri, "checkpoints": [plain(entry) for entry in found]}))
-    elif not found:
+        click.echo(json.dumps({"run": run.root.uri, "checkpoints": [checkpoint_values(entry) for entry in entries]}))
+    elif not entries:
         click.echo(f"{run.checkpoints.uri} holds no checkpoint")
-    if any(entry.condition is Condition.DAMAGED for entry in found):
+    if any(entry.condition is Condition.DAMAGED for entry in entries):
         sys.exit(1)
 
 
-def _recorded(run: RunFolder) -> Iterator[Verdict]:
-    """Yield what is found, marked on the checkpoints; a mark that is refused is told and no more."""
+def _verify_and_mark(run: RunFolder) -> Iterator[VerifyResult]:
+    """Verify the checkpoints and mark them accordingly; a mark that cannot be written is only reported."""
     from orchestrator.storage.retry import StorageError
-    from orchestrator.train.checkpoints.maintenance import keep_record, verify
+    from orchestrator.train.checkpoints.maintenance import update_damage_mark, verify
 
-    for verdict in verify(run):
+    for check in verify(run):
         try:
-            keep_record(verdict, datetime.now(UTC))
+            update_damage_mark(check, datetime.now(UTC))
         except StorageError as error:
-            click.echo(f"the mark on the checkpoint of step {verdict.entry.step} is not up to date: {error}", err=True)
-        yield verdict
+            click.echo(f"the mark on the checkpoint of step {check.entry.step} is not up to date: {error}", err=True)
+        yield check
 
 
-def _text(verdict: Verdict) -> str:
-    from orchestrator.cli.console import printable
-
-    entry = verdict.entry
-    about = f"step {entry.step}: {state(entry)}"
+def _verification_text(check: VerifyResult) -> str:
+    entry = check.entry
+    about = f"step {entry.step}: {condition_text(entry)}"
     if entry.reason:
         about += f" ({printable(entry.reason)})"
-    return f"{about}; it was marked as damaged and is not any more" if verdict.unmark else about
+    return f"{about}; it was marked as damaged and is not any more" if check.unmark else about
 
 
-# Checkpoints as lines of a table, and as JSON.
-
-
-def print_table(entries: Sequence[Entry], metric: str) -> None:
-    """Print a line per checkpoint, and what is wrong with it on a second one."""
+def print_checkpoints(entries: Sequence[CheckpointInfo], metric: str) -> None:
+    """Print a table of checkpoints, and below it what is wrong with damaged ones."""
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
@@ -188,23 +178,23 @@ def print_table(entries: Sequence[Entry], metric: str) -> None:
     for entry in entries:
         value = entry.metrics.get(metric)
         shown = "-" if value is None else f"{value:.4g}"
-        table.add_row(str(entry.step), _time(entry), decimal(entry.size_bytes), shown, state(entry))
+        table.add_row(str(entry.step), _time(entry), decimal(entry.size_bytes), shown, condition_text(entry))
     Console(highlight=False).print(table)
     for entry in entries:
         if entry.reason:
             click.echo(f"step {entry.step}: {printable(entry.reason)}")
 
 
-def state(entry: Entry) -> str:
-    """Return what a checkpoint is worth in a few words."""
+def condition_text(entry: CheckpointInfo) -> str:
+    """Return a checkpoint's condition, and whether it is pinned."""
     return f"{entry.condition}, pinned" if entry.pinned else str(entry.condition)
 
 
-def plain(entry: Entry) -> dict[str, Any]:
+def checkpoint_values(entry: CheckpointInfo) -> dict[str, Any]:
     """Return a checkpoint as plain JSON values."""
     return {
         "step": entry.step,
-        "uri": entry.place.uri,
+        "uri": entry.folder.uri,
         "saved": entry.changed.isoformat(timespec="seconds") if entry.changed else None,
         "size_bytes": entry.size_bytes,
         "metrics": dict(entry.metrics),
@@ -214,5 +204,5 @@ def plain(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _time(entry: Entry) -> str:
+def _time(entry: CheckpointInfo) -> str:
     return entry.changed.astimezone().strftime("%Y-%m-%d %H:%M:%S") if entry.changed else "-"

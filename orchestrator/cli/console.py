@@ -1,12 +1,14 @@
-"""Text from data sets, made safe to print: it could hold anything, the terminal's own commands included."""
+"""Output on the terminal: text made safe to print, progress, tables and findings."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from io import StringIO
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -24,149 +27,180 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.cluster.findings import Finding
-    from orchestrator.stream.shards.index_shards import Standing
+    from orchestrator.stream.shards.index_shards import ShardProgress
 
 
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 """Needed to write Persian, Hindi and others."""
 
+WIDTH = 120
+"""Width of tables and findings where there is no terminal, in characters."""
+
+UNKNOWN = "unknown"
+
+PLAIN_EVERY_S = 10.0
+"""Seconds between two progress lines where there is no terminal."""
+
+MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
+INDENT = " " * 9
+
 
 def printable(text: str) -> str:
-    """Return a text with control characters and other letters that cannot be printed written as escapes."""
+    """Return a text with control characters and other unprintable characters escaped.
+
+    Text from data sets could hold anything, terminal escape sequences included.
+    """
     return "".join(
         letter if letter.isprintable() or letter in JOINERS else letter.encode("unicode_escape").decode()
         for letter in text
     )
 
 
-# Progress of work whose length is known: a bar on a terminal, a line now and then elsewhere.
+def duration_text(seconds: float | None) -> str:
+    """Return a duration as H:MM:SS; empty for None."""
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
-PLAIN_EVERY_S = 10.0
+def rate_text(per_s: float) -> str:
+    """Return a rate with at least three significant digits."""
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
+
+
+class _Show(Protocol):
+    def __call__(self, done: int, total: int | None = None, text: str = "", line: str = "") -> None: ...
 
 
 @contextmanager
-def progress_bar(
-    what: str, total: int, done: int = 0, quiet: bool = False, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[], None]]:
-    """Show how much is done on standard error; the body calls what it is given after each piece.
+def _progress(
+    *columns: ProgressColumn,
+    total: int | None = None,
+    done: int = 0,
+    quiet: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[_Show]:
+    """Show progress on standard error: live columns on a terminal, elsewhere `line` every `PLAIN_EVERY_S` seconds.
 
-    Args:
-        what: is counted.
-        total: pieces in all.
-        done: pieces that were done before.
-        quiet: show nothing.
-        clock: seconds, for tests.
+    The body calls what it is given with the amount done, the total if it has changed, the text of the description
+    column, and the line.
     """
     console = Console(stderr=True, highlight=False, quiet=quiet)
-    columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
     live = Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
-    task = live.add_task(what, total=total, completed=done)
-    spoken = clock()
+    task = live.add_task("", total=total, completed=done)
+    printed_s = clock()
 
-    def advance() -> None:
-        nonlocal done, spoken
-        done += 1
-        live.advance(task)
-        if not console.is_terminal and clock() - spoken >= PLAIN_EVERY_S:
-            spoken = clock()
-            console.print(f"{done}/{total} {what}")
-
-    with live:
-        yield advance
-
-
-# A counter on the terminal for work whose length is not known.
-
-
-@contextmanager
-def counter(what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show how many are done; the body calls what it is given with the number."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done: progress.update(task, completed=done)
-
-
-# How far work on shards is, on the terminal.
-
-
-@contextmanager
-def shard_progress(
-    what_is_bad: str, quiet: bool, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Standing], None]]:
-    """Show shards done and samples per second: one live line on a terminal, a plain line now and then elsewhere.
-
-    Args:
-        what_is_bad: what the standing counts as bad.
-        quiet: show nothing.
-        clock: seconds, for tests.
-    """
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    columns = (TextColumn("shards"), MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.description}"))
-    live = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True)
-    task = live.add_task("", total=None)
-    pace = _Pace(clock)
-    spoken = clock()
-
-    def show(standing: Standing) -> None:
-        nonlocal spoken
-        bad = f", {standing.bad} {what_is_bad}" if standing.bad else ""
-        text = f"{standing.samples} samples, {pace.samples_per_s(standing.samples):.0f}/s{bad}"
-        live.update(task, completed=standing.shards, total=standing.of, description=text)
-        if not console.is_terminal and clock() - spoken >= PLAIN_EVERY_S:
-            spoken = clock()
-            console.print(f"{standing.shards}/{standing.of} shards, {text}", markup=False, soft_wrap=True)
+    def show(done: int, total: int | None = None, text: str = "", line: str = "") -> None:
+        nonlocal printed_s
+        live.update(task, completed=done, total=total, description=text)
+        if line and not console.is_terminal and clock() - printed_s >= PLAIN_EVERY_S:
+            printed_s = clock()
+            console.print(line, markup=False, soft_wrap=True)
 
     with live:
         yield show
 
 
-class _Pace:
-    """Samples per second since the first standing, which may hold what an earlier process did."""
+@contextmanager
+def progress_bar(
+    unit: str, total: int, done: int = 0, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[], None]]:
+    """Show progress towards a known total; the body calls what it is given after each item.
+
+    Args:
+        unit: what is counted, in the plural.
+        total: number of items.
+        done: items that were done before.
+        quiet: show nothing.
+        clock: seconds, for tests.
+    """
+    columns = (TextColumn(unit), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+    with _progress(*columns, total=total, done=done, quiet=quiet, clock=clock) as show:
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            show(done, line=f"{done}/{total} {unit}")
+
+        yield advance
+
+
+@contextmanager
+def counter(unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many items are done, of an unknown total; the body calls what it is given with the number."""
+    columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
+    with _progress(*columns, quiet=quiet) as show:
+        yield show
+
+
+@contextmanager
+def shard_progress(
+    bad_label: str, quiet: bool, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[ShardProgress], None]]:
+    """Show shards done and samples per second; the body calls what it is given with the state of the work.
+
+    Args:
+        bad_label: what the state counts as bad, such as "rejected".
+        quiet: show nothing.
+        clock: seconds, for tests.
+    """
+    bar, description = BarColumn(bar_width=20), TextColumn("{task.description}")
+    columns = (TextColumn("shards"), MofNCompleteColumn(), bar, description, TimeRemainingColumn())
+    rate = _SampleRate(clock)
+    with _progress(*columns, quiet=quiet, clock=clock) as show:
+
+        def update(standing: ShardProgress) -> None:
+            bad = f", {standing.bad} {bad_label}" if standing.bad else ""
+            text = f"{standing.samples} samples, {rate.per_s(standing.samples):.0f}/s{bad}"
+            show(standing.shards, standing.of, text, f"{standing.shards}/{standing.of} shards, {text}")
+
+        yield update
+
+
+class _SampleRate:
+    """Samples per second since the first call, which may count samples of an earlier process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._first: tuple[float, int] | None = None
 
-    def samples_per_s(self, samples: int) -> float:
+    def per_s(self, samples: int) -> float:
         now = self._clock()
         self._first = self._first or (now, samples)
         start_s, start = self._first
         return (samples - start) / (now - start_s) if now > start_s else 0.0
 
 
-# Showing what checks have found.
-
-
-MARKS = {"pass": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("ERROR", "red")}
-
-INDENT = " " * 9
+def print_table(table: Table) -> None:
+    """Print a table with a blank line after it; its width is the terminal's, or `WIDTH` elsewhere."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table)
+        console.print()
+        return
+    with StringIO() as text:
+        Console(highlight=False, width=WIDTH, file=text).print(table)
+        click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")
 
 
 def show_findings(findings: Sequence[Finding], width: int | None = None) -> None:
     """Print findings: a table on a terminal, lines elsewhere.
 
     Args:
-        findings: what was found.
-        width: characters after which a line goes on below; None for lines of any length.
+        findings: the outcomes of checks.
+        width: characters after which a line is wrapped; None for lines of any length.
     """
-    from rich.console import Console
-
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(_table(findings))
+        console.print(_findings_table(findings))
     else:
-        click.echo("\n".join(_line(finding, width) for finding in findings))
+        click.echo("\n".join(_finding_line(finding, width) for finding in findings))
 
 
-def sound(findings: Sequence[Finding]) -> bool:
-    """Return whether nothing has to be mended."""
+def no_errors(findings: Sequence[Finding]) -> bool:
+    """Return whether no finding is an error."""
     return all(finding.level != "error" for finding in findings)
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _findings_table(findings: Sequence[Finding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -179,9 +213,9 @@ def _table(findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _line(finding: Finding, width: int | None) -> str:
-    found = f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}"
-    lines = [found, f"{INDENT}fix: {finding.fix}"] if finding.fix else [found]
+def _finding_line(finding: Finding, width: int | None) -> str:
+    result = f"{MARKS[finding.level][0]:<8} {finding.name}: {finding.found}"
+    lines = [result, f"{INDENT}fix: {finding.fix}"] if finding.fix else [result]
     if width is not None:
         lines = [fill(line, width, subsequent_indent=INDENT, break_long_words=False) for line in lines]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`fuseray data CORPUS DEST`: one sub-command per registered corpus, its options taken from the corpus's config."""
+"""`fuseray data CORPUS DEST`: one sub-command per registered corpus, with options from the corpus's config."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import corpus_names, find_corpus
 from workloads.contract import CorpusEntry, Section
 
 if TYPE_CHECKING:
     from orchestrator.stream.dataset.index import ShardFormat
-    from orchestrator.stream.shards.corpus import Built
+    from orchestrator.stream.shards.corpus import CorpusBuild
 
 
-class Corpora(click.Group):
+class CorpusGroup(click.Group):
     """A group with a command per corpus."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -31,14 +31,14 @@ class Corpora(click.Group):
         return _corpus_command(cmd_name, find_corpus(cmd_name)) if cmd_name in corpus_names() else None
 
 
-@click.command(cls=Corpora)
+@click.command(cls=CorpusGroup)
 def command() -> None:
     """Build image-text shards from a corpus."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where shards go and how they are written."""
+    """Where and how shards are written."""
 
     destination: str
     endpoint: str | None
@@ -94,14 +94,14 @@ def _option(key: str, field: FieldInfo) -> click.Option:
     flag = f"--{key.replace('_', '-')}"
     if field.annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", key], default=field.default, help=field.description)
-    many = get_origin(field.annotation) is tuple
+    repeated = get_origin(field.annotation) is tuple
     kind = next((inner for inner in get_args(field.annotation) if inner is not type(None)), field.annotation)
     return click.Option(
         [flag, key],
         type=kind,
-        multiple=many,
-        default=None if many else field.default,
-        show_default=not many and field.default is not None,
+        multiple=repeated,
+        default=None if repeated else field.default,
+        show_default=not repeated and field.default is not None,
         help=field.description,
     )
 
@@ -110,32 +110,32 @@ def _config(entry: CorpusEntry, options: dict[str, Any]) -> Section:
     try:
         return entry.config_type.model_validate_json(json.dumps(options))
     except ValidationError as error:
-        found = [f"--{str(detail['loc'][0]).replace('_', '-')}: {detail['msg']}" for detail in error.errors()]
-        raise SpecError("; ".join(found)) from error
+        errors = [f"--{str(detail['loc'][0]).replace('_', '-')}: {detail['msg']}" for detail in error.errors()]
+        raise ConfigError("; ".join(errors)) from error
 
 
-def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, Built]:
+def _build(entry: CorpusEntry, config: Section, target: Target, quiet: bool) -> tuple[str, CorpusBuild]:
     from orchestrator.cli.console import counter
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.corpus import build
 
-    place = locate(target.destination, target.endpoint)
+    location = locate(target.destination, target.endpoint)
     with counter("examples", quiet) as progress:
         built = build(
             lambda: entry.examples(config),
             entry.describe(config),
-            place,
+            location,
             target.shard_format,
             target.samples_per_shard,
             progress,
         )
-    return place.uri, built
+    return location.uri, built
 
 
-def _show(uri: str, built: Built, as_json: bool) -> None:
+def _show(uri: str, built: CorpusBuild, as_json: bool) -> None:
     if as_json:
-        found = {"destination": uri, "source": dict(built.source), "samples": dict(built.samples)}
-        click.echo(json.dumps(found | {"up_to_date": built.up_to_date}))
+        values = {"destination": uri, "source": dict(built.source), "samples": dict(built.samples)}
+        click.echo(json.dumps(values | {"up_to_date": built.up_to_date}))
         return
     for name, value in built.source.items():
         if not name.startswith("option "):

@@ -1,4 +1,4 @@
-"""`fuseray audit RUN`."""
+"""`fuseray audit|trace|sync|report RUN`: what a run trained on, and its state in MLflow and as a page."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import printable
+from orchestrator.cli.options import endpoint_option, json_option, run_storage_option
 from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
     from orchestrator.report.images import Tile
-    from orchestrator.stream.ledger import Audit
+    from orchestrator.stream.ledger import LedgerAudit
     from orchestrator.stream.trace import TracedBatch, TracedSample
-    from orchestrator.track.sync import Synced
+    from orchestrator.track.sync import SyncResult
     from orchestrator.train.plan import Plan
     from orchestrator.train.run_tools import TracedSpike
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def audit_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Check that the steps of RUN that count used every sample of an epoch exactly once.
 
@@ -40,28 +41,25 @@ def audit_command(name: str, storage: str, endpoint: str | None, as_json: bool) 
 
     run = find_run(name, storage, endpoint)
     audit = audit_run(run, run_recipe(run))
-    click.echo(json.dumps(asdict(audit) | {"exact": audit.exact}) if as_json else _text(audit))
+    click.echo(json.dumps(asdict(audit) | {"exact": audit.exact}) if as_json else _audit_text(audit))
     if not audit.exact:
         sys.exit(1)
 
 
-def _text(audit: Audit) -> str:
+def _audit_text(audit: LedgerAudit) -> str:
     faults = {
         "micro-batches without a line": audit.missing,
         "micro-batches with other samples than the order gives": audit.wrong,
         "micro-batches done twice with different samples": audit.contradictory,
     }
-    found = [f"  {len(numbers)} {fault}, first {numbers[0]}" for fault, numbers in faults.items() if numbers]
-    found += [f"  {audit.repeated} samples twice in an epoch"] if audit.repeated else []
-    verdict = "not exact:" if found else "exact: every sample came once in its epoch, in the order of the recipe."
+    lines = [f"  {len(numbers)} {fault}, first {numbers[0]}" for fault, numbers in faults.items() if numbers]
+    lines += [f"  {audit.repeated} samples twice in an epoch"] if audit.repeated else []
+    result = "not exact:" if lines else "exact: every sample came once in its epoch, in the order of the recipe."
     about = f"{audit.micro_batches} micro-batches, {audit.samples} samples of which {audit.skipped} were skipped"
-    return "\n".join([f"{about}; the ledger is {verdict}", *found])
+    return "\n".join([f"{about}; the ledger is {result}", *lines])
 
 
-# `fuseray trace RUN`.
-
-
-MOST_TILES = 192
+MAX_TILES = 192
 """Images of a contact sheet: 24 rows of 8."""
 
 
@@ -72,14 +70,14 @@ MOST_TILES = 192
 @click.option(
     "--images",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Write a contact sheet (.png) of the samples here, at most {MOST_TILES}.",
+    help=f"Write a contact sheet (.png) of the samples here, at most {MAX_TILES}.",
 )
 @click.option("--spikes", is_flag=True, help="List the steps at which a metric jumped, the largest jump first.")
 @click.option("--metric", help="The metric to look at with --spikes.  [default: loss]")
 @click.option("--top", type=click.IntRange(min=1), help="How many jumps to list.  [default: 10]")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def trace_command(
     name: str,
     step: int | None,
@@ -92,26 +90,28 @@ def trace_command(
     endpoint: str | None,
     as_json: bool,
 ) -> None:
-    """List the samples that a step of RUN was made of, or with --spikes the steps to look at.
+    """List the samples of a step of RUN, or with --spikes the steps to look at.
 
-    Works from the order of the samples alone, on any machine that reaches the data; a ledger, if RUN keeps one, is
-    compared. Exit codes: 0 done, 1 the ledger has other samples than the order.
+    Works from the order of the samples alone, on any machine that reaches the data, and compares RUN's ledger if it
+    has one. Exit codes: 0 done, 1 the ledger has other samples than the order.
     """
-    _check(step, spikes, step_options=(micro_batch, images), spike_options=(metric, top))
+    _check_options(step, spikes, step_options=(micro_batch, images), spike_options=(metric, top))
 
     from orchestrator.storage.run_folder import find_run
-    from orchestrator.train.plan import reopened
+    from orchestrator.train.plan import plan_of_run
     from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
-    plan = reopened(run, run_recipe(run))
+    plan = plan_of_run(run, run_recipe(run))
     if step is None:
         _show_spikes(plan, metric or "loss", top or 10, as_json)
     else:
         _show_step(plan, step, micro_batch, images, as_json)
 
 
-def _check(step: int | None, spikes: bool, step_options: tuple[object, ...], spike_options: tuple[object, ...]) -> None:
+def _check_options(
+    step: int | None, spikes: bool, step_options: tuple[object, ...], spike_options: tuple[object, ...]
+) -> None:
     if (step is None) != spikes:
         raise click.UsageError("name a step with --step, or ask for the steps to look at with --spikes.")
     if spikes and any(option is not None for option in step_options):
@@ -123,32 +123,33 @@ def _check(step: int | None, spikes: bool, step_options: tuple[object, ...], spi
 def _show_spikes(plan: Plan, metric: str, top: int, as_json: bool) -> None:
     from orchestrator.train.run_tools import RunCurves, trace_spikes
 
-    found = trace_spikes(plan, RunCurves(plan.run), metric, top)
+    spikes = trace_spikes(plan, RunCurves(plan.run), metric, top)
     about = {"run": plan.run.root.uri, "metric": metric}
-    click.echo(json.dumps({**about, "spikes": spikes_values(found)}) if as_json else spikes_text(found, **about))
+    click.echo(json.dumps({**about, "spikes": spikes_values(spikes)}) if as_json else spikes_text(spikes, **about))
 
 
 def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | None, as_json: bool) -> None:
-    from orchestrator.stream.trace import LedgerSays
+    from orchestrator.stream.trace import LedgerStatus
     from orchestrator.train.run_tools import step_metrics, trace_step
 
     batches = trace_step(plan, step, micro_batch)
     metrics, note = step_metrics(plan.run, step)
-    about = Step(plan.run.root.uri, step, plan.steps, metrics, note, tuple(one.folder.uri for one in plan.data.sets))
+    data_sets = tuple(data_set.folder.uri for data_set in plan.data.sets)
+    about = StepSummary(plan.run.root.uri, step, plan.steps, metrics, note, data_sets)
     if not as_json:
         click.echo(step_text(about))
-    shown, tiles, agrees = [], [], True
-    per_batch = MOST_TILES if micro_batch is not None else max(1, MOST_TILES // plan.recipe.batch.micro_batches)
+    values, tiles, agrees = [], [], True
+    per_batch = MAX_TILES if micro_batch is not None else max(1, MAX_TILES // plan.recipe.batch.micro_batches)
     for batch in batches:
-        agrees &= batch.ledger is not LedgerSays.DIFFERS
+        agrees &= batch.ledger is not LedgerStatus.DIFFERS
         tiles += _tiles(batch, per_batch) if images else []
         if as_json:
-            shown.append(batch_values(batch))
+            values.append(batch_values(batch))
         else:
             click.echo(batch_text(batch, about, whole=micro_batch is not None))
-    sheet = _write(images, tiles[:MOST_TILES]) if images else {}
+    sheet = _write_contact_sheet(images, tiles[:MAX_TILES]) if images else {}
     if as_json:
-        click.echo(json.dumps({**about.values(), "micro_batches": shown, **sheet}))
+        click.echo(json.dumps({**about.values(), "micro_batches": values, **sheet}))
     elif sheet:
         click.echo(f"The contact sheet is {images}, with {sheet['images']} images.")
     if not agrees:
@@ -160,42 +161,39 @@ def _tiles(batch: TracedBatch, most: int) -> list[Tile]:
     from orchestrator.report.images import picture_of, tile_of
 
     return [
-        tile_of(one.content, picture_of(one.content), f"skipped: {one.skipped}" if one.skipped else "")
-        for one in batch.samples[:most]
+        tile_of(sample.content, picture_of(sample.content), f"skipped: {sample.skipped}" if sample.skipped else "")
+        for sample in batch.samples[:most]
     ]
 
 
-def _write(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
-    from orchestrator.config.errors import SpecError
+def _write_contact_sheet(path: Path, tiles: list[Tile]) -> dict[str, str | int]:
+    from orchestrator.config.errors import ConfigError
     from orchestrator.report.images import contact_sheet
     from orchestrator.storage.location import locate
 
     if not tiles:
-        raise SpecError("--images: there are no samples; the end of the run left these micro-batches empty.")
+        raise ConfigError("--images: there are no samples; the end of the run left these micro-batches empty.")
     locate(str(path)).write(contact_sheet(tiles))
     return {"contact_sheet": str(path), "images": len(tiles)}
 
 
-# What `fuseray trace` prints, for people and for scripts.
-
-
-SHOWN = 8
+SAMPLES_SHOWN = 8
 """Samples of each micro-batch that are printed when a whole step is asked for."""
 
-LONGEST = 70
+CAPTION_LENGTH = 70
 """Letters of a caption that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepSummary:
     """A step of a run.
 
     Args:
         run: URI of the run's folder.
         step: the step.
         steps: steps in the run.
-        metrics: its figures.
-        note: why there are none, if so.
+        metrics: its metrics.
+        note: why there are none; empty otherwise.
         data_sets: URIs of the run's data sets.
     """
 
@@ -207,12 +205,12 @@ class Step:
     data_sets: tuple[str, ...]
 
     def values(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return it as plain JSON values."""
         return asdict(self) | {"metrics": {name: _number(value) for name, value in self.metrics.items()}}
 
 
-def step_text(step: Step) -> str:
-    """Return what is known of a step."""
+def step_text(step: StepSummary) -> str:
+    """Return a step's metrics and data sets as text."""
     lines = [f"step {step.step} of {step.run}, which has {step.steps} steps"]
     if step.metrics:
         lines.append("  " + "  ".join(f"{name} {value:.6g}" for name, value in step.metrics.items()))
@@ -224,14 +222,14 @@ def step_text(step: Step) -> str:
     return "\n".join(lines)
 
 
-def batch_text(batch: TracedBatch, step: Step, whole: bool) -> str:
-    """Return a micro-batch and its samples; all of them, or the first and those that were skipped."""
+def batch_text(batch: TracedBatch, step: StepSummary, whole: bool) -> str:
+    """Return a micro-batch and its samples as text: all of them, or the first and the skipped ones."""
     skipped = sum(bool(sample.skipped) for sample in batch.samples)
-    shown = batch.samples if whole else batch.samples[:SHOWN]
+    shown = batch.samples if whole else batch.samples[:SAMPLES_SHOWN]
     left_out = [sample for sample in batch.samples[len(shown) :] if sample.skipped]
     lines = [f"micro-batch {batch.number}: {len(batch.samples)} samples, {skipped} skipped; {batch.ledger.value}"]
     for sample in (*shown, *left_out):
-        lines += _lines(sample, step.data_sets)
+        lines += _sample_lines(sample, step.data_sets)
     if more := len(batch.samples) - len(shown) - len(left_out):
         lines.append(f"  and {more} more; they are listed with --micro-batch {batch.place}")
     return "\n".join(lines)
@@ -243,40 +241,40 @@ def batch_values(batch: TracedBatch) -> dict[str, Any]:
         "number": batch.number,
         "place": batch.place,
         "ledger": batch.ledger.name.lower(),
-        "samples": [_values(sample) for sample in batch.samples],
+        "samples": [_sample_values(sample) for sample in batch.samples],
     }
 
 
 def spikes_text(spikes: Sequence[TracedSpike], run: str, metric: str) -> str:
-    """Return jumps of a metric, with what to look at next."""
+    """Return spikes of a metric as text, with the command to run next."""
     if not spikes:
         return f"{metric} of {run} never jumped."
     lines = [f"{metric} of {run} jumped; the largest first:"]
-    for found in spikes:
-        spike = found.spike
+    for traced in spikes:
+        spike = traced.spike
         steps = f"step {spike.step}" if spike.step == spike.last_step else f"steps {spike.step} to {spike.last_step}"
         expected = f" where {spike.expected:.6g} was expected" if math.isfinite(spike.expected) else ""
         lines.append(f"{steps}: {spike.value:.6g}{expected}, score {spike.score:.1f}")
-        lines += [f"  {printable(batch.text())}" for batch in found.micro_batches]
+        lines += [f"  {printable(batch.text())}" for batch in traced.micro_batches]
     lines.append(f"The samples of a step: fuseray trace {run} --step {spikes[0].spike.step}")
     return "\n".join(lines)
 
 
 def spikes_values(spikes: Sequence[TracedSpike]) -> list[dict[str, Any]]:
-    """Return jumps of a metric as JSON values."""
+    """Return spikes of a metric as plain JSON values."""
     return [
         {
-            **{name: _number(value) for name, value in asdict(found.spike).items()},
-            "micro_batches": [asdict(batch) for batch in found.micro_batches],
+            **{name: _number(value) for name, value in asdict(traced.spike).items()},
+            "micro_batches": [asdict(batch) for batch in traced.micro_batches],
         }
-        for found in spikes
+        for traced in spikes
     ]
 
 
-def _lines(sample: TracedSample, data_sets: Sequence[str]) -> list[str]:
+def _sample_lines(sample: TracedSample, data_sets: Sequence[str]) -> list[str]:
     number = f"data set {data_sets.index(sample.data_set)}, " if len(data_sets) > 1 else ""
-    place = f"{number}{sample.shard.rpartition('/')[2]} row {sample.row}, epoch {sample.epoch}"
-    lines = [f"  {printable(sample.key)}  ({printable(place)})  {_caption(sample)}"]
+    source = f"{number}{sample.shard.rpartition('/')[2]} row {sample.row}, epoch {sample.epoch}"
+    lines = [f"  {printable(sample.key)}  ({printable(source)})  {_caption(sample)}"]
     if isinstance(sample.content, Unreadable) and not sample.skipped:
         lines.append(f"    cannot be read: {printable(str(sample.content.fault))}")
     return lines + ([f"    skipped: {printable(sample.skipped)}"] if sample.skipped else [])
@@ -286,11 +284,11 @@ def _caption(sample: TracedSample) -> str:
     captions = () if isinstance(sample.content, Unreadable) else sample.content.captions
     if not captions:
         return ""
-    first = printable(captions[0][:LONGEST]) + ("…" if len(captions[0]) > LONGEST else "")
+    first = printable(captions[0][:CAPTION_LENGTH]) + ("…" if len(captions[0]) > CAPTION_LENGTH else "")
     return first if len(captions) == 1 else f"{first} (and {len(captions) - 1} more captions)"
 
 
-def _values(sample: TracedSample) -> dict[str, Any]:
+def _sample_values(sample: TracedSample) -> dict[str, Any]:
     content = sample.content
     return {
         "key": sample.key,
@@ -306,22 +304,19 @@ def _values(sample: TracedSample) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON can write it: those that are not finite as text."""
+    """Return a number for JSON; non-finite ones as text."""
     return value if math.isfinite(value) else str(value)
-
-
-# `fuseray sync RUN`.
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def sync_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Publish in MLflow what it lacks of RUN: metrics, parameters, events, files and the status.
 
-    For a run that ended while MLflow was away. Nothing is published twice. A run that is going on does this by itself.
+    For a run that ended while MLflow was away. Nothing is published twice. A running run does this by itself.
     """
     from orchestrator.storage.run_folder import find_run
     from orchestrator.train.run_tools import sync
@@ -331,23 +326,20 @@ def sync_command(name: str, storage: str, endpoint: str | None, as_json: bool) -
     click.echo(json.dumps({"run": run.root.uri} | asdict(synced)) if as_json else _synced_text(run.root.uri, synced))
 
 
-def _synced_text(uri: str, synced: Synced) -> str:
-    done = [f"{synced.steps} steps"] if synced.steps else []
-    done += synced.files
+def _synced_text(uri: str, synced: SyncResult) -> str:
+    sent = [f"{synced.steps} steps"] if synced.steps else []
+    sent += synced.files
     if synced.status != synced.status_before:
-        done.append(f"the status {synced.status} (it was {synced.status_before})")
-    found = f"MLflow got {', '.join(done)}." if done else f"MLflow has everything; the status is {synced.status}."
-    return "\n".join([f"{uri}: {found}", *synced.messages])
-
-
-# `fuseray report RUN`.
+        sent.append(f"the status {synced.status} (it was {synced.status_before})")
+    result = f"MLflow got {', '.join(sent)}." if sent else f"MLflow has everything; the status is {synced.status}."
+    return "\n".join([f"{uri}: {result}", *synced.messages])
 
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@run_storage_option
+@endpoint_option
+@json_option
 def report_command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Write RUN's report, one self-contained HTML page, into the run's folder and its MLflow run."""
     from rich.filesize import decimal
@@ -356,9 +348,11 @@ def report_command(name: str, storage: str, endpoint: str | None, as_json: bool)
     from orchestrator.report.page import render
     from orchestrator.storage.run_folder import find_run
     from orchestrator.track.run_writer import TrackedRun
+    from orchestrator.train.run_tools import run_recipe
 
     run = find_run(name, storage, endpoint)
-    page = render(gather(run))
+    resolved = run_recipe(run)
+    page = render(gather(run, resolved.entry.metrics(resolved.workload)))
     run.report.write(page.encode())
     file = run.read()
     TrackedRun(file.tracking_uri, file.mlflow_run_id).text(page, "report.html")

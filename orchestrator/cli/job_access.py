@@ -1,4 +1,4 @@
-"""Finding the cluster and the job that a user means."""
+"""Looks up clusters and jobs by what a user typed, and follows a job's log on the terminal."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from orchestrator.cli.console import printable
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
-    from orchestrator.cluster.jobs.follow import Reach
-    from orchestrator.cluster.jobs.history import Entry, Register
+    from orchestrator.cluster.jobs.follow import Connect
+    from orchestrator.cluster.jobs.history import JobRecord, JobRegister
     from orchestrator.cluster.launch.launcher import JobServer, Launcher
     from orchestrator.config.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True)
-class FoundJob:
-    """A job that a user means.
+class JobRef:
+    """A job and how to reach it.
 
     Args:
-        id: its name on the cluster.
-        reach: opens the way to its cluster.
-        entry: what this machine remembers of it, if this machine submitted it.
+        id: its id on the cluster.
+        reach: connects to its cluster's job server.
+        entry: its entry in this user's register; None when this machine did not submit it.
     """
 
     id: str
-    reach: Reach
-    entry: Entry | None
+    connect: Connect
+    entry: JobRecord | None
 
 
 def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
-    """Read a cluster's file and return what can be done with the cluster.
+    """Read a cluster's file; return the cluster and its launcher.
 
     Raises:
-        SpecError: the file is wrong.
+        ConfigError: the file is wrong.
     """
     from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
@@ -51,103 +51,101 @@ def open_cluster(file: Path) -> tuple[Cluster, Launcher]:
     return cluster, launcher_of(cluster)
 
 
-def reach_of(file: str | Path) -> Reach:
-    """Return what opens the way to the job server of a cluster; the file is read when it is used."""
+def connect_to(file: str | Path) -> Connect:
+    """Return a function that connects to a cluster's job server; it reads the file when it is called."""
 
-    def reach() -> AbstractContextManager[JobServer]:
+    def connect() -> AbstractContextManager[JobServer]:
         if not Path(file).is_file():
-            raise SpecError(f"{file}: is not there any more; name the cluster's file with --cluster.")
-        return open_cluster(Path(file))[1].reach()
+            raise ConfigError(f"{file}: is not there any more; name the cluster's file with --cluster.")
+        return open_cluster(Path(file))[1].connect()
 
-    return reach
-
-
-def own_register() -> Register:
-    """Return this user's register."""
-    from orchestrator.cluster.jobs.history import Register, register_folder
-
-    return Register(register_folder())
+    return connect
 
 
-def find_job(prefix: str, cluster: Path | None) -> FoundJob:
-    """Return the job that a user means by its name or the beginning of it.
+def own_register() -> JobRegister:
+    """Return this user's register of submitted jobs."""
+    from orchestrator.cluster.jobs.history import JobRegister, register_folder
+
+    return JobRegister(register_folder())
+
+
+def find_job(prefix: str, cluster: Path | None) -> JobRef:
+    """Return the job with an id, or with an id that starts so.
 
     Args:
-        prefix: what the user wrote.
-        cluster: file of the cluster to look in; None looks into the register.
+        prefix: the id, or the beginning of it.
+        cluster: file of the cluster to search; None searches the register.
 
     Raises:
-        SpecError: none is meant, or several could be.
+        ConfigError: no job or several jobs match.
         ClusterError: the cluster cannot be reached.
     """
-    from orchestrator.cluster.jobs.history import jobs_of, the_one
+    from orchestrator.cluster.jobs.history import jobs_of, match_job
 
     entries = {entry.job: entry for entry in own_register().entries()}
     if cluster is not None:
-        found = the_one(prefix, [job.id for job in jobs_of(reach_of(cluster))], f"known to the cluster of {cluster}")
-        return FoundJob(found, reach_of(cluster), entries.get(found))
-    found = the_one(prefix, list(entries), "among the jobs that this machine submitted")
-    return FoundJob(found, reach_of(entries[found].cluster_file), entries[found])
+        known = [job.id for job in jobs_of(connect_to(cluster))]
+        job_id = match_job(prefix, known, f"known to the cluster of {cluster}")
+        return JobRef(job_id, connect_to(cluster), entries.get(job_id))
+    job_id = match_job(prefix, list(entries), "among the jobs that this machine submitted")
+    return JobRef(job_id, connect_to(entries[job_id].cluster_file), entries[job_id])
 
 
 @contextmanager
-def explaining_loss(found: FoundJob) -> Iterator[None]:
-    """Say what to do when the cluster turns out not to know a job that this machine submitted."""
+def explain_lost_job(ref: JobRef) -> Iterator[None]:
+    """Turn the cluster's error about an unknown job into one that says what to do, if this machine submitted it."""
     from orchestrator.cluster.jobs.client import UnknownJobError
-    from orchestrator.cluster.jobs.history import lost_job
+    from orchestrator.cluster.jobs.history import lost_job_error
 
     try:
         yield
     except UnknownJobError as error:
-        if found.entry is None:
+        if ref.entry is None:
             raise
-        raise lost_job(found.entry) from error
+        raise lost_job_error(ref.entry) from error
 
 
-# Following a job on the terminal until it is over, or until whoever watches has seen enough.
+OUTPUT_CLOSED = 141
+"""Exit code when standard output was closed (128 + SIGPIPE), as shells use it."""
 
-
-NOBODY_LISTENS = 141
-"""Exit code when whoever read the output is gone, as shells use it."""
-
-LEFT = 130
+DETACHED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
 
-def follow_to_end(found: FoundJob, seen: int = 0, to_stderr: bool = False) -> Job:
-    """Show a job's log until the job is over.
+def follow_to_end(ref: JobRef, seen: int = 0, to_stderr: bool = False) -> Job:
+    """Print a job's log until the job has ended.
 
     Args:
-        found: the job.
-        seen: characters of the log that are not shown.
-        to_stderr: show it on standard error, where standard output is for scripts.
+        ref: the job.
+        seen: characters at the start of the log to skip.
+        to_stderr: print it on standard error, when standard output is for scripts.
     """
-    from orchestrator.cluster.jobs.follow import Reader, follow
+    from orchestrator.cluster.jobs.follow import LogReader, follow
 
-    reader = Reader(lambda text: show_log(text, to_stderr), seen)
+    reader = LogReader(lambda text: show_log(text, to_stderr), seen)
     try:
-        with explaining_loss(found):
-            return follow(found.reach, found.id, reader, log)
+        with explain_lost_job(ref):
+            return follow(ref.connect, ref.id, reader, log)
     except KeyboardInterrupt:
-        leave(found.id)
+        leave_running(ref.id)
 
 
 def show_log(text: str, to_stderr: bool = False) -> None:
-    """Print a piece of a log, which could hold anything."""
+    """Print a piece of a log, with unprintable characters escaped."""
     lines = (printable(line.expandtabs()) for line in text.split("\n"))
     try:
         click.echo("\n".join(lines), nl=False, err=to_stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(NOBODY_LISTENS)
+        sys.exit(OUTPUT_CLOSED)
 
 
 def log(line: str) -> None:
-    """Tell the user something beside a log."""
+    """Print a message on standard error."""
     click.echo(line, err=True)
 
 
-def leave(job: str) -> NoReturn:
-    """Leave a job to itself."""
+def leave_running(job: str) -> NoReturn:
+    """Exit, with the job still running."""
     log(f"\nThe job goes on. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
-    sys.exit(LEFT)
+    sys.exit(DETACHED)

@@ -1,4 +1,4 @@
-"""`fuseray jobs`."""
+"""`fuseray jobs`, and `fuseray status|logs|stop JOB`."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import printable
+from orchestrator.cli.console import duration_text, printable
 from orchestrator.cli.job_access import (
-    FoundJob,
-    explaining_loss,
+    JobRef,
+    connect_to,
+    explain_lost_job,
     find_job,
     follow_to_end,
-    leave,
+    leave_running,
     log,
     own_register,
-    reach_of,
     show_log,
 )
+from orchestrator.cli.options import json_option
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
-    from orchestrator.cluster.jobs.follow import Progress, Stopped
-    from orchestrator.cluster.jobs.history import Entry
+    from orchestrator.cluster.jobs.follow import Progress, StopResult
+    from orchestrator.cluster.jobs.history import JobRecord
 
 
 @click.command()
-@click.option("--cluster", type=cluster_file, help="Ask this cluster for all its jobs, also those of others.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@click.option("--cluster", type=cluster_file, help="List all jobs of this cluster, including other users'.")
+@json_option
 def jobs_command(cluster: Path | None, as_json: bool) -> None:
-    """List the jobs that this machine submitted, newest first, and how they are doing."""
-    rows = _remembered() if cluster is None else _of_cluster(cluster)
+    """List the jobs that this machine submitted, newest first, with their status."""
+    rows = _registered_jobs() if cluster is None else _cluster_jobs(cluster)
     if as_json:
         click.echo(json.dumps({"jobs": rows}, indent=2))
         return
@@ -46,117 +47,108 @@ def jobs_command(cluster: Path | None, as_json: bool) -> None:
         log(problem)
 
 
-def _remembered() -> Sequence[dict[str, Any]]:
-    from orchestrator.cluster.jobs.history import survey
+def _registered_jobs() -> Sequence[dict[str, Any]]:
+    from orchestrator.cluster.jobs.history import query_jobs
 
-    now_ms = int(time.time() * 1000)
+    now_ms = _now_ms()
     return [
         job_row(row.entry.job, row.job, row.entry, now_ms) | {"status": row.status, "problem": row.problem}
-        for row in survey(own_register().entries(), reach_of)
+        for row in query_jobs(own_register().entries(), connect_to)
     ]
 
 
-def _of_cluster(cluster: Path) -> Sequence[dict[str, Any]]:
+def _cluster_jobs(cluster: Path) -> Sequence[dict[str, Any]]:
     from orchestrator.cluster.jobs.history import jobs_of
 
     known = {entry.job: entry for entry in own_register().entries()}
-    now_ms = int(time.time() * 1000)
-    return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(reach_of(cluster))]
-
-
-# `fuseray logs JOB`.
+    now_ms = _now_ms()
+    return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(connect_to(cluster))]
 
 
 @click.command()
 @click.argument("job")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job is over; exit with its exit code.")
+@click.option("-f", "--follow", is_flag=True, help="Follow it until the job has ended; exit with its exit code.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
 @click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
 def logs_command(job: str, follow: bool, tail: int | None, cluster: Path | None) -> None:
-    """Show what JOB wrote: a job's name, or the beginning of one."""
+    """Show JOB's output. JOB is a job's name, or the beginning of one."""
     from orchestrator.cluster.jobs.follow import last_lines
 
-    found = find_job(job, cluster)
+    ref = find_job(job, cluster)
     try:
-        log = _log(found)
+        log = _log(ref)
         show_log(log if tail is None else last_lines(log, tail))
     except KeyboardInterrupt:
-        leave(found.id)
+        leave_running(ref.id)
     if follow:
-        sys.exit(follow_to_end(found, seen=len(log)).code)
+        sys.exit(follow_to_end(ref, seen=len(log)).code)
 
 
-def _log(found: FoundJob) -> str:
-    from orchestrator.cluster.jobs.client import Jobs
+def _log(ref: JobRef) -> str:
+    from orchestrator.cluster.jobs.client import JobClient
 
-    with explaining_loss(found), found.reach() as server:
-        return Jobs(server).log(found.id)
-
-
-# `fuseray status JOB`.
+    with explain_lost_job(ref), ref.connect() as server:
+        return JobClient(server).log(ref.id)
 
 
 @click.command()
 @click.argument("job")
 @click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def status_command(job: str, cluster: Path | None, as_json: bool) -> None:
-    """Say how JOB is doing: a job's name, or the beginning of one."""
-    row, progress = _ask(find_job(job, cluster))
+    """Show JOB's status. JOB is a job's name, or the beginning of one."""
+    row, progress = _query(find_job(job, cluster))
     if as_json:
-        step = {"step": progress.step, "steps": progress.steps, "figures": progress.figures} if progress else {}
+        step = {"step": progress.step, "steps": progress.steps, "figures": progress.metrics} if progress else {}
         click.echo(json.dumps(row | step, indent=2))
         return
-    print_job(row, f"step {progress.step}/{progress.steps} {progress.figures}" if progress else "")
+    print_job(row, f"step {progress.step}/{progress.steps} {progress.metrics}" if progress else "")
 
 
-def _ask(found: FoundJob) -> tuple[dict[str, Any], Progress | None]:
-    from orchestrator.cluster.jobs.client import Jobs
+def _query(ref: JobRef) -> tuple[dict[str, Any], Progress | None]:
+    from orchestrator.cluster.jobs.client import JobClient
     from orchestrator.cluster.jobs.follow import progress_in
 
-    with explaining_loss(found), found.reach() as server:
-        jobs = Jobs(server)
-        job = jobs.job(found.id)
-        progress = progress_in(jobs.log(found.id))
-    return job_row(found.id, job, found.entry, int(time.time() * 1000)), progress
-
-
-# `fuseray stop JOB`.
+    with explain_lost_job(ref), ref.connect() as server:
+        jobs = JobClient(server)
+        job = jobs.job(ref.id)
+        progress = progress_in(jobs.log(ref.id))
+    return job_row(ref.id, job, ref.entry, _now_ms()), progress
 
 
 @click.command()
 @click.argument("job")
 @click.option("--now", is_flag=True, help="Do not wait for the last checkpoint; the job writes it by itself.")
 @click.option("--cluster", type=cluster_file, help="Look for JOB on this cluster, not in the register.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def stop_command(job: str, now: bool, cluster: Path | None, as_json: bool) -> None:
-    """Stop JOB with a last checkpoint: a job's name, or the beginning of one."""
-    found = find_job(job, cluster)
-    stopped = _stop(found, now)
+    """Stop JOB with a last checkpoint. JOB is a job's name, or the beginning of one."""
+    ref = find_job(job, cluster)
+    stopped = _stop(ref, now)
     if as_json:
         click.echo(
-            json.dumps({"job": found.id, "status": stopped.job.status, "asked": stopped.asked, "step": stopped.step})
+            json.dumps({"job": ref.id, "status": stopped.job.status, "asked": stopped.asked, "step": stopped.step})
         )
         return
-    click.echo(_summary(found, stopped))
+    click.echo(_summary(ref, stopped))
 
 
-def _stop(found: FoundJob, now: bool) -> Stopped:
-    from orchestrator.cluster.jobs.follow import Stopped, ask_to_stop, wait_for_end
+def _stop(ref: JobRef, now: bool) -> StopResult:
+    from orchestrator.cluster.jobs.follow import StopResult, request_stop, wait_for_end
 
-    with explaining_loss(found):
-        asked = ask_to_stop(found.reach, found.id)
-        if now or not asked.asked:
-            return asked
-        log(f"asked job {found.id} to stop; waiting for its last checkpoint")
+    with explain_lost_job(ref):
+        request = request_stop(ref.connect, ref.id)
+        if now or not request.asked:
+            return request
+        log(f"asked job {ref.id} to stop; waiting for its last checkpoint")
         try:
-            job, step = wait_for_end(found.reach, found.id, log)
+            job, step = wait_for_end(ref.connect, ref.id, log)
         except KeyboardInterrupt:
-            leave(found.id)
-        return Stopped(job, True, step)
+            leave_running(ref.id)
+        return StopResult(job, True, step)
 
 
-def _summary(found: FoundJob, stopped: Stopped) -> str:
+def _summary(ref: JobRef, stopped: StopResult) -> str:
     job = stopped.job
     if not stopped.asked:
         return f"job {job.id} was over already: {job.status.lower()}."
@@ -166,26 +158,23 @@ def _summary(found: FoundJob, stopped: Stopped) -> str:
         return f"job {job.id} ended by itself in the meantime: {job.status.lower()}, exit code {job.code}."
     if stopped.step is None:
         folder = job.run_folder or "its run folder"
-        if found.entry is not None and found.entry.verb == "sweep":
-            return f"job {job.id} is stopped, with a checkpoint of every trial that ran; {_hint(found, job.run)}."
+        if ref.entry is not None and ref.entry.verb == "sweep":
+            return f"job {job.id} is stopped, with a checkpoint of every trial that ran; {_hint(ref, job.run)}."
         return f"job {job.id} is stopped, and its log tells of no last checkpoint; what it saved before is in {folder}."
-    hint = f"; {_hint(found, job.run)}" if job.run else ""
+    hint = f"; {_hint(ref, job.run)}" if job.run else ""
     return f"job {job.id} is stopped with a checkpoint after {stopped.step} steps{hint}."
 
 
-def _hint(found: FoundJob, run: str) -> str:
+def _hint(ref: JobRef, run: str) -> str:
     other = f"fuseray submit RECIPE --cluster FILE --resume {run}"
-    return f"continue with `{found.entry.go_on if found.entry else other}`"
-
-
-# Jobs on the terminal.
+    return f"continue with `{ref.entry.resume_command if ref.entry else other}`"
 
 
 COLUMNS = ("job", "status", "run", "cluster", "started", "duration")
 
 
-def job_row(job_id: str, job: Job | None, entry: Entry | None, now_ms: int) -> dict[str, Any]:
-    """Return what is known of a job, from its cluster and from this machine's register, as plain JSON types."""
+def job_row(job_id: str, job: Job | None, entry: JobRecord | None, now_ms: int) -> dict[str, Any]:
+    """Return a job's values from its cluster and from this machine's register, as plain JSON types."""
     return {
         "job": job_id,
         "status": job.status if job else "",
@@ -203,7 +192,7 @@ def job_row(job_id: str, job: Job | None, entry: Entry | None, now_ms: int) -> d
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show jobs as a table."""
+    """Print jobs as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -212,27 +201,27 @@ def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
     for name in COLUMNS:
         table.add_column(name, no_wrap=True)
     for row in rows:
-        shown = dict(row) | {"duration": duration(row["seconds"])}
-        table.add_row(*(Text(printable(str(shown[name]))) for name in COLUMNS))
+        values = dict(row) | {"duration": duration_text(row["seconds"])}
+        table.add_row(*(Text(printable(str(values[name]))) for name in COLUMNS))
     Console(highlight=False, soft_wrap=True).print(table if rows else "no jobs")
 
 
 def print_job(row: Mapping[str, Any], progress: str) -> None:
-    """Show one job."""
+    """Print one job."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     exit_code = "" if row["exit_code"] is None else row["exit_code"]
-    shown = {
+    values = {
         **{name: row[name] for name in ("job", "status", "run", "run_folder", "cluster")},
         "progress": progress,
         "started": row["started"],
-        "duration": duration(row["seconds"]),
+        "duration": duration_text(row["seconds"]),
         "exit_code": exit_code,
     }
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in shown.items():
+    for name, value in values.items():
         if value != "":
             table.add_row(name.replace("_", " "), Text(printable(str(value))))
     console = Console(highlight=False)
@@ -242,9 +231,8 @@ def print_job(row: Mapping[str, Any], progress: str) -> None:
         console.print(lines, markup=False, soft_wrap=True)
 
 
-def duration(seconds: float | None) -> str:
-    """Return a length of time for people."""
-    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _time(unix_ms: int | None) -> str:

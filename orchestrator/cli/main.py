@@ -1,4 +1,4 @@
-"""The command `fuseray`."""
+"""The command `fuseray`: its verbs, which are imported only when they are used, and its exit codes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 
 import click
 
-from orchestrator.config.errors import FuserayError, SpecError
-
-# A group of verbs, whose modules are imported only when a verb is used.
+from orchestrator.config.errors import ConfigError, FuserayError
 
 
-class Verbs(click.Group):
+class LazyGroup(click.Group):
     """A group that imports a verb's module only when the verb is used.
 
     Args:
-        verbs: where each verb's click command is, as `module:name`, and what the verb does, in the order in which one
-            meets them.
+        verbs: where each verb's click command is, as `module:name`, and what the verb does, in the order of a
+            user's first steps.
     """
 
     def __init__(self, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -28,7 +26,7 @@ class Verbs(click.Group):
         self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order in which one meets them."""
+        """Return the verbs in the order of a user's first steps."""
         return list(self._verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -45,9 +43,6 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, about) for verb, (_, about) in self._verbs.items()])
 
 
-# The command `fuseray`.
-
-
 VERBS = {
     "data": ("orchestrator.cli.data:command", "Build image-text shards from a corpus."),
     "shards": ("orchestrator.cli.shards.build:command", "Build, index and check shards of your own."),
@@ -57,7 +52,7 @@ VERBS = {
     ),
     "plan": (
         "orchestrator.cli.plan:command",
-        "Say what a recipe will need of a cluster, what it costs, and what is in its way.",
+        "Estimate a recipe's needs and cost on a cluster, and check that it can run.",
     ),
     "train": ("orchestrator.cli.train:command", "Train a recipe."),
     "sweep": ("orchestrator.cli.sweep.run:command", "Search hyperparameters."),
@@ -66,7 +61,7 @@ VERBS = {
         "orchestrator.cli.jobs:jobs_command",
         "List the jobs that this machine submitted, or all jobs of a cluster.",
     ),
-    "status": ("orchestrator.cli.jobs:status_command", "Say how a job is doing."),
+    "status": ("orchestrator.cli.jobs:status_command", "Show the status of a job."),
     "logs": ("orchestrator.cli.jobs:logs_command", "Show what a job wrote, or follow it."),
     "stop": ("orchestrator.cli.jobs:stop_command", "Stop a job with a last checkpoint."),
     "checkpoints": ("orchestrator.cli.checkpoints:command", "List, verify, pin and prune a run's checkpoints."),
@@ -87,23 +82,23 @@ VERBS = {
     "export": ("orchestrator.cli.models:export_command", "Write a model for use elsewhere."),
     "watch-preemption": (
         "orchestrator.cli.watch_preemption:command",
-        "Drain this machine's node in Ray when the cloud announces to take it away.",
+        "Drain this machine's Ray node on a preemption notice of the cloud.",
     ),
-    "doctor": ("orchestrator.cli.doctor:command", "Check this machine and say how to mend what is wrong."),
+    "doctor": ("orchestrator.cli.doctor:command", "Check this machine and print how to fix what is wrong."),
 }
 
 
-@click.command(cls=Verbs, verbs=VERBS)
+@click.command(cls=LazyGroup, verbs=VERBS)
 @click.version_option(package_name="fuseray")
 def cli() -> None:
     """Vision-language pre-training on Ray: one recipe, one cluster, exact resume."""
 
 
 def main() -> None:
-    """Run the command line: exit code 0 when done, 1 when something failed, 2 when what was asked for is wrong.
+    """Run the command line: exit code 0 when done, 1 when something failed, 2 when the input is wrong.
 
-    Everything that was opened is closed by then, so the process leaves at once: threads of the libraries now and then
-    abort the interpreter's own way out, which would hide the exit code.
+    Exits with `os._exit`, since everything is closed by then: threads of the libraries sometimes abort the
+    interpreter's own shutdown, which would hide the exit code.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     code = _run()
@@ -115,26 +110,26 @@ def main() -> None:
 def _run() -> int:
     try:
         cli(standalone_mode=False)
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
     except click.ClickException as error:
         error.show()
         return 2
-    except SpecError as error:
+    except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
     except Exception as error:
-        if not _explains_itself(error):
+        if not _is_user_error(error):
             raise
         click.echo(f"error: {error}", err=True)
         return 1
     return 0
 
 
-def _explains_itself(error: Exception) -> bool:
+def _is_user_error(error: Exception) -> bool:
     from workloads.contract import WorkloadError
 
     return isinstance(error, FuserayError | WorkloadError)

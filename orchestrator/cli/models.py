@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config.document import Document
-from orchestrator.config.errors import SpecError
-from orchestrator.config.loading import find_checkpoint_format
+from orchestrator.config.errors import ConfigError
+from orchestrator.config.loading import find_checkpoint_format, find_workload
 
 if TYPE_CHECKING:
     from orchestrator.config.loading import ResolvedRecipe
     from orchestrator.storage.location import Location
     from orchestrator.storage.run_folder import RunFolder
-    from orchestrator.train.convert import Source
-    from workloads.contract import EvaluationOptions, ForeignCheckpoint
+    from orchestrator.train.convert import ExportSource
+    from workloads.contract import Evaluation, EvaluationOptions, ForeignCheckpoint, ReportedMetrics
 
 
 @click.command()
@@ -30,32 +30,48 @@ if TYPE_CHECKING:
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
 @click.option("--held-out", help="URI of other held-out shards than the recipe's, for example another drawing style.")
 @click.option(
-    "--rerank", type=click.IntRange(min=0), help="Candidates that the fusion model ranks again; default: the recipe's."
+    "--rerank", type=click.IntRange(min=0), help="Candidates that a second stage ranks again; default: the recipe's."
 )
-@click.option(
-    "--gallery", type=click.IntRange(min=0), default=12, show_default=True, help="Captions to keep with their matches."
-)
+@click.option("--gallery", type=click.IntRange(min=0), default=12, show_default=True, help="Examples to keep.")
 @click.option(
     "--heat-maps",
     type=click.IntRange(min=0),
     default=6,
     show_default=True,
-    help="Captions to keep with word heat maps.",
+    help="Examples to keep with heat maps.",
 )
 @click.option("--again", is_flag=True, help="Evaluate even if this checkpoint was evaluated before.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def evaluate_command(as_json: bool, **arguments: Any) -> None:
-    """Measure image-text retrieval of RUN's newest checkpoint on its held-out samples.
+    """Measure RUN's newest checkpoint on its held-out samples, as its workload does: ALBEF measures retrieval.
 
     RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
     which needs --held-out; its figures are printed alone.
     """
-    metrics, about, folder = _evaluate(**arguments)
+    evaluated = _evaluate(**arguments)
+    metrics, about = dict(evaluated.evaluation.metrics), evaluated.subject
     if as_json:
-        click.echo(json.dumps({"run": folder, "subject": about, "metrics": metrics}, indent=2))
+        click.echo(json.dumps({"run": evaluated.folder, "subject": about, "metrics": metrics}, indent=2))
         return
 
-    print_table(metrics, f"{folder}, step {about['step']}, on {about['held_out']}")
+    print_tables(evaluated, f"{evaluated.folder}, step {about['step']}, on {about['held_out']}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An evaluation to show.
+
+    Args:
+        evaluation: metrics, tables and galleries.
+        reported: what its workload reports.
+        subject: what was evaluated: step, options, data.
+        folder: URI of the run, or of the imported checkpoint.
+    """
+
+    evaluation: Evaluation
+    reported: ReportedMetrics
+    subject: dict[str, Any]
+    folder: str
 
 
 def _evaluate(
@@ -67,9 +83,8 @@ def _evaluate(
     gallery: int,
     heat_maps: int,
     again: bool,
-) -> tuple[dict[str, float], dict[str, Any], str]:
-    """Evaluate unless it was done before; return the figures, what they speak of, and the run's folder."""
-    from orchestrator.config.errors import SpecError
+) -> Evaluated:
+    """Evaluate unless it was done before."""
     from orchestrator.config.recipe import EvaluationSection
     from orchestrator.report.gather import load_evaluation, subject
     from orchestrator.storage.location import locate
@@ -78,55 +93,76 @@ def _evaluate(
     from orchestrator.train.run_tools import run_recipe
     from workloads.contract import EvaluationOptions
 
-    place = locate(name, endpoint)
-    if is_import(place):
+    folder = locate(name, endpoint)
+    if is_import(folder):
         options = EvaluationOptions(rerank=EvaluationSection().rerank if rerank is None else rerank)
-        return *_measure_import(place, options, held_out, endpoint), place.uri
+        return _measure_import(folder, options, held_out, endpoint)
     run = find_run(name, storage, endpoint)
     resolved = run_recipe(run)
     section = resolved.recipe.evaluation
     data = held_out or resolved.recipe.data.held_out
     if data is None:
-        raise SpecError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
+        raise ConfigError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
     options = EvaluationOptions(section.batch_size, section.rerank if rerank is None else rerank, gallery, heat_maps)
     saved = load_evaluation(run.evaluation)
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
-        return dict(saved.evaluation.metrics), saved.subject, run.root.uri
-    return *_measure(run, resolved, options, data), run.root.uri
+        reported = resolved.entry.metrics(resolved.workload)
+        return Evaluated(saved.checkpoint.evaluation, reported, saved.subject, run.root.uri)
+    return _measure(run, resolved, options, data)
 
 
 def _measure_import(
-    place: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    from orchestrator.config.errors import SpecError
+    folder: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
+) -> Evaluated:
     from orchestrator.report.gather import subject
     from orchestrator.storage.location import locate
     from orchestrator.train.checkpoints.load import load_checkpoint
-    from orchestrator.train.run_tools import measure_checkpoint
+    from orchestrator.train.run_tools import evaluate_checkpoint, model_config
 
     if held_out is None:
-        raise SpecError(
-            f"{place.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
+        raise ConfigError(
+            f"{folder.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
-    measured = measure_checkpoint(load_checkpoint(place), options, locate(held_out, endpoint))
-    return dict(measured.evaluation.metrics), subject(measured.step, options, held_out)
+    checkpoint = load_checkpoint(folder)
+    measured = evaluate_checkpoint(checkpoint, options, locate(held_out, endpoint))
+    reported = find_workload(checkpoint.state.workload).metrics(model_config(checkpoint))
+    return Evaluated(measured.evaluation, reported, subject(measured.step, options, held_out), folder.uri)
 
 
-def _measure(
-    run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str
-) -> tuple[dict[str, float], dict[str, Any]]:
+def _measure(run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str) -> Evaluated:
     from orchestrator.report.gather import save_evaluation, subject
     from orchestrator.track.run_writer import TrackedRun
-    from orchestrator.train.run_tools import measure
+    from orchestrator.train.run_tools import evaluate_run
 
-    measured = measure(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
+    measured = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
     about = subject(measured.step, options, held_out)
     run.evaluation.delete()
     save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
     file = run.read()
-    figures = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
-    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, figures)
-    return dict(measured.evaluation.metrics), about
+    metrics = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
+    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, metrics)
+    return Evaluated(measured.evaluation, resolved.entry.metrics(resolved.workload), about, run.root.uri)
+
+
+def print_tables(evaluated: Evaluated, title: str) -> None:
+    """Print the tables of an evaluation, each with its chance levels; those with the same columns as one."""
+    from orchestrator.report.panels import show_tables
+
+    console = Console(highlight=False)
+    console.print(title, soft_wrap=True, markup=False)
+    shown = show_tables(evaluated.evaluation, evaluated.reported)
+    for (heading, columns), alike in groupby(shown, lambda one: (one.table.row_heading, one.table.columns)):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("", heading.lower()):
+            table.add_column(column)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for part in alike:
+            for row in part.rows:
+                table.add_row(part.table.title, row.name, *(cell.text or "-" for cell in row.cells))
+            if part.chances:
+                table.add_row(part.table.title, "Chance", *(text or "-" for text in part.chances), style="dim")
+        console.print(table)
 
 
 # `fuseray export SOURCE OUT`.
@@ -168,21 +204,21 @@ def export_command(
     checkpoint in the layout it came in, a run in that of pre-training.
     """
     if flat and format_name == OWN:
-        raise SpecError("--flat: belongs to --format albef.")
+        raise ConfigError("--flat: belongs to --format albef.")
 
     from orchestrator.train.convert import find_source
 
     found = find_source(source, storage, endpoint, step)
     _export(found, out, format_name, flat)
     if as_json:
-        click.echo(json.dumps({"checkpoint": found.place.uri, "format": format_name, "out": str(out)}))
+        click.echo(json.dumps({"checkpoint": found.folder.uri, "format": format_name, "out": str(out)}))
         return
-    click.echo(f"{found.place.uri} is written to {out}")
+    click.echo(f"{found.folder.uri} is written to {out}")
     if format_name == OWN:
         click.echo(HOW_TO_LOAD.format(out=str(out)))
 
 
-def _export(source: Source, out: Path, format_name: str, flat: bool) -> None:
+def _export(source: ExportSource, out: Path, format_name: str, flat: bool) -> None:
     from orchestrator.train.convert import export_folder, export_format
 
     if format_name == OWN:
@@ -239,7 +275,7 @@ def _values(overrides: tuple[str, ...]) -> dict[str, Any]:
     document = Document.parse("{}", "command line")
     for assignment in overrides:
         document.override(assignment)
-    return document.plain()
+    return document.to_dict()
 
 
 def _as_json(checkpoint: ForeignCheckpoint, out: str) -> dict[str, Any]:
@@ -248,7 +284,7 @@ def _as_json(checkpoint: ForeignCheckpoint, out: str) -> dict[str, Any]:
         "workload": checkpoint.workload,
         "layout": checkpoint.metadata["layout"],
         "epochs": checkpoint.epochs,
-        "optimizer": bool(checkpoint.moments),
+        "optimizer": bool(checkpoint.optimizer_state),
         "config": checkpoint.config.model_dump(mode="json"),
         "report": asdict(checkpoint.report),
     }
@@ -260,8 +296,8 @@ def _table(checkpoint: ForeignCheckpoint, out: str) -> str:
     for part, meaning in PARTS.items():
         if report[part] or part == "used":
             lines.append(f"{len(report[part]):6d}  {meaning}{_some(report[part]) if part != 'used' else ''}")
-    moments = f"of {len({key.partition('/')[2] for key in checkpoint.moments})} parameters"
-    lines.append(f"optimiser state: {moments if checkpoint.moments else 'none'}")
+    optimizer_state = f"of {len({key.partition('/')[2] for key in checkpoint.optimizer_state})} parameters"
+    lines.append(f"optimiser state: {optimizer_state if checkpoint.optimizer_state else 'none'}")
     if checkpoint.epochs is not None:
         lines.append(f"epochs trained: {checkpoint.epochs:g}")
     lines += [f"note: {note}" for note in report["notes"]]
@@ -272,29 +308,3 @@ def _table(checkpoint: ForeignCheckpoint, out: str) -> str:
 def _some(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return f": {', '.join(names[:SHOWN_NAMES])}{more}"
-
-
-# Retrieval figures as a table on the terminal.
-
-
-CUTS = (1, 5, 10)
-DIRECTIONS = {"text_to_image": "text -> image", "image_to_text": "image -> text"}
-RANKINGS = {"": "contrastive", "reranked/": "re-ranked by matching"}
-
-
-def print_table(metrics: Mapping[str, float], title: str) -> None:
-    """Print recalls beside their chance level."""
-    console = Console(highlight=False)
-    console.print(title, soft_wrap=True, markup=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("direction", "ranking", *(f"R@{cut}" for cut in CUTS)):
-        table.add_column(column, justify="right" if column.startswith("R@") else "left")
-    for direction, name in DIRECTIONS.items():
-        for prefix, ranking in RANKINGS.items():
-            recalls = [metrics.get(f"{prefix}{direction}/recall@{cut}") for cut in CUTS]
-            if None not in recalls:
-                table.add_row(name, ranking, *(f"{recall:.1%}" for recall in recalls))
-        table.add_row(
-            name, "chance", *(f"{metrics.get(f'{direction}/chance@{cut}', 0.0):.1%}" for cut in CUTS), style="dim"
-        )
-    console.print(table)

@@ -1,4 +1,4 @@
-"""`fuseray plan RECIPE --cluster CLUSTER [key.path=value ...]`."""
+"""`fuseray plan RECIPE --cluster CLUSTER [key.path=value ...]`: a preflight as tables or JSON."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import show_findings
+from orchestrator.cli.console import UNKNOWN, WIDTH, print_table, rate_text, show_findings
+from orchestrator.cli.options import json_option
 from orchestrator.config.document import read_extended
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.plan.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
-    from orchestrator.plan.checks import Judgement
+    from orchestrator.plan.checks import PreflightResult
     from orchestrator.plan.estimates import Scenario
 
 
@@ -37,13 +36,13 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 @click.option(
     "--cluster", type=cluster_file, metavar="CLUSTER", help="The cluster's YAML, or NAME for clusters/NAME.yaml."
 )
-@click.option("--here", is_flag=True, help="Look at this machine as one of the cluster's; needs no --cluster.")
+@click.option("--here", is_flag=True, help="Check this machine as one of the cluster's nodes; needs no --cluster.")
 @click.option("--samples", type=click.IntRange(min=1), help="Plan as if the training data had so many samples.")
 @click.option("--mfu", type=SHARE, default=MFU, show_default=True, help="Share of a GPU's peak that training reaches.")
 @click.option("--samples-per-s", type=POSITIVE, help="Samples per second and worker, as measured; instead of --mfu.")
 @click.option("--prices", type=PATH, metavar="FILE", help="Prices of your own, over the project's table.")
 @click.option("--resume", is_flag=True, help="Plan the rest of the recipe's own run, at the speed that its log shows.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def command(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -56,12 +55,12 @@ def command(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Say what RECIPE will need of a cluster, what it costs, and what is in its way. Nothing is started.
+    """Estimate what RECIPE needs on a cluster and costs, and check that it can run. Nothing is started.
 
-    Exit code 2 when something has to be mended first, otherwise 0.
+    Exit code 2 when something must be fixed first, otherwise 0.
     """
     if not here and cluster is None:
-        raise click.UsageError("name the cluster with --cluster FILE, or look at this machine alone with --here")
+        raise click.UsageError("name the cluster with --cluster FILE, or check this machine alone with --here")
     resolved = _recipe(recipe, overrides, samples)
     options = PreflightOptions(
         mfu=mfu, samples_per_s=samples_per_s, samples=samples, prices=prices, resume=resume, quiet=as_json
@@ -82,20 +81,20 @@ def _preflight(resolved: ResolvedRecipe, cluster: Path | None, options: Prefligh
 
 
 def _recipe(path: Path, overrides: tuple[str, ...], samples: int | None) -> ResolvedRecipe:
-    """Return the recipe; for a plan with a given number of samples it need not name any data."""
+    """Load the recipe; with a given number of samples it need not name any data."""
     if samples is None or _names_data(path, overrides):
         return load_recipe(path, overrides)
 
-    from orchestrator.plan.checks import UNNAMED
+    from orchestrator.plan.checks import PLACEHOLDER_URI
 
-    return load_recipe(path, (*overrides, f"data.train={UNNAMED}"))
+    return load_recipe(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
 
 
 def _names_data(path: Path, overrides: tuple[str, ...]) -> bool:
     document = read_extended(path)
     for assignment in overrides:
         document.override(assignment)
-    data = document.plain().get("data")
+    data = document.to_dict().get("data")
     return isinstance(data, dict) and bool(data.get("train") or data.get("mix"))
 
 
@@ -107,62 +106,43 @@ def show_preflight(preflight: Preflight, as_json: bool) -> None:
     show_tables(preflight)
 
 
-# A plan as tables: what it will be, the machines with their prices, what it costs, and what was found.
-
-
-WIDTH = 120
-UNKNOWN = "unknown"
-
-
 def show_tables(preflight: Preflight) -> None:
     """Print a plan for people."""
     print_table(_facts(preflight))
-    if preflight.judgement is not None:
-        print_table(_machines(preflight.judgement))
-        print_table(_costs(preflight.judgement))
+    if preflight.result is not None:
+        print_table(_machines(preflight.result))
+        print_table(_costs(preflight.result))
     show_findings(preflight.findings, WIDTH)
-    click.echo(_verdict(preflight.findings))
-
-
-def print_table(table: Table) -> None:
-    """Print a table with a blank line after it; its width is the terminal's, or `WIDTH` elsewhere."""
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(table)
-        console.print()
-        return
-    with StringIO() as text:
-        Console(highlight=False, width=WIDTH, file=text).print(table)
-        click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")
+    click.echo(_summary(preflight.findings))
 
 
 def _facts(preflight: Preflight) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     facts = dict(preflight.about)
-    if (judgement := preflight.judgement) is not None:
-        facts |= _estimates(judgement)
+    if (result := preflight.result) is not None:
+        facts |= _estimates(result)
         facts["prices"] = f"US dollars, as of {facts['prices']}; spot prices change all the time"
     for name, value in facts.items():
         table.add_row(name, value)
     return table
 
 
-def _estimates(judgement: Judgement) -> dict[str, str]:
-    steps, samples, speed = judgement.steps, judgement.samples, judgement.speed
+def _estimates(result: PreflightResult) -> dict[str, str]:
+    steps, samples, speed = result.steps, result.samples, result.speed
     length = UNKNOWN if steps is None or samples is None else f"{steps:,} steps, {samples:,} samples"
     pace = UNKNOWN if speed is None else f"{rate_text(speed.samples_per_s)} samples/s a worker; {speed.source}"
     return {"length": length, "speed": pace}
 
 
-def _machines(judgement: Judgement) -> Table:
+def _machines(result: PreflightResult) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("machines", "type", "paid"):
         table.add_column(name)
-    for name in ("CPUs", "GPUs", "$/h spot", "$/h on demand", *_headings(judgement.scenarios)):
+    for name in ("CPUs", "GPUs", "$/h spot", "$/h on demand", *_worker_headings(result.scenarios)):
         table.add_column(name, justify="right")
-    for kind in judgement.kinds:
+    for kind in result.node_types:
         group = kind.group
-        counts = [f"{one.machines.get(group.name, 0)} of {group.most}" for one in judgement.scenarios]
+        counts = [f"{scenario.machines.get(group.name, 0)} of {group.most}" for scenario in result.scenarios]
         prices = [UNKNOWN if usd is None else f"{usd:,.2f}" for usd in (kind.prices["spot"], kind.prices["on-demand"])]
         name = f"{group.name} (head)" if group.head and group.name != "head" else group.name
         table.add_row(
@@ -171,31 +151,26 @@ def _machines(judgement: Judgement) -> Table:
     return table
 
 
-def _headings(scenarios: Sequence[Scenario]) -> Iterator[str]:
-    for one in scenarios:
-        yield f"for {one.workers} worker{'s' if one.workers > 1 else ''}"
+def _worker_headings(scenarios: Sequence[Scenario]) -> Iterator[str]:
+    for scenario in scenarios:
+        yield f"for {scenario.workers} worker{'s' if scenario.workers > 1 else ''}"
 
 
-def _costs(judgement: Judgement) -> Table:
+def _costs(result: PreflightResult) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("workers", "samples/s", "hours", "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
-    for one in judgement.scenarios:
-        rate = UNKNOWN if one.samples_per_s is None else rate_text(one.samples_per_s)
-        hours = UNKNOWN if one.hours is None else f"{one.hours:,.1f}"
-        dollars = [UNKNOWN if usd is None else f"${usd:,.0f}" for usd in one.usd.values()]
-        table.add_row(str(one.workers), rate, hours, *dollars)
+    for scenario in result.scenarios:
+        rate = UNKNOWN if scenario.samples_per_s is None else rate_text(scenario.samples_per_s)
+        hours = UNKNOWN if scenario.hours is None else f"{scenario.hours:,.1f}"
+        dollars = [UNKNOWN if usd is None else f"${usd:,.0f}" for usd in scenario.usd.values()]
+        table.add_row(str(scenario.workers), rate, hours, *dollars)
     return table
 
 
-def rate_text(per_s: float) -> str:
-    """Return a rate for people."""
-    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
-
-
-def _verdict(findings: Sequence[Finding]) -> str:
+def _summary(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.level for finding in findings)
     warnings = f", {counts['warning']} with a warning" if counts["warning"] else ""
     if counts["error"]:
-        return f"{counts['error']} of {len(findings)} checks must be mended before the run can start."
+        return f"{counts['error']} of {len(findings)} checks must be fixed before the run can start."
     return f"Nothing is in the way of the run: {len(findings)} checks{warnings}."

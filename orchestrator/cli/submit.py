@@ -1,4 +1,4 @@
-"""`fuseray submit RECIPE --cluster FILE [key.path=value ...]`."""
+"""`fuseray submit RECIPE --cluster FILE [key.path=value ...]`: check, plan, start the cluster, submit, follow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster import ask_first, cluster_file
-from orchestrator.cli.job_access import FoundJob, follow_to_end, log, open_cluster, own_register, reach_of
+from orchestrator.cli.cluster import cluster_file, confirm
+from orchestrator.cli.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
 from orchestrator.cli.train import resume_overrides
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.jobs.history import Entry
+    from orchestrator.cluster.jobs.history import JobRecord
     from orchestrator.cluster.jobs.submit import Submission
     from orchestrator.cluster.launch.launcher import Launcher
     from orchestrator.config.cluster import Cluster
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, which must be there, instead of starting the recipe's."
 )
-@click.option("--detach", is_flag=True, help="Leave as soon as the job is submitted.")
+@click.option("--detach", is_flag=True, help="Exit as soon as the job is submitted.")
 @click.option("--yes", is_flag=True, help="Start machines that cost money without asking.")
 @click.option("--prices", type=click.Path(path_type=Path), help="A table of prices to use instead of Fuseray's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts; the log goes to stderr.")
@@ -55,27 +55,31 @@ def command(
 ) -> None:
     """Train RECIPE on a cluster, with single values overridden by KEY.PATH=VALUE.
 
-    The job goes on when this command ends or this machine is switched off. A run of the recipe's name that is there
-    already is continued. Exit codes are those of `fuseray train` on the cluster; 130 also when the job was stopped, or
+    The job keeps running when this command ends or this machine is switched off. An existing run of the recipe's name
+    is resumed. Exit codes are those of `fuseray train` on the cluster; 130 also when the job was stopped, or
     when Ctrl-C ended the watching alone.
     """
     cluster, launcher = open_cluster(file)
     resolved = on_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
-    sending = Sending(
+    submitter = Submitter(
         cluster=cluster,
         launcher=launcher,
         submission=_submission(resolved, overrides, cluster, recipe, resume, prices),
         check=partial(_check, resolved, cluster, prices, resume is not None),
     )
-    sending.send(yes)
-    follow_job(sending.submission.entry, detach, as_json)
+    submitter.submit(yes)
+    follow_job(submitter.submission.entry, detach, as_json)
 
 
-def _check(resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: bool, look: Look) -> None:
+def _check(
+    resolved: ResolvedRecipe, cluster: Cluster, prices: Path | None, resume: bool, cluster_check: ClusterCheck
+) -> None:
     from orchestrator.cli.plan import show_preflight
     from orchestrator.plan.preflight import PreflightOptions, run_preflight
 
-    preflight = run_preflight(resolved, cluster, PreflightOptions(prices=prices, resume=resume, from_cluster=look))
+    preflight = run_preflight(
+        resolved, cluster, PreflightOptions(prices=prices, resume=resume, from_cluster=cluster_check)
+    )
     with redirect_stdout(sys.stderr):
         show_preflight(preflight, as_json=False)
     refuse_errors(preflight.ok)
@@ -89,83 +93,80 @@ def _submission(
     resume: str | None,
     prices: Path | None,
 ) -> Submission:
-    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
-    from orchestrator.config.cluster import growth_variable
+    from orchestrator.config.cluster import node_groups_variable
     from orchestrator.train.plan import recipe_yaml
 
-    refuse_secrets(overrides, resolved.values())
+    check_for_secrets(overrides, resolved.values())
     return Submission(
         entry=new_entry(cluster, resolved.recipe, recipe),
         recipe=recipe_yaml(resolved),
         workload=resolved.recipe.workload,
         resume=resolved.recipe.name if resume not in (None, "auto") else None,
         prices=price_text(prices),
-        machines=growth_variable(cluster.groups),
+        machines=node_groups_variable(cluster.groups),
     )
 
 
-# Sending a job to a cluster: checks, the plan with its price, bringing the cluster up, and following the job.
-
-
-Look = Mapping[str, Any] | None
-"""What the cluster's head says of the recipe; None when it was not asked."""
+ClusterCheck = Mapping[str, Any] | None
+"""The cluster head's findings about the recipe, as JSON; None when the head was not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
-    """A job on its way to a cluster.
+class Submitter:
+    """Submits a job to a cluster, and starts the cluster if needed.
 
     Args:
-        cluster: where it is to run.
+        cluster: where the job will run.
         launcher: of that cluster.
         submission: the job.
-        check: checks what is to run, shows the plan with its price, and refuses what cannot start.
+        check: prints the plan with its price, and raises `ConfigError` when it has errors.
     """
 
     cluster: Cluster
     launcher: Launcher
     submission: Submission
-    check: Callable[[Look], None]
+    check: Callable[[ClusterCheck], None]
 
-    def send(self, yes: bool) -> None:
-        """Check, show the plan, bring the cluster up if need be, and submit.
+    def submit(self, yes: bool) -> None:
+        """Check, show the plan, start the cluster if needed, and submit.
 
         Args:
             yes: whether machines that cost money may be started without asking.
 
         Raises:
-            SpecError: something has to be mended first; nothing was submitted.
+            ConfigError: the plan has errors; nothing was submitted.
             ClusterError: the cluster cannot be reached, or refuses the job.
         """
         up = self.launcher.is_up()
-        self.check(self._look() if up else None)
+        self.check(self._check_on_cluster() if up else None)
         if not up:
             self._bring_up(yes)
-            _refuse(self._look())
+            _refuse_cluster_errors(self._check_on_cluster())
         self._submit()
 
-    def _look(self) -> Look:
-        """Have the cluster look at what the recipe needs; a local one is this machine, which looks itself."""
+    def _check_on_cluster(self) -> ClusterCheck:
+        """Run the checks on the cluster's head; None for a local cluster, which is this machine."""
         if self.cluster.kind == "local":
             return None
-        from orchestrator.cluster.jobs.submit import look_from_cluster
+        from orchestrator.cluster.jobs.submit import check_recipe_on_cluster
 
         log(f"cluster {self.cluster.name} checks the recipe")
-        return look_from_cluster(self.submission, reach_of(self.submission.entry.cluster_file), log)
+        return check_recipe_on_cluster(self.submission, connect_to(self.submission.entry.cluster_file), log)
 
     def _bring_up(self, yes: bool) -> None:
-        """Start the cluster; ask before that costs money."""
+        """Start the cluster, after confirmation when that costs money."""
         cluster = self.cluster
         log(f"cluster {cluster.name} is not up")
-        ask_first(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
+        confirm(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
         self.launcher.up(log)
 
     def _submit(self) -> None:
         from orchestrator.cluster.jobs.submit import submit
 
         entry = self.submission.entry
-        submit(self.submission, reach_of(entry.cluster_file), own_register())
+        submit(self.submission, connect_to(entry.cluster_file), own_register())
         log(
             f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
@@ -175,73 +176,73 @@ class Sending:
 
 
 def refuse_errors(ok: bool) -> None:
-    """Refuse to submit what a plan finds wrong.
+    """Refuse to submit when a plan has errors.
 
     Raises:
-        SpecError: something has to be mended.
+        ConfigError: it has.
     """
     if not ok:
-        raise SpecError("nothing was submitted: mend what is marked ERROR above first.")
+        raise ConfigError("nothing was submitted: fix what is marked ERROR above first.")
 
 
-def follow_job(entry: Entry, detach: bool, as_json: bool) -> None:
-    """Follow a job to its end and leave with its exit code, or say where it is.
+def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
+    """Follow a job to its end and exit with its exit code, or print where it is.
 
     Args:
-        entry: what this machine remembers of it.
-        detach: whether to leave at once.
-        as_json: whether scripts read along.
+        entry: the job in this user's register.
+        detach: whether to return at once.
+        as_json: print JSON, and the log on standard error.
     """
     if detach:
-        _show(_outcome(entry), as_json, f"job {entry.job}: submitted")
+        _print_outcome(_outcome(entry), as_json, f"job {entry.job}: submitted")
         return
-    job = follow_to_end(FoundJob(entry.job, reach_of(entry.cluster_file), entry), to_stderr=as_json)
+    job = follow_to_end(JobRef(entry.job, connect_to(entry.cluster_file), entry), to_stderr=as_json)
     outcome = _outcome(entry) | {"status": job.status, "exit_code": job.code}
-    _show(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
-    if job.failure and not job.explained_itself:
+    _print_outcome(outcome, as_json, f"job {entry.job}: {job.status.lower()}, exit code {job.code}")
+    if job.failure and not job.failure_is_in_log:
         log(job.failure)
     sys.exit(job.code)
 
 
 def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
-    """Return the recipe as it is meant on the cluster's machines, or refuse it."""
-    from orchestrator.cluster.jobs.portability import absolute, check_shared
+    """Return the recipe with paths as they resolve on the cluster, or refuse it."""
+    from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
     from orchestrator.config.document import Document
     from orchestrator.config.loading import resolve
 
     if cluster.kind == "local":
-        values = absolute(resolved, Path.cwd())
+        values = make_paths_absolute(resolved, Path.cwd())
         return resolve(Document("recipe", values, {}), values)
-    for warning in check_shared(resolved, Path.cwd()):
+    for warning in check_paths_shared(resolved, Path.cwd()):
         log(f"warning: {warning}")
     return resolved
 
 
 def price_text(file: Path | None) -> str | None:
-    """Return a table of prices as it stands in a file, None without a file.
+    """Return the content of a price file; None without a file.
 
     Raises:
-        SpecError: it cannot be read.
+        ConfigError: it cannot be read.
     """
     if file is None:
         return None
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as a table of prices ({error}).") from error
+        raise ConfigError(f"{file}: cannot be read as a table of prices ({error}).") from error
 
 
-def _refuse(look: Look) -> None:
-    """Refuse to go on with what a cluster that has just come up finds wrong."""
-    errors = [one for one in (look or {}).get("findings", ()) if one["level"] == "error"]
+def _refuse_cluster_errors(cluster_check: ClusterCheck) -> None:
+    """Raise the errors found by a cluster that has just been started."""
+    errors = [finding for finding in (cluster_check or {}).get("findings", ()) if finding["level"] == "error"]
     if errors:
-        said = "\n".join(f"  {one['name']}: {one['found']}\n    fix: {one['fix']}" for one in errors)
-        raise SpecError(f"nothing was submitted; the cluster, which stays up, says:\n{said}")
+        lines = "\n".join(f"  {error['name']}: {error['found']}\n    fix: {error['fix']}" for error in errors)
+        raise ConfigError(f"nothing was submitted; the cluster, which stays up, says:\n{lines}")
 
 
-def _outcome(entry: Entry) -> dict[str, Any]:
+def _outcome(entry: JobRecord) -> dict[str, Any]:
     return {"job": entry.job, "cluster": entry.cluster, "run": entry.run, "run_folder": entry.run_folder}
 
 
-def _show(outcome: dict[str, Any], as_json: bool, text: str) -> None:
+def _print_outcome(outcome: dict[str, Any], as_json: bool, text: str) -> None:
     click.echo(json.dumps(outcome) if as_json else text)

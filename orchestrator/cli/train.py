@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import load_recipe
-from orchestrator.train.control_channel import Record
+from orchestrator.train.control_channel import StepRecord
+from workloads.contract import Metric
 
 if TYPE_CHECKING:
     from orchestrator.train.plan import Plan
-    from orchestrator.train.resume import Start
+    from orchestrator.train.resume import ResumePoint
 
 
 INTERRUPTED = 130
@@ -60,7 +61,7 @@ def command(
     try:
         plan = make_plan(resolved)
     except FuserayError as error:
-        raise SpecError(str(error)) from error
+        raise ConfigError(str(error)) from error
     if dry_run:
         _show_plan(plan, as_json)
         return
@@ -75,7 +76,7 @@ def command(
         sys.exit(USED_UP if outcome["stopped_by"] else INTERRUPTED)
 
 
-def _start(plan: Plan, resume: str | None) -> Start:
+def _start(plan: Plan, resume: str | None) -> ResumePoint:
     from orchestrator.train.resume import continued_run, new_run
 
     continues = plan.run.exists() if resume == "auto" else resume is not None
@@ -92,7 +93,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     print_plan(plan.describe(), plan.warnings)
 
 
-def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[str, object]:
+def _train(plan: Plan, start: ResumePoint, prices: Path | None, quiet: bool) -> dict[str, object]:
     from orchestrator.cluster.preemption.watcher import Watchers
     from orchestrator.config.prices import read_prices
     from orchestrator.train.driver import run
@@ -100,7 +101,8 @@ def _train(plan: Plan, start: Start, prices: Path | None, quiet: bool) -> dict[s
     table = read_prices(prices)
     notices = plan.recipe.recovery.notices
     watchers = None if notices == "none" else Watchers(notices)
-    with Terminal(plan.steps, start.first_step, quiet) as terminal:
+    reported = plan.resolved.entry.metrics(plan.resolved.workload)
+    with Terminal(plan.steps, start.first_step, (*reported.steps, *reported.some_steps), quiet) as terminal:
         terminal.begin(plan.describe(), plan.warnings, start.first_step)
         outcome = run(plan, start, terminal, watchers, table)
     return {
@@ -151,7 +153,6 @@ def resume_overrides(resume: str | None) -> list[str]:
 
 
 PLAIN_EVERY_STEPS = 10
-SHOWN = {"loss": "loss", "loss_itc": "itc", "loss_itm": "itm", "loss_mlm": "mlm", "loss_adversarial": "adv"}
 
 
 class Terminal:
@@ -160,13 +161,15 @@ class Terminal:
     Args:
         steps: steps in the run.
         first_step: where it starts.
+        metrics: what the workload reports of a step; those that stand on the terminal are shown.
         quiet: show nothing on standard output.
     """
 
-    def __init__(self, steps: int, first_step: int, quiet: bool = False) -> None:
+    def __init__(self, steps: int, first_step: int, metrics: Sequence[Metric], quiet: bool = False) -> None:
         self._console = Console(stderr=quiet, highlight=False)
         self._live = self._console.is_terminal
         self._steps = steps
+        self._metrics = metrics
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=20),
@@ -200,9 +203,9 @@ class Terminal:
         """Show a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Show that a step is done."""
-        text = describe_step(record, skipped)
+        text = describe_step(record, skipped, self._metrics)
         self._progress.update(self._task, completed=record.step + 1, description=text)
         last = record.step + 1 == self._steps
         if not self._live and (record.step % PLAIN_EVERY_STEPS == 0 or last):
@@ -221,12 +224,17 @@ def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
-def describe_step(record: Record, skipped: int) -> str:
-    """Return the figures of a step in one line."""
-    losses = [f"{short} {record.metrics[name]:.3f}" for name, short in SHOWN.items() if name in record.metrics]
+def describe_step(record: StepRecord, skipped: int, metrics: Sequence[Metric]) -> str:
+    """Return a step's metrics in one line: those that the workload puts on the terminal, then the pace."""
+    shown = [metric for metric in metrics if metric.on_terminal and metric.name in record.metrics]
+    values = [f"{metric.label or metric.name} {_value(record.metrics[metric.name], metric)}" for metric in shown]
     rates = [f"{record.metrics.get('samples_per_s', 0.0):.0f} samples/s"]
     if record.metrics.get("data_wait_share", 0.0) > 0.2:
         rates.append(f"waiting for data {record.metrics['data_wait_share']:.0%}")
     if skipped:
         rates.append(f"{skipped} skipped")
-    return "  ".join(losses + rates)
+    return "  ".join(values + rates)
+
+
+def _value(value: float, metric: Metric) -> str:
+    return f"{value:.1%}" if metric.share else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""`fuseray watch-preemption`."""
+"""`fuseray watch-preemption`: poll the cloud for a preemption notice, and drain this node in Ray."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.preemption.drain import Target
+    from orchestrator.cluster.preemption.drain import DrainTarget
 
 
 @click.command()
@@ -40,35 +40,37 @@ if TYPE_CHECKING:
     help="Also take AWS's rebalance recommendations and GCP's maintenance announcements, which have no deadline.",
 )
 def command(source: str, address: str | None, node_id: str | None, interval_s: float | None, early: bool) -> None:
-    """Watch for the cloud's notice that this machine will be taken away, and drain its node in Ray.
+    """Watch for the cloud's preemption notice for this machine, and drain its node in Ray.
 
-    Run it beside Ray on every node. A run with a worker on a draining node commits a checkpoint and goes on without it.
+    Run it next to Ray on every node. A run with a worker on a draining node saves a checkpoint and
+    continues without it.
 
-    Exit codes: 0 the node is drained, or it was asked to end (SIGTERM); 1 the node could not be found or drained; 2
+    Exit codes: 0 the node is drained, or SIGTERM was received; 1 the node could not be found or drained; 2
     wrong usage.
     """
-    from orchestrator.cluster.preemption.cloud import check_source
-    from orchestrator.cluster.preemption.drain import Target
+    from orchestrator.cluster.preemption.cloud import check_source_name
+    from orchestrator.cluster.preemption.drain import DrainTarget
 
-    check_source(source)
+    check_source_name(source)
     _check_address(address)
     with _ended_by_sigterm():
-        _watch(source, Target(address, node_id), interval_s, early)
+        _watch(source, DrainTarget(address, node_id), interval_s, early)
 
 
-def _watch(source: str, target: Target, interval_s: float | None, early: bool) -> None:
-    from orchestrator.cluster.preemption.cloud import open_source
-    from orchestrator.cluster.preemption.drain import short
-    from orchestrator.cluster.preemption.drain_process import drain, find
+def _watch(source: str, target: DrainTarget, interval_s: float | None, early: bool) -> None:
+    from orchestrator.cluster.preemption.cloud import open_notice_source
+    from orchestrator.cluster.preemption.drain import short_id
+    from orchestrator.cluster.preemption.drain_process import drain, find_node_to_drain
     from orchestrator.cluster.preemption.watcher import Watcher
 
-    found = find(target)
-    opened = open_source(source, early)
-    every_s = interval_s or opened.interval_s
-    _say(
-        f"watching {opened.name} every {every_s:g} s for node {short(found.node_id)} of the cluster at {found.address}"
+    node = find_node_to_drain(target)
+    opened_source = open_notice_source(source, early)
+    every_s = interval_s or opened_source.interval_s
+    _log(
+        f"watching {opened_source.name} every {every_s:g} s for node {short_id(node.node_id)} "
+        f"of the cluster at {node.address}"
     )
-    Watcher(opened, partial(drain, target), _say, every_s).run()
+    Watcher(opened_source, partial(drain, target), _log, every_s).run()
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def _ended_by_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        _say("asked to end; no longer watching")
+        _log("asked to end; no longer watching")
         raise
 
 
@@ -86,14 +88,14 @@ def _check_address(address: str | None) -> None:
     if address is None:
         return
     try:
-        place = urlsplit(f"//{address}")
-        sound = bool(place.hostname and place.port) and place.netloc == address
+        parts = urlsplit(f"//{address}")
+        valid = bool(parts.hostname and parts.port) and parts.netloc == address
     except ValueError:
-        sound = False
-    if not sound:
-        raise SpecError(f"--address {address}: give HOST:PORT of the cluster's GCS, as in 10.0.0.1:6379.")
+        valid = False
+    if not valid:
+        raise ConfigError(f"--address {address}: give HOST:PORT of the cluster's GCS, as in 10.0.0.1:6379.")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     """Print a line with its time, for journals and logs."""
     click.echo(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", err=True)

@@ -1,1 +1,1 @@
-"""What a run stands on: the machine and the services it needs, examined before work starts."""
+"""Clusters and machines: cluster files, starting and reaching clusters, jobs, preemption notices, `fuseray doctor`."""

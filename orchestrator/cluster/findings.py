@@ -1,4 +1,4 @@
-"""What a check found, and how to mend it."""
+"""Findings of checks, faults of cluster files, the error of clusters, and calls with a timeout."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Level = Literal["pass", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check.
+    """The result of one check.
 
     Args:
         name: what was checked.
-        level: "pass", "warning" (work can go on) or "error" (it cannot).
-        found: what is there.
-        fix: what to do about it; empty when nothing needs to be done.
+        level: "pass", "warning" (training can start) or "error" (it cannot).
+        found: what the check found.
+        fix: how to fix it; empty when nothing has to be fixed.
     """
 
     name: str
@@ -35,38 +35,39 @@ class Finding:
 
 
 def passed(name: str, found: str) -> Finding:
-    """Return that all is well."""
+    """Return a finding of level "pass"."""
     return Finding(name, "pass", found)
 
 
 def warned(name: str, found: str, fix: str) -> Finding:
-    """Return something that work can go on with."""
+    """Return a finding of level "warning"."""
     return Finding(name, "warning", found, fix)
 
 
 def failed(name: str, found: str, fix: str) -> Finding:
-    """Return something that has to be mended first."""
+    """Return a finding of level "error"."""
     return Finding(name, "error", found, fix)
 
 
-# What can go wrong with a cluster.
-
-
 class ClusterError(FuserayError):
-    """A cluster cannot be started, reached or ended; the message names it and says what to do."""
+    """A cluster cannot be started, reached or shut down; the message names it and says what to do."""
 
 
-# Waiting for something that may never answer.
+# Calls with a timeout.
 
 
 Result = TypeVar("Result")
 
 
-def within(seconds: float, action: Callable[[], Result]) -> Result:
-    """Return an action's result, or give it up after a while; it is left behind in its thread.
+def with_timeout(seconds: float, action: Callable[[], Result]) -> Result:
+    """Run an action in a daemon thread and return its result; after a timeout, the thread is abandoned.
+
+    Args:
+        seconds: the timeout.
+        action: takes no arguments.
 
     Raises:
-        TimeoutError: no answer in time.
+        TimeoutError: the action did not return in time.
         Exception: whatever the action raises.
     """
     results: list[Result] = []
@@ -88,71 +89,75 @@ def within(seconds: float, action: Callable[[], Result]) -> Result:
     return results[0]
 
 
-def side_by_side(actions: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
-    """Start actions that have patience of their own, all at once; their results come in the same order."""
+def run_concurrently(actions: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
+    """Start all actions at once, each in its own thread; return their futures in the same order.
+
+    Args:
+        actions: each has a timeout of its own.
+    """
     pool = ThreadPoolExecutor(max(1, len(actions)), thread_name_prefix="checks")
     results = [pool.submit(action) for action in actions]
     pool.shutdown(wait=False)
     return results
 
 
-# All that is wrong with a file, gathered before it is refused.
+# The faults of a cluster file; all of them are collected before the file is rejected.
 
 
 class Faults:
-    """The faults of one document.
+    """The faults of one document of a cluster file.
 
     Args:
-        document: knows the lines.
+        document: knows the line of each key.
     """
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._found: list[Fault] = []
+        self._faults: list[Fault] = []
 
-    def add(self, key_path: KeyPath, said: str) -> None:
-        """Note a fault at a key; a second one in the same words changes nothing."""
+    def add(self, key_path: KeyPath, message: str) -> None:
+        """Add a fault at a key, unless the key has a fault with the same message already."""
         dotted = ".".join(str(part) for part in key_path)
-        finding = Fault(self._document.place(key_path), f"{dotted}: {said}" if dotted else said)
-        if finding not in self._found:
-            self._found.append(finding)
+        fault = Fault(self._document.location(key_path), f"{dotted}: {message}" if dotted else message)
+        if fault not in self._faults:
+            self._faults.append(fault)
 
-    def add_all(self, findings: Iterable[Fault]) -> None:
-        """Note faults that know their places already."""
-        self._found.extend(findings)
+    def add_all(self, faults: Iterable[Fault]) -> None:
+        """Add faults that have their file and line already."""
+        self._faults.extend(faults)
 
-    def refuse_unknown(self, key_path: KeyPath, values: Any, known: Iterable[str]) -> None:
-        """Note every key of a mapping that is not a known one; what is no mapping is left alone."""
+    def add_unknown_keys(self, key_path: KeyPath, values: Any, known: Iterable[str]) -> None:
+        """Add a fault for every unknown key of a mapping; values that are not a mapping are ignored."""
         names = list(known)
-        for key in mapping(values):
+        for key in mapping_or_empty(values):
             if key not in names:
                 self.add((*key_path, key), unknown_key(key, names))
 
     def __bool__(self) -> bool:
-        return bool(self._found)
+        return bool(self._faults)
 
     def __iter__(self) -> Iterator[Fault]:
-        return iter(self._found)
+        return iter(self._faults)
 
 
-def refuse_all(faults: Iterable[Faults]) -> NoReturn:
-    """Refuse a file.
+def raise_faults(faults: Iterable[Faults]) -> NoReturn:
+    """Reject a file.
 
     Raises:
-        RecipeError: with everything that was noted, in the order of the lines.
+        RecipeError: with all faults, in the order of their lines.
     """
     raise RecipeError(sorted(chain.from_iterable(faults), key=_line))
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping as it is, and an empty one for anything else."""
+def mapping_or_empty(value: Any) -> dict[str, Any]:
+    """Return a mapping unchanged, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
-def listing(value: Any) -> list[Any]:
-    """Return a list as it is, and an empty one for anything else."""
+def list_or_empty(value: Any) -> list[Any]:
+    """Return a list unchanged, and an empty one for any other value."""
     return value if isinstance(value, list) else []
 
 
-def _line(finding: Fault) -> int:
-    return int(finding.place.rpartition(":")[2])
+def _line(fault: Fault) -> int:
+    return int(fault.location.rpartition(":")[2])

@@ -1,1 +1,1 @@
-"""Recipes: immutable sections, strict loading, overrides."""
+"""Configuration: recipes, sweeps, clusters and prices, read strictly from YAML into immutable sections."""

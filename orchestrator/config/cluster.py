@@ -1,4 +1,4 @@
-"""What a cluster YAML becomes: the machines that a run may have, whoever starts them."""
+"""A cluster as its YAML describes it: node groups, how a driver learns of them, and a model's measured footprint."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 Market = Literal["spot", "on-demand", "owned"]
-"""How machines are paid for; nobody bills for `owned` ones, or takes them away."""
+"""How nodes are paid for; `owned` ones are neither billed nor preempted."""
 
 MACHINE_LABEL = "fuseray.io/machine"
-"""Label of Ray nodes that names the machine's type as the price table knows it, such as p5.48xlarge."""
+"""Ray node label: the machine type as a key of the price table, such as p5.48xlarge."""
 
 MARKET_LABEL = "ray.io/market-type"
-"""Label of Ray nodes that says how the machine is paid for, in Ray's words: spot or on-demand."""
+"""Ray node label: spot or on-demand, in Ray's words."""
+
+MACHINES_VARIABLE = "FUSERAY_MACHINES"
+"""Environment variable of the driver with the cluster's node groups as JSON.
+
+`fuseray submit` sets it, because Ray does not tell a driver on the cluster which nodes the autoscaler may add.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeGroup:
-    """Machines of one kind.
+    """Nodes of one type.
 
     Args:
         name: as in the file.
-        machine: type of machine, a key of the price table; None when the file does not say.
-        market: how they are paid for.
-        fewest: machines that are always there.
-        most: machines that there may be.
-        cpus: of one machine, as Ray counts them; None when only the machine itself knows.
-        gpus: of one machine.
-        head: whether this is the machine that Ray's head and the run's driver are on.
+        machine: machine type, a key of the price table; None when the file does not say.
+        market: how the nodes are paid for.
+        fewest: minimum number of nodes.
+        most: maximum number of nodes.
+        cpus: of one node, as Ray counts them; None when only the node itself knows.
+        gpus: of one node.
+        head: whether this is Ray's head node, on which drivers run.
     """
 
     name: str
@@ -50,11 +56,11 @@ class Cluster:
     """A cluster as its file describes it.
 
     Args:
-        kind: what the file is for: this machine, Ray's cluster launcher, or KubeRay.
+        kind: what starts it: this machine, Ray's cluster launcher, or KubeRay.
         name: the cluster's name.
-        file: the file, absolute.
-        groups: its machines; exactly one group is the head.
-        settings: the file's content, with the environment's variables not filled in.
+        file: absolute path of the file.
+        groups: its node groups; exactly one is the head.
+        settings: the file's content, with environment variables not substituted.
     """
 
     kind: Literal["local", "launcher", "kuberay"]
@@ -65,29 +71,20 @@ class Cluster:
 
     @property
     def head(self) -> NodeGroup:
-        """The head's group."""
+        """The head node's group."""
         return next(group for group in self.groups if group.head)
 
 
-# What an autoscaling cluster can become, handed to whoever runs on it: Ray itself does not tell.
-#
-# Whoever submits a run knows the cluster's file; the run's driver, on the cluster, does not. The variable
-# `FUSERAY_MACHINES` of the driver's environment carries the groups of machines from one to the other.
-
-
-MACHINES_VARIABLE = "FUSERAY_MACHINES"
-
-
-def growth_variable(groups: Iterable[NodeGroup]) -> dict[str, str]:
-    """Return the variable that tells a driver which machines its cluster can have."""
+def node_groups_variable(groups: Iterable[NodeGroup]) -> dict[str, str]:
+    """Return the environment variable that tells a driver which nodes its cluster can have."""
     return {MACHINES_VARIABLE: json.dumps([asdict(group) for group in groups], separators=(",", ":"))}
 
 
-def read_growth(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
-    """Return the machines that the cluster can have, None when nobody said.
+def read_node_groups(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
+    """Return the nodes that the cluster can have; None when the variable is not set.
 
     Raises:
-        SpecError: the variable holds something else.
+        ConfigError: the variable is not a list of node groups.
     """
     text = environment.get(MACHINES_VARIABLE)
     if not text:
@@ -95,31 +92,30 @@ def read_growth(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | None:
     try:
         return tuple(NodeGroup(**group) for group in json.loads(text))
     except (ValueError, TypeError) as error:
-        raise SpecError(
+        raise ConfigError(
             f"{MACHINES_VARIABLE}: does not list groups of machines ({error}); "
             "`fuseray submit` sets it, unset it otherwise."
         ) from error
 
 
-# What a model takes of a GPU and of time, as measured on a CPU with small micro-batches.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """The model of a recipe in figures, all for one worker that holds the whole of it.
+    """Memory and arithmetic of a recipe's model on one worker that holds all of it.
+
+    Measured on a CPU with small micro-batches.
 
     Args:
-        trained_bytes: parameters that are trained; gradients take the same again, AdamW's two moments twice that.
-        kept_bytes: parameters that are not trained, such as a teacher.
-        buffer_bytes: buffers, such as a queue of features.
+        trained_bytes: trained parameters; gradients take the same again, AdamW's optimizer state twice that.
+        kept_bytes: parameters that are not trained, such as a teacher's.
+        buffer_bytes: buffers, such as a feature queue.
         fixed_bytes: the part of the activations that does not grow with the micro-batch.
-        sample_bytes: what every sample of a micro-batch adds to the activations.
-        flop_per_sample: of the matrix products and convolutions of a step, averaged over the run.
-        cpu_samples_per_s: samples per second that the measuring machine's CPUs train on, without reading data; None
+        sample_bytes: activations per sample of a micro-batch.
+        flop_per_sample: of a step's matrix products and convolutions, averaged over the run.
+        cpu_samples_per_s: training samples per second of the measuring machine's CPUs, without reading data; None
             when the recipe trains on GPUs.
-        cpus: how many CPUs that were.
-        sizes: of the micro-batches that were run.
-        seconds: that measuring took.
+        cpus: number of those CPUs.
+        sizes: micro-batch sizes that were run.
+        seconds: duration of the measurement.
     """
 
     trained_bytes: int
@@ -134,5 +130,5 @@ class Footprint:
     seconds: float
 
     def activation_bytes(self, micro_batch_size: int) -> int:
-        """Return the activations of a micro-batch at their peak: linear in its size."""
+        """Return the peak activation memory of a micro-batch, which is linear in its size."""
         return self.fixed_bytes + self.sample_bytes * micro_batch_size

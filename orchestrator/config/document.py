@@ -1,4 +1,4 @@
-"""A YAML document that remembers where each value came from."""
+"""A YAML document that remembers the file and line of each value, with overrides and `extends: other.yaml`."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 
 KeyPath = tuple[str | int, ...]
 
 COMMAND_LINE = "command line"
-"""The place of a value that an override set."""
+"""The location of a value that an override set."""
+
+EXTENDS = "extends"
+"""The key whose value is the file that a recipe extends, relative to the recipe's own folder."""
 
 
 class Document:
-    """A mapping read from a file, with command-line overrides laid over it.
+    """A mapping read from a file, with command-line overrides applied.
 
     Args:
         origin: the file, for messages.
         values: the mapping as plain dictionaries, lists and scalars.
-        places: where each part of the mapping stands, by key path.
+        locations: `file:line` of each part of the mapping, by key path.
     """
 
-    def __init__(self, origin: str, values: dict[str, Any], places: Mapping[KeyPath, str]) -> None:
+    def __init__(self, origin: str, values: dict[str, Any], locations: Mapping[KeyPath, str]) -> None:
         self.origin = origin
         self._values = values
-        self._places = dict(places)
+        self._locations = dict(locations)
 
     @classmethod
     def read(cls, path: Path) -> Document:
         """Read a YAML file.
 
         Raises:
-            SpecError: the file cannot be read or is not what `parse` takes.
+            ConfigError: the file cannot be read, or `parse` rejects it.
         """
         return cls.parse(read_text(path), str(path))
 
@@ -47,19 +50,19 @@ class Document:
         """Read YAML text (version 1.2: `1e-4` is a number, `no` is text).
 
         Raises:
-            SpecError: the text is not YAML, repeats a key or is not a mapping.
+            ConfigError: the text is not YAML, repeats a key or is not a mapping.
         """
         documents = cls.parse_all(text, origin)
         if len(documents) != 1:
-            raise SpecError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
+            raise ConfigError(f"{origin}: must be a mapping of keys to values, found {len(documents)} documents.")
         return documents[0]
 
     @classmethod
     def parse_all(cls, text: str, origin: str) -> list[Document]:
-        """Read YAML text of any number of documents, parted by `---`; empty ones are left out.
+        """Read YAML text of any number of documents, separated by `---`; empty ones are left out.
 
         Raises:
-            SpecError: the text is not YAML, repeats a key, or a document is not a mapping.
+            ConfigError: the text is not YAML, repeats a key, or a document is not a mapping.
         """
         try:
             trees = [tree for tree in YAML(typ="rt").load_all(text) if tree is not None]
@@ -67,48 +70,48 @@ class Document:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
         except YAMLError as error:
-            raise SpecError(f"{origin}: is not valid YAML: {error}") from error
+            raise ConfigError(f"{origin}: is not valid YAML: {error}") from error
         for tree in trees:
             if not isinstance(tree, Mapping):
-                raise SpecError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return [cls(origin, _plain(tree), _places_of(tree, origin)) for tree in trees]
+                raise ConfigError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
+        return [cls(origin, _to_plain(tree), _locations_of(tree, origin)) for tree in trees]
 
     def override(self, assignment: str, dotted_in: Sequence[str] = ()) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
 
         Args:
             assignment: the key and the value.
-            dotted_in: sections whose own keys are dotted; what follows their name is one key.
+            dotted_in: sections whose own keys contain dots; what follows their name is one key.
 
         Raises:
-            SpecError: the assignment has no `=`, or its path runs through something that is not a mapping.
+            ConfigError: the assignment has no `=`, or its path runs through something that is not a mapping.
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted:
-            raise SpecError(
+            raise ConfigError(
                 f"override {assignment!r}: write it as key.path=value, for example optimizer.learning_rate=1e-4."
             )
         section, _, rest = dotted.partition(".")
         try:
             keys = [section, rest] if section in dotted_in and rest else dotted.split(".")
             self._set(keys, YAML(typ="safe").load(text), COMMAND_LINE)
-        except SpecError as error:
-            raise SpecError(f"override {assignment!r}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"override {assignment!r}: {error}") from error
 
-    def set(self, dotted: str, value: Any, place: str = COMMAND_LINE) -> None:
-        """Set the value of a dotted key; sections that are not there, or null, are made.
+    def set(self, dotted: str, value: Any, location: str = COMMAND_LINE) -> None:
+        """Set the value of a dotted key; sections that are missing or null are created.
 
         Args:
             dotted: the key.
-            value: plain.
-            place: where it was written.
+            value: plain Python value.
+            location: where it was written.
 
         Raises:
-            SpecError: the path runs through something that is not a mapping.
+            ConfigError: the path runs through something that is not a mapping.
         """
-        self._set(dotted.split("."), value, place)
+        self._set(dotted.split("."), value, location)
 
-    def _set(self, keys: Sequence[str], value: Any, place: str) -> None:
+    def _set(self, keys: Sequence[str], value: Any, location: str) -> None:
         *parents, last = keys
         node: dict[str, Any] = self._values
         for depth, parent in enumerate(parents, start=1):
@@ -116,65 +119,81 @@ class Document:
                 node[parent] = {}
             node = node[parent]
             if not isinstance(node, dict):
-                raise SpecError(f"{'.'.join(parents[:depth])!r} is not a section of the recipe.")
+                raise ConfigError(f"{'.'.join(parents[:depth])!r} is not a section of the recipe.")
         node[last] = deepcopy(value)
-        self._forget_places((*parents, last))
-        self._places[(*parents, last)] = place
+        self._forget_locations((*parents, last))
+        self._locations[(*parents, last)] = location
 
     def copy(self) -> Document:
-        """Return a copy that changes on its own."""
-        return Document(self.origin, deepcopy(self._values), self._places)
+        """Return an independent copy."""
+        return Document(self.origin, deepcopy(self._values), self._locations)
 
     def pop(self, key: str) -> Any:
         """Remove a top-level key and return its value, None when it is absent."""
-        self._forget_places((key,))
+        self._forget_locations((key,))
         return self._values.pop(key, None)
 
     def on_top_of(self, base: Document) -> Document:
-        """Return a document with this one's values over those of a base, section by section.
+        """Return a document with this one's values merged over those of a base, section by section.
 
-        A list, a scalar or null replaces whatever the base has under the same key.
+        A list, a scalar or null replaces what the base has under the same key.
         """
-        inherited = {path: place for path, place in base._places.items() if not _hides(self._values, path)}
-        return Document(self.origin, _over(base._values, self._values), inherited | self._places)
+        inherited = {path: location for path, location in base._locations.items() if not _replaces(self._values, path)}
+        return Document(self.origin, _merged(base._values, self._values), inherited | self._locations)
 
-    def place(self, key_path: KeyPath) -> str:
-        """Return `file:line` of the deepest part of a key path that a file has."""
+    def location(self, key_path: KeyPath) -> str:
+        """Return `file:line` of the longest prefix of a key path that is in a file."""
         for length in range(len(key_path), -1, -1):
-            if key_path[:length] in self._places:
-                return self._places[key_path[:length]]
+            if key_path[:length] in self._locations:
+                return self._locations[key_path[:length]]
         return f"{self.origin}:1"
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return a copy of the mapping as plain dictionaries, lists and scalars."""
         return deepcopy(self._values)
 
-    def _forget_places(self, key_path: KeyPath) -> None:
+    def _forget_locations(self, key_path: KeyPath) -> None:
         depth = len(key_path)
-        self._places = {path: place for path, place in self._places.items() if path[:depth] != key_path}
+        self._locations = {path: location for path, location in self._locations.items() if path[:depth] != key_path}
 
 
 def read_text(path: Path) -> str:
-    """Return what is in a text file.
+    """Return the content of a text file.
 
     Raises:
-        SpecError: it cannot be read or is not UTF-8.
+        ConfigError: it cannot be read or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
 
 
-def _over(base: Any, values: Any) -> Any:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted keys.
+
+    Args:
+        values: nested mappings.
+        prefix: put in front of every key.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _merged(base: Any, values: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(values, dict)):
         return deepcopy(values)
-    return deepcopy(base) | {key: _over(base.get(key), value) for key, value in values.items()}
+    return deepcopy(base) | {key: _merged(base.get(key), value) for key, value in values.items()}
 
 
-def _hides(values: Any, key_path: KeyPath) -> bool:
+def _replaces(values: Any, key_path: KeyPath) -> bool:
     for part in key_path:
         if not isinstance(values, dict):
             return True
@@ -184,22 +203,22 @@ def _hides(values: Any, key_path: KeyPath) -> bool:
     return False
 
 
-def _places_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
+def _locations_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
     known = isinstance(node, CommentedMap | CommentedSeq)
-    places = {prefix: f"{origin}:{node.lc.line + 1}"} if known and not prefix else {}
+    locations = {prefix: f"{origin}:{node.lc.line + 1}"} if known and not prefix else {}
     positions = node.lc.data if known else None
     for part, (line, *_) in (positions or {}).items():
         key_path = (*prefix, part if isinstance(node, CommentedSeq) else str(part))
-        places[key_path] = f"{origin}:{line + 1}"
-        places |= _places_of(node[part], origin, key_path)
-    return places
+        locations[key_path] = f"{origin}:{line + 1}"
+        locations |= _locations_of(node[part], origin, key_path)
+    return locations
 
 
-def _plain(node: Any) -> Any:
+def _to_plain(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): _to_plain(value) for key, value in node.items()}
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        return [_plain(item) for item in node]
+        return [_to_plain(item) for item in node]
     if isinstance(node, bool) or node is None:
         return node
     for kind in (int, float, str):
@@ -208,49 +227,42 @@ def _plain(node: Any) -> Any:
     return str(node)
 
 
-# Recipes that extend recipes: `extends: other.yaml`.
-
-
-EXTENDS = "extends"
-"""The key whose value names the file that a recipe builds on, relative to the recipe's own folder."""
-
-
 def read_extended(path: Path) -> Document:
-    """Read a recipe with everything it inherits; the document holds no `extends` any more.
+    """Read a recipe and the recipes it extends, merged into one document without the key `extends`.
 
     Sections merge key by key and the extending file wins; lists and null replace. `name` is not inherited, because
     it names the run of one file.
 
     Raises:
-        SpecError: the file, or a file that it extends, is unreadable or no mapping, or the files extend each other
-            in a circle.
+        ConfigError: the file, or a file that it extends, is unreadable or not a mapping, or the files extend each
+            other in a circle.
     """
-    return _read(path, ())
+    return _read_chain(path, ())
 
 
-def _read(path: Path, below: tuple[Path, ...]) -> Document:
+def _read_chain(path: Path, below: tuple[Path, ...]) -> Document:
     document = Document.read(path)
-    place = document.place((EXTENDS,))
-    named = document.pop(EXTENDS)
-    if named is None:
+    location = document.location((EXTENDS,))
+    extended = document.pop(EXTENDS)
+    if extended is None:
         return document
     chain = (*below, path)
-    base = _read(_base(path, named, place, chain), chain)
+    base = _read_chain(_extended_file(path, extended, location, chain), chain)
     base.pop("name")
     return document.on_top_of(base)
 
 
-def _base(path: Path, named: object, place: str, chain: tuple[Path, ...]) -> Path:
-    if not isinstance(named, str):
-        raise _refused(place, f"must be the path of one recipe file (got {named!r}).")
-    base = path.parent / named
+def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> Path:
+    if not isinstance(extended, str):
+        raise _extends_error(location, f"must be the path of one recipe file (got {extended!r}).")
+    base = path.parent / extended
     if base.resolve() in [file.resolve() for file in chain]:
         circle = " -> ".join(str(file) for file in (*chain, base))
-        raise _refused(place, f"the recipes extend each other in a circle: {circle}.")
+        raise _extends_error(location, f"the recipes extend each other in a circle: {circle}.")
     if not base.is_file():
-        raise _refused(place, f"{base} is not there; the path is relative to the folder of {path}.")
+        raise _extends_error(location, f"{base} is not there; the path is relative to the folder of {path}.")
     return base
 
 
-def _refused(place: str, message: str) -> RecipeError:
-    return RecipeError([Finding(place, f"{EXTENDS}: {message}")])
+def _extends_error(location: str, message: str) -> RecipeError:
+    return RecipeError([Finding(location, f"{EXTENDS}: {message}")])

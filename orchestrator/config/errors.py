@@ -10,23 +10,32 @@ class FuserayError(Exception):
     """The run cannot go on; the message names the thing, the place and the fix."""
 
 
-class SpecError(FuserayError):
+class ConfigError(FuserayError):
     """What the user wrote is wrong; nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault in a recipe: where it stands and what to do about it."""
+    """One error in a recipe, sweep, cluster or price file.
 
-    place: str
+    Args:
+        location: `file:line`, or "command line".
+        message: what is wrong and how to fix it.
+    """
+
+    location: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.location}: {self.message}"
 
 
-class RecipeError(SpecError):
-    """A recipe is wrong, with every fault found."""
+class RecipeError(ConfigError):
+    """A file is invalid; lists every error in it.
+
+    Args:
+        findings: the errors.
+    """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("\n".join(str(finding) for finding in findings))

@@ -1,4 +1,4 @@
-"""From a recipe file and overrides to a checked, resolved recipe."""
+"""Loads recipes: strict validation with file, line and suggestion, and lookup of plug-ins by entry point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.document import Document, KeyPath, read_extended
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import Recipe
 from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
 
@@ -30,7 +30,10 @@ FREE_STREAM_KEYS = (
     "max_bad_share",
     "audit",
 )
-"""What does not change the result of a run, and may change when it is continued."""
+"""Keys that do not affect a run's result, and may change when it is resumed."""
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class ResolvedRecipe:
         return self.recipe.model_dump(mode="json") | self.workload.model_dump(mode="json")
 
     def digest(self) -> str:
-        """Return a digest of what determines the result; names, places and worker counts do not count."""
+        """Return the SHA-256 of what determines the result: without names, storage and worker counts."""
         values = {section: value for section, value in self.values().items() if section not in FREE_SECTIONS}
         values["stream"] = {key: value for key, value in values["stream"].items() if key not in FREE_STREAM_KEYS}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -62,24 +65,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """Read, override and check a recipe. Nothing is started.
 
     Raises:
-        SpecError: the file is unreadable or names an unknown workload.
-        RecipeError: keys or values are wrong; all faults are listed with file and line.
+        ConfigError: the file is unreadable or names an unknown workload.
+        RecipeError: keys or values are wrong; all errors are listed with file and line.
     """
     document = read_extended(path)
     for assignment in overrides:
         document.override(assignment)
-    return resolve(document, {"name": path.stem} | document.plain())
+    return resolve(document, {"name": path.stem} | document.to_dict())
 
 
 def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
-    """Check a recipe's values; the document says where they stand.
+    """Check a recipe's values; the document supplies their file and line.
 
     Raises:
-        SpecError: as `load_recipe`.
+        ConfigError: as `load_recipe`.
     """
     if not isinstance(values.get("workload"), str):
         raise RecipeError(
-            [Finding(document.place(("workload",)), "workload: this key is required, for example albef.")]
+            [Finding(document.location(("workload",)), "workload: this key is required, for example albef.")]
         )
     entry = find_workload(values["workload"])
     return _resolve(document, values, entry)
@@ -88,7 +91,7 @@ def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
 def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
     ours, theirs = Recipe.model_fields, entry.config_type.model_fields
     findings = [
-        Finding(document.place((key,)), unknown_key(key, [*ours, *theirs]))
+        Finding(document.location((key,)), unknown_key(key, [*ours, *theirs]))
         for key in values
         if key not in ours and key not in theirs
     ]
@@ -99,7 +102,7 @@ def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -
     if findings or isinstance(recipe, list) or isinstance(config, list):
         raise RecipeError(findings)
     problems = [
-        Finding(document.place(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
+        Finding(document.location(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
         for problem in entry.check(config, recipe.batch.shape)
     ]
     if problems:
@@ -107,14 +110,8 @@ def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -
     return ResolvedRecipe(recipe, config, entry)
 
 
-# Strict validation of one section of a recipe, with places and suggestions.
-
-
-AnySection = TypeVar("AnySection", bound=Section)
-
-
 def validate(section: type[AnySection], values: dict[str, Any], document: Document) -> AnySection | list[Finding]:
-    """Build a section from plain values, or return everything that is wrong with them.
+    """Build a section from plain values, or return all errors in them.
 
     Validation goes through JSON, where a list may become a tuple but a string never becomes a number.
     """
@@ -125,7 +122,7 @@ def validate(section: type[AnySection], values: dict[str, Any], document: Docume
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Say that a key is unknown and name the closest known one."""
+    """Return a message that a key is unknown, with the closest known one."""
     names = sorted(known)
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}."
@@ -141,11 +138,11 @@ def _finding(detail: ErrorDetails, section: type[Section], document: Document) -
         needed = " and ".join(_keys_to_set(section, key_path))
         message = f"{dotted}: this key is required{f'; set {needed}' if needed else ''}."
     else:
-        said = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+        message = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
         secret = isinstance(detail["input"], dict) or detail["type"] == "password"
         got = "" if secret else f" (got {detail['input']!r})"
-        message = f"{dotted}: {said}{got}" if dotted else said
-    return Finding(document.place(key_path), message)
+        message = f"{dotted}: {message}{got}" if dotted else message
+    return Finding(document.location(key_path), message)
 
 
 def _keys_to_set(section: type[BaseModel], key_path: KeyPath) -> list[str]:
@@ -156,8 +153,8 @@ def _keys_to_set(section: type[BaseModel], key_path: KeyPath) -> list[str]:
 
 
 def _fields_at(section: type[BaseModel], key_path: KeyPath) -> Iterable[str]:
-    found = _section_at(section, key_path)
-    return found.model_fields if found else []
+    inner = _section_at(section, key_path)
+    return inner.model_fields if inner else []
 
 
 def _section_at(section: type[BaseModel], key_path: KeyPath) -> type[BaseModel] | None:
@@ -184,14 +181,11 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-# Workloads, corpora and checkpoint formats, found by name through entry points.
-
-
 def find_workload(name: str) -> WorkloadEntry:
     """Return the workload registered under a name in the group `fuseray.workloads`.
 
     Raises:
-        SpecError: no such workload, or it does not keep the contract.
+        ConfigError: no such workload, or it does not implement `WorkloadEntry`.
     """
     entry: WorkloadEntry = _find("fuseray.workloads", "workload", name, WorkloadEntry)
     return entry
@@ -207,7 +201,7 @@ def find_corpus(name: str) -> CorpusEntry:
     """Return the corpus builder registered under a name in the group `fuseray.corpora`.
 
     Raises:
-        SpecError: no such corpus, or it does not keep the contract.
+        ConfigError: no such corpus, or it does not implement `CorpusEntry`.
     """
     entry: CorpusEntry = _find("fuseray.corpora", "corpus", name, CorpusEntry)
     return entry
@@ -217,7 +211,7 @@ def find_checkpoint_format(name: str) -> CheckpointFormat:
     """Return the checkpoint format registered under a name in the group `fuseray.checkpoint_formats`.
 
     Raises:
-        SpecError: no such format, or it does not keep the contract.
+        ConfigError: no such format, or it does not implement `CheckpointFormat`.
     """
     entry: CheckpointFormat = _find("fuseray.checkpoint_formats", "checkpoint format", name, CheckpointFormat)
     return entry
@@ -231,10 +225,10 @@ def corpus_names() -> list[str]:
 def _find(group: str, kind: str, name: str, protocol: Any) -> Any:
     points = _points(group)
     if name not in points:
-        raise SpecError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
+        raise ConfigError(f"{kind}: {unknown_key(name, points).replace('unknown key', f'no {kind} is called')}")
     entry = points[name].load()
     if not isinstance(entry, protocol):
-        raise SpecError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
+        raise ConfigError(f"{kind} {name!r} ({points[name].value}) does not implement {protocol.__name__}.")
     return entry
 
 

@@ -1,4 +1,4 @@
-"""What machines are and what they cost: a dated table, and the user's own figures over it."""
+"""Machine types, their accelerators and prices: a dated table, and the user's own entries over it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Machine:
     """One type of machine.
 
     Args:
-        name: as its cloud names it.
+        name: as its cloud calls it.
         cpus: virtual CPUs.
         memory_gb: main memory, in GB.
         gpus: GPUs.
         accelerator: their type, such as H100; None without GPUs.
         on_demand_usd: per hour; None when unknown.
-        spot_usd: per hour, as seen on the table's date; it changes all the time; None when unknown.
+        spot_usd: per hour, as seen on the table's date; None when unknown.
     """
 
     name: str
@@ -70,12 +70,12 @@ class PriceTable:
 
     def usd_per_hour(self, machine: str | None, market: Market) -> float | None:
         """Return the price of one machine; None when it is unknown, 0 for `owned` machines without a price."""
-        found = self.machines.get(machine) if machine is not None else None
+        entry = self.machines.get(machine) if machine is not None else None
         if market == "owned":
-            return (found.on_demand_usd or 0.0) if found else 0.0
-        if found is None:
+            return (entry.on_demand_usd or 0.0) if entry else 0.0
+        if entry is None:
             return None
-        return found.spot_usd if market == "spot" else found.on_demand_usd
+        return entry.spot_usd if market == "spot" else entry.on_demand_usd
 
 
 class MachineEntry(Section):
@@ -112,37 +112,43 @@ def read_prices(override: Path | None = None) -> PriceTable:
             `~/.config/fuseray/prices.yaml` where it exists.
 
     Raises:
-        SpecError: a file cannot be read.
-        RecipeError: a file is wrong; all faults are listed with file and line.
+        ConfigError: a file cannot be read.
+        RecipeError: a file is wrong; all errors are listed with file and line.
     """
-    table = _laid_over(PriceTable(date.min, {}, {}), _OURS)
-    own = override or _users_file()
-    return _laid_over(table, own) if own else table
+    table = _merge_file(PriceTable(date.min, {}, {}), _BUILT_IN)
+    own = override or _user_file()
+    return _merge_file(table, own) if own else table
 
 
-_OURS = Path(__file__).parent / "prices.yaml"
+_BUILT_IN = Path(__file__).parent / "prices.yaml"
 
 
-def _users_file() -> Path | None:
+def _user_file() -> Path | None:
     path = Path.home() / ".config" / "fuseray" / "prices.yaml"
     return path if path.is_file() else None
 
 
-def _laid_over(table: PriceTable, path: Path) -> PriceTable:
+def _merge_file(table: PriceTable, path: Path) -> PriceTable:
     document = Document.read(path)
-    file = validate(PriceFile, document.plain(), document)
+    file = validate(PriceFile, document.to_dict(), document)
     if isinstance(file, list):
         raise RecipeError(file)
-    kinds = {name: Accelerator(name=name, **entry.model_dump()) for name, entry in file.accelerators.items()}
+    accelerators = {name: Accelerator(name=name, **entry.model_dump()) for name, entry in file.accelerators.items()}
     machines = {name: Machine(name=name, **entry.model_dump()) for name, entry in file.machines.items()}
-    laid = PriceTable(file.as_of or table.as_of, {**table.machines, **machines}, {**table.accelerators, **kinds})
-    faults = [Finding(document.place(("machines", name)), said) for name in machines if (said := _fault(laid, name))]
-    if faults:
-        raise RecipeError(faults)
-    return laid
+    merged = PriceTable(
+        file.as_of or table.as_of, {**table.machines, **machines}, {**table.accelerators, **accelerators}
+    )
+    errors = [
+        Finding(document.location(("machines", name)), message)
+        for name in machines
+        if (message := _machine_error(merged, name))
+    ]
+    if errors:
+        raise RecipeError(errors)
+    return merged
 
 
-def _fault(table: PriceTable, name: str) -> str | None:
+def _machine_error(table: PriceTable, name: str) -> str | None:
     machine = table.machines[name]
     if (machine.gpus > 0) != (machine.accelerator is not None):
         return f"machines.{name}: a machine has both gpus and an accelerator, or neither."

@@ -1,4 +1,4 @@
-"""The recipe's sections that belong to the orchestrator. A workload adds its own beside them."""
+"""The recipe's sections that belong to the orchestrator; a workload adds its own."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class DataSection(Section):
     def _one_of_two(self) -> DataSection:
         if (self.train is None) == (self.mix is None):
             raise ValueError("give exactly one of data.train and data.mix")
-        if self.mix and len({one.weight is None for one in self.mix}) > 1:
+        if self.mix and len({data_set.weight is None for data_set in self.mix}) > 1:
             raise ValueError("data.mix: give a weight to every data set, or to none")
-        if self.mix and len({one.uri for one in self.mix}) < len(self.mix):
+        if self.mix and len({data_set.uri for data_set in self.mix}) < len(self.mix):
             raise ValueError("data.mix: names a data set twice; give it one entry with a larger weight")
         return self
 
     @property
     def sets(self) -> tuple[MixedDataSection, ...]:
-        """The data sets, be it one or several."""
+        """The data sets: one, or those of the mixture."""
         return self.mix or (MixedDataSection(uri=self.train or "", weight=None),)
 
 
 class StreamSection(Section):
-    """How samples are ordered, read and decoded. Only `chunk` and `window` have a say in what is trained on when."""
+    """How samples are ordered, read and decoded. Only `chunk` and `window` affect which samples a step trains on."""
 
     chunk: int = Field(16, ge=1, description="Neighbouring samples that are read together; their order is shuffled.")
     window: int = Field(
@@ -67,7 +67,7 @@ class StreamSection(Section):
     decode_threads: int | None = Field(
         None, ge=1, description="Decoding threads per worker; none: as many as it has CPUs."
     )
-    prefetch: int = Field(8, ge=1, description="Micro-batches that a worker holds ready before training asks.")
+    prefetch: int = Field(8, ge=1, description="Micro-batches that a worker prefetches.")
     reader_cpus: float = Field(1.0, ge=1, description="CPUs kept free for reading and decoding.")
     decoded_cache_mb: int = Field(
         0,
@@ -75,11 +75,11 @@ class StreamSection(Section):
         description="Decoded images kept on every machine's disk for all runs there, at most so many MB; 0: none.",
     )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="The run stops when more samples than this are bad.")
-    audit: bool = Field(False, description="Write down the keys of every micro-batch; `fuseray audit` checks them.")
+    audit: bool = Field(False, description="Log the keys of every micro-batch; `fuseray audit` checks them.")
 
 
 class BatchSection(Section):
-    """A step is a fixed set of micro-batches; everything that looks inside a batch looks inside one of them."""
+    """A step is a fixed set of micro-batches; in-batch negatives and statistics stay inside one micro-batch."""
 
     micro_batches: int = Field(ge=1, description="Micro-batches per step, shared out over the workers.")
     micro_batch_size: int = Field(ge=1, description="Samples per micro-batch.")
@@ -91,7 +91,7 @@ class BatchSection(Section):
 
     @property
     def shape(self) -> BatchShape:
-        """The batch as the workload's checks see it."""
+        """The batch as passed to the workload's checks."""
         return BatchShape(self.micro_batches, self.micro_batch_size)
 
 
@@ -109,7 +109,7 @@ class LengthSection(Section):
 
 
 def _worker_counts(value: object) -> object:
-    """Check what stands in `scale.workers`; a list of two becomes a tuple."""
+    """Check `scale.workers`; a list of two becomes a tuple."""
     counts = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in counts):
         raise ValueError("must be a whole number of at least 1, or two of them as [fewest, most]")
@@ -121,20 +121,20 @@ def _worker_counts(value: object) -> object:
 
 
 class ScaleSection(Section):
-    """The machines' share of the work. It never changes the mathematics of a step."""
+    """Workers and resources. They never change the mathematics of a step."""
 
     workers: Annotated[int | tuple[int, int], BeforeValidator(_worker_counts)] = Field(
         1,
         description="Training workers. [2, 8]: from two to eight, as many as the cluster has room for; their number "
         "changes with the cluster, the steps stay the same.",
     )
-    resize_every_s: float = Field(60.0, gt=0, description="Seconds between two looks for room to grow.")
+    resize_every_s: float = Field(60.0, gt=0, description="Seconds between two checks for resources to grow.")
     use_gpu: bool = Field(False, description="One GPU per worker, with NCCL; otherwise CPU, with gloo.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved per worker.")
     parallel: Literal["replicated", "sharded"] = Field(
         "replicated",
         description="replicated: every worker holds the whole model; sharded: parameters, teacher, gradients and the "
-        "optimiser's state are divided among the workers between the passes of a step (FSDP2).",
+        "optimizer state are divided among the workers between the passes of a step (FSDP2).",
     )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
     machines_wait_s: float = Field(
@@ -145,13 +145,13 @@ class ScaleSection(Section):
     object_store_mb: int = Field(1024, ge=80, description="Ray's object store, in MB, when Ray is started locally.")
 
     @property
-    def fewest_workers(self) -> int:
-        """With fewer the run waits."""
+    def min_workers(self) -> int:
+        """The run waits while fewer can be placed."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
-    def most_workers(self) -> int:
-        """More are never asked for."""
+    def max_workers(self) -> int:
+        """The run never requests more."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
@@ -159,10 +159,10 @@ class OptimizerSection(Section):
     """AdamW."""
 
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of the two moments.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of the two moment estimates.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
     weight_decay: float = Field(0.02, ge=0, description="Decoupled weight decay.")
-    clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; none clips nothing.")
+    clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; none: no clipping.")
 
 
 class ScheduleSection(Section):
@@ -187,25 +187,25 @@ class StartSection(Section):
         description="Folder or URI of the checkpoint: made by `fuseray import-checkpoint`, or one of another run."
     )
     take: Literal["weights", "everything"] = Field(
-        "weights", description="The model alone, or also the optimiser's moments and the place in the run."
+        "weights", description="The model alone, or also the optimizer state and the step."
     )
 
 
 class CheckpointSection(Section):
-    """When the run is saved, and which checkpoints stay."""
+    """When checkpoints are saved, and which are kept."""
 
     every_steps: int = Field(500, ge=1, description="Steps between checkpoints; the last step is always saved.")
     keep: int = Field(3, ge=1, description="Newest checkpoints kept.")
-    keep_best: int = Field(0, ge=0, description="Best checkpoints kept beside the newest ones, by metric and mode.")
+    keep_best: int = Field(0, ge=0, description="Best checkpoints kept in addition to the newest, by metric and mode.")
     metric: str | None = Field(
         None,
-        description="What ranks checkpoints: a figure of the saved step by its name in MLflow, such as loss, or "
+        description="What ranks checkpoints: a metric of the saved step by its name in MLflow, such as loss, or "
         "held_out/text_to_image/recall@10, which only steps that are evaluated too have.",
     )
     mode: Literal["min", "max"] | None = Field(None, description="Whether small or large values of metric are good.")
 
     @model_validator(mode="after")
-    def _best_by_what(self) -> CheckpointSection:
+    def _metric_and_mode(self) -> CheckpointSection:
         if self.keep_best and (self.metric is None or self.mode is None):
             raise ValueError(
                 "checkpoint.keep_best needs checkpoint.metric, for example loss, and checkpoint.mode, min or max"
@@ -214,25 +214,25 @@ class CheckpointSection(Section):
 
 
 class RecoverySection(Section):
-    """What a run does about machines that fail, and about steps that do."""
+    """How a run recovers from failed machines and from non-finite steps."""
 
     machine_faults: int = Field(
         16, ge=0, description="Lost workers, lost machines, hangs and kills for want of memory that a start survives."
     )
     preemptions: int | None = Field(None, ge=0, description="Preemptions that a start survives; none: any number.")
     without_progress: int = Field(
-        3, ge=1, description="The run ends when so many faults in a row happen before a single further step is done."
+        3, ge=1, description="The run ends after so many faults in a row without a finished step."
     )
     hang_s: float = Field(900.0, gt=0, description="Seconds without a finished step after which workers are replaced.")
     notices: str = Field(
         "none",
-        description="Where every machine looks for a notice of its preemption: auto, aws, gcp, file:PATH; none: "
+        description="Where every machine polls for its preemption notice: auto, aws, gcp, file:PATH; none: "
         "nowhere, or `fuseray watch-preemption` does it.",
     )
     not_a_number: Literal["stop", "skip", "roll_back"] = Field(
         "stop",
-        description="When the loss or a gradient is none. stop: end the run; skip: leave the step out; roll_back: take "
-        "the newest checkpoint's weights and go on behind the step.",
+        description="When the loss or a gradient is not finite. stop: end the run; skip: skip the step; roll_back: "
+        "load the newest checkpoint's weights and go on behind the step.",
     )
     bad_steps: int = Field(
         10, ge=1, description="Steps in a row that may be skipped or rolled back before the run ends."
@@ -247,7 +247,7 @@ class RecoverySection(Section):
 
 
 class BudgetSection(Section):
-    """How much a run may use in all its starts; then it stops with a checkpoint."""
+    """Limits over all starts of a run; when one is reached it stops with a checkpoint."""
 
     usd: float | None = Field(None, gt=0, description="What its machines may cost, by the price table; none: anything.")
     hours: float | None = Field(None, gt=0, description="Wall time of all its starts together; none: any.")
@@ -259,11 +259,11 @@ class EvaluationSection(Section):
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
     batch_size: int = Field(64, ge=1, description="Samples per forward pass.")
-    rerank: int = Field(16, ge=0, description="Candidates that the fusion model ranks again in `fuseray evaluate`.")
+    rerank: int = Field(16, ge=0, description="Candidates that the fusion model re-ranks in `fuseray evaluate`.")
 
 
 class StorageSection(Section):
-    """Where runs are written."""
+    """Where runs are stored."""
 
     uri: str = Field("runs", description="Folder or object-store prefix; a run lives in URI/NAME.")
     endpoint: str | None = Field(None, description="Address of an S3-compatible server, for s3:// URIs.")
@@ -316,7 +316,7 @@ class Recipe(Section):
     tracking: TrackingSection = TrackingSection()
 
     def samples(self, epoch_samples: int) -> int:
-        """Return how many samples the whole run trains on, at so many in an epoch."""
+        """Return how many samples the whole run trains on, given the samples of an epoch."""
         if self.length.steps is not None:
             return self.length.steps * self.batch.samples
         return math.ceil((self.length.epochs or 0) * epoch_samples)
@@ -328,22 +328,19 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _enough_micro_batches(self) -> Recipe:
-        if self.scale.most_workers > self.batch.micro_batches:
+        if self.scale.max_workers > self.batch.micro_batches:
             raise ValueError(
-                f"scale.workers ({self.scale.most_workers}) must be at most batch.micro_batches "
+                f"scale.workers ({self.scale.max_workers}) must be at most batch.micro_batches "
                 f"({self.batch.micro_batches}): a worker without a micro-batch would have nothing to do"
             )
         return self
 
 
-# Names that become names of folders.
-
-
 def folder_name(name: str) -> str:
-    """Return a name that can be a folder's.
+    """Return a name if it is a valid folder name.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it is not.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")

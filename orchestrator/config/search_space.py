@@ -1,4 +1,9 @@
-"""What a sweep searches: recipe keys and the values that they may take."""
+"""A sweep's search space: recipe keys, the values they may take, and the conditions on them.
+
+Conditions are written as `adversarial.steps > 1 and distillation.alpha <= 0.4`, in Python's syntax, of which
+comparisons, arithmetic, `and`, `or`, `not`, numbers, strings, true, false and null are understood. Nothing is executed.
+Null is neither larger nor smaller than anything.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-# Conditions over recipe keys, such as `adversarial.steps > 1 and distillation.alpha <= 0.4`.
-#
-# Python's own syntax, of which comparisons, arithmetic, `and`, `or`, `not`, numbers, strings, true, false and null are
-# understood. Nothing is executed. Null is neither larger nor smaller than anything.
-
-
-WORDS = {"true": True, "false": False, "null": None}
+CONSTANTS = {"true": True, "false": False, "null": None}
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -37,16 +36,16 @@ EXAMPLE = "for example adversarial.steps > 1 and distillation.alpha <= 0.4"
 
 
 class ConditionError(ValueError):
-    """A condition cannot be read, or does not fit the values; the message says why."""
+    """A condition cannot be parsed, or does not fit the values; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that has been read.
+    """A parsed condition.
 
     Args:
         text: as it was written.
-        tree: its syntax.
+        tree: its syntax tree.
     """
 
     text: str
@@ -54,10 +53,10 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Read a condition.
+        """Parse a condition.
 
         Raises:
-            ConditionError: it is no condition.
+            ConditionError: it is not a condition.
         """
         try:
             tree = ast.parse(text.strip(), mode="eval").body
@@ -67,18 +66,18 @@ class Condition:
         return cls(text, tree)
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """The recipe keys that it asks for, in the order of the text."""
+    def keys(self) -> tuple[str, ...]:
+        """The recipe keys in it, in the order of the text."""
         return tuple(dict.fromkeys(_keys(self.tree)))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Return whether it holds.
 
         Args:
-            values: of a recipe, nested; a key that is not there, or below a section that is null, is null.
+            values: of a recipe, nested; a missing key, or one below a section that is null, is null.
 
         Raises:
-            ConditionError: values cannot be compared or calculated with.
+            ConditionError: the values cannot be compared, or the arithmetic fails.
         """
         try:
             return bool(_value(self.tree, values))
@@ -87,13 +86,13 @@ class Condition:
 
 
 def lookup(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, None where there is none."""
-    found: Any = values
+    """Return the value of a dotted key, None when it is missing."""
+    node: Any = values
     for part in key.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(node, Mapping):
             return None
-        found = found.get(part)
-    return found
+        node = node.get(part)
+    return node
 
 
 def _check(node: ast.expr, text: str) -> None:
@@ -112,13 +111,13 @@ def _check(node: ast.expr, text: str) -> None:
             inner = [value]
         case _:
             raise ConditionError(f"{text!r}: {ast.unparse(node)!r} is not understood in a condition; {EXAMPLE}.")
-    for one in inner:
-        _check(one, text)
+    for child in inner:
+        _check(child, text)
 
 
 def _keys(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Attribute | ast.Name):
-        if ast.unparse(node) not in WORDS:
+        if ast.unparse(node) not in CONSTANTS:
             yield ast.unparse(node)
         return
     for inner in ast.iter_child_nodes(node):
@@ -142,7 +141,7 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
         case ast.Constant(value=value):
             return value
     key = ast.unparse(node)
-    return WORDS[key] if key in WORDS else lookup(values, key)
+    return CONSTANTS[key] if key in CONSTANTS else lookup(values, key)
 
 
 def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:
@@ -157,14 +156,11 @@ def _compares(op: type[ast.cmpop], left: Any, right: Any) -> bool:
     return bool(COMPARISONS[op](left, right))
 
 
-# What a sweep searches: recipe keys and the values that they may take.
-
-
 FORMS = "uniform(0, 0.8), loguniform(1e-4, 1e-1), integer(1, 4) or choice(a, b, c)"
 
 
 class SpaceError(ValueError):
-    """A range cannot be read or is empty; the message says why and what is understood."""
+    """A range cannot be parsed or is empty; the message says why and what is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +170,8 @@ class Range:
     Args:
         low: smallest value.
         high: largest value.
-        logarithmic: whether their logarithm is uniform, not they themselves.
-        whole: whether they are whole numbers.
+        logarithmic: whether the logarithm is uniform.
+        whole: whether they are integers.
     """
 
     low: float
@@ -184,10 +180,10 @@ class Range:
     whole: bool = False
 
     def edges(self) -> tuple[Any, ...]:
-        """Return the values that a recipe has to accept for all others to be plausible."""
+        """Return the bounds: values that a recipe must accept for those between to be plausible."""
         return (self.low, self.high)
 
-    def at(self, share: float) -> float | int:
+    def quantile(self, share: float) -> float | int:
         """Return the value below which a share in [0, 1) of the values lies."""
         if self.whole:
             return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
@@ -206,7 +202,7 @@ class Choice:
         """Return all values."""
         return self.values
 
-    def at(self, share: float) -> Any:
+    def quantile(self, share: float) -> Any:
         """Return the value below which a share in [0, 1) of the values lies."""
         return self.values[int(share * len(self.values))]
 
@@ -221,7 +217,7 @@ class Parameter:
     Args:
         key: dotted.
         domain: its values.
-        when: the key is left as it is in the recipe where this does not hold; it asks for other keys only.
+        when: condition over other keys; where it does not hold, the key keeps the recipe's value.
     """
 
     key: str
@@ -230,15 +226,16 @@ class Parameter:
 
 
 def parse_parameter(key: str, written: Any) -> Parameter:
-    """Read what a sweep says of a key.
+    """Parse the values of a searched key.
 
     Args:
         key: dotted.
-        written: a range in words, a list to choose from, or a mapping with `draw` or `choice`, and `when`.
+        written: a range such as `uniform(0, 1)`, a list to choose from, or a mapping with `draw` or `choice`, and
+            `when`.
 
     Raises:
-        SpaceError: it is no range, or an empty one.
-        ConditionError: `when` is no condition.
+        SpaceError: it is not a range, or an empty one.
+        ConditionError: `when` is not a condition.
     """
     if not isinstance(written, Mapping):
         return Parameter(key, _domain(written))
@@ -249,7 +246,7 @@ def parse_parameter(key: str, written: Any) -> Parameter:
         raise SpaceError("choice: must be a list of values")
     domain = _domain(written["draw"] if "draw" in written else written["choice"])
     when = Condition.parse(str(written["when"])) if "when" in written else None
-    if when is not None and key in when.asked:
+    if when is not None and key in when.keys:
         raise SpaceError(f"when: asks for {key} itself")
     return Parameter(key, domain, when)
 
@@ -280,7 +277,7 @@ def _range(form: str, arguments: Sequence[Any], written: str) -> Range:
     if form not in ("uniform", "loguniform", "integer"):
         raise SpaceError(f"{form!r} is not known; write {FORMS}")
     number = int if form == "integer" else int | float
-    if len(arguments) != 2 or not all(isinstance(one, number) and not isinstance(one, bool) for one in arguments):
+    if len(arguments) != 2 or not all(isinstance(bound, number) and not isinstance(bound, bool) for bound in arguments):
         raise SpaceError(
             f"{written!r}: needs two {'whole ' if form == 'integer' else ''}numbers, the smaller one first"
         )

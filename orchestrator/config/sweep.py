@@ -1,4 +1,4 @@
-"""The sections of a sweep's YAML."""
+"""A sweep's YAML: its sections, and a checked sweep whose every configuration is a valid recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.document import Document, read_extended
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, resolve, validate
 from orchestrator.config.recipe import folder_name
 from orchestrator.config.search_space import Condition, ConditionError, Parameter, SpaceError, parse_parameter
@@ -39,9 +39,9 @@ class SearchSection(Section):
 
 
 class ObjectiveSection(Section):
-    """What is to become large or small."""
+    """The metric to maximise or minimise."""
 
-    metric: str = Field(description="By its name in MLflow, such as held_out/text_to_image/recall@10, or loss.")
+    metric: str = Field(description="Name in MLflow, such as held_out/text_to_image/recall@10, or loss.")
     mode: Literal["min", "max"] = Field(description="Whether small or large values are good.")
 
 
@@ -107,38 +107,35 @@ class Sweep(Section):
         return self
 
 
-# From a sweep's file to a checked sweep, whose every configuration is a recipe.
-
-
 Assignment = Mapping[str, Any]
-"""Values of searched keys by dotted key; keys whose condition does not hold are not in it."""
+"""Values of searched keys by dotted key, without keys whose condition does not hold."""
 
 NOTHING: Assignment = {}
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.999)
-"""Where the ranges that a condition asks for are tried."""
+"""Quantiles at which the ranges in a condition are tried."""
 
 MEASURES = ("length", "batch", "evaluation")
-"""Sections that decide how many samples a trial sees and by what it is measured."""
+"""Sections that determine how many samples a trial sees and how it is evaluated."""
 
 DOTTED = ("space", "overrides")
 """Sections of a sweep whose keys are dotted."""
 
-KEPT = ("name", "storage", "tracking", "seed")
-"""Keys that a sweep sets itself."""
+RESERVED = ("name", "storage", "tracking", "seed")
+"""Keys that the sweep sets itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSweep:
-    """A sweep that has been checked.
+    """A checked sweep.
 
     Args:
         sweep: its sections.
-        parameters: what is searched, each after those that its condition asks for.
-        constraints: what every configuration has to meet.
+        parameters: the searched keys, each after those in its condition.
+        constraints: conditions that every configuration satisfies.
         base: the recipe's document with the sweep's overrides.
-        filled: all values of that recipe, defaults too; conditions are about these.
-        written: the sweep's own file, which knows where its values stand.
+        filled: all values of that recipe, defaults included; conditions refer to these.
+        written: the sweep's own file, with the location of its values.
     """
 
     sweep: Sweep
@@ -148,22 +145,22 @@ class ResolvedSweep:
     filled: Document
     written: Document
 
-    def place(self, *key_path: str | int) -> str:
-        """Return where a value of the sweep stands, as file and line."""
-        return self.written.place(key_path)
+    def location(self, *key_path: str | int) -> str:
+        """Return `file:line` of a value of the sweep."""
+        return self.written.location(key_path)
 
     def active(self, drawn: Assignment) -> dict[str, Any]:
         """Return those of the drawn values whose conditions hold, in the order of the parameters."""
-        filled, kept = self.filled.copy(), dict[str, Any]()
+        filled, active = self.filled.copy(), dict[str, Any]()
         for parameter in self.parameters:
-            if parameter.key in drawn and (parameter.when is None or parameter.when.holds(filled.plain())):
+            if parameter.key in drawn and (parameter.when is None or parameter.when.holds(filled.to_dict())):
                 filled.set(parameter.key, drawn[parameter.key])
-                kept[parameter.key] = drawn[parameter.key]
-        return kept
+                active[parameter.key] = drawn[parameter.key]
+        return active
 
     def allowed(self, assignment: Assignment) -> bool:
-        """Return whether a configuration meets the constraints."""
-        values = _with(self.filled, assignment).plain()
+        """Return whether a configuration satisfies the constraints."""
+        values = _with(self.filled, assignment).to_dict()
         return all(constraint.holds(values) for constraint in self.constraints)
 
     def recipe(self, assignment: Assignment, more: Assignment = NOTHING) -> ResolvedRecipe:
@@ -174,44 +171,44 @@ class ResolvedSweep:
             more: values of further keys.
 
         Raises:
-            RecipeError: the values do not go together.
+            RecipeError: the values are not a valid recipe.
         """
         document = _with(self.base, {**assignment, **more})
-        return resolve(document, {"name": self.sweep.name} | document.plain())
+        return resolve(document, {"name": self.sweep.name} | document.to_dict())
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
-    """Read and check a sweep and the recipe that it builds on. Nothing is started.
+    """Read and check a sweep and its base recipe. Nothing is started.
 
     Args:
         path: the sweep's file.
         overrides: `key.path=value` over the sweep's own keys, such as `search.trials=9` or `overrides.length.steps=12`.
 
     Raises:
-        SpecError: a file is unreadable.
-        RecipeError: keys, values, ranges or conditions are wrong; all faults are listed with file and line.
+        ConfigError: a file is unreadable.
+        RecipeError: keys, values, ranges or conditions are wrong; all errors are listed with file and line.
     """
     document = Document.read(path)
     for assignment in overrides:
         document.override(assignment, DOTTED)
-    values = {"name": path.stem} | document.plain()
+    values = {"name": path.stem} | document.to_dict()
     sweep = validate(Sweep, values, document)
     if isinstance(sweep, list):
         raise RecipeError(sweep)
-    base = _base(path.parent / sweep.recipe, sweep, document)
-    filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.plain()).values(), {})
+    base = _base_recipe(path.parent / sweep.recipe, sweep, document)
+    filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.to_dict()).values(), {})
     resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled, document)
     _check_values(resolved, document)
     return resolved
 
 
-def _base(recipe: Path, sweep: Sweep, document: Document) -> Document:
+def _base_recipe(recipe: Path, sweep: Sweep, document: Document) -> Document:
     if not recipe.is_file():
-        raise RecipeError([Finding(document.place(("recipe",)), f"recipe: {recipe} is not there.")])
+        raise RecipeError([Finding(document.location(("recipe",)), f"recipe: {recipe} is not there.")])
     base = read_extended(recipe)
     base.pop("name")
     for key, value in sweep.overrides.items():
-        _set(base, key, value, document.place(("overrides", key)))
+        _set_override(base, key, value, document.location(("overrides", key)))
     return base
 
 
@@ -222,11 +219,11 @@ def _with(document: Document, values: Assignment) -> Document:
     return changed
 
 
-def _set(base: Document, key: str, value: Any, place: str) -> None:
+def _set_override(base: Document, key: str, value: Any, location: str) -> None:
     try:
-        base.set(key, value, place)
-    except SpecError as error:
-        raise RecipeError([Finding(place, str(error))]) from error
+        base.set(key, value, location)
+    except ConfigError as error:
+        raise RecipeError([Finding(location, str(error))]) from error
 
 
 def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tuple[Condition, ...]]:
@@ -236,12 +233,12 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
             _check_key(key, sweep.scheduler.kind)
             parameters.append(parse_parameter(key, written))
         except (SpaceError, ConditionError) as error:
-            findings.append(Finding(document.place(("space", key)), f"space.{key}: {error}"))
+            findings.append(Finding(document.location(("space", key)), f"space.{key}: {error}"))
     for number, text in enumerate(sweep.constraints):
         try:
             constraints.append(Condition.parse(text))
         except ConditionError as error:
-            findings.append(Finding(document.place(("constraints", number)), f"constraints: {error}"))
+            findings.append(Finding(document.location(("constraints", number)), f"constraints: {error}"))
     if findings:
         raise RecipeError(findings)
     return _in_order(parameters, document), tuple(constraints)
@@ -249,8 +246,8 @@ def _space(sweep: Sweep, document: Document) -> tuple[tuple[Parameter, ...], tup
 
 def _check_key(key: str, scheduler: str) -> None:
     section = key.split(".", maxsplit=1)[0]
-    if section in KEPT:
-        raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(KEPT)}")
+    if section in RESERVED:
+        raise SpaceError(f"is set by the sweep itself; so are all of {', '.join(RESERVED)}")
     if section in MEASURES and scheduler != "none":
         raise SpaceError(
             f"{scheduler} compares trials while they run, and trials that differ in {', '.join(MEASURES)} are not "
@@ -259,24 +256,30 @@ def _check_key(key: str, scheduler: str) -> None:
 
 
 def _in_order(parameters: Sequence[Parameter], document: Document) -> tuple[Parameter, ...]:
-    """Return the parameters so that a condition's keys, and the sections that hold them, come before it."""
+    """Sort the parameters so that the keys in a condition, and the sections that contain them, come before it."""
     left, ordered = list(parameters), list[Parameter]()
     while left:
-        ready = [one for one in left if not any(_asks_for(one, other.key) for other in left if other is not one)]
+        ready = [
+            parameter
+            for parameter in left
+            if not any(_depends_on(parameter, other.key) for other in left if other is not parameter)
+        ]
         if not ready:
-            circle = ", ".join(one.key for one in left)
+            circle = ", ".join(parameter.key for parameter in left)
             raise RecipeError(
-                [Finding(document.place(("space",)), f"space: the conditions of {circle} form a circle.")]
+                [Finding(document.location(("space",)), f"space: the conditions of {circle} form a circle.")]
             )
         ordered += ready
-        left = [one for one in left if one not in ready]
+        left = [parameter for parameter in left if parameter not in ready]
     return tuple(ordered)
 
 
-def _asks_for(parameter: Parameter, key: str) -> bool:
-    """Return whether another searched key decides on a parameter: its condition asks for it, or it is its section."""
-    asked = parameter.when.asked if parameter.when else ()
-    return _within(parameter.key, key) or any(one == key or _within(one, key) or _within(key, one) for one in asked)
+def _depends_on(parameter: Parameter, key: str) -> bool:
+    """Return whether a parameter depends on another searched key: one in its condition, or its own section."""
+    conditions = parameter.when.keys if parameter.when else ()
+    return _within(parameter.key, key) or any(
+        other == key or _within(other, key) or _within(key, other) for other in conditions
+    )
 
 
 def _within(key: str, section: str) -> bool:
@@ -284,31 +287,32 @@ def _within(key: str, section: str) -> bool:
 
 
 def _check_values(resolved: ResolvedSweep, document: Document) -> None:
-    """Try the edges of every range, one by one, so that a wrong key or an impossible value is found before a trial."""
+    """Check the edges of every range as recipes, so that a wrong key or an invalid value is found before a trial."""
     findings: dict[str, Finding] = {}
-    for parameter, edge in ((one, edge) for one in resolved.parameters for edge in one.domain.edges()):
+    edges = ((parameter, edge) for parameter in resolved.parameters for edge in parameter.domain.edges())
+    for parameter, edge in edges:
         try:
-            resolved.recipe(_beside(resolved, parameter, edge))
+            resolved.recipe(_assignment_with(resolved, parameter, edge))
         except RecipeError as error:
-            said = "; ".join(one.message for one in error.findings)
-        except (SpecError, ConditionError) as error:
-            said = str(error)
+            message = "; ".join(finding.message for finding in error.findings)
+        except (ConfigError, ConditionError) as error:
+            message = str(error)
         else:
             continue
-        place = document.place(("space", parameter.key))
-        findings.setdefault(parameter.key, Finding(place, f"space.{parameter.key}: {said}"))
+        location = document.location(("space", parameter.key))
+        findings.setdefault(parameter.key, Finding(location, f"space.{parameter.key}: {message}"))
     if findings:
         raise RecipeError(list(findings.values()))
 
 
-def _beside(resolved: ResolvedSweep, parameter: Parameter, edge: Any) -> Assignment:
-    """Return an edge of a parameter with values of the others under which it is searched; nothing if there are none."""
+def _assignment_with(resolved: ResolvedSweep, parameter: Parameter, edge: Any) -> Assignment:
+    """Return an edge of a parameter, with values of other keys for which its condition holds; empty if none do."""
     needed = {parameter.key: edge}
     if parameter.when is None:
         return needed
-    others = [one for one in resolved.parameters if _asks_for(parameter, one.key)]
+    others = [other for other in resolved.parameters if _depends_on(parameter, other.key)]
     for share in SHARES:
-        active = resolved.active({one.key: one.domain.at(share) for one in others} | needed)
+        active = resolved.active({other.key: other.domain.quantile(share) for other in others} | needed)
         if parameter.key in active:
             return active
     return NOTHING

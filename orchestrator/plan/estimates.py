@@ -1,4 +1,4 @@
-"""What a run takes: machines, hours and dollars, at one number of workers."""
+"""Estimates of a run at one number of workers: speed, machines, hours, dollars, and whether decoding keeps up."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from orchestrator.cluster.findings import Finding, passed, warned
 from orchestrator.config.cluster import Footprint
 from orchestrator.config.prices import Accelerator
 from orchestrator.config.recipe import Precision, Recipe, ScaleSection
-from orchestrator.plan.machines import Fleet, Kind, fleet_for
-from orchestrator.plan.preflight import Observations
+from orchestrator.plan.machines import Fleet, NodeType, fleet_for
+from orchestrator.plan.observations import Observations
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import THREADS_THAT_PAY, decoded_share
-from orchestrator.track.analysis import busy_seconds
+from orchestrator.track.analysis import step_seconds
 from orchestrator.track.metric_log import EventLog, read_metric_log
 
 Pricing = Literal["file", "spot", "on-demand"]
-"""Every machine as the cluster's file has it; all but the head on spot; all on demand."""
+"""file: every machine for the market that the cluster's file names; spot: all but the head on spot; on-demand: all."""
 
 PRICINGS: tuple[Pricing, ...] = ("file", "spot", "on-demand")
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A run at one number of workers; None is what nobody knows.
+    """The estimates for a run at one number of workers; None where unknown.
 
     Args:
         workers: training workers.
-        machines: how many of each group, by its name.
-        samples_per_s: that it trains on, be it the workers or the data that sets the pace.
-        wanted_per_s: that the workers would train on if data never kept them waiting.
-        decoding_cpus: CPUs that decode.
-        hours: from the first step that is left to the last.
+        machines: nodes of each group, by its name.
+        samples_per_s: throughput of the run, bounded by the workers or by decoding.
+        wanted_per_s: samples per second of the workers when they never wait for data.
+        decoding_cpus: CPUs that decode; infinite when unknown.
+        hours: of the remaining steps.
         usd: by how machines are paid for.
     """
 
@@ -49,35 +49,35 @@ class Scenario:
     usd: Mapping[Pricing, float | None]
 
 
-def scenario(
+def estimate_scenario(
     recipe: Recipe,
-    kinds: Sequence[Kind],
+    node_types: Sequence[NodeType],
     workers: int,
     speed: Speed | None,
     decode_cpu_s: float | None,
     samples: int | None,
 ) -> Scenario:
-    """Work out a run at one number of workers.
+    """Estimate a run at one number of workers.
 
     Args:
         recipe: the recipe.
-        kinds: the cluster's machines.
+        node_types: of the cluster.
         workers: training workers.
-        speed: of one of them.
-        decode_cpu_s: CPU seconds of a sample.
-        samples: that are left to train on.
+        speed: of one of them; None when unknown.
+        decode_cpu_s: CPU seconds of decoding one sample; None when unknown.
+        samples: that remain to train on; None when unknown.
     """
-    wanted = speed.of(recipe, workers) if speed else None
-    fleet = fleet_for(kinds, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
+    wanted = speed.of_workers(recipe, workers) if speed else None
+    fleet = fleet_for(node_types, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
     cpus = decoding_cpus(recipe, fleet)
-    pace = wanted
+    samples_per_s = wanted
     if wanted is not None and decode_cpu_s:
-        pace = min(wanted, cpus / decode_cpu_s)
-    hours = samples / pace / 3600 if samples is not None and pace else None
+        samples_per_s = min(wanted, cpus / decode_cpu_s)
+    hours = samples / samples_per_s / 3600 if samples is not None and samples_per_s else None
     return Scenario(
         workers=workers,
-        machines={one.kind.group.name: one.machines for one in fleet.berths if one.machines},
-        samples_per_s=pace,
+        machines={each.node_type.group.name: each.machines for each in fleet.allocations if each.machines},
+        samples_per_s=samples_per_s,
         wanted_per_s=wanted,
         decoding_cpus=cpus,
         hours=hours,
@@ -86,34 +86,34 @@ def scenario(
 
 
 def reading_cpus(recipe: Recipe, wanted: float | None, decode_cpu_s: float | None) -> float:
-    """Return the CPUs to keep for reading: what the recipe asks for, and more where decoding needs it.
+    """Return the CPUs to leave for reading: `stream.reader_cpus`, and more where decoding needs it.
 
     Args:
         recipe: the recipe.
-        wanted: samples per second that its workers train on.
-        decode_cpu_s: CPU seconds of a sample.
+        wanted: samples per second of its workers; None when unknown.
+        decode_cpu_s: CPU seconds of decoding one sample; None when unknown.
     """
-    asked = recipe.stream.reader_cpus
+    reserved = recipe.stream.reader_cpus
     if wanted is None or decode_cpu_s is None or recipe.stream.decode_on == "workers":
-        return asked
-    return max(asked, MARGIN * wanted * decode_cpu_s)
+        return reserved
+    return max(reserved, MARGIN * wanted * decode_cpu_s)
 
 
 def usd_of(fleet: Fleet, pricing: Pricing, hours: float | None) -> float | None:
-    """Return what machines cost for some hours; None when the hours or a price are unknown."""
-    per_hour = fleet.usd_per_hour(lambda kind: _price(kind, pricing))
+    """Return the US dollars that a fleet costs for some hours; None when the hours or a price are unknown."""
+    per_hour = fleet.usd_per_hour(lambda node_type: _price(node_type, pricing))
     return None if hours is None or per_hour is None else hours * per_hour
 
 
-def _price(kind: Kind, pricing: Pricing) -> float | None:
-    if pricing == "file" or kind.group.market == "owned":
-        return kind.usd_per_hour
-    if kind.group.head:
-        return kind.prices["on-demand" if pricing == "on-demand" else kind.group.market]
-    return kind.prices[pricing]
+def _price(node_type: NodeType, pricing: Pricing) -> float | None:
+    if pricing == "file" or node_type.group.market == "owned":
+        return node_type.usd_per_hour
+    if node_type.group.head:
+        return node_type.prices["on-demand" if pricing == "on-demand" else node_type.group.market]
+    return node_type.prices[pricing]
 
 
-# How fast a run will be, and whether decoding keeps up: pure estimates.
+# The speed of a worker.
 
 
 FLOAT32_TFLOPS: Mapping[str, float] = {
@@ -127,63 +127,64 @@ FLOAT32_TFLOPS: Mapping[str, float] = {
     "T4": 8.1,
     "V100": 15.7,
 }
-"""Rated peak in float32 without tensor cores, from NVIDIA's data sheets, by a GPU's name up to its memory's size.
+"""Rated float32 peak without tensor cores, from NVIDIA's data sheets, by a GPU's name without its memory size.
 
-torch uses no tf32 unless told to.
+TF32 is not counted: it is off in torch by default.
 """
 
 FLOAT32_SHARE = 1 / 16
-"""Share of the bfloat16 peak that is assumed in float32 for a GPU that is not listed: that of an A100."""
+"""Ratio of float32 to bfloat16 peak that is assumed for a GPU that is not listed: that of an A100."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast one worker trains when data does not keep it waiting.
+    """The throughput of one worker that never waits for data.
 
     Args:
         samples_per_s: of one worker.
-        source: where the figure comes from, in a few words.
-        most: that all workers together do, however many there are; on CPUs they may share those there are.
+        source: where the value comes from, in a few words.
+        most: upper bound in samples per second for all workers together: on CPUs, that of all the cluster's CPUs.
     """
 
     samples_per_s: float
     source: str
     most: float = math.inf
 
-    def of(self, recipe: Recipe, workers: int) -> float:
-        """Return how fast several workers are; some wait where micro-batches cannot be shared out evenly."""
-        return min(self.samples_per_s * sharing_of(recipe, workers), self.most)
+    def of_workers(self, recipe: Recipe, workers: int) -> float:
+        """Return the samples per second of several workers; some idle where they cannot share micro-batches evenly."""
+        return min(self.samples_per_s * effective_workers(recipe, workers), self.most)
 
 
 def worker_speed(
-    recipe: Recipe, seen: Observations, kinds: Sequence[Kind], mfu: float, measured: float | None
+    recipe: Recipe, observations: Observations, node_types: Sequence[NodeType], mfu: float, measured: float | None
 ) -> Speed | None:
-    """Return how fast one worker is; None when nothing is known.
+    """Return the speed of one worker, by the most reliable source there is; None when there is none.
 
     Args:
         recipe: the recipe.
-        seen: what was measured.
-        kinds: the cluster's machines.
-        mfu: share of a GPU's peak that training is assumed to reach.
-        measured: samples per second and worker that the user has measured.
+        observations: what was measured.
+        node_types: of the cluster.
+        mfu: model FLOPs utilization: the share of a GPU's peak that training is assumed to reach.
+        measured: samples per second and worker that the user has measured; None when not given.
     """
     if measured is not None:
         return Speed(measured, "as given with --samples-per-s")
-    if seen.past_samples_per_s and seen.past_workers:
-        rate = seen.past_samples_per_s / sharing_of(recipe, seen.past_workers)
-        return Speed(rate, f"from the run's own log, on {seen.past_workers} workers")
-    if seen.footprint is None:
+    if observations.past_samples_per_s and observations.past_workers:
+        rate = observations.past_samples_per_s / effective_workers(recipe, observations.past_workers)
+        return Speed(rate, f"from the run's own log, on {observations.past_workers} workers")
+    if observations.footprint is None:
         return None
     if recipe.scale.use_gpu:
-        return _on_gpu(seen.footprint, recipe.precision, kinds, mfu)
-    return _on_cpu(seen.footprint, recipe, sum(one.cpus * one.group.most for one in kinds if one.group.most))
+        return _gpu_speed(observations.footprint, recipe.precision, node_types, mfu)
+    cpus = sum(node_type.cpus * node_type.group.most for node_type in node_types if node_type.group.most)
+    return _cpu_speed(observations.footprint, recipe, cpus)
 
 
-def _on_gpu(footprint: Footprint, precision: Precision, kinds: Sequence[Kind], mfu: float) -> Speed | None:
-    types = {one.accelerator.name: one.accelerator for one in kinds if one.accelerator and one.group.most}
-    if not types:
+def _gpu_speed(footprint: Footprint, precision: Precision, node_types: Sequence[NodeType], mfu: float) -> Speed | None:
+    gpus = {each.accelerator.name: each.accelerator for each in node_types if each.accelerator and each.group.most}
+    if not gpus:
         return None
-    slowest = min(types.values(), key=lambda one: peak_tflops(one, precision))
+    slowest = min(gpus.values(), key=lambda gpu: peak_tflops(gpu, precision))
     peak = peak_tflops(slowest, precision)
     return Speed(
         peak * 1e12 * mfu / footprint.flop_per_sample,
@@ -200,7 +201,7 @@ def peak_tflops(accelerator: Accelerator, precision: Precision) -> float:
     return float32 / 2 if precision == "float64" else float32
 
 
-def _on_cpu(footprint: Footprint, recipe: Recipe, cpus: float) -> Speed | None:
+def _cpu_speed(footprint: Footprint, recipe: Recipe, cpus: float) -> Speed | None:
     if footprint.cpu_samples_per_s is None:
         return None
     per_cpu, each = footprint.cpu_samples_per_s / footprint.cpus, max(recipe.scale.cpus_per_worker, 1.0)
@@ -208,13 +209,13 @@ def _on_cpu(footprint: Footprint, recipe: Recipe, cpus: float) -> Speed | None:
     return Speed(per_cpu * each, source, most=per_cpu * cpus)
 
 
-def sharing_of(recipe: Recipe, workers: int) -> float:
-    """Return how many workers' worth of work several do when micro-batches cannot be shared out evenly."""
+def effective_workers(recipe: Recipe, workers: int) -> float:
+    """Return the number of fully busy workers that have the same throughput, as uneven shares leave some idle."""
     return recipe.batch.micro_batches / math.ceil(recipe.batch.micro_batches / workers)
 
 
 def decoding_cpus(recipe: Recipe, fleet: Fleet) -> float:
-    """Return how many CPUs decode samples, on machines and in workers, as `stream.decode_on` shares it out."""
+    """Return how many CPUs decode samples, in reading tasks and in workers, as `stream.decode_on` splits it."""
     scale, stream = recipe.scale, recipe.stream
     threads = stream.decode_threads or max(1, int(scale.cpus_per_worker))
     in_workers = fleet.workers * min(threads, max(scale.cpus_per_worker, 1.0), THREADS_THAT_PAY)
@@ -225,40 +226,40 @@ def decoding_cpus(recipe: Recipe, fleet: Fleet) -> float:
     return max(0.0, min(limits))
 
 
-# Whether the CPUs that are left for reading keep the workers fed: an estimate.
+# Whether decoding keeps up with training.
 
 
 NAME = "data keeps up"
 
 MARGIN = 1.2
-"""Decoding should be so much faster than training: reading and sending take CPU time as well."""
+"""Factor by which decoding should be faster than training: reading and sending take CPU time as well."""
 
 
 def check_decoding(needed_per_s: float, cpus: float, cpu_s: float, workers: int, where: str) -> Finding:
-    """Compare what the workers train on with what the CPUs decode.
+    """Compare the throughput of the workers with that of the CPUs that decode.
 
     Args:
-        needed_per_s: samples per second that the workers train on.
+        needed_per_s: samples per second of all workers.
         cpus: that decode.
-        cpu_s: CPU seconds of a sample.
+        cpu_s: CPU seconds of decoding one sample.
         workers: how many train.
         where: the machine that decoding was timed on.
     """
     decoded_per_s = cpus / cpu_s
-    found = (
+    summary = (
         f"{workers} workers train on {needed_per_s:,.0f} samples/s; {cpus:,.0f} CPUs decode {decoded_per_s:,.0f} "
         f"({1000 * cpu_s:.1f} CPU-s per 1,000, timed on {where} with pictures of 500x375) (estimate)"
     )
     if decoded_per_s >= MARGIN * needed_per_s:
-        return passed(NAME, found)
+        return passed(NAME, summary)
     lacking = MARGIN * needed_per_s * cpu_s - cpus
     fix = f"About {lacking:,.0f} more CPUs would do: let the cluster's file have more or larger machines without GPUs."
     if decoded_per_s >= needed_per_s:
-        return warned(NAME, f"{found}, which is close", fix)
-    return warned(NAME, f"{found}, so the workers will wait for data", fix)
+        return warned(NAME, f"{summary}, which is close", fix)
+    return warned(NAME, f"{summary}, so the workers will wait for data", fix)
 
 
-# How fast a run has been so far, from its own metric log.
+# The speed of a run so far, from its own metric log.
 
 
 NEWEST_STEPS = 200
@@ -266,12 +267,12 @@ NEWEST_STEPS = 200
 
 @dataclass(frozen=True, slots=True)
 class PastSpeed:
-    """How fast a run was of late.
+    """The speed of a run in its newest steps.
 
     Args:
-        next_step: the next step to do.
+        next_step: the step at which the run resumes.
         samples_per_s: median over its newest steps, without checkpoints and evaluations; None when it has none.
-        workers: training workers that did them; None when nobody can tell.
+        workers: training workers of these steps; None when unknown.
     """
 
     next_step: int
@@ -280,19 +281,19 @@ class PastSpeed:
 
 
 def past_speed(run: RunFolder, scale: ScaleSection) -> PastSpeed:
-    """Read what a run's log says about its speed.
+    """Return the speed of a run by its metric log.
 
     Args:
         run: the run.
-        scale: as it is to go on; without events in the log a fixed number of workers is taken to be that of the past.
+        scale: of the resumed run; without events in the log, a fixed number of workers is taken to be that of the past.
 
     Raises:
         StorageError: the log cannot be read.
         MetricLogError: it is damaged.
     """
     newest = deque(read_metric_log(run.metrics), NEWEST_STEPS)
-    rates = [line.samples / busy for line in newest if (busy := busy_seconds(line.seconds)) > 0]
+    rates = [line.samples / busy for line in newest if (busy := step_seconds(line.seconds)) > 0]
     events = EventLog(run.events).events
-    fixed = scale.fewest_workers if scale.fewest_workers == scale.most_workers else None
+    fixed = scale.min_workers if scale.min_workers == scale.max_workers else None
     workers = events[-1].workers if events else fixed
     return PastSpeed(run.newest_step(), median(rates) if rates else None, workers)

@@ -1,4 +1,4 @@
-"""A cluster's machines, with what the price table knows about them."""
+"""A cluster's node types with their prices, and how many nodes of each a run needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from orchestrator.config.prices import Accelerator, PriceTable
 from orchestrator.config.recipe import Recipe, ScaleSection
 from orchestrator.stream.decoder import Node
 
+MAX_WORKER_SLOTS = 10**6
+"""Workers on a machine with an unknown number of CPUs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """Machines of one group.
+class NodeType:
+    """The machines of one group of a cluster.
 
     Args:
         group: the group.
-        cpus: of one machine; infinite when nobody knows.
+        cpus: of one machine; infinite when unknown.
         memory_gb: main memory of one machine; None when unknown.
         accelerator: the type of its GPUs; None without GPUs, or when unknown.
         prices: US dollars an hour by how a machine is paid for; None where unknown.
@@ -33,38 +36,34 @@ class Kind:
 
     @property
     def usd_per_hour(self) -> float | None:
-        """The price as the cluster's file has it."""
+        """The price for the market that the cluster's file names."""
         return self.prices[self.group.market]
 
-    def places(self, cpus_per_worker: float, use_gpu: bool) -> int:
-        """Return how many workers one machine holds."""
+    def worker_slots(self, cpus_per_worker: float, use_gpu: bool) -> int:
+        """Return how many workers fit one machine."""
         by_cpus = self.cpus / cpus_per_worker
-        places = min(by_cpus, self.group.gpus) if use_gpu else by_cpus
-        return int(min(places, MANY))
+        slots = min(by_cpus, self.group.gpus) if use_gpu else by_cpus
+        return int(min(slots, MAX_WORKER_SLOTS))
 
 
-MANY = 10**6
-"""Workers on a machine of which nobody knows how many CPUs it has."""
-
-
-def kinds_of(cluster: Cluster, prices: PriceTable, cpus_here: int) -> list[Kind]:
-    """Return a cluster's machines.
+def node_types_of(cluster: Cluster, prices: PriceTable, cpus_here: int) -> list[NodeType]:
+    """Return a cluster's node types.
 
     Args:
         cluster: the cluster.
         prices: the price table.
-        cpus_here: CPUs of this machine, which a local cluster consists of.
+        cpus_here: CPUs of this machine, which is all that a local cluster consists of.
     """
-    return [_kind(group, prices, cpus_here if cluster.kind == "local" else None) for group in cluster.groups]
+    return [_node_type(group, prices, cpus_here if cluster.kind == "local" else None) for group in cluster.groups]
 
 
-def _kind(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> Kind:
+def _node_type(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> NodeType:
     machine = prices.machines.get(group.machine or "")
     cpus = next(
         (known for known in (group.cpus, cpus_here, machine.cpus if machine else None) if known is not None), math.inf
     )
     owned = prices.usd_per_hour(group.machine, "owned")
-    return Kind(
+    return NodeType(
         group=group,
         cpus=cpus,
         memory_gb=machine.memory_gb if machine else None,
@@ -77,137 +76,148 @@ def _kind(group: NodeGroup, prices: PriceTable, cpus_here: int | None) -> Kind:
     )
 
 
-def check_prices(kinds: Sequence[Kind], prices: PriceTable) -> list[Finding]:
-    """Find machines that are paid for without anybody knowing what they cost."""
+def check_prices(node_types: Sequence[NodeType], prices: PriceTable) -> list[Finding]:
+    """Return a warning for every node type whose price is unknown."""
     return [
         warned(
             "prices",
-            f"{kind.group.name}: {_unpriced(kind)}, so what it costs is left out",
-            f"Write it into a price table of your own, as in spec/prices.yaml, and name that with --prices FILE; "
-            f"the prices that are known are of {prices.as_of:%-d %B %Y}.",
+            f"{node_type.group.name}: {_unpriced(node_type)}, so what it costs is left out",
+            "Write it into a price table of your own, as in orchestrator/config/prices.yaml, and name that with "
+            f"--prices FILE; the prices that are known are of {prices.as_of:%-d %B %Y}.",
         )
-        for kind in kinds
-        if kind.group.most and kind.usd_per_hour is None
+        for node_type in node_types
+        if node_type.group.most and node_type.usd_per_hour is None
     ]
 
 
-def _unpriced(kind: Kind) -> str:
-    if kind.group.machine is None:
+def _unpriced(node_type: NodeType) -> str:
+    if node_type.group.machine is None:
         return "the file does not say which type of machine it is"
-    return f"no {kind.group.market} price of {kind.group.machine} is known"
+    return f"no {node_type.group.market} price of {node_type.group.machine} is known"
 
 
-# How many machines of which kind a run needs: a pure decision.
+# How many nodes of each type a run needs: a pure decision.
 
 
 @dataclass(frozen=True, slots=True)
-class Berth:
-    """Machines of one kind with what runs on them.
+class NodeAllocation:
+    """Nodes of one type and the workers on them.
 
     Args:
-        kind: the kind.
-        machines: how many.
-        workers: training workers on them, all together.
+        node_type: the type.
+        machines: how many nodes.
+        workers: training workers on all of them together.
     """
 
-    kind: Kind
+    node_type: NodeType
     machines: int
     workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The machines of a run.
+    """The nodes of a run.
 
     Args:
-        berths: one for each group of the cluster, in its order.
+        allocations: one for each group of the cluster, in its order.
         cpus_per_worker: reserved for each worker.
     """
 
-    berths: tuple[Berth, ...]
+    allocations: tuple[NodeAllocation, ...]
     cpus_per_worker: float
 
     @property
     def workers(self) -> int:
-        """Training workers that found room."""
-        return sum(berth.workers for berth in self.berths)
+        """Training workers that fit."""
+        return sum(allocation.workers for allocation in self.allocations)
 
     @property
     def spare_cpus(self) -> float:
-        """CPUs that the workers leave for reading and decoding; infinite when nobody knows."""
-        cpus = sum(berth.kind.cpus * berth.machines for berth in self.berths if berth.machines)
+        """CPUs that the workers leave for reading and decoding; infinite when unknown."""
+        cpus = sum(
+            allocation.node_type.cpus * allocation.machines for allocation in self.allocations if allocation.machines
+        )
         return cpus - self.workers * self.cpus_per_worker
 
     @property
     def nodes(self) -> list[Node]:
-        """The machines one by one."""
-        return [Node(one.kind.cpus, one.kind.group.gpus) for one in self.berths for _ in range(one.machines)]
+        """The nodes one by one."""
+        return [
+            Node(allocation.node_type.cpus, allocation.node_type.group.gpus)
+            for allocation in self.allocations
+            for _ in range(allocation.machines)
+        ]
 
-    def usd_per_hour(self, price: Callable[[Kind], float | None]) -> float | None:
-        """Return what all machines cost together; None when the price of one is unknown.
+    def usd_per_hour(self, price: Callable[[NodeType], float | None]) -> float | None:
+        """Return what all nodes cost together; None when the price of one is unknown.
 
         Args:
-            price: of one machine of a kind.
+            price: US dollars an hour of one node of a type.
         """
-        prices = [(price(one.kind), one.machines) for one in self.berths if one.machines]
+        prices = [
+            (price(allocation.node_type), allocation.machines) for allocation in self.allocations if allocation.machines
+        ]
         if any(usd is None for usd, _ in prices):
             return None
         return sum((usd or 0.0) * machines for usd, machines in prices)
 
 
-def fleet_for(kinds: Sequence[Kind], workers: int, recipe: Recipe, reading_cpus: float) -> Fleet:
-    """Return the machines that hold some workers, and that leave CPUs to read with.
+def fleet_for(node_types: Sequence[NodeType], workers: int, recipe: Recipe, reading_cpus: float) -> Fleet:
+    """Return the nodes that hold some workers and leave CPUs for reading.
 
-    Machines that are always there are filled first, then the kinds that hold a worker for the least money. Machines
-    without GPUs are added while the CPUs that are left do not suffice to read with; such with GPUs are added only for
-    as many CPUs as the recipe keeps free for it.
+    Nodes that are always up are filled first, then the types that hold a worker for the least money. Nodes without
+    GPUs are added while the spare CPUs do not suffice for reading; nodes with GPUs are added only up to the CPUs that
+    the recipe reserves for it (`stream.reader_cpus`).
 
     Args:
-        kinds: the cluster's machines.
-        workers: how many are wanted; the fleet has fewer when there is no more room.
+        node_types: of the cluster.
+        workers: how many are needed; the fleet has fewer when the cluster holds no more.
         recipe: what each of them needs.
-        reading_cpus: CPUs to be left over.
+        reading_cpus: CPUs to leave for reading.
     """
     scale = recipe.scale
-    berths = {number: Berth(kind, kind.group.fewest) for number, kind in enumerate(kinds)}
-    order = sorted(berths, key=lambda number: _worker_price(kinds[number], scale))
+    allocations = {
+        number: NodeAllocation(node_type, node_type.group.fewest) for number, node_type in enumerate(node_types)
+    }
+    order = sorted(allocations, key=lambda number: _worker_price(node_types[number], scale))
     for grow in (False, True):
         for number in order:
-            missing = workers - sum(berth.workers for berth in berths.values())
-            berths[number] = _board(berths[number], missing, scale, grow)
-    fleet = Fleet(tuple(berths[number] for number in sorted(berths)), scale.cpus_per_worker)
+            missing = workers - sum(allocation.workers for allocation in allocations.values())
+            allocations[number] = _place_workers(allocations[number], missing, scale, grow)
+    fleet = Fleet(tuple(allocations[number] for number in sorted(allocations)), scale.cpus_per_worker)
     return _with_readers(fleet, reading_cpus, recipe.stream.reader_cpus)
 
 
-def _worker_price(kind: Kind, scale: ScaleSection) -> tuple[bool, float]:
-    """Return what sorts kinds: machines without GPUs hold workers on CPUs first; then the price of a worker."""
-    places = kind.places(scale.cpus_per_worker, scale.use_gpu)
-    usd = kind.usd_per_hour
-    price = math.inf if usd is None or not places else usd / places
-    return not scale.use_gpu and kind.group.gpus > 0, price
+def _worker_price(node_type: NodeType, scale: ScaleSection) -> tuple[bool, float]:
+    """Return a sort key: for workers on CPUs, types without GPUs first; then by the price of a worker."""
+    slots = node_type.worker_slots(scale.cpus_per_worker, scale.use_gpu)
+    usd = node_type.usd_per_hour
+    price = math.inf if usd is None or not slots else usd / slots
+    return not scale.use_gpu and node_type.group.gpus > 0, price
 
 
-def _board(berth: Berth, missing: int, scale: ScaleSection, grow: bool) -> Berth:
-    places = berth.kind.places(scale.cpus_per_worker, scale.use_gpu)
-    if not places or missing <= 0:
-        return berth
-    wanted = math.ceil((berth.workers + missing) / places)
-    machines = max(berth.machines, min(wanted, berth.kind.group.most)) if grow else berth.machines
-    return Berth(berth.kind, machines, min(berth.workers + missing, machines * places))
+def _place_workers(allocation: NodeAllocation, missing: int, scale: ScaleSection, grow: bool) -> NodeAllocation:
+    slots = allocation.node_type.worker_slots(scale.cpus_per_worker, scale.use_gpu)
+    if not slots or missing <= 0:
+        return allocation
+    needed, most = math.ceil((allocation.workers + missing) / slots), allocation.node_type.group.most
+    machines = max(allocation.machines, min(needed, most)) if grow else allocation.machines
+    return NodeAllocation(allocation.node_type, machines, min(allocation.workers + missing, machines * slots))
 
 
-def _with_readers(fleet: Fleet, wanted_cpus: float, kept_free_cpus: float) -> Fleet:
-    berths = list(fleet.berths)
-    for number in sorted(range(len(berths)), key=lambda number: _cpu_price(berths[number].kind)):
-        berth = berths[number]
-        asked = kept_free_cpus if berth.kind.group.gpus else wanted_cpus
-        lacking = asked - replace(fleet, berths=tuple(berths)).spare_cpus
-        more = math.ceil(lacking / berth.kind.cpus) if lacking > 0 and berth.kind.cpus else 0
-        machines = max(berth.machines, min(berth.machines + more, berth.kind.group.most))
-        berths[number] = replace(berth, machines=machines)
-    return replace(fleet, berths=tuple(berths))
+def _with_readers(fleet: Fleet, reading_cpus: float, reserved_cpus: float) -> Fleet:
+    allocations = list(fleet.allocations)
+    for number in sorted(range(len(allocations)), key=lambda number: _cpu_price(allocations[number].node_type)):
+        allocation = allocations[number]
+        node_type = allocation.node_type
+        needed = reserved_cpus if node_type.group.gpus else reading_cpus
+        lacking = needed - replace(fleet, allocations=tuple(allocations)).spare_cpus
+        added = math.ceil(lacking / node_type.cpus) if lacking > 0 and node_type.cpus else 0
+        machines = max(allocation.machines, min(allocation.machines + added, node_type.group.most))
+        allocations[number] = replace(allocation, machines=machines)
+    return replace(fleet, allocations=tuple(allocations))
 
 
-def _cpu_price(kind: Kind) -> tuple[bool, float]:
-    usd = kind.usd_per_hour
-    return kind.group.gpus > 0, math.inf if usd is None or not kind.cpus else usd / kind.cpus
+def _cpu_price(node_type: NodeType) -> tuple[bool, float]:
+    usd = node_type.usd_per_hour
+    return node_type.group.gpus > 0, math.inf if usd is None or not node_type.cpus else usd / node_type.cpus

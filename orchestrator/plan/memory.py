@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.config.cluster import Footprint
 from orchestrator.config.recipe import Recipe
-from orchestrator.plan.machines import Kind
+from orchestrator.plan.machines import NodeType
 
 GB = 10**9
 
@@ -27,7 +27,7 @@ class MemoryNeed:
     """What one worker needs at its peak, in bytes.
 
     Args:
-        model: parameters with teacher and buffers.
+        model: parameters and buffers.
         gradients: of the trained parameters.
         moments: of AdamW.
         activations: of a micro-batch, with the allocator's losses.
@@ -78,11 +78,11 @@ def largest_micro_batch(footprint: Footprint, recipe: Recipe, workers: int, memo
     return max(0, int(samples))
 
 
-def check_gpu_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]) -> Iterator[Finding]:
+def check_gpu_memory(footprint: Footprint, recipe: Recipe, node_types: Sequence[NodeType]) -> Iterator[Finding]:
     """Yield, for each type of GPU that the cluster has, whether a micro-batch fits it."""
-    workers = recipe.scale.fewest_workers
+    workers = recipe.scale.min_workers
     need = memory_need(footprint, recipe, workers)
-    types = {one.accelerator.name: one.accelerator for one in kinds if one.accelerator and one.group.most}
+    types = {one.accelerator.name: one.accelerator for one in node_types if one.accelerator and one.group.most}
     for accelerator in types.values():
         share = need.total / (accelerator.memory_gb * GB)
         found = f"about {need.total / GB:.0f} of {accelerator.memory_gb:g} GB of the {accelerator.name}: {_parts(need)}"
@@ -98,12 +98,12 @@ def check_gpu_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]
         yield warned("gpu memory", f"about {need.total / GB:.0f} GB are needed; the GPUs' memory is unknown", fix)
 
 
-def check_main_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind]) -> Iterator[Finding]:
+def check_main_memory(footprint: Footprint, recipe: Recipe, node_types: Sequence[NodeType]) -> Iterator[Finding]:
     """Yield whether workers on CPUs fit their machines."""
-    need = memory_need(footprint, recipe, recipe.scale.fewest_workers)
+    need = memory_need(footprint, recipe, recipe.scale.min_workers)
     found = f"about {need.total / GB:.1f} GB a worker: {_parts(need)} (estimate)"
-    for kind in kinds:
-        workers = min(kind.places(recipe.scale.cpus_per_worker, False), recipe.scale.most_workers)
+    for kind in node_types:
+        workers = min(kind.worker_slots(recipe.scale.cpus_per_worker, False), recipe.scale.max_workers)
         if kind.group.most and kind.memory_gb and workers * need.total > kind.memory_gb * GB:
             fix = "Raise scale.cpus_per_worker, so that fewer share a machine, or lower batch.micro_batch_size."
             full = f"{found}; {workers} workers on a {kind.group.machine} with {kind.memory_gb:g} GB"
@@ -114,7 +114,7 @@ def check_main_memory(footprint: Footprint, recipe: Recipe, kinds: Sequence[Kind
 
 def _parts(need: MemoryNeed) -> str:
     parts = {
-        "parameters with teacher and buffers": need.model,
+        "parameters and buffers": need.model,
         "gradients": need.gradients,
         "AdamW": need.moments,
         "activations": need.activations,

@@ -1,4 +1,4 @@
-"""Features to measure with, and what a workload's transform costs on this machine."""
+"""Synthetic samples to measure with, and what transforming them costs on this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from orchestrator.config.loading import ResolvedRecipe
 from workloads.contract import Features, KeyedRandom, Sample, Transform, WorkloadError
 
 TIMED = 32
-"""Samples whose decoding is timed."""
+"""Samples whose transform is timed."""
 
 
 class NotMeasuredError(FuserayError):
-    """Nothing can be measured on this machine; the message says why."""
+    """The model cannot be measured on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,46 +28,46 @@ class Prepared:
 
     Args:
         features: of each sample.
-        cpu_s: CPU seconds that a sample took, its decoding and augmentation.
+        cpu_s: CPU seconds per sample for decoding and augmentation.
     """
 
     features: tuple[Features, ...]
     cpu_s: float
 
     def batch(self, size: int) -> Mapping[str, np.ndarray]:
-        """Return the features of some samples stacked; they repeat when there are fewer."""
+        """Return the features of a micro-batch, stacked along the first axis; samples repeat when there are fewer."""
         chosen = [self.features[number % len(self.features)] for number in range(size)]
         return {name: np.stack([features[name] for features in chosen]) for name in chosen[0]}
 
 
 def prepare(resolved: ResolvedRecipe) -> Prepared:
-    """Transform made-up samples as the recipe says, on one thread, and time it.
+    """Transform synthetic samples with the recipe's transform on one thread, and time it.
 
     Raises:
-        NotMeasuredError: a library is missing, or the transform cannot use them.
+        NotMeasuredError: a library is missing, or the transform cannot use synthetic samples.
     """
     try:
         transform = resolved.entry.transform(resolved.workload)
         first, *others = synthetic_samples(TIMED + 1)
         features = [_transformed(transform, first)]
-        began = _one_thread()
+        started = _use_one_thread()
         features += [_transformed(transform, sample) for sample in others]
     except ImportError as error:
         raise NotMeasuredError(f"{error.name or error} is not installed on this machine") from error
     except WorkloadError as error:
         raise NotMeasuredError(str(error)) from error
-    except Exception as error:  # a workload of someone else may want samples of another kind
-        said = f"{type(error).__name__}: {error}"
-        raise NotMeasuredError(f"the workload's transform cannot use a made-up sample ({said})") from error
-    return Prepared(tuple(features), (thread_time() - began) / len(others))
+    except Exception as error:  # a third party's workload may need samples of another kind
+        reason = f"{type(error).__name__}: {error}"
+        raise NotMeasuredError(f"the workload's transform cannot use a synthetic sample ({reason})") from error
+    return Prepared(tuple(features), (thread_time() - started) / len(others))
 
 
 def _transformed(transform: Transform, sample: Sample) -> Features:
     return transform(sample, KeyedRandom((0, "footprint", sample.key)))
 
 
-def _one_thread() -> float:
-    """Keep torch's operations in this thread, and return the CPU time that it has used."""
+def _use_one_thread() -> float:
+    """Run torch's operations in this thread, and return its CPU time in seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -79,11 +79,11 @@ def cpus_here() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# Samples made up to measure with: pictures about as large as photographs, captions as long as can be.
+# Synthetic samples: images about as large as photographs, captions longer than any tokenizer's limit.
 
 
 WIDTH, HEIGHT, COARSE = 500, 375, 25
-"""Pixels of a picture, and of the squares that its colours change over."""
+"""Pixels of an image, and of the squares over which its colours change."""
 
 GRAIN = 6.0
 QUALITY = 92
@@ -94,11 +94,11 @@ CAPTION_WORDS = 200
 def synthetic_samples(count: int) -> list[Sample]:
     """Return samples with a JPEG of 500 x 375 pixels and about 60 kB, and a caption of 200 words each."""
     caption = " ".join(WORDS[number % len(WORDS)] for number in range(CAPTION_WORDS))
-    return [Sample(f"synthetic-{number}", _picture(number), (caption,)) for number in range(count)]
+    return [Sample(f"synthetic-{number}", _jpeg(number), (caption,)) for number in range(count)]
 
 
-def _picture(number: int) -> bytes:
-    """Return soft colours with the grain of a film, which compress about as photographs do."""
+def _jpeg(number: int) -> bytes:
+    """Return a JPEG of smooth colours with film grain, which compresses about as well as a photograph."""
     from PIL import Image
 
     random = KeyedRandom((0, "synthetic", number)).numpy()

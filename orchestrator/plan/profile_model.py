@@ -1,4 +1,4 @@
-"""Running small micro-batches of a recipe's model on the CPU, and what that says about large ones."""
+"""Measures a model's footprint: runs small micro-batches of it on the CPU and extrapolates to the recipe's size."""
 
 from __future__ import annotations
 
@@ -23,81 +23,76 @@ from orchestrator.plan.profile_inputs import NotMeasuredError, Prepared, cpus_he
 from orchestrator.train.step import precision_context
 from workloads.contract import Clock, KeyedRandom, Workload
 
-# From the memory of small micro-batches to that of a large one.
 
-
-class Line(NamedTuple):
-    """Bytes that are linear in the size of a micro-batch."""
+class MemoryLine(NamedTuple):
+    """Bytes as a linear function of the micro-batch size."""
 
     fixed: int
     per_sample: int
 
     def at(self, size: int) -> int:
-        """Return the bytes at a size."""
+        """Return the bytes at a micro-batch size."""
         return self.fixed + self.per_sample * size
 
 
-class Run(NamedTuple):
-    """A micro-batch that was run: its size, and the bytes alive after each of its operations."""
+class MicroBatchRun(NamedTuple):
+    """A micro-batch that was run: its size in samples, and the live bytes after each of its operations."""
 
     size: int
     timeline: Sequence[int]
 
 
-def extrapolate(runs: Sequence[Run], size: int) -> Line:
-    """Return the line through the moment at which a micro-batch of some size has the most bytes alive.
+def extrapolate(runs: Sequence[MicroBatchRun], size: int) -> MemoryLine:
+    """Return the live bytes at the operation where a micro-batch of some size peaks, as a function of the size.
 
-    Micro-batches of different sizes do the same operations, so every operation has a line of its own; which one is
-    the highest depends on the size. Where the operations differ, the line goes through the highest points.
+    Micro-batches of different sizes do the same operations, so every operation has a linear function of its own; which
+    one is the highest depends on the size. Where the operations differ, the function goes through the peaks.
 
     Args:
         runs: one, or a smaller and a larger one.
-        size: of the micro-batch that is asked about.
+        size: samples of the micro-batch to extrapolate to.
     """
     small, large = runs[0], runs[-1]
     if small.size == large.size:
-        return Line(0, -(-max(large.timeline) // large.size))
+        return MemoryLine(0, -(-max(large.timeline) // large.size))
     low, high = np.asarray(small.timeline, dtype=np.float64), np.asarray(large.timeline, dtype=np.float64)
     if len(low) != len(high):
         low, high = low.max(keepdims=True), high.max(keepdims=True)
     per_sample = (high - low) / (large.size - small.size)
     fixed = low - per_sample * small.size
     highest = int(np.argmax(fixed + per_sample * size))
-    return Line(round(fixed[highest]), round(per_sample[highest]))
-
-
-# Running small micro-batches of a recipe's model on the CPU, and what that says about large ones.
+    return MemoryLine(round(fixed[highest]), round(per_sample[highest]))
 
 
 SMALL = 2
-"""Samples of the smaller micro-batch: two, so that what looks for negatives among other samples finds some."""
+"""Samples of the smaller micro-batch: two, so that a loss that draws negatives from other samples finds some."""
 
 LARGE = (4, 16)
 LARGE_BYTES = 10**9
-"""Samples of the larger micro-batch, fewest and most, and the activations that it should stay below.
+"""Samples of the larger micro-batch, minimum and maximum, and the bytes of activations that it should stay below.
 
-The larger it is the less it matters that chance decides how many tokens are masked.
+The larger it is, the less the random number of masked tokens matters.
 """
 
 TIMED_S = 5.0
-"""Longest time that a micro-batch of the most samples may be expected to take, for its speed to be measured."""
+"""Longest expected time, in seconds, of a micro-batch of the maximum size for its speed to be measured."""
 
 ROOM_FOR_PASSES = 2
-"""Memory that small micro-batches are expected to need, in multiples of the trained parameters'."""
+"""Expected memory of small micro-batches, as a multiple of the trained parameters'."""
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """What a micro-batch took: the bytes after each operation, and its arithmetic."""
+class MicroBatchCost:
+    """The cost of a micro-batch: its live bytes after each operation, and its FLOPs."""
 
-    run: Run
+    run: MicroBatchRun
     flops: int
 
 
 def measure_footprint(resolved: ResolvedRecipe, prepared: Prepared, available_bytes: int) -> Footprint:
-    """Build the recipe's model without pretrained weights, and run micro-batches of it on this machine's CPUs.
+    """Build the recipe's model without pretrained weights and run micro-batches of it on this machine's CPUs.
 
     Args:
         resolved: the recipe.
@@ -105,18 +100,18 @@ def measure_footprint(resolved: ResolvedRecipe, prepared: Prepared, available_by
         available_bytes: main memory that may be used.
 
     Raises:
-        NotMeasuredError: that is too little memory.
+        NotMeasuredError: the model needs more memory.
     """
     began = perf_counter()
     torch.set_num_threads(cpus_here())
-    model = _Model(resolved, prepared)
-    model.check_room(available_bytes)
+    model = _ProfiledModel(resolved, prepared)
+    model.reserve_gradients(available_bytes)
     size = resolved.recipe.batch.micro_batch_size
     with torch.compiler.set_stance("force_eager"):
-        parts = phases(model.workload)
-        counted = _count_phases(model, parts, size)
-        rate = None if resolved.recipe.scale.use_gpu else model.samples_per_s(size, parts[-1].clock)
-    lines = [extrapolate([one.run for one in runs], size) for runs in counted]
+        run_phases = phases(model.workload)
+        costs = _count_phases(model, run_phases, size)
+        rate = None if resolved.recipe.scale.use_gpu else model.samples_per_s(size, run_phases[-1].clock)
+    lines = [extrapolate([cost.run for cost in phase_costs], size) for phase_costs in costs]
     highest = max(lines, key=lambda line: line.at(size))
     return Footprint(
         trained_bytes=model.trained_bytes,
@@ -125,35 +120,36 @@ def measure_footprint(resolved: ResolvedRecipe, prepared: Prepared, available_by
         fixed_bytes=highest.fixed,
         sample_bytes=highest.per_sample,
         flop_per_sample=sum(
-            part.share * runs[-1].flops / runs[-1].run.size for part, runs in zip(parts, counted, strict=True)
+            phase.share * phase_costs[-1].flops / phase_costs[-1].run.size
+            for phase, phase_costs in zip(run_phases, costs, strict=True)
         ),
         cpu_samples_per_s=rate,
         cpus=torch.get_num_threads(),
-        sizes=tuple(dict.fromkeys(one.run.size for one in counted[0])),
+        sizes=tuple(dict.fromkeys(cost.run.size for cost in costs[0])),
         seconds=perf_counter() - began,
     )
 
 
-def _count_phases(model: _Model, parts: Sequence[Phase], size: int) -> list[list[Counted]]:
-    """Run a smaller and a larger micro-batch in each phase."""
+def _count_phases(model: _ProfiledModel, run_phases: Sequence[Phase], size: int) -> list[list[MicroBatchCost]]:
+    """Run a smaller and a larger micro-batch in each phase; where both have the same size, only one."""
     small, large = min(SMALL, size), 0
-    counted = []
-    for part in parts:
-        first = model.count(small, part.clock)
+    costs = []
+    for phase in run_phases:
+        first = model.count(small, phase.clock)
         large = large or _large(first, size)
-        counted.append([first] if large == small else [first, model.count(large, part.clock)])
-    return counted
+        costs.append([first] if large == small else [first, model.count(large, phase.clock)])
+    return costs
 
 
-def _large(small: Counted, size: int) -> int:
-    """Return the size of the larger micro-batch, by what the smaller one took."""
+def _large(small: MicroBatchCost, size: int) -> int:
+    """Return the size of the larger micro-batch, by the memory of the smaller one."""
     fewest, most = LARGE
     affordable = LARGE_BYTES * small.run.size // max(*small.run.timeline, 1)
     return min(size, max(fewest, min(most, affordable)))
 
 
-class _Model:
-    """A built model whose gradients have their place, so that what a micro-batch allocates are its activations."""
+class _ProfiledModel:
+    """A built model with allocated gradients, so that all that a micro-batch allocates are its activations."""
 
     def __init__(self, resolved: ResolvedRecipe, prepared: Prepared) -> None:
         self.workload = resolved.entry.create(resolved.workload)
@@ -166,11 +162,11 @@ class _Model:
         self.kept_bytes = _bytes(each for each in self._module.parameters() if each not in self._trained)
         self.buffer_bytes = _bytes(self._module.buffers())
 
-    def check_room(self, available_bytes: int) -> None:
-        """Make room for gradients.
+    def reserve_gradients(self, available_bytes: int) -> None:
+        """Allocate the gradients.
 
         Raises:
-            NotMeasuredError: the passes would not fit into so much memory.
+            NotMeasuredError: gradients and passes would not fit the available memory.
         """
         gradients, passes = self.trained_bytes, ROOM_FOR_PASSES * self.trained_bytes
         if gradients + passes > available_bytes:
@@ -181,25 +177,25 @@ class _Model:
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
 
-    def count(self, size: int, clock: Clock) -> Counted:
-        """Run a micro-batch and count what it takes."""
+    def count(self, size: int, clock: Clock) -> MicroBatchCost:
+        """Run a micro-batch and count its live bytes and FLOPs."""
         self.workload.begin_step(clock)
         gradients = [each.grad for each in self._trained if each.grad is not None]
         live = LiveBytes([*self._module.parameters(), *self._module.buffers(), *gradients])
         with live, flop_counter() as counter:
             self.run(size, clock)
-        return Counted(Run(size, live.timeline), int(counter.get_total_flops()))
+        return MicroBatchCost(MicroBatchRun(size, live.timeline), int(counter.get_total_flops()))
 
     def samples_per_s(self, size: int, clock: Clock) -> float:
-        """Return how fast this machine trains, without counting; a micro-batch that would take long is run in part."""
+        """Return the throughput of this machine, without counting; by a small micro-batch where a larger takes long."""
         small, larger = (min(each, size) for each in LARGE)
-        took = _seconds(lambda: self.run(small, clock))
-        if took / small * larger > TIMED_S:
-            return small / took
+        seconds = _seconds(lambda: self.run(small, clock))
+        if seconds / small * larger > TIMED_S:
+            return small / seconds
         return larger / min(_seconds(lambda: self.run(larger, clock)) for _ in range(2))
 
     def run(self, size: int, clock: Clock) -> None:
-        """Run a micro-batch, as a worker does."""
+        """Run the forward and backward passes of a micro-batch, as a worker does."""
         torch.manual_seed(clock.draw.child("dropout").seed())
         batch = {name: torch.from_numpy(array).clone() for name, array in self._prepared.batch(size).items()}
         with precision_context(self._precision, CPU):
@@ -220,21 +216,21 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
-# The phases of a run in which a step does different work, such as one with adversarial passes.
+# The phases of a run, in which steps do different work: for example only some have adversarial passes.
 
 
-LOOKS = 100
+SAMPLED_CLOCKS = 100
 STEPS = 10_000
 EPOCHS = 100
-"""Steps and epochs of the run that is imagined: long enough for ramps over epochs to be over after a hundredth."""
+"""Steps and epochs of a hypothetical run: long enough for ramps over epochs to end within its first hundredth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a run.
+    """A part of a run whose steps do the same work.
 
     Args:
-        clock: a moment in it.
+        clock: of its last sampled step.
         share: of the run's steps.
     """
 
@@ -243,39 +239,39 @@ class Phase:
 
 
 def phases(workload: Workload) -> list[Phase]:
-    """Return the phases of a run; moments whose steps report metrics of the same names belong to one.
+    """Return the phases of a run; steps that report metrics of the same names belong to one phase.
 
-    The moment is the last one, when whatever grows over a run has grown.
+    A phase's clock is that of its last step, where everything that grows over a run is at its largest.
 
     Args:
-        workload: built already.
+        workload: already built.
     """
-    found: dict[tuple[str, ...], list[Clock]] = {}
-    for look in range(1, LOOKS + 1):
-        clock = moment(look / LOOKS)
-        found.setdefault(tuple(sorted(workload.empty_result(clock).metrics)), []).append(clock)
-    return [Phase(clocks[-1], len(clocks) / LOOKS) for clocks in found.values()]
+    by_metrics: dict[tuple[str, ...], list[Clock]] = {}
+    for number in range(1, SAMPLED_CLOCKS + 1):
+        clock = clock_at(number / SAMPLED_CLOCKS)
+        by_metrics.setdefault(tuple(sorted(workload.empty_result(clock).metrics)), []).append(clock)
+    return [Phase(clocks[-1], len(clocks) / SAMPLED_CLOCKS) for clocks in by_metrics.values()]
 
 
-def moment(share: float) -> Clock:
+def clock_at(share: float) -> Clock:
     """Return the clock of the last step in the first part of a run."""
     step = round(share * STEPS) - 1
     return Clock(step, STEPS, step, STEPS // EPOCHS, KeyedRandom((0, "footprint", step)))
 
 
-# Counting floating-point operations, those that only a CPU's kernels do included.
+# FLOPs, including those of kernels that only CPUs have.
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return a context that counts the operations of matrix products, convolutions and attention.
+    """Return a context that counts the FLOPs of matrix products, convolutions and attention.
 
-    torch's own counter does not know the kernels of a CPU for attention and for linear maps (oneDNN).
+    torch's own counter does not know a CPU's kernels for attention and for linear layers (oneDNN).
     """
     return FlopCounterMode(display=False, custom_mapping=dict(_cpu_kernels()))
 
 
 def count_flops(action: Callable[[], object]) -> int:
-    """Return the floating-point operations of an action."""
+    """Return the FLOPs of an action."""
     with flop_counter() as counter:
         action()
     return int(counter.get_total_flops())
@@ -304,20 +300,20 @@ def _linear(states: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any)
     return 2 * int(math.prod(states)) * int(weight[0])
 
 
-# The bytes of the tensors that are alive, after every operation of a piece of code.
+# Live bytes after every operation.
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts what operations allocate while it is entered, by storage: views cost nothing, each storage counts once.
+    """Counts the bytes of tensors that operations allocate while it is entered; each storage counts once, views do not.
 
-    It sees forward and backward passes alike, and what autograd saves as well as what comes and goes within them. What
-    a kernel allocates for itself and gives back before it returns stays unseen.
+    It sees forward and backward passes, what autograd saves and what is temporary. What a kernel allocates and frees
+    before it returns is not seen.
 
     Args:
-        known: tensors that were there before, such as parameters; they do not count.
+        known: tensors that existed before, such as parameters; they do not count.
 
     Attributes:
-        timeline: bytes alive after each operation.
+        timeline: live bytes after each operation.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
@@ -330,7 +326,7 @@ class LiveBytes(TorchDispatchMode):
 
     @property
     def peak(self) -> int:
-        """Return the most bytes that were ever alive."""
+        """The maximum of the live bytes."""
         return max(self.timeline, default=0)
 
     def __torch_dispatch__(
@@ -340,19 +336,19 @@ class LiveBytes(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Carry out an operation and look at what it made."""
+        """Run an operation and count its new tensors."""
         result = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._enter, result)
+        tree_map_only(Tensor, self._add, result)
         self.timeline.append(self._live)
         return result
 
-    def _enter(self, tensor: Tensor) -> Tensor:
+    def _add(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage not in self._seen:
             self._seen[storage] = True
             self._live += storage.nbytes()
-            weakref.finalize(storage, self._leave, storage.nbytes())
+            weakref.finalize(storage, self._subtract, storage.nbytes())
         return tensor
 
-    def _leave(self, size_bytes: int) -> None:
+    def _subtract(self, size_bytes: int) -> None:
         self._live -= size_bytes

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,70 +14,52 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from orchestrator.report.formats import TIMES, duration, figure, percent, power_of_ten, short_count
 from orchestrator.report.html import LIGHT, inline, part_colours
 from orchestrator.report.model import Curve
+from workloads.contract import Metric
 
 _MARKERS = ("o", "s", "^", "D")
 _LINE_COLOURS = ("blue", "green", "vermillion", "purple")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """How one metric is drawn.
-
-    Args:
-        title: what the metric is called on the page.
-        unit: what the vertical axis shows, with its unit.
-        colour: name in the palette.
-        noisy: draw the logged values thinly behind a smoothed line.
-        from_zero: let the vertical axis start at zero.
-        share: the values are shares in [0, 1], shown as percentages.
-    """
-
-    title: str
-    unit: str
-    colour: str = "blue"
-    noisy: bool = False
-    from_zero: bool = False
-    share: bool = False
-
-
-def curve_chart(curve: Curve, style: Style, prefix: str) -> str:
+def curve_chart(curve: Curve, metric: Metric, prefix: str) -> str:
     """Draw one metric over training steps.
 
     Args:
         curve: at least one point, all values finite.
-        style: how to draw it.
+        metric: what it is, and how it is drawn.
         prefix: of the ids in the SVG.
     """
-    scaled, unit = _rescaled(curve, style.unit)
+    scaled, unit = _rescaled(curve, metric.unit)
     drawing, axes = canvas(unit)
-    _draw_curve(axes, scaled, style)
-    if style.from_zero:
+    _draw_curve(axes, scaled, metric.noisy)
+    if metric.from_zero:
         axes.set_ylim(bottom=0, top=None if max(scaled.values) > 0 else 1)
-    if style.share:
+    if metric.share:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
-    return inline(drawing, prefix, _summary(curve, style))
+    return inline(drawing, prefix, _summary(curve, metric))
 
 
-def recall_chart(lines: Mapping[str, Curve], chance: float | None, prefix: str, title: str) -> str:
-    """Draw recalls over training steps, labelled at the ends of their lines.
+def lines_chart(lines: Mapping[str, Curve], chance: float | None, metric: Metric, prefix: str) -> str:
+    """Draw several metrics of one kind over training steps, labelled at the ends of their lines.
 
     Args:
-        lines: label (for example "R@10") to recall, a share in [0, 1]; every curve has a point.
-        chance: the chance level of the highest line, as a share.
+        lines: label (for example "R@10") to curve; every curve has a point.
+        chance: what guessing reaches of the first line.
+        metric: one of them, for title, unit and kind of value.
         prefix: of the ids in the SVG.
-        title: what is searched with what.
     """
-    drawing, axes = canvas("recall (%)", right=102)
-    labels = [_recall_line(axes, curve, name, place) for place, (name, curve) in enumerate(lines.items())]
+    drawing, axes = canvas(metric.unit, right=102)
+    write = percent if metric.share else figure
+    labels = [_labelled_line(axes, curve, name, at, write) for at, (name, curve) in enumerate(lines.items())]
     if chance is not None:
         axes.axhline(chance, color=LIGHT["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
-        labels.append((chance, f"chance {percent(chance)}", LIGHT["muted"]))
-    highest = max(level for curve in lines.values() for level in curve.values)
+        labels.append((chance, f"chance {write(chance)}", LIGHT["muted"]))
     axes.set_xlim(left=0)
-    axes.set_ylim(0, min(1.02, 1.15 * max(highest, chance or 0, 0.01)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
+    if metric.share:
+        highest = max(level for curve in lines.values() for level in curve.values)
+        axes.set_ylim(0, min(1.02, 1.15 * max(highest, chance or 0, 0.01)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
     _label_ends(axes, labels)
-    return inline(drawing, prefix, _recall_summary(lines, chance, title))
+    return inline(drawing, prefix, _lines_summary(lines, chance, metric.title, write))
 
 
 def time_bar(seconds: Mapping[str, float], prefix: str) -> str:
@@ -101,9 +82,9 @@ def time_bar(seconds: Mapping[str, float], prefix: str) -> str:
     return inline(drawing, prefix, f"Where {duration(left)} went: {parts}")
 
 
-def _draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
-    colour = LIGHT[style.colour]
-    if style.noisy:
+def _draw_curve(axes: Axes, curve: Curve, noisy: bool) -> None:
+    colour = LIGHT["blue"]
+    if noisy:
         raw, smoothed = thin(curve), thin(smooth(curve))
         axes.plot(raw.steps, raw.values, color=colour, linewidth=0.8, alpha=0.3)
         axes.plot(smoothed.steps, smoothed.values, color=colour, linewidth=2)
@@ -128,33 +109,36 @@ def _rescaled(curve: Curve, unit: str) -> tuple[Curve, str]:
     return scaled, f"{unit} {TIMES} {power_of_ten(exponent)}"
 
 
-def _recall_line(axes: Axes, curve: Curve, name: str, place: int) -> tuple[float, str, str]:
-    colour = LIGHT[_LINE_COLOURS[place % len(_LINE_COLOURS)]]
-    marker = _MARKERS[place % len(_MARKERS)]
+def _labelled_line(
+    axes: Axes, curve: Curve, name: str, number: int, write: Callable[[float], str]
+) -> tuple[float, str, str]:
+    colour = LIGHT[_LINE_COLOURS[number % len(_LINE_COLOURS)]]
+    marker = _MARKERS[number % len(_MARKERS)]
     axes.plot(curve.steps, curve.values, color=colour, linewidth=2, marker=marker, markersize=4.5)
-    return curve.values[-1], f"{name}  {percent(curve.values[-1])}", colour
+    return curve.values[-1], f"{name}  {write(curve.values[-1])}", colour
 
 
 def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Write the labels right of the plot at their values, moved apart where they would touch."""
-    gap = 0.09 * axes.get_ylim()[1]
-    last = -gap
+    low, high = axes.get_ylim()
+    gap = 0.09 * (high - low)
+    last = low - gap
     for level, text, colour in sorted(labels):
         last = max(level, last + gap)
         place = (1.015, last)
         axes.annotate(text, place, xycoords=axes.get_yaxis_transform(), color=colour, fontsize=12, va="center")
 
 
-def _summary(curve: Curve, style: Style) -> str:
+def _summary(curve: Curve, metric: Metric) -> str:
     first, last = ends(curve)
-    write = percent if style.share else figure
-    return f"{style.title} over {len(curve.steps):,} logged steps: from {write(first)} to {write(last)}"
+    write = percent if metric.share else figure
+    return f"{metric.title} over {len(curve.steps):,} logged steps: from {write(first)} to {write(last)}"
 
 
-def _recall_summary(lines: Mapping[str, Curve], chance: float | None, title: str) -> str:
-    levels = ", ".join(f"{name} {percent(curve.values[-1])}" for name, curve in lines.items())
-    beside = "" if chance is None else f", chance {percent(chance)}"
-    return f"{title}, recall at the last evaluation: {levels}{beside}"
+def _lines_summary(lines: Mapping[str, Curve], chance: float | None, title: str, write: Callable[[float], str]) -> str:
+    levels = ", ".join(f"{name} {write(curve.values[-1])}" for name, curve in lines.items())
+    guessed = "" if chance is None else f", chance {write(chance)}"
+    return f"{title} at the last evaluation: {levels}{guessed}"
 
 
 # The common look of the page's charts, so that all of them line up.

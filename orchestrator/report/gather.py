@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,20 +16,28 @@ import numpy as np
 from orchestrator.report.model import (
     Checkpoint,
     Curve,
-    GalleryQuery,
+    EvaluatedCheckpoint,
     Headline,
     Report,
-    RetrievedImage,
     Run,
     Skipped,
     Status,
-    WordMaps,
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
-from orchestrator.track.cost import Costs, Spent, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts
 from orchestrator.track.run_writer import Curves, TrackedRun
-from workloads.contract import Evaluation, EvaluationOptions, HeatMap, Match, Ranking, Sample
+from workloads.contract import (
+    Evaluation,
+    EvaluationOptions,
+    Gallery,
+    GalleryRow,
+    Picture,
+    ReportedMetrics,
+    Sample,
+    Table,
+    TableRow,
+)
 
 TIME_PARTS = {
     "startup": "start-up",
@@ -37,22 +45,25 @@ TIME_PARTS = {
     "forward_backward": "forward and backward",
     "gradient_sync": "gradient sync",
     "optimizer": "optimiser",
-    "teacher": "teacher and queue",
+    "step_hooks": "",
     "checkpoint": "checkpoints",
     "evaluation": "evaluation",
 }
+"""Part of a step, as its seconds are logged, and what the page calls it; the workload names its own hooks."""
+
 KEYS_SHOWN = 5
 
 
-def gather(run: RunFolder) -> Report:
+def gather(run: RunFolder, metrics: ReportedMetrics) -> Report:
     """Return the report of a run.
 
     Args:
         run: the run.
+        metrics: what its workload reports.
 
     Raises:
         RunError: there is no such run.
-        CostFileError: the record of its machines is damaged.
+        CostRecordError: the record of its machines is damaged.
         TrackingError: MLflow cannot be reached.
     """
     file = run.read()
@@ -63,10 +74,12 @@ def gather(run: RunFolder) -> Report:
         run=_run(run, file, tracker),
         headline=_headline(curves, tracker, file.steps, Costs(read_starts(run.costs)).spent()),
         curves={name: Curve(tuple(steps), tuple(values)) for name, (steps, values) in curves.items()},
-        time={title: sum(curves.get(f"seconds/{part}", ([], []))[1]) for part, title in TIME_PARTS.items()},
-        retrieval=saved.evaluation.metrics if saved else {},
-        gallery=_gallery(saved) if saved else (),
-        heat_maps=_heat_maps(saved) if saved else (),
+        time={
+            title or metrics.step_hooks: sum(curves.get(f"seconds/{part}", ([], []))[1])
+            for part, title in TIME_PARTS.items()
+        },
+        metrics=metrics,
+        evaluated=saved.checkpoint if saved else None,
         skipped=_skipped(run.quarantine),
         recipe_yaml=run.recipe.read().decode(),
         machine=_machine(),
@@ -91,7 +104,7 @@ def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
     )
 
 
-def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Spent) -> Headline:
+def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: RunCost) -> Headline:
     steps, rates = curves.get("samples_per_s", ([], []))
     started, ended = tracker.times_ms()
     settled = rates[len(rates) // 10 :]
@@ -104,27 +117,6 @@ def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Sp
         usd=spent.usd if spent.node_seconds else None,
         node_hours=spent.node_hours if spent.node_seconds else None,
         unpriced_node_hours=spent.unpriced_node_hours,
-    )
-
-
-def _gallery(saved: SavedEvaluation) -> tuple[GalleryQuery, ...]:
-    return tuple(
-        GalleryQuery(
-            ranking.query,
-            tuple(
-                RetrievedImage(
-                    saved.pictures[match.index].image, match.score, match.relevant, saved.pictures[match.index].caption
-                )
-                for match in ranking.matches
-            ),
-        )
-        for ranking in saved.evaluation.gallery
-    )
-
-
-def _heat_maps(saved: SavedEvaluation) -> tuple[WordMaps, ...]:
-    return tuple(
-        WordMaps(saved.pictures[one.index].image, one.words, one.maps_WHW) for one in saved.evaluation.heat_maps
     )
 
 
@@ -152,32 +144,17 @@ def _time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-# An evaluation as files: figures and rankings as JSON, the pictures they speak of beside it.
+# An evaluation as files: metrics, tables and galleries as JSON, the pictures that they name beside it.
 
 
 FILE = "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An evaluated sample's image, as encoded in its shard, and its first caption."""
-
-    image: bytes
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
 class SavedEvaluation:
-    """An evaluation read back.
+    """An evaluation read back, and what was evaluated: step, options, data."""
 
-    Args:
-        evaluation: the figures, rankings and maps.
-        pictures: the samples that rankings and maps name, by row.
-        subject: what was evaluated: step, options, data.
-    """
-
-    evaluation: Evaluation
-    pictures: dict[int, Picture]
+    checkpoint: EvaluatedCheckpoint
     subject: dict[str, Any]
 
 
@@ -194,38 +171,63 @@ def subject(step: int, options: EvaluationOptions, held_out: str) -> dict[str, A
 
 def save_evaluation(folder: Location, evaluation: Evaluation, samples: Sequence[Sample], about: dict[str, Any]) -> None:
     """Write an evaluation; the JSON comes last, so that a half-written one does not count."""
-    rows = {match.index for ranking in evaluation.gallery for match in ranking.matches}
-    rows |= {heat_map.index for heat_map in evaluation.heat_maps}
-    for row in sorted(rows):
+    for row in sorted(_rows(evaluation.galleries)):
         (folder / f"image-{row:06d}").write(samples[row].image)
     content = {
         "subject": about,
         "metrics": dict(evaluation.metrics),
-        "gallery": [
-            {"query": one.query, "matches": [[match.index, match.score, match.relevant] for match in one.matches]}
-            for one in evaluation.gallery
-        ],
-        "heat_maps": [
-            {"index": one.index, "words": one.words, "maps": np.round(one.maps_WHW, 4).tolist()}
-            for one in evaluation.heat_maps
-        ],
-        "captions": {row: samples[row].captions[0] for row in sorted(rows)},
+        "tables": [asdict(table) for table in evaluation.tables],
+        "galleries": [_gallery_values(gallery) for gallery in evaluation.galleries],
     }
     (folder / FILE).write(json.dumps(content).encode())
 
 
 def load_evaluation(folder: Location) -> SavedEvaluation | None:
-    """Return the saved evaluation, or None when there is none."""
+    """Return the saved evaluation, or None when there is none that this version wrote."""
     if (folder / FILE).size() is None:
         return None
     content = json.loads((folder / FILE).read())
-    evaluation = Evaluation(
-        content["metrics"],
-        tuple(Ranking(one["query"], tuple(Match(*match) for match in one["matches"])) for one in content["gallery"]),
-        tuple(HeatMap(one["index"], tuple(one["words"]), np.array(one["maps"])) for one in content["heat_maps"]),
-    )
-    pictures = {
-        int(row): Picture((folder / f"image-{int(row):06d}").read(), caption)
-        for row, caption in content["captions"].items()
+    if "galleries" not in content:
+        return None
+    tables = tuple(_table(values) for values in content["tables"])
+    galleries = tuple(_gallery(values) for values in content["galleries"])
+    images = {row: (folder / f"image-{row:06d}").read() for row in sorted(_rows(galleries))}
+    evaluation = Evaluation(content["metrics"], tables, galleries)
+    return SavedEvaluation(EvaluatedCheckpoint(evaluation, images), content["subject"])
+
+
+def _rows(galleries: Sequence[Gallery]) -> set[int]:
+    return {picture.index for gallery in galleries for row in gallery.rows for picture in row.pictures}
+
+
+def _gallery_values(gallery: Gallery) -> dict[str, Any]:
+    rows = [
+        {"text": row.text, "pictures": [_picture_values(picture) for picture in row.pictures]} for row in gallery.rows
+    ]
+    return {"title": gallery.title, "text": gallery.text, "rows": rows}
+
+
+def _picture_values(picture: Picture) -> dict[str, Any]:
+    map_HW = None if picture.map_HW is None else np.round(picture.map_HW, 4).tolist()
+    return {
+        "index": picture.index,
+        "text": picture.text,
+        "score": picture.score,
+        "correct": picture.correct,
+        "map": map_HW,
     }
-    return SavedEvaluation(evaluation, pictures, content["subject"])
+
+
+def _gallery(values: Mapping[str, Any]) -> Gallery:
+    rows = tuple(GalleryRow(row["text"], tuple(map(_picture, row["pictures"]))) for row in values["rows"])
+    return Gallery(values["title"], values["text"], rows)
+
+
+def _picture(values: Mapping[str, Any]) -> Picture:
+    map_HW = None if values["map"] is None else np.array(values["map"])
+    return Picture(values["index"], values["text"], values["score"], values["correct"], map_HW)
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    rows = tuple(TableRow(row["name"], tuple(row["metrics"])) for row in values["rows"])
+    return Table(values["title"], values["row_heading"], tuple(values["columns"]), rows, values["text"])

@@ -46,17 +46,18 @@ def environment() -> Environment:
     return environment
 
 
-def frame(sections: Mapping[str, str], folder: str) -> dict[str, Any]:
+def frame(sections: Mapping[str, str], folder: str, templates: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what `base.html.j2` needs of every page.
 
     Args:
         sections: ids and titles, in the page's order.
-        folder: of the templates that hold their bodies, by id.
+        folder: of the templates that hold their bodies.
+        templates: names of the templates of sections that share one; the others have one named by their id.
     """
     script = (files("orchestrator.report") / "templates" / "copy.js").read_text(encoding="utf-8")
     return {
         "sections": sections,
-        "section_folder": folder,
+        "section_templates": {id_: f"{folder}/{(templates or {}).get(id_, id_)}.html.j2" for id_ in sections},
         "light": css_variables(LIGHT),
         "dark": css_variables(DARK),
         "script": Markup(script),  # noqa: S704 - the package's own file

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
+from workloads.contract import Evaluation, ReportedMetrics
 
 
 class Status(StrEnum):
@@ -108,60 +108,25 @@ class Curve:
 
 
 Curves = Mapping[str, Curve]
-"""Metric name (as logged, for example `loss_itc` or `held_out/text_to_image/recall@10`) to its curve."""
+"""Metric name, as logged, to its curve; metrics of evaluations begin with `held_out/`."""
 
 TimeShares = Mapping[str, float]
 """Part of the run (for example "data wait") to seconds; shown in the order given."""
 
-RetrievalMetrics = Mapping[str, float]
-"""`[reranked/]DIRECTION/recall@K`, `DIRECTION/chance@K` as shares in [0, 1], and `[reranked/]DIRECTION/median_rank`."""
+NOTHING_REPORTED = ReportedMetrics(steps=())
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievedImage:
-    """One image that a query found.
+class EvaluatedCheckpoint:
+    """An evaluation of a checkpoint, with the pictures that its galleries show.
 
     Args:
-        image: the encoded image file (PNG, JPEG or WebP).
-        score: the ranking's score; larger is better.
-        relevant: whether it is a right answer.
-        caption: the image's own caption.
+        evaluation: metrics, tables and galleries, as the workload filled them.
+        images: encoded image files (PNG, JPEG or WebP) by the rows that the galleries name.
     """
 
-    image: bytes
-    score: float
-    relevant: bool
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryQuery:
-    """A caption with the images it retrieved, best first."""
-
-    caption: str
-    images: tuple[RetrievedImage, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WordMaps:
-    """Where each word of a caption looks in an image.
-
-    Args:
-        image: the encoded image file.
-        words: the caption's words.
-        maps_WHW: one map per word, [words, height, width], in [0, 1].
-
-    Raises:
-        ValueError: when the maps are not one per word.
-    """
-
-    image: bytes
-    words: tuple[str, ...]
-    maps_WHW: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.maps_WHW.ndim != 3 or len(self.maps_WHW) != len(self.words):
-            raise ValueError(f"expected {len(self.words)} maps [words, h, w], got an array {self.maps_WHW.shape}")
+    evaluation: Evaluation
+    images: Mapping[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +153,8 @@ class Report:
         headline: size and pace.
         curves: logged metrics.
         time: where the wall time went.
-        retrieval: held-out retrieval of the evaluated checkpoint.
-        gallery: example queries.
-        heat_maps: example attention maps.
+        metrics: what the workload reports, and how it is shown.
+        evaluated: the newest evaluation; None before there is one.
         skipped: skipped samples by reason; None when they were not counted, empty when there were none.
         recipe_yaml: the resolved recipe.
         machine: named facts about hardware and software.
@@ -200,9 +164,8 @@ class Report:
     headline: Headline = field(default_factory=Headline)
     curves: Curves = field(default_factory=dict)
     time: TimeShares = field(default_factory=dict)
-    retrieval: RetrievalMetrics = field(default_factory=dict)
-    gallery: tuple[GalleryQuery, ...] = ()
-    heat_maps: tuple[WordMaps, ...] = ()
+    metrics: ReportedMetrics = NOTHING_REPORTED
+    evaluated: EvaluatedCheckpoint | None = None
     skipped: tuple[Skipped, ...] | None = None
     recipe_yaml: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,19 @@ from orchestrator.report.charts import ends, finite, time_bar
 from orchestrator.report.formats import count, duration, figure, percent, times
 from orchestrator.report.html import environment, frame
 from orchestrator.report.images import data_uri, overlay, scale_stops, thumbnail
-from orchestrator.report.model import GalleryQuery, Report, WordMaps
-from orchestrator.report.panels import LOSSES, OPTIMISATION, THROUGHPUT, best_recall, draw, draw_recalls, tables
+from orchestrator.report.model import EvaluatedCheckpoint, Report
+from orchestrator.report.panels import (
+    THROUGHPUT,
+    DrawnPanel,
+    best_evaluations,
+    draw,
+    draw_panels,
+    show_tables,
+    value_text,
+)
+from workloads.contract import Gallery, Metric, Picture
 
 SECTIONS = {
-    "losses": "Losses",
-    "optimisation": "Optimisation",
-    "held-out": "Held-out retrieval over time",
-    "retrieval": "Retrieval beside chance",
-    "gallery": "What captions retrieve",
-    "attention": "Where words look",
     "throughput": "Throughput and data wait",
     "time": "Where the time went",
     "skipped": "Skipped samples",
@@ -30,25 +33,33 @@ SECTIONS = {
     "results": "Opening the results",
     "environment": "Environment",
 }
-"""Id and title of each section, in the page's order; `templates/sections/ID.html.j2` holds its body."""
+"""Id and title of the sections that every page ends with; `templates/sections/ID.html.j2` holds the body."""
+
+RESULTS = ("held-out-results", "Held-out results")
+SMALL_SIDE = 160
+"""Side of the picture that begins a row of maps, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image of the page: its `data:` URI and the caption, word or alternative text beside it."""
+class ShownPicture:
+    """An image of the page: its `data:` URI, the text beneath it and what else is said of it."""
 
     source: str
     text: str
+    alternative: str
     score: str = ""
-    relevant: bool = False
+    correct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A caption with its pictures."""
+class ShownGallery:
+    """A section of examples: maps are laid out as small multiples, other pictures as ranked lists."""
 
-    caption: str
-    pictures: tuple[Picture, ...]
+    title: str
+    text: str
+    rows: tuple[tuple[str, tuple[ShownPicture, ...]], ...]
+    has_maps: bool
+    has_answers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +84,34 @@ def render(report: Report) -> str:
 
 
 def _context(report: Report) -> dict[str, Any]:
+    panels = {panel.id: panel for panel in draw_panels(report.curves, report.metrics)}
+    galleries = {f"gallery-{number}": gallery for number, gallery in enumerate(_galleries(report.evaluated), 1)}
+    spent = _positive_time(report)
+    titles, templates = _sections(panels, galleries)
     return {
-        **frame(SECTIONS, "sections"),
+        **frame(titles, "sections", templates),
         "report": report,
         "run": report.run,
         "run_argument": shlex.quote(report.run.name),
         "recipe_argument": shlex.quote(report.run.recipe),
         "tiles": tiles(report),
-        **_charts(report),
-        "tables": tables(report.retrieval),
-        "gallery": [_gallery_row(query) for query in report.gallery],
-        "heat_maps": [_heat_row(maps) for maps in report.heat_maps],
+        "panels": panels,
+        "tables": show_tables(report.evaluated.evaluation, report.metrics) if report.evaluated else [],
+        "galleries": galleries,
         "scale": scale_stops(),
+        "throughput": draw(report.curves, THROUGHPUT),
+        "time_bar": time_bar(spent, "time") if spent else "",
         "parts": _parts(report),
     }
 
 
-def _charts(report: Report) -> dict[str, Any]:
-    spent = _positive_time(report)
-    return {
-        "losses": draw(report.curves, LOSSES),
-        "optimisation": draw(report.curves, OPTIMISATION),
-        "throughput": draw(report.curves, THROUGHPUT),
-        "held_out": draw_recalls(report.curves),
-        "time_bar": time_bar(spent, "time") if spent else "",
-    }
+def _sections(
+    panels: Mapping[str, DrawnPanel], galleries: Mapping[str, ShownGallery]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return ids and titles of all sections in the page's order, and the templates of those not named by their id."""
+    titles = {id_: panel.panel.title for id_, panel in panels.items()}
+    titles |= dict([RESULTS]) | {id_: gallery.title for id_, gallery in galleries.items()} | SECTIONS
+    return titles, dict.fromkeys(panels, "panel") | dict.fromkeys(galleries, "gallery")
 
 
 def _positive_time(report: Report) -> dict[str, float]:
@@ -111,27 +125,42 @@ def _parts(report: Report) -> list[Part]:
     return [Part(name, spent[name], spent[name] / total, colour) for name, colour in zip(spent, colours, strict=True)]
 
 
-def _gallery_row(query: GalleryQuery) -> Row:
-    pictures = tuple(
-        Picture(
-            data_uri(thumbnail(found.image, f"image {rank} that {query.caption!r} retrieved")),
-            found.caption,
-            f"{found.score:.3f}",
-            found.relevant,
+def _galleries(evaluated: EvaluatedCheckpoint | None) -> Iterator[ShownGallery]:
+    for gallery in evaluated.evaluation.galleries if evaluated else ():
+        pictures = [picture for row in gallery.rows for picture in row.pictures]
+        yield ShownGallery(
+            gallery.title,
+            gallery.text,
+            tuple(_gallery_rows(gallery, evaluated.images if evaluated else {})),
+            any(picture.map_HW is not None for picture in pictures),
+            any(picture.correct is not None for picture in pictures),
         )
-        for rank, found in enumerate(query.images, 1)
-    )
-    return Row(query.caption, pictures)
 
 
-def _heat_row(maps: WordMaps) -> Row:
-    caption = " ".join(maps.words)
-    original = Picture(data_uri(thumbnail(maps.image, f"the image of {caption!r}", side=160)), "image")
-    overlays = (
-        Picture(data_uri(overlay(maps.image, map_HW)), word)
-        for word, map_HW in zip(maps.words, maps.maps_WHW, strict=True)
-    )
-    return Row(caption, (original, *overlays))
+def _gallery_rows(gallery: Gallery, images: Mapping[int, bytes]) -> Iterator[tuple[str, tuple[ShownPicture, ...]]]:
+    has_maps = any(picture.map_HW is not None for row in gallery.rows for picture in row.pictures)
+    for row in gallery.rows:
+        shown = (
+            _shown(picture, images[picture.index], f"image {number} of {row.text!r}", row.text if has_maps else "")
+            for number, picture in enumerate(row.pictures, 1)
+        )
+        yield row.text, tuple(shown)
+
+
+def _shown(picture: Picture, image: bytes, what: str, mapped_text: str) -> ShownPicture:
+    score = "" if picture.score is None else f"{picture.score:.3f}"
+    if picture.map_HW is not None:
+        source = data_uri(overlay(image, picture.map_HW))
+        alternative = (
+            f"Where \N{LEFT DOUBLE QUOTATION MARK}{picture.text}\N{RIGHT DOUBLE QUOTATION MARK} looks in the image"
+        )
+    elif mapped_text:
+        source = data_uri(thumbnail(image, what, side=SMALL_SIDE))
+        alternative = f"The image of: {mapped_text}"
+    else:
+        source = data_uri(thumbnail(image, what))
+        alternative = picture.text or "image without a caption"
+    return ShownPicture(source, picture.text, alternative, score, bool(picture.correct))
 
 
 # The few figures at the top of the page.
@@ -148,24 +177,32 @@ class Tile:
 
 def tiles(report: Report) -> list[Tile]:
     """Return the headline figures that the report's data can give."""
-    return [*_loss(report), *_recall(report), *_pace(report), *_extent(report), *_cost(report)]
+    return [*_steps_tiles(report), *_best(report), *_pace(report), *_extent(report), *_cost(report)]
 
 
-def _loss(report: Report) -> Iterator[Tile]:
-    curve = finite(report.curves["loss"]) if "loss" in report.curves else None
-    if curve and curve.values:
-        first, last = ends(curve)
-        yield Tile("Loss", f"{figure(first)} → {figure(last)}", "means of the first and last 2% of steps")
+def _steps_tiles(report: Report) -> Iterator[Tile]:
+    for metric in (*report.metrics.steps, *report.metrics.some_steps):
+        curve = finite(report.curves[metric.name]) if metric.headline and metric.name in report.curves else None
+        if curve and curve.values:
+            first, last = (percent(value) if metric.share else figure(value) for value in ends(curve))
+            yield Tile(_label(metric), f"{first} → {last}", "means of the first and last 2% of steps")
 
 
-def _recall(report: Report) -> Iterator[Tile]:
-    best = best_recall(report.retrieval, report.curves)
-    if best is None:
-        return
-    note = best.where
-    if best.chance:
-        note = f"{times(best.share / best.chance)} the chance level of {percent(best.chance)}; {best.where}"
-    yield Tile(f"Best held-out R@{best.depth}", percent(best.share), note)
+def _label(metric: Metric) -> str:
+    label = metric.label or metric.title
+    return label[:1].upper() + label[1:]
+
+
+def _best(report: Report) -> Iterator[Tile]:
+    evaluation = report.evaluated.evaluation if report.evaluated else None
+    for best in best_evaluations(report.curves, evaluation, report.metrics):
+        where = best.metric.title.lower() + (f", at step {best.step:,}" if best.step is not None else "")
+        if best.chance:
+            ratio, chance = times(best.value / best.chance), value_text(best.chance, best.metric)
+            where = f"{ratio} the chance level of {chance}; {where}"
+        yield Tile(
+            f"Best held-out {best.metric.label or best.metric.title}", value_text(best.value, best.metric), where
+        )
 
 
 def _pace(report: Report) -> Iterator[Tile]:

@@ -1,43 +1,54 @@
-"""Which logged metrics the page draws, and how."""
+"""What the page draws and tabulates of the metrics that a run reports: charts by panel, tables, the best of a kind.
+
+Which metrics there are is declared by the workload (`ReportedMetrics`); those of the training loop itself are here.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.report.charts import Style, curve_chart, finite, recall_chart
-from orchestrator.report.model import Curve, Curves, RetrievalMetrics
+from orchestrator.report.charts import curve_chart, finite, lines_chart
+from orchestrator.report.formats import figure, percent
+from orchestrator.report.model import Curve, Curves
+from workloads.contract import Evaluation, Metric, Panel, ReportedMetrics, Table, TableRow
 
-LOSSES: Mapping[str, Style] = {
-    "loss": Style(title="Total loss", unit="loss (nats)", noisy=True),
-    "loss_itc": Style(title="Image-text contrastive (ITC)", unit="loss (nats)", noisy=True),
-    "loss_itm": Style(title="Image-text matching (ITM)", unit="loss (nats)", noisy=True),
-    "loss_mlm": Style(title="Masked language modelling (MLM)", unit="loss (nats)", noisy=True),
-    "loss_adversarial": Style(title="Adversarial", unit="loss (nats)", noisy=True, colour="vermillion"),
-    "loss_kl": Style(title="Adversarial consistency (KL)", unit="divergence (nats)", noisy=True, colour="vermillion"),
-}
-OPTIMISATION: Mapping[str, Style] = {
-    "learning_rate": Style(title="Learning rate", unit="learning rate", from_zero=True),
-    "gradient_norm": Style(title="Gradient norm", unit="Euclidean norm", noisy=True, from_zero=True),
-    "temperature": Style(title="Contrastive temperature", unit="temperature"),
-    "alpha": Style(
-        title="Distillation weight \N{GREEK SMALL LETTER ALPHA}", unit="weight of the soft targets", from_zero=True
+HELD_OUT = "held_out/"
+"""Before the names of metrics that were measured on held-out samples while training."""
+
+OPTIMISATION = Panel("Optimisation")
+STEP_METRICS = (
+    Metric(
+        name="learning_rate",
+        title="Learning rate",
+        unit="learning rate",
+        panel=OPTIMISATION,
+        from_zero=True,
     ),
-}
-THROUGHPUT: Mapping[str, Style] = {
-    "samples_per_s": Style(title="Throughput", unit="samples / s", noisy=True, from_zero=True, colour="green"),
-    "data_wait_share": Style(
-        title="Waiting for data",
-        unit="share of the step (%)",
+    Metric(
+        name="gradient_norm",
+        title="Gradient norm",
+        unit="Euclidean norm",
+        panel=OPTIMISATION,
         noisy=True,
         from_zero=True,
-        share=True,
-        colour="vermillion",
     ),
-}
+)
+"""What the training loop reports of every workload."""
 
-_RECALL = re.compile(r"held_out/(?P<search>.+)/recall@(?P<depth>\d+)")
+THROUGHPUT = (
+    Metric(name="samples_per_s", title="Throughput", unit="samples / s", goal="max", noisy=True, from_zero=True),
+    Metric(
+        name="data_wait_share",
+        title="Waiting for data",
+        unit="share of the step (%)",
+        share=True,
+        goal="min",
+        noisy=True,
+        from_zero=True,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,149 +60,194 @@ class Drawing:
     note: str = ""
 
 
-def draw(curves: Curves, styles: Mapping[str, Style]) -> list[Drawing]:
-    """Draw the curves that have a style and at least one finite value."""
-    return [_drawing(name, curves[name], style) for name, style in styles.items() if _drawable(curves.get(name))]
+@dataclass(frozen=True, slots=True)
+class DrawnPanel:
+    """A section of the page: a panel, whether it shows held-out samples, and its charts."""
+
+    panel: Panel
+    is_held_out: bool
+    drawings: tuple[Drawing, ...]
+    is_noisy: bool
+
+    @property
+    def id(self) -> str:
+        """The id of the section."""
+        return _slug(self.panel.title)
 
 
-def draw_recalls(curves: Curves) -> list[Drawing]:
-    """Draw held-out recalls over training, one chart per direction and ranking."""
-    searches: dict[str, dict[int, Curve]] = {}
-    for search, depth, curve in _recalls(curves):
-        searches.setdefault(search, {})[depth] = curve
-    return [_recall_drawing(search, searches[search], curves) for search in sorted(searches, key=_search_order)]
+def draw_panels(curves: Curves, reported: ReportedMetrics) -> list[DrawnPanel]:
+    """Draw every panel that the workload or the training loop names, those of held-out samples last."""
+    workload = (*reported.steps, *reported.some_steps)
+    evaluation = (*reported.evaluation, *reported.final_evaluation)
+    measured = {name.removeprefix(HELD_OUT): curve for name, curve in curves.items() if name.startswith(HELD_OUT)}
+    steps = [_panel(panel, False, (*STEP_METRICS, *workload), curves) for panel in _panels((*workload, *STEP_METRICS))]
+    return steps + [_panel(panel, True, evaluation, measured) for panel in _panels(evaluation)]
 
 
-def _drawing(name: str, curve: Curve, style: Style) -> Drawing:
-    drawn = finite(curve)
-    lost = len(curve.values) - len(drawn.values)
-    note = f"{lost:,} of {len(curve.values):,} logged values are not finite and are left out." if lost else ""
-    return Drawing(style.title, curve_chart(drawn, style, name.replace("_", "-")), note)
+def draw(curves: Curves, metrics: Sequence[Metric]) -> list[Drawing]:
+    """Draw the metrics that have at least one finite value; those of equal title share a chart."""
+    drawn = [metric for metric in metrics if (curve := curves.get(metric.name)) is not None and finite(curve).values]
+    titles = dict.fromkeys(metric.title for metric in drawn)
+    return [_drawing([metric for metric in drawn if metric.title == title], curves) for title in titles]
 
 
-def _drawable(curve: Curve | None) -> bool:
-    return curve is not None and bool(finite(curve).values)
+def _panels(metrics: Sequence[Metric]) -> list[Panel]:
+    by_title: dict[str, Panel] = {}
+    for metric in metrics:
+        if metric.panel is not None:
+            by_title.setdefault(metric.panel.title, metric.panel)
+    return list(by_title.values())
 
 
-def _recalls(curves: Curves) -> Iterator[tuple[str, int, Curve]]:
-    for name, curve in curves.items():
-        matched = _RECALL.fullmatch(name)
-        if matched and _drawable(curve):
-            yield matched["search"], int(matched["depth"]), finite(curve)
+def _panel(panel: Panel, is_held_out: bool, metrics: Sequence[Metric], curves: Curves) -> DrawnPanel:
+    own = [metric for metric in metrics if metric.panel is not None and metric.panel.title == panel.title]
+    is_noisy = any(metric.noisy for metric in own if metric.name in curves)
+    return DrawnPanel(panel, is_held_out, tuple(draw(curves, own)), is_noisy)
 
 
-def _recall_drawing(search: str, by_depth: Mapping[int, Curve], curves: Curves) -> Drawing:
-    deepest = max(by_depth)
-    last = {name.removeprefix("held_out/"): curve.values[-1] for name, curve in curves.items() if curve.values}
-    direction = search.removeprefix("reranked/")
-    title = DIRECTIONS.get(direction, direction) + (", re-ranked" if search != direction else "")
-    lines = {f"R@{depth}": by_depth[depth] for depth in sorted(by_depth, reverse=True)}
-    prefix = "recall-" + re.sub(r"[^a-z0-9]+", "-", search)
-    return Drawing(title, recall_chart(lines, chance_level(last, direction, deepest), prefix, title))
+def _drawing(metrics: Sequence[Metric], curves: Curves) -> Drawing:
+    first = metrics[0]
+    drawn = {metric.name: finite(curves[metric.name]) for metric in metrics}
+    lost = sum(len(curves[name].values) - len(curve.values) for name, curve in drawn.items())
+    logged = sum(len(curves[name].values) for name in drawn)
+    note = f"{lost:,} of {logged:,} logged values are not finite and are left out." if lost else ""
+    if len(metrics) == 1 and not first.chance:
+        return Drawing(first.title, curve_chart(drawn[first.name], first, _slug(first.name)), note)
+    lines = {metric.label or metric.name: drawn[metric.name] for metric in reversed(metrics)}
+    chance = _last(curves.get(metrics[-1].chance))
+    return Drawing(first.title, lines_chart(lines, chance, first, "lines-" + _slug(first.title)), note)
 
 
-def _search_order(search: str) -> tuple[bool, int, str]:
-    direction = search.removeprefix("reranked/")
-    known = list(DIRECTIONS)
-    return search != direction, known.index(direction) if direction in known else len(known), search
+def _last(curve: Curve | None) -> float | None:
+    return curve.values[-1] if curve is not None and curve.values else None
 
 
-# Retrieval metrics, which arrive as a flat mapping, as tables and as one headline figure.
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-DIRECTIONS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
-"""Direction as metrics name it, and as the page does."""
-
-RANKINGS = {"": "Contrastive", "reranked/": "Re-ranked with ITM"}
-"""Prefix of a ranking's metrics, and its name on the page."""
-
-_RECALL_METRIC = re.compile(r"(?P<ranking>reranked/)?(?P<direction>[^/]+)/recall@(?P<depth>\d+)")
+# The tables of an evaluation.
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One ranking: its recall at each depth (None where it was not measured) and the median rank of the right item."""
+class Cell:
+    """A value of a table: as text, and how it compares with chance; empty where there is none."""
 
-    ranking: str
-    recalls: tuple[float | None, ...]
-    median_rank: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One direction of search: depths, the chance level at each (None where unknown) and a row per ranking."""
-
-    direction: str
-    depths: tuple[int, ...]
-    chances: tuple[float | None, ...]
-    rows: tuple[Row, ...]
+    text: str = ""
+    chance_text: str = ""
+    times_chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class BestRecall:
-    """The highest held-out recall of a run.
+class ShownRow:
+    """A row of a table: its name and a cell per column."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTable:
+    """A table of an evaluation with its values; `chances` is empty where no metric declares a chance level."""
+
+    table: Table
+    rows: tuple[ShownRow, ...]
+    chances: tuple[str, ...]
+
+
+def show_tables(evaluation: Evaluation, reported: ReportedMetrics) -> list[ShownTable]:
+    """Return the tables of an evaluation, with a last one of the metrics that stand in none of them."""
+    declared = {metric.name: metric for metric in (*reported.evaluation, *reported.final_evaluation)}
+    return [_shown(table, evaluation.metrics, declared) for table in _with_others(evaluation, declared)]
+
+
+def _with_others(evaluation: Evaluation, declared: Mapping[str, Metric]) -> Iterator[Table]:
+    if evaluation.tables:
+        yield from evaluation.tables
+        return
+    chances = {metric.chance for metric in declared.values()}
+    others = [name for name in evaluation.metrics if name not in chances]
+    if others:
+        rows = tuple(TableRow(_full_title(declared.get(name), name), (name,)) for name in others)
+        yield Table("Held-out samples", "Metric", ("Value",), rows)
+
+
+def _full_title(metric: Metric | None, name: str) -> str:
+    if metric is None:
+        return name
+    return f"{metric.title}, {metric.label}" if metric.label else metric.title
+
+
+def _shown(table: Table, values: Mapping[str, float], declared: Mapping[str, Metric]) -> ShownTable:
+    rows = tuple(
+        ShownRow(row.name, tuple(_cell(values.get(name), declared.get(name), values) for name in row.metrics))
+        for row in table.rows
+    )
+    by_column = [[row.cells[column].chance_text for row in rows] for column in range(len(table.columns))]
+    chances = tuple(next(filter(None, texts), "") for texts in by_column)
+    return ShownTable(table, rows, chances if any(chances) else ())
+
+
+def _cell(value: float | None, metric: Metric | None, values: Mapping[str, float]) -> Cell:
+    chance = values.get(metric.chance) if metric is not None else None
+    chance_text = value_text(chance, metric) if chance is not None else ""
+    if value is None:
+        return Cell("", chance_text)
+    return Cell(value_text(value, metric), chance_text, value / chance if chance else None)
+
+
+def value_text(value: float, metric: Metric | None) -> str:
+    """Write a metric's value: a share as a percentage, whole numbers as they are, others with three digits."""
+    if metric is not None and metric.share:
+        return percent(value)
+    return f"{value:,g}" if float(2 * value).is_integer() else figure(value)
+
+
+# The best evaluation of a run, for the top of the page.
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best value of those held-out metrics that stand at the top of the page under one label.
 
     Args:
-        depth: the K of R@K.
-        share: the recall.
-        chance: the chance level at this depth, where known.
-        where: direction, ranking and, unless it is the final evaluation, the step.
+        metric: the metric.
+        value: its best value.
+        chance: what guessing reaches, where known.
+        step: where it was measured; None for the final evaluation.
     """
 
-    depth: int
-    share: float
+    metric: Metric
+    value: float
     chance: float | None
-    where: str
+    step: int | None
 
 
-def tables(metrics: RetrievalMetrics) -> list[Table]:
-    """Return one table per direction that has at least one recall."""
-    found = [matched for name in metrics if (matched := _RECALL_METRIC.fullmatch(name))]
-    directions = [name for name in DIRECTIONS if any(matched["direction"] == name for matched in found)]
-    depths = tuple(sorted({int(matched["depth"]) for matched in found}))
-    return [_table(metrics, direction, depths) for direction in directions]
+def best_evaluations(curves: Curves, evaluation: Evaluation | None, reported: ReportedMetrics) -> list[Best]:
+    """Return, per label, the best value among the final evaluation and those during training."""
+    metrics = [metric for metric in (*reported.evaluation, *reported.final_evaluation) if metric.headline]
+    final = evaluation.metrics if evaluation is not None else {}
+    best = []
+    for label in dict.fromkeys(metric.label for metric in metrics):
+        alike = [metric for metric in metrics if metric.label == label]
+        candidates = [*_final(final, alike), *_during_training(curves, final, alike)]
+        if candidates:
+            sign = -1 if alike[0].goal == "min" else 1
+            best.append(max(candidates, key=lambda candidate: sign * candidate.value))
+    return best
 
 
-def chance_level(metrics: RetrievalMetrics, direction: str, depth: int) -> float | None:
-    """Return the recall that a random ranking would have, where it was recorded."""
-    return metrics.get(f"{direction}/chance@{depth}")
+def _final(values: Mapping[str, float], metrics: Sequence[Metric]) -> Iterator[Best]:
+    for metric in metrics:
+        if metric.name in values:
+            yield Best(metric, values[metric.name], values.get(metric.chance), None)
 
 
-def best_recall(metrics: RetrievalMetrics, curves: Curves, depth: int = 10) -> BestRecall | None:
-    """Return the best recall at a depth among the final evaluation and those during training, or None."""
-    candidates = [*_final(metrics, depth), *_during_training(metrics, curves, depth)]
-    return max(candidates, key=lambda candidate: candidate.share, default=None)
-
-
-def _table(metrics: RetrievalMetrics, direction: str, depths: tuple[int, ...]) -> Table:
-    rows = tuple(
-        Row(
-            name,
-            tuple(metrics.get(f"{prefix}{direction}/recall@{depth}") for depth in depths),
-            metrics.get(f"{prefix}{direction}/median_rank"),
-        )
-        for prefix, name in RANKINGS.items()
-        if any(f"{prefix}{direction}/recall@{depth}" in metrics for depth in depths)
-    )
-    chances = tuple(chance_level(metrics, direction, depth) for depth in depths)
-    return Table(DIRECTIONS[direction], depths, chances, rows)
-
-
-def _final(metrics: RetrievalMetrics, depth: int) -> Iterator[BestRecall]:
-    for direction, title in DIRECTIONS.items():
-        for prefix, ranking in RANKINGS.items():
-            share = metrics.get(f"{prefix}{direction}/recall@{depth}")
-            if share is not None:
-                chance = chance_level(metrics, direction, depth)
-                yield BestRecall(depth, share, chance, f"{title.lower()}, {ranking.lower().split()[0]}")
-
-
-def _during_training(metrics: RetrievalMetrics, curves: Curves, depth: int) -> Iterator[BestRecall]:
-    last = {name.removeprefix("held_out/"): curve.values[-1] for name, curve in curves.items() if curve.values}
-    for direction, title in DIRECTIONS.items():
-        for prefix, ranking in RANKINGS.items():
-            curve = finite(curves[name]) if (name := f"held_out/{prefix}{direction}/recall@{depth}") in curves else None
-            if curve and curve.values:
-                share, step = max(zip(curve.values, curve.steps, strict=True))
-                where = f"{title.lower()}, {ranking.lower().split()[0]}, at step {step:,}"
-                yield BestRecall(depth, share, chance_level({**last, **metrics}, direction, depth), where)
+def _during_training(curves: Curves, final: Mapping[str, float], metrics: Sequence[Metric]) -> Iterator[Best]:
+    for metric in metrics:
+        curve = finite(curves[name]) if (name := HELD_OUT + metric.name) in curves else None
+        if curve and curve.values:
+            best = min if metric.goal == "min" else max
+            value, step = best(zip(curve.values, curve.steps, strict=True))
+            chance = final.get(metric.chance, _last(curves.get(HELD_OUT + metric.chance)))
+            yield Best(metric, value, chance, step)

@@ -1,1 +1,1 @@
-"""One door to object storage."""
+"""Access to local folders and object stores: a URI in, a file system that retries out; and a run's files there."""

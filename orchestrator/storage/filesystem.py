@@ -1,4 +1,4 @@
-"""Opening file systems: once per process and kind, so that all who read share one pool of connections."""
+"""Opens file systems, once per process and address, so that all readers share a connection pool; deletes S3 objects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ GCS_RETRY_LIMIT_S = 1
 CHECKSUM_VARIABLES = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
+_OPENED: dict[tuple[Address, tuple[tuple[str, str], ...]], _Opened] = {}
+"""By address and by the environment variables from which credentials, region and checksums come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a file system is opened from; unlike the file system, it holds no credentials and is cheap to send.
+    """What a file system is opened from; unlike the file system, it holds no credentials and pickles small.
 
     Args:
         scheme: "file", "s3" or "gs".
@@ -33,15 +36,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file system whose client tries requests again, and its twin for those who do that themselves."""
+    """A file system whose client retries, and the same one with a single attempt for code that itself retries."""
 
     address: Address
-    lasting: fs.FileSystem
-    single: fs.FileSystem
-
-
-_OPENED: dict[tuple[Address, tuple[tuple[str, str], ...]], _Opened] = {}
-"""By address and by the variables that credentials, region and checksums come from."""
+    retrying: fs.FileSystem
+    single_attempt: fs.FileSystem
 
 
 def open_filesystem(address: Address) -> fs.FileSystem:
@@ -54,41 +53,44 @@ def open_filesystem(address: Address) -> fs.FileSystem:
         for variable in CHECKSUM_VARIABLES:
             os.environ.setdefault(variable, "WHEN_REQUIRED")
     key = (address, tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))))
-    found = _OPENED.get(key)
-    if found is None:
-        found = _OPENED.setdefault(key, _open(address))
-    return found.lasting
+    opened = _OPENED.get(key)
+    if opened is None:
+        opened = _OPENED.setdefault(key, _open(address))
+    return opened.retrying
 
 
 def endpoint_of(address: Address) -> str | None:
     """Return the S3-compatible server of an address, or the one that the environment names, None for AWS.
 
-    Left to find the variables itself, pyarrow's client would take buckets for host names of that server.
+    Without the argument, pyarrow's client reads the variables itself and addresses buckets as host names there.
     """
     return address.endpoint or next((os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
 
 
 def address_of(filesystem: fs.FileSystem) -> Address | None:
     """Return what a file system was opened from, None when it was opened elsewhere."""
-    found = _find(filesystem)
-    return None if found is None else found.address
+    opened = _find(filesystem)
+    return None if opened is None else opened.address
 
 
 def single_attempt(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """Return a file system's twin that tries every request once, for code that decides itself about the next try."""
-    found = _find(filesystem)
-    return filesystem if found is None else found.single
+    """Return the same file system with a client that tries every request once, for code that itself retries."""
+    opened = _find(filesystem)
+    return filesystem if opened is None else opened.single_attempt
 
 
 def _find(filesystem: fs.FileSystem) -> _Opened | None:
-    return next((one for one in list(_OPENED.values()) if filesystem is one.lasting or filesystem is one.single), None)
+    candidates = list(_OPENED.values())
+    return next(
+        (opened for opened in candidates if filesystem is opened.retrying or filesystem is opened.single_attempt), None
+    )
 
 
 def _open(address: Address) -> _Opened:
     if address.scheme == "s3":
         return _Opened(address, _s3(endpoint_of(address), CLIENT_ATTEMPTS), _s3(endpoint_of(address), 1))
-    lasting = fs.LocalFileSystem() if address.scheme == "file" else _gcs()
-    return _Opened(address, lasting, lasting)
+    filesystem = fs.LocalFileSystem() if address.scheme == "file" else _gcs()
+    return _Opened(address, filesystem, filesystem)
 
 
 def _s3(endpoint: str | None, attempts: int) -> fs.S3FileSystem:
@@ -105,15 +107,11 @@ def _gcs() -> fs.GcsFileSystem:
     return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=GCS_RETRY_LIMIT_S))
 
 
-# Deleting S3 objects and nothing else.
-#
-# pyarrow's file system puts an empty object in the place of the parent folder after every deletion. That is litter in
-# any bucket, and servers that keep objects as files (rclone) take it for a file and lose sight of what is in the
-# folder.
-
-
 def delete_objects(address: Address, bucket: str, key: str) -> None:
-    """Delete an object and all objects below it, in one attempt.
+    """Delete an S3 object and all objects below it, in one attempt.
+
+    Not by pyarrow, which after every deletion writes an empty object with the name of the parent folder. That is litter
+    in any bucket, and servers that keep objects as files (rclone) take it for a file and hide what is in the folder.
 
     Raises:
         OSError: not everything could be deleted.
@@ -123,8 +121,8 @@ def delete_objects(address: Address, bucket: str, key: str) -> None:
     try:
         client = _client(endpoint_of(address))
         for keys in _pages(client, bucket, key):
-            wanted = {"Objects": [{"Key": one} for one in keys], "Quiet": True}
-            if errors := client.delete_objects(Bucket=bucket, Delete=wanted).get("Errors"):
+            batch = {"Objects": [{"Key": name} for name in keys], "Quiet": True}
+            if errors := client.delete_objects(Bucket=bucket, Delete=batch).get("Errors"):
                 raise OSError(f"{errors[0].get('Key')}: {errors[0].get('Code')}")
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -134,7 +132,7 @@ def delete_objects(address: Address, bucket: str, key: str) -> None:
 
 
 def _pages(client: Any, bucket: str, key: str) -> Iterator[list[str]]:
-    """Yield the keys below a key, 1,000 at a time, and at last the key itself."""
+    """Yield the keys below a key, 1,000 at a time, and finally the key itself."""
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{key}/"):
         if keys := [entry["Key"] for entry in page.get("Contents", [])]:
             yield keys

@@ -1,13 +1,13 @@
-"""Notes of long work on many shards, so that it can be taken up again after any kind of end.
+"""JSON-lines records, and an append-only log of them from which interrupted work on many shards resumes.
 
-Object stores cannot append to a file; the notes are a folder of files, each with what was done in some seconds.
+Object stores cannot append to a file, so the log is a folder of numbered files, each with the records of some seconds.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +15,33 @@ from typing import Any, Self
 from orchestrator.storage.location import Location
 
 FLUSH_S = 5.0
-"""Seconds of work that a killed process may have to do again."""
+"""Seconds of work that a killed process may have to repeat."""
 
 READERS = 16
 
 
-class Journal:
-    """Notes in a folder; used as a context, it writes down what is pending when the body ends for whatever reason.
+def encode_jsonl(records: Iterable[Mapping[str, Any]], *, sort_keys: bool = False, ensure_ascii: bool = True) -> bytes:
+    """Return records as one JSON object a line; the options are those of `json.dumps`."""
+    lines = (json.dumps(record, sort_keys=sort_keys, ensure_ascii=ensure_ascii) + "\n" for record in records)
+    return "".join(lines).encode()
+
+
+def decode_jsonl(content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the records of JSON lines.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    for line in content.splitlines():
+        yield json.loads(line)
+
+
+class JsonlLog:
+    """An append-only log in a folder; as a context manager, it flushes pending records when the body ends or fails.
 
     Args:
-        folder: holds the notes and nothing else.
-        clock: seconds, for tests.
+        folder: holds the log and nothing else.
+        clock: returns seconds; for tests.
     """
 
     def __init__(self, folder: Location, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,29 +52,28 @@ class Journal:
         self._files = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the notes of earlier processes; damaged ones are left out, and their work is done again."""
-        files = [place for place in self._folder.list() if place.name.removesuffix(".jsonl").isdigit()]
-        self._files = 1 + max((int(place.name.removesuffix(".jsonl")) for place in files), default=-1)
+        """Return the records of earlier processes; damaged ones are dropped, so that their work is repeated."""
+        files = [file for file in self._folder.list() if file.name.removesuffix(".jsonl").isdigit()]
+        self._files = 1 + max((int(file.name.removesuffix(".jsonl")) for file in files), default=-1)
         with ThreadPoolExecutor(READERS) as pool:
-            return [note for content in pool.map(Location.read, files) for note in _notes(content)]
+            return [record for content in pool.map(Location.read, files) for record in _undamaged(content)]
 
-    def add(self, note: dict[str, Any]) -> None:
-        """Note something; it is written down at once when some seconds have passed since the last time."""
-        self._pending.append(note)
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record; pending records are flushed when `FLUSH_S` seconds have passed since the last flush."""
+        self._pending.append(record)
         if self._clock() - self._flushed >= FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write down what is pending."""
+        """Write the pending records to the next file."""
         if self._pending:
-            content = "".join(json.dumps(note, sort_keys=True) + "\n" for note in self._pending)
-            (self._folder / f"{self._files:06d}.jsonl").write(content.encode())
+            (self._folder / f"{self._files:06d}.jsonl").write(encode_jsonl(self._pending, sort_keys=True))
             self._files += 1
             self._pending = []
         self._flushed = self._clock()
 
     def remove(self) -> None:
-        """Remove the notes: the work is complete."""
+        """Delete the log, once the work is complete."""
         self._pending = []
         self._folder.delete()
 
@@ -71,11 +86,11 @@ class Journal:
         self.flush()
 
 
-def _notes(content: bytes) -> list[dict[str, Any]]:
-    notes = []
+def _undamaged(content: bytes) -> list[dict[str, Any]]:
+    records = []
     for line in content.splitlines():
         try:
-            notes.append(dict(json.loads(line)))
+            records.append(dict(json.loads(line)))
         except (ValueError, TypeError):
             continue
-    return notes
+    return records

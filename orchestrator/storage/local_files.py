@@ -1,105 +1,98 @@
-"""Local files and folders that are there whole or not at all."""
+"""Files and folders on this machine: atomic writes, private files, cache and state folders, file locks."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import stat
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic, sleep
 from uuid import uuid4
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.retry import StorageError
+
+LOCK_POLL_S = 0.0005
 
 
 @contextmanager
-def draft_of(target: Path) -> Iterator[Path]:
-    """Lend a free path beside the target that becomes the target when all went well, and vanishes otherwise.
+def replace_atomically(target: Path) -> Iterator[Path]:
+    """Yield a temporary path next to the target; it is renamed to the target at the end, or removed after an error.
 
     Args:
-        target: a file or folder that does not exist; an empty folder may.
+        target: a file, which may exist, or a folder that does not exist or is empty.
 
     Raises:
-        SpecError: the target exists.
-        StorageError: it cannot be written.
+        OSError: the target cannot be replaced.
     """
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise SpecError(f"{target}: exists already; name another place, or remove it.")
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    draft = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         yield draft
-        if target.is_dir() and draft.is_file():
-            target.rmdir()
         draft.replace(target)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written ({error.strerror or error}).") from error
     finally:
         if draft.is_dir():
             rmtree(draft, ignore_errors=True)
         draft.unlink(missing_ok=True)
 
 
-# Folders on this machine that are this user's alone, and where caches go.
+@contextmanager
+def create_atomically(target: Path) -> Iterator[Path]:
+    """Like `replace_atomically`, for output that must not overwrite anything; missing parent folders are created.
 
-
-def cache_home() -> Path:
-    """Return the folder for what can be made again, as the XDG base directory specification has it."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "fuseray"
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder with mode 0700, or see to it that one that is there is private.
+    Args:
+        target: a file or folder that does not exist; an empty folder may.
 
     Raises:
-        OSError: it cannot be made, is no folder, or belongs to someone else.
+        ConfigError: the target exists.
+        StorageError: it cannot be written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{folder} is a link, not a folder")
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"{folder} belongs to another user")
-    if stat.S_IMODE(found.st_mode) != 0o700:
-        folder.chmod(0o700)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise ConfigError(f"{target}: exists already; name another place, or remove it.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(target) as draft:
+            yield draft
+            if target.is_dir() and draft.is_file():
+                target.rmdir()
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 
-# Files of this user alone: what this machine remembers of clusters and jobs.
+def write_atomically(target: Path, parts: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
+    """Write a file durably (fsync): readers see the old content or the new, never a part.
 
+    Args:
+        target: the file, in a folder that exists.
+        parts: the content, in one piece or several.
+        mode: permissions of the file, less those that the umask withholds.
 
-def state_home() -> Path:
-    """Return the folder in which Fuseray remembers, as the XDG base directory specification has it."""
-    given = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".local" / "state") / "fuseray"
+    Raises:
+        OSError: it cannot be written; an old file is unchanged.
+    """
+    with (
+        replace_atomically(target) as draft,
+        open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file,
+    ):
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, whole or not at all."""
-    draft = path.with_name(f".{uuid4().hex}")
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write a file atomically that only this user can read (mode 0600).
 
-
-# Files of this user alone, and locks on them: held against other threads and processes, and never for ever.
-
-
-POLL_S = 0.0005
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomically(path, [text.encode()], mode=0o600)
 
 
 def open_private(path: Path) -> int:
-    """Open a file to read and write; it is made with mode 0600 if it is not there. A link is refused.
+    """Open a file for reading and writing, creating it with mode 0600; a symbolic link is refused.
 
     Raises:
         OSError: it cannot be opened.
@@ -107,50 +100,85 @@ def open_private(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-@contextmanager
-def held(path: Path, patience_s: float = 0.0) -> Iterator[bool]:
-    """Hold a lock file while the body runs; yields False when somebody else held it for all of the patience.
+def make_private(folder: Path) -> None:
+    """Create a folder with mode 0700, or set that mode on an existing one.
 
-    The system releases it when its holder dies.
+    Raises:
+        OSError: it cannot be created, is not a folder, or belongs to another user.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f"{folder} is a link, not a folder")
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        folder.chmod(0o700)
+
+
+def cache_home() -> Path:
+    """Return the folder for data that can be recreated: XDG_CACHE_HOME/fuseray (XDG base directory specification)."""
+    return _xdg_folder("XDG_CACHE_HOME", ".cache")
+
+
+def state_home() -> Path:
+    """Return the folder for this machine's state: XDG_STATE_HOME/fuseray (XDG base directory specification)."""
+    return _xdg_folder("XDG_STATE_HOME", ".local/state")
+
+
+def _xdg_folder(variable: str, default: str) -> Path:
+    """Return a base directory; the specification says that a relative one is to be ignored."""
+    configured = Path(os.environ.get(variable, ""))
+    return (configured if configured.is_absolute() else Path.home() / default) / "fuseray"
+
+
+@contextmanager
+def try_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
+    """Hold an exclusive lock file during the body; yields False when it could not be acquired within the timeout.
+
+    The lock excludes other threads and processes. The kernel releases it when its holder dies.
 
     Raises:
         OSError: the file cannot be opened.
     """
     handle = open_private(path)
     try:
-        taken = _taken(handle, patience_s)
+        acquired = _acquire(handle, timeout_s)
         try:
-            yield taken
+            yield acquired
         finally:
-            if taken:
+            if acquired:
                 fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do it while a forked child has the file open
     finally:
         os.close(handle)
 
 
-def hold_for_good(path: Path) -> tuple[int, bool]:
-    """Join those who hold a file together, until this process ends; return its handle and whether nobody else does.
+def try_lock_until_exit(path: Path) -> tuple[int, bool]:
+    """Try to lock a file exclusively until this process ends.
 
-    Whoever calls it keeps others from doing so at the same time, and calls `share` when it has made use of being alone.
+    Callers must not run this concurrently, and call `downgrade_to_shared` once they have used their exclusive access.
+
+    Returns:
+        The open file's handle, and whether the lock was acquired.
 
     Raises:
         OSError: the file cannot be opened.
     """
     handle = open_private(path)
-    return handle, _taken(handle, 0.0)
+    return handle, _acquire(handle, 0.0)
 
 
-def share(handle: int) -> None:
-    """Let others hold a file too.
+def downgrade_to_shared(handle: int) -> None:
+    """Turn a file's exclusive lock, or none, into a shared lock.
 
     Raises:
-        OSError: somebody holds it alone.
+        OSError: another process holds it exclusively.
     """
     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def _taken(handle: int, patience_s: float) -> bool:
-    deadline = monotonic() + patience_s
+def _acquire(handle: int, timeout_s: float) -> bool:
+    deadline = monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,4 +186,4 @@ def _taken(handle: int, patience_s: float) -> bool:
         except BlockingIOError:
             if monotonic() >= deadline:
                 return False
-        sleep(POLL_S)
+        sleep(LOCK_POLL_S)

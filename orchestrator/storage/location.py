@@ -1,9 +1,7 @@
-"""One door to storage: a URI in, a place that can be read and written out."""
+"""`locate` turns a URI into a `Location`: a file or folder, local or in an object store, to read, write and list."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,28 +11,31 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.storage.filesystem import Address, address_of, delete_objects, open_filesystem, single_attempt
+from orchestrator.storage.local_files import write_atomically
 from orchestrator.storage.retry import ShortRead, StorageError, retrying
 
 __all__ = ["Location", "StorageError", "locate"]
 
-
 PART_BYTES = 64 * 1024 * 1024
-"""Larger files are read in parts, so that a broken transfer costs one part."""
+"""Larger files are read in parts, so that an interrupted transfer costs one part."""
 
 MULTIPART_BYTES = 8 * 1024 * 1024
-"""From this size on a file may be written in many requests, which only the client can repeat one by one."""
+"""From this size on, a file may be written as a multipart upload, whose requests only the client can retry."""
 
 Parts = tuple[bytes | memoryview, ...]
+
+MARKS = (0xA5, 0x5A)
+"""See `read_exactly`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A file or folder on some file system. Pickles, so that it can travel to workers; equal when the URIs are.
+    """A file or folder on some file system. It pickles, so that workers can use it; equal when path and URI are.
 
     Args:
-        filesystem: where it is.
+        filesystem: the file system; its client retries.
         path: the path on that file system.
-        uri: for people.
+        uri: for messages.
     """
 
     filesystem: fs.FileSystem = field(compare=False)
@@ -42,7 +43,7 @@ class Location:
     uri: str
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _travelled, (address_of(self.filesystem) or self.filesystem, self.path, self.uri)
+        return _unpickle, (address_of(self.filesystem) or self.filesystem, self.path, self.uri)
 
     def __truediv__(self, name: str) -> Location:
         return Location(self.filesystem, f"{self.path}/{name}", f"{self.uri}/{name}")
@@ -54,12 +55,12 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path of this machine."""
+        """Whether this is a path on this machine."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
-    def requests(self) -> fs.FileSystem:
-        """The file system for code that tries again itself (`retrying`): its client tries every request once."""
+    def single_attempt_filesystem(self) -> fs.FileSystem:
+        """The file system for code that itself retries (`retrying`): its client tries every request once."""
         return single_attempt(self.filesystem)
 
     def exists(self) -> bool:
@@ -86,26 +87,26 @@ class Location:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, *parts: bytes | memoryview) -> None:
-        """Write the whole file at once: readers see the old content or the new, never a part.
+        """Replace the whole file atomically: readers see the old content or the new, never a part.
 
         Args:
             parts: the content, in one piece or several, none of which is copied.
 
         Raises:
-            StorageError: it cannot be written; what was there before is untouched.
+            StorageError: it cannot be written; an old file is unchanged.
         """
         retrying(lambda: (_write_local if self.is_local else _write_remote)(self, parts), self.uri, "written")
 
     def list(self) -> list[Location]:
         """Return the files and folders directly in this folder, by name; none when there is no folder."""
-        return sorted((self / info.base_name for info in _entries(self)), key=lambda place: place.name)
+        return sorted((self / info.base_name for info in _entries(self)), key=lambda location: location.name)
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file directly in this folder."""
         return {info.base_name: info.size for info in _entries(self) if info.type == fs.FileType.File}
 
     def changed(self) -> datetime | None:
-        """Return when the newest file directly in this folder was written; None when there is no file."""
+        """Return the newest modification time of the files directly in this folder; None when there are none."""
         times = [info.mtime for info in _entries(self) if info.type == fs.FileType.File and info.mtime is not None]
         return max(times, default=None)
 
@@ -122,7 +123,7 @@ class Location:
         retrying(self._delete, self.uri, "deleted")
 
     def _delete(self) -> None:
-        kind = self.requests.get_file_info(self.path).type
+        kind = self.single_attempt_filesystem.get_file_info(self.path).type
         address = address_of(self.filesystem)
         if kind == fs.FileType.NotFound:
             return
@@ -135,19 +136,19 @@ class Location:
             self.filesystem.delete_file(self.path)
 
     def _info(self) -> fs.FileInfo:
-        return retrying(lambda: self.requests.get_file_info(self.path), self.uri, "reached")
+        return retrying(lambda: self.single_attempt_filesystem.get_file_info(self.path), self.uri, "reached")
 
     def _part(self, start: int) -> tuple[bytes, int]:
-        with self.requests.open_input_file(self.path) as file:
+        with self.single_attempt_filesystem.open_input_file(self.path) as file:
             size = file.size()
             return bytes(read_exactly(file, start, min(start + PART_BYTES, size))), size
 
 
 def locate(uri: str, endpoint: str | None = None) -> Location:
-    """Open the door to a URI: a local path, `file://`, `s3://` or `gs://`.
+    """Return the location of a URI: a local path, `file://`, `s3://` or `gs://`.
 
     Args:
-        uri: where; relative paths are made absolute.
+        uri: the URI or path; relative paths are made absolute.
         endpoint: address of an S3-compatible server, for `s3://` only.
 
     Raises:
@@ -178,16 +179,16 @@ def _remote_address(uri: str, scheme: str, endpoint: str | None) -> Address:
 
 def _entries(folder: Location) -> list[fs.FileInfo]:
     selector = fs.FileSelector(folder.path, allow_not_found=True)
-    return list(retrying(lambda: folder.requests.get_file_info(selector), folder.uri, "listed"))
+    return list(retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed"))
 
 
-def _travelled(filesystem: fs.FileSystem | Address, path: str, uri: str) -> Location:
+def _unpickle(filesystem: fs.FileSystem | Address, path: str, uri: str) -> Location:
     return Location(open_filesystem(filesystem) if isinstance(filesystem, Address) else filesystem, path, uri)
 
 
 def _write_remote(target: Location, parts: Parts) -> None:
     size_bytes = sum(len(part) for part in parts)
-    filesystem = target.requests if size_bytes < MULTIPART_BYTES else target.filesystem
+    filesystem = target.single_attempt_filesystem if size_bytes < MULTIPART_BYTES else target.filesystem
     with filesystem.open_output_stream(target.path) as stream:
         for part in parts:
             stream.write(part)
@@ -196,38 +197,19 @@ def _write_remote(target: Location, parts: Parts) -> None:
 def _write_local(target: Location, parts: Parts) -> None:
     path = Path(target.path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        _write_durably(draft, parts)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, parts: Parts) -> None:
-    with path.open("wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-# Reading exactly the bytes asked for.
-#
-# An S3 client may be sent fewer bytes than it asked for, with a Content-Length that agrees. pyarrow's client (25.0)
-# does not notice: it hands out its buffer as if it were full, and the end of it is whatever lay in memory. So the last
-# byte of our own buffer is marked before it is filled; a mark that is still there after two reads with different marks
-# was never written over.
-
-
-MARKS = (0xA5, 0x5A)
+    write_atomically(path, parts)
 
 
 def read_exactly(file: pa.NativeFile, start: int, stop: int) -> memoryview:
-    """Return bytes `start` to `stop` (exclusive) of a file that has them; safe in many threads at once.
+    """Return bytes `start` to `stop` (exclusive) of a file that has them; thread-safe.
+
+    An S3 client may receive fewer bytes than it requested, with a Content-Length that agrees. pyarrow's client (25.0)
+    does not notice: it returns its buffer as if it were full, and the end of it is uninitialised memory. So the last
+    byte of our own buffer is marked before it is filled; a mark that is still there after two reads with different
+    marks was never overwritten.
 
     Raises:
-        ShortRead: fewer bytes came.
+        ShortRead: fewer bytes arrived.
         OSError: the read failed.
     """
     size = stop - start
@@ -236,7 +218,7 @@ def read_exactly(file: pa.NativeFile, start: int, stop: int) -> memoryview:
     buffer = memoryview(pa.allocate_buffer(size)).cast("B")
     for mark in MARKS:
         buffer[-1] = mark
-        came = file.get_stream(start, size).readinto(buffer)
-        if came == size and buffer[-1] != mark:
+        received = file.get_stream(start, size).readinto(buffer)
+        if received == size and buffer[-1] != mark:
             return buffer.toreadonly()
     raise ShortRead(f"fewer than {size} bytes came")

@@ -1,4 +1,7 @@
-"""Byte ranges of many files at once: neighbours in one request, requests side by side, answers checked."""
+"""Reads byte ranges of many files: near ranges in one request, requests concurrently, lengths checked.
+
+Also a stored file as a file object, for libraries that need one.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,21 @@ from orchestrator.storage.location import Location, read_exactly
 from orchestrator.storage.retry import StorageError, retrying
 
 OBJECT_STORE_READERS = 32
-"""Requests of this process to object stores under way at once."""
+"""Concurrent requests of this process to object stores."""
 
 LOCAL_GAP_BYTES = 32 * 1024
-"""Gap up to which two ranges of a local file are read together: reading through costs less than another call."""
+"""Gap up to which two ranges of a local file are read together: that costs less than another call."""
 
 OBJECT_GAP_BYTES = 128 * 1024
-"""The same for object stores. Requests travel side by side, so bytes read in vain soon cost more than a round trip."""
+"""The same for object stores. Requests are concurrent, so unused bytes soon cost more than a round trip."""
 
 LARGEST_MERGE_BYTES = 8 * 1024 * 1024
-"""Ranges are merged up to this length, so that long ones travel side by side and a broken one costs little."""
+"""Ranges are merged up to this length, so that long reads are concurrent and a failed request costs little."""
+
+OPEN_OBJECTS = 4096
+"""Objects whose sizes are cached, so that a range costs one request instead of two."""
+
+BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class FileRange(NamedTuple):
@@ -40,8 +48,8 @@ class FileRange(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Merged:
-    """One request: the bytes from `start` to `stop`, and which of the ranges asked for lie in them."""
+class _MergedRange:
+    """One request: the bytes from `start` to `stop`, and the indices of the requested ranges in them."""
 
     location: Location
     start: int
@@ -49,56 +57,60 @@ class _Merged:
     members: tuple[int, ...]
 
 
-def read_ranges(wanted: Sequence[FileRange], gap_bytes: int | None = None) -> list[memoryview]:
-    """Return the bytes of some ranges, in the order asked for; a range behind the end of its file comes back shorter.
+def read_ranges(ranges: Sequence[FileRange], gap_bytes: int | None = None) -> list[memoryview]:
+    """Return the bytes of each range, in the order given; a range past the end of its file comes back shorter.
 
     Args:
-        wanted: ranges of any files, in any order; they may overlap.
-        gap_bytes: largest gap read through to save a request; by default one for local files and one for object stores.
+        ranges: of any files, in any order; they may overlap.
+        gap_bytes: largest gap between merged ranges; by default `LOCAL_GAP_BYTES` or `OBJECT_GAP_BYTES`.
 
     Raises:
         StorageError: a file is missing, or the store is failing; nothing is known about the bytes.
     """
-    merged = merge(wanted, gap_bytes)
-    remote = [one for one in merged if not one.location.is_local]
+    merged = merge(ranges, gap_bytes)
+    remote = [request for request in merged if not request.location.is_local]
     contents = dict(zip(remote, _read_remote(remote), strict=True))
-    contents |= {one: _read_local(one) for one in merged if one.location.is_local}
-    found: list[memoryview] = [memoryview(b"")] * len(wanted)
-    for one in merged:
-        view = contents[one]
-        for member in one.members:
-            found[member] = view[wanted[member].start - one.start : wanted[member].stop - one.start]
-    return found
+    contents |= {request: _read_local(request) for request in merged if request.location.is_local}
+    views: list[memoryview] = [memoryview(b"")] * len(ranges)
+    for request in merged:
+        for member in request.members:
+            start, stop = ranges[member].start - request.start, ranges[member].stop - request.start
+            views[member] = contents[request][start:stop]
+    return views
 
 
-def merge(wanted: Sequence[FileRange], gap_bytes: int | None = None) -> list[_Merged]:
+def merge(ranges: Sequence[FileRange], gap_bytes: int | None = None) -> list[_MergedRange]:
     """Return the requests that cover some ranges: at most `LARGEST_MERGE_BYTES` each, unless one range is longer."""
-    merged: list[_Merged] = []
-    order = sorted(range(len(wanted)), key=lambda place: (wanted[place].location.uri, *wanted[place][1:]))
-    for place in order:
-        one = wanted[place]
-        if one.stop <= one.start:
+    merged: list[_MergedRange] = []
+    order = sorted(range(len(ranges)), key=lambda member: (ranges[member].location.uri, *ranges[member][1:]))
+    for member in order:
+        file_range = ranges[member]
+        if file_range.stop <= file_range.start:
             continue
-        if merged and _joins(merged[-1], one, _gap(one.location) if gap_bytes is None else gap_bytes):
+        if merged and _joins(merged[-1], file_range, _gap(file_range.location) if gap_bytes is None else gap_bytes):
             last = merged.pop()
-            merged.append(_Merged(last.location, last.start, max(last.stop, one.stop), (*last.members, place)))
+            merged.append(
+                _MergedRange(last.location, last.start, max(last.stop, file_range.stop), (*last.members, member))
+            )
         else:
-            merged.append(_Merged(one.location, one.start, one.stop, (place,)))
+            merged.append(_MergedRange(file_range.location, file_range.start, file_range.stop, (member,)))
     return merged
 
 
-def _joins(last: _Merged, one: FileRange, gap_bytes: int) -> bool:
-    if last.location != one.location or one.start > last.stop + gap_bytes:
+def _joins(last: _MergedRange, file_range: FileRange, gap_bytes: int) -> bool:
+    if last.location != file_range.location or file_range.start > last.stop + gap_bytes:
         return False
-    return one.stop <= last.stop or one.stop - last.start <= LARGEST_MERGE_BYTES
+    return file_range.stop <= last.stop or file_range.stop - last.start <= LARGEST_MERGE_BYTES
 
 
 def _gap(location: Location) -> int:
     return LOCAL_GAP_BYTES if location.is_local else OBJECT_GAP_BYTES
 
 
-def _read_local(one: _Merged) -> memoryview:
-    return memoryview(retrying(lambda: _pread(one.location.path, one.start, one.stop), one.location.uri, "read"))
+def _read_local(request: _MergedRange) -> memoryview:
+    return memoryview(
+        retrying(lambda: _pread(request.location.path, request.start, request.stop), request.location.uri, "read")
+    )
 
 
 def _pread(path: str, start: int, stop: int) -> bytes:
@@ -114,11 +126,11 @@ def _pread(path: str, start: int, stop: int) -> bytes:
         os.close(descriptor)
 
 
-def _read_remote(requests: Sequence[_Merged]) -> list[memoryview]:
+def _read_remote(requests: Sequence[_MergedRange]) -> list[memoryview]:
     if len(requests) <= 1:
-        return [_read_object(one, threading.Event()) for one in requests]
+        return [_read_object(request, threading.Event()) for request in requests]
     stop = threading.Event()
-    futures = [_readers().submit(_read_object, one, stop) for one in requests]
+    futures = [_readers().submit(_read_object, request, stop) for request in requests]
     try:
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
@@ -129,24 +141,18 @@ def _read_remote(requests: Sequence[_Merged]) -> list[memoryview]:
         stop.set()
 
 
-def _read_object(one: _Merged, stop: threading.Event) -> memoryview:
+def _read_object(request: _MergedRange, stop: threading.Event) -> memoryview:
     def attempt() -> memoryview:
         if stop.is_set():
             raise CancelledError
-        return read_object(one.location, one.start, one.stop)
+        return read_object(request.location, request.start, request.stop)
 
-    return retrying(attempt, one.location.uri, "read")
+    return retrying(attempt, request.location.uri, "read")
 
 
 @cache
 def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(OBJECT_STORE_READERS, thread_name_prefix="storage-read")
-
-
-# Ranges of objects whose size is remembered, so that a range costs one request instead of two.
-
-
-OPEN_OBJECTS = 4096
 
 
 def read_object(location: Location, start: int, stop: int) -> memoryview:
@@ -160,7 +166,7 @@ def read_object(location: Location, start: int, stop: int) -> memoryview:
 
 
 class OpenObjects:
-    """The objects that were read last. After any failure the next try asks for the object's size anew."""
+    """A cache of the most recently read objects. After a failure, the next attempt asks for the object's size again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -168,27 +174,27 @@ class OpenObjects:
 
     def read(self, location: Location, start: int, stop: int) -> memoryview:
         """See `read_object`."""
-        filesystem = location.requests
+        filesystem = location.single_attempt_filesystem
         key = (id(filesystem), location.path)
-        kept = self._kept(key)
-        file = kept or filesystem.open_input_file(location.path)
+        cached = self._get(key)
+        file = cached or filesystem.open_input_file(location.path)
         try:
-            content, complete = _checked_read(file, start, stop, fresh=kept is None)
+            content, complete = _checked_read(file, start, stop, fresh=cached is None)
         except (OSError, pa.ArrowException):
             self._drop(key)
             raise
         if not complete:
             self._drop(key)
             return self.read(location, start, stop)
-        self._keep(key, filesystem, file)
+        self._put(key, filesystem, file)
         return content
 
-    def _kept(self, key: tuple[int, str]) -> pa.NativeFile | None:
+    def _get(self, key: tuple[int, str]) -> pa.NativeFile | None:
         with self._lock:
-            found = self._files.get(key)
-            return None if found is None else found[1]
+            entry = self._files.get(key)
+            return None if entry is None else entry[1]
 
-    def _keep(self, key: tuple[int, str], filesystem: fs.FileSystem, file: pa.NativeFile) -> None:
+    def _put(self, key: tuple[int, str], filesystem: fs.FileSystem, file: pa.NativeFile) -> None:
         with self._lock:
             self._files[key] = (filesystem, file)
             self._files.move_to_end(key)
@@ -201,30 +207,24 @@ class OpenObjects:
 
 
 def _checked_read(file: pa.NativeFile, start: int, stop: int, fresh: bool) -> tuple[memoryview, bool]:
-    """Return the bytes of a range, and whether they may be taken for all there are.
+    """Return the bytes of a range, and whether they are complete.
 
-    They may not when the object ends inside the range, according to a size that was asked for some time ago.
+    That is unknown when the object ends inside the range according to a cached size, which may be out of date.
     """
     size = file.size()
-    there = max(0, min(stop, size) - start)
-    return read_exactly(file, start, start + there), fresh or stop <= size
+    available = max(0, min(stop, size) - start)
+    return read_exactly(file, start, start + available), fresh or stop <= size
 
 
 _OPEN = OpenObjects()
 
 
-# A stored file as a file object, for libraries that want one (tarfile, pyarrow.parquet).
-
-
-BUFFER_BYTES = 4 * 1024 * 1024
-
-
 def open_stored(location: Location, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:
-    """Open a file for reading; what fails on the way is tried again, as in `read_ranges`.
+    """Open a file as a file object, for pyarrow.parquet and the like; failed reads are retried as in `read_ranges`.
 
     Args:
         location: the file.
-        buffer_bytes: how much is read at once, at least.
+        buffer_bytes: least number of bytes per read.
 
     Raises:
         StorageError: there is no such file; reading raises it when the store is failing.
@@ -259,7 +259,7 @@ class _StoredFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         target = memoryview(buffer).cast("B")
-        (found,) = read_ranges([FileRange(self._location, self._position, self._position + len(target))])
-        target[: len(found)] = found
-        self._position += len(found)
-        return len(found)
+        (content,) = read_ranges([FileRange(self._location, self._position, self._position + len(target))])
+        target[: len(content)] = content
+        self._position += len(content)
+        return len(content)

@@ -1,4 +1,4 @@
-"""Trying a request to storage again: whether, and after how long."""
+"""Why a storage request failed, and whether and after how long to retry it; messages never show secrets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ import pyarrow as pa
 
 from orchestrator.config.errors import FuserayError
 from workloads.contract import KeyedRandom
-
-# What went wrong in storage: its class, its message, and nothing in the message that should stay secret.
-
 
 S3_CREDENTIALS = (
     "S3 credentials are looked for in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, in "
@@ -40,17 +37,23 @@ SECRETS = (
     re.compile(r"()\bya29\.[\w.-]+"),
 )
 LEAST_SECRET_LENGTH = 8
+LOG = logging.getLogger(__name__)
+
+LOGGED_ATTEMPT = 3
+"""From this attempt on, retries are logged."""
+
+Result = TypeVar("Result")
 
 
 class StorageError(FuserayError):
-    """Storage could not be reached, read or written. Keys, tokens and signatures are removed from the message."""
+    """Storage could not be reached, read or written. Keys, tokens and signatures are masked in the message."""
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))
 
 
 class ShortRead(OSError):
-    """Fewer bytes came than the file has."""
+    """Fewer bytes arrived than the file has."""
 
 
 class Cause(Enum):
@@ -66,7 +69,7 @@ class Cause(Enum):
     REFUSED = "the request was refused"
 
 
-S3_SAYS = (
+S3_ERRORS = (
     (Cause.DENIED, r"AWS Error (ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INCOMPLETE_SIGNATURE|INVALID_SIGNATURE)\b"),
     (Cause.DENIED, r"AWS Error (INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT)\b"),
     (Cause.DENIED, r"AWS Error (MISSING_AUTHENTICATION_TOKEN|REQUEST_EXPIRED|REQUEST_TIME_TOO_SKEWED)\b"),
@@ -79,9 +82,9 @@ S3_SAYS = (
     (Cause.TIMED_OUT, r"curlCode: 28,|AWS Error REQUEST_TIMEOUT"),
     (Cause.INTERRUPTED, r"AWS Error (NETWORK_CONNECTION|INTERNAL_FAILURE)|HTTP status (416|5\d\d)\)"),
 )
-"""What pyarrow's S3 client says, and why; the first that fits holds. REFUSED here is about certificates."""
+"""Patterns of error messages of pyarrow's S3 client; the first match counts. REFUSED here is about certificates."""
 
-GCS_SAYS = (
+GCS_ERRORS = (
     (Cause.DENIED, r"OAuth2 access token|\((PERMISSION_DENIED|UNAUTHENTICATED):"),
     (Cause.MISSING, r"\(NOT_FOUND:"),
     (Cause.THROTTLED, r"\(RESOURCE_EXHAUSTED:"),
@@ -89,11 +92,11 @@ GCS_SAYS = (
     (Cause.TIMED_OUT, r"\(DEADLINE_EXCEEDED:|CURL error \[28\]"),
     (Cause.INTERRUPTED, r"\((UNAVAILABLE|INTERNAL|ABORTED|DATA_LOSS):"),
 )
-"""The same for Google's client."""
+"""The same for pyarrow's Google Cloud Storage client."""
 
 
 def cause_of(error: Exception) -> Cause:
-    """Return why a file system's request failed, from the error's type and what the store said."""
+    """Return why a file system's request failed, from the error's type and message."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Cause.MISSING
     if isinstance(error, PermissionError):
@@ -102,25 +105,26 @@ def cause_of(error: Exception) -> Cause:
         return Cause.TIMED_OUT
     if isinstance(error, ConnectionError | ShortRead) or getattr(error, "errno", None) in (errno.EAGAIN, errno.ESTALE):
         return Cause.INTERRUPTED
-    said = str(error)
-    known = GCS_SAYS if "google::cloud" in said else S3_SAYS
-    return next((cause for cause, pattern in known if re.search(pattern, said)), Cause.REFUSED)
+    message = str(error)
+    patterns = GCS_ERRORS if "google::cloud" in message else S3_ERRORS
+    return next((cause for cause, pattern in patterns if re.search(pattern, message)), Cause.REFUSED)
 
 
 def explanation(error: Exception, uri: str) -> str:
     """Return what went wrong and what to do about it, as the end of a sentence about a URI."""
     cause = cause_of(error)
-    said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    said = said.rstrip(". ")
+    message = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    message = message.rstrip(". ")
     if cause is Cause.MISSING:
         return f"{cause.value}."
     if cause is Cause.REFUSED:
-        return f"{said}. Free some space or choose another storage.uri." if "No space left" in said else f"{said}."
-    return f"{cause.value} ({said}). {_advice(cause, uri)}"
+        full = "No space left" in message
+        return f"{message}. Free some space or choose another storage.uri." if full else f"{message}."
+    return f"{cause.value} ({message}). {_advice(cause, uri)}"
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with stars for access keys, tokens, signatures, and passwords in addresses."""
+    """Return a text with *** for access keys, tokens, signatures, and passwords in addresses."""
     for name in SECRET_VARIABLES:
         value = os.environ.get(name, "")
         if len(value) >= LEAST_SECRET_LENGTH:
@@ -134,10 +138,10 @@ def _advice(cause: Cause, uri: str) -> str:
     if cause is Cause.DENIED:
         return f"{_where_credentials(uri)}. Check them and the permissions of the bucket (`fuseray doctor`)."
     if cause is Cause.NO_BUCKET:
-        return "Make the bucket first, or correct the URI."
+        return "Create the bucket first, or correct the URI."
     if cause is Cause.THROTTLED:
         return "Use fewer workers, or ask the store's operator for a higher request rate."
-    return "Check the address (storage.endpoint, AWS_ENDPOINT_URL), that the store runs, and the network."
+    return "Check the address (storage.endpoint, AWS_ENDPOINT_URL), that the store is running, and the network."
 
 
 def _where_credentials(uri: str) -> str:
@@ -146,22 +150,12 @@ def _where_credentials(uri: str) -> str:
     return GCS_CREDENTIALS if uri.startswith(("gs:", "gcs:")) else "The user who runs this needs the file's permission"
 
 
-# Trying a request to storage again: whether, and after how long.
-
-
-LOG = logging.getLogger(__name__)
-LOUD_ATTEMPT = 3
-"""From this attempt on, trying again is worth a line in the log."""
-
-Result = TypeVar("Result")
-
-
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again.
+    """Retry.
 
     Args:
-        after_s: how long to wait before that.
+        after_s: seconds to wait before that.
     """
 
     after_s: float
@@ -169,7 +163,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not try again.
+    """Do not retry.
 
     Args:
         reason: why not.
@@ -179,61 +173,61 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long one kind of failure is put up with.
+class RetryLimits:
+    """Attempts and exponential back-off for one cause of failure.
 
     Args:
-        attempts: tries in all.
-        first_s: longest wait before the second try; it doubles with every further one.
-        longest_s: no wait is longer.
+        attempts: attempts in all.
+        initial_wait_s: longest wait before the second attempt, in seconds; it doubles with every further one.
+        max_wait_s: upper limit of the waits, in seconds.
     """
 
     attempts: int
-    first_s: float
-    longest_s: float
+    initial_wait_s: float
+    max_wait_s: float
 
 
-PATIENCE: Mapping[Cause, Patience] = {
-    Cause.THROTTLED: Patience(attempts=10, first_s=0.5, longest_s=20),
-    Cause.INTERRUPTED: Patience(attempts=8, first_s=0.1, longest_s=10),
-    Cause.TIMED_OUT: Patience(attempts=4, first_s=0.2, longest_s=5),
-    Cause.UNREACHABLE: Patience(attempts=4, first_s=0.2, longest_s=5),
+RETRY_LIMITS: Mapping[Cause, RetryLimits] = {
+    Cause.THROTTLED: RetryLimits(attempts=10, initial_wait_s=0.5, max_wait_s=20),
+    Cause.INTERRUPTED: RetryLimits(attempts=8, initial_wait_s=0.1, max_wait_s=10),
+    Cause.TIMED_OUT: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
+    Cause.UNREACHABLE: RetryLimits(attempts=4, initial_wait_s=0.2, max_wait_s=5),
 }
-"""The failures that may pass by themselves; all others are final."""
+"""The transient failures; all others are final."""
 
 
-def decide(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
-    """Decide what follows a failed attempt.
+def decide_retry(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | GiveUp:
+    """Decide whether to retry after a failed attempt.
 
     Args:
         error: what a file system raised.
         attempt: how many attempts there have been, at least 1.
-        draw: spreads the waits of those who failed together.
+        draw: jitter, so that clients that failed together do not retry together.
 
     Returns:
-        A wait of half to all of `first_s * 2 ** (attempt - 1)` seconds, or the end.
+        A wait of half to all of `initial_wait_s * 2 ** (attempt - 1)` seconds, or the end.
     """
     cause = cause_of(error)
-    patience = PATIENCE.get(cause)
-    if patience is None:
+    limits = RETRY_LIMITS.get(cause)
+    if limits is None:
         return GiveUp(cause.value)
-    if attempt >= patience.attempts:
+    if attempt >= limits.attempts:
         return GiveUp(f"tried {attempt} times")
-    longest_s = min(patience.longest_s, patience.first_s * 2 ** (attempt - 1))
-    return Retry(longest_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
+    max_wait_s = min(limits.max_wait_s, limits.initial_wait_s * 2 ** (attempt - 1))
+    return Retry(max_wait_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
 
 
 def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[[float], None] | None = None) -> Result:
-    """Run a request until it succeeds or there is no point in trying again.
+    """Run a request until it succeeds or retrying is pointless.
 
     Args:
         action: may be run any number of times.
-        uri: what it is about.
-        verb: what it does, as in "cannot be read".
-        pause: waits some seconds.
+        uri: of the file or folder, for messages.
+        verb: a participle for messages, as in "cannot be read".
+        pause: sleeps some seconds; for tests.
 
     Raises:
-        StorageError: it failed for good; the message says why and what to do.
+        StorageError: it failed, and retrying is pointless; the message says why and what to do.
     """
     attempt = 0
     while True:
@@ -241,11 +235,11 @@ def retrying(action: Callable[[], Result], uri: str, verb: str, pause: Callable[
         try:
             return action()
         except (OSError, pa.ArrowException) as error:
-            decision = decide(error, attempt, KeyedRandom(("storage", os.getpid(), uri, verb)))
+            decision = decide_retry(error, attempt, KeyedRandom(("storage", os.getpid(), uri, verb)))
             if isinstance(decision, GiveUp):
                 raise _failure(error, uri, verb, attempt) from _unless_secret(error)
-            if attempt >= LOUD_ATTEMPT:
-                _report(error, uri, attempt, decision)
+            if attempt >= LOGGED_ATTEMPT:
+                _log_retry(error, uri, attempt, decision)
         (pause or sleep)(decision.after_s)
 
 
@@ -254,7 +248,7 @@ def _failure(error: Exception, uri: str, verb: str, attempts: int) -> StorageErr
     return StorageError(f"{uri}: cannot be {verb}{tries}: {explanation(error, uri)}")
 
 
-def _report(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
+def _log_retry(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
     LOG.warning(
         "%s: %s; attempt %d follows in %.1f s",
         without_secrets(uri),
@@ -265,5 +259,5 @@ def _report(error: Exception, uri: str, attempt: int, decision: Retry) -> None:
 
 
 def _unless_secret(error: Exception) -> Exception | None:
-    """Keep an error as the cause of another only when showing it gives no secret away."""
+    """Return the error, to chain it as a cause, unless its message holds a secret."""
     return error if str(error) == without_secrets(str(error)) else None

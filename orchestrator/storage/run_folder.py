@@ -1,4 +1,4 @@
-"""A run's folder in storage: what is where."""
+"""The folder of a run in storage: its files by name, its run file, and how users refer to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunError(FuserayError):
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """What a run remembers about itself.
+    """The content of `run.json`.
 
     Args:
         name: the run's name.
@@ -82,7 +82,7 @@ class RunFolder:
 
     @property
     def post_mortem(self) -> Location:
-        """Why the run failed for good, when it did: a JSON object."""
+        """Why the run failed, if it did: a JSON object."""
         return self.root / "post-mortem.json"
 
     @property
@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def events(self) -> Location:
-        """What happened besides steps, one JSON object a line."""
+        """Events other than steps, one JSON object a line."""
         return self.root / "events.jsonl"
 
     @property
@@ -111,13 +111,13 @@ class RunFolder:
         return self.root / RECIPE_FILE
 
     def checkpoint_folders(self) -> list[Location]:
-        """Return the folders of checkpoints by step, whatever is in them."""
-        found = [place for place in self.checkpoints.list() if re.fullmatch(r"step-\d+", place.name)]
-        return sorted(found, key=checkpoint_step)
+        """Return the checkpoint folders in the order of their steps, whether committed or not."""
+        folders = [folder for folder in self.checkpoints.list() if re.fullmatch(r"step-\d+", folder.name)]
+        return sorted(folders, key=checkpoint_step)
 
     def committed_checkpoints(self) -> list[Location]:
-        """Return the checkpoints with a manifest, newest first, save those marked as damaged; no file is verified."""
-        return [place for place in reversed(self.checkpoint_folders()) if _committed(place.sizes())]
+        """Return the checkpoints with a manifest, newest first, except those marked damaged; no file is verified."""
+        return [folder for folder in reversed(self.checkpoint_folders()) if _committed(folder.sizes())]
 
     def newest_step(self) -> int:
         """Return how many steps the newest committed checkpoint holds, 0 when there is none."""
@@ -129,7 +129,7 @@ class RunFolder:
         return (self.root / RUN_FILE).size() is not None
 
     def read(self) -> RunFile:
-        """Return what the run remembers.
+        """Return the content of the run file.
 
         Raises:
             RunError: there is no run here, or its file is damaged.
@@ -146,7 +146,7 @@ class RunFolder:
             raise RunError(f"{location.uri}: is damaged ({error}).") from error
 
     def write(self, run: RunFile) -> None:
-        """Remember."""
+        """Write the run file."""
         (self.root / RUN_FILE).write(json_bytes(asdict(run)))
 
 
@@ -156,16 +156,16 @@ def find_run(name_or_uri: str, storage_uri: str, endpoint: str | None = None) ->
     Raises:
         RunError: there is no such run.
     """
-    for run in map(RunFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+    for run in map(RunFolder, candidate_folders(name_or_uri, storage_uri, endpoint)):
         if run.exists():
             return run
     raise RunError(
         f"no run {name_or_uri!r} below {storage_uri} and no run's folder of that name; "
-        f"look into {storage_uri} for the runs there are, or name another place with --storage."
+        f"look into {storage_uri} for the runs there are, or name another storage URI with --storage."
     )
 
 
-def meant_places(name_or_uri: str, storage_uri: str, endpoint: str | None) -> Iterator[Location]:
+def candidate_folders(name_or_uri: str, storage_uri: str, endpoint: str | None) -> Iterator[Location]:
     """Yield the folders that a user may mean: a name below a storage URI, then a folder's own URI or path."""
     if "://" not in name_or_uri:
         yield locate(f"{storage_uri}/{name_or_uri}", endpoint)
@@ -186,5 +186,5 @@ def _parent(location: Location) -> str:
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:
-    """Return values as JSON that is the same for the same values, whatever their order."""
+    """Return values as JSON with sorted keys, so that equal values give equal bytes."""
     return json.dumps(values, indent=2, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""From samples as stored to the features a workload trains on."""
+"""`Decoder` turns stored samples into the features a workload trains on; and where in the cluster that happens."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Literal
 
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.image_cache.cache import DecodedCache
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, Skipped, fingerprint, stack
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, SkippedSample, fingerprint, stack
 from workloads.contract import BadSample, Features, KeyedRandom, Sample, StagedTransform, Transform
 
 Outcome = Features | BadSample
 
+DecodeOn = Literal["auto", "workers", "readers"]
+
+THREADS_THAT_PAY = 1.5
+"""Most CPUs that the decoding threads of one process can use: parts of decoding hold Python's global lock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Transforms micro-batches; the result depends on the samples and the seed, never on where it runs.
+    """Transforms micro-batches; the result depends on the samples and the seed alone.
 
     Args:
         transform: the workload's.
         seed: the run's.
-        cache: of decoded images, for transforms that decode in a stage of its own; None for none.
+        cache: of decoded images, for transforms with a separate decoding stage; None for none.
     """
 
     transform: Transform
@@ -29,15 +34,15 @@ class Decoder:
     cache: DecodedCache | None = None
 
     def __call__(self, raw: RawBatch) -> MicroBatch:
-        """Transform a micro-batch; samples that cannot be used are left out and listed."""
+        """Transform a micro-batch; unusable samples are skipped and listed."""
         outcomes = dict(self._outcomes(raw.samples))
         features: list[Features] = []
         keys: list[str] = []
-        skipped: list[Skipped] = []
-        for place, sample in enumerate(raw.samples):
-            outcome, key = outcomes[place], sample.content.key
+        skipped: list[SkippedSample] = []
+        for i, sample in enumerate(raw.samples):
+            outcome, key = outcomes[i], sample.content.key
             if isinstance(outcome, BadSample):
-                skipped.append(Skipped(sample.position, sample.shard, key, outcome.reason, outcome.detail))
+                skipped.append(SkippedSample(sample.position, sample.shard, key, outcome.reason, outcome.detail))
             else:
                 features.append(outcome)
                 keys.append(key)
@@ -50,27 +55,27 @@ class Decoder:
         )
 
     def _outcomes(self, samples: Sequence[RawSample]) -> Iterator[tuple[int, Outcome]]:
-        """Yield what becomes of every sample, by its place, in any order."""
+        """Yield the index and outcome of every sample, in any order."""
         readable: list[tuple[int, Sample, KeyedRandom]] = []
-        for place, sample in enumerate(samples):
+        for i, sample in enumerate(samples):
             if isinstance(sample.content, Unreadable):
-                yield place, sample.content.fault
+                yield i, sample.content.fault
             else:
                 draw = KeyedRandom((self.seed, "transform", sample.source, sample.epoch, sample.number))
-                readable.append((place, sample.content, draw))
+                readable.append((i, sample.content, draw))
         if self.cache is not None and isinstance(self.transform, StagedTransform):
             yield from _from_cache(self.cache, self.transform, readable)
         else:
-            for place, content, draw in readable:
-                yield place, _outcome(self.transform, content, draw)
+            for i, content, draw in readable:
+                yield i, _outcome(self.transform, content, draw)
 
 
 def _from_cache(
     cache: DecodedCache, transform: StagedTransform, readable: Sequence[tuple[int, Sample, KeyedRandom]]
 ) -> Iterator[tuple[int, Outcome]]:
     for number, pixels in cache.decode([sample.image for _, sample, _ in readable], transform):
-        place, sample, draw = readable[number]
-        yield place, pixels if isinstance(pixels, BadSample) else _outcome(transform.finish, sample, pixels, draw)
+        i, sample, draw = readable[number]
+        yield i, pixels if isinstance(pixels, BadSample) else _outcome(transform.finish, sample, pixels, draw)
 
 
 def _outcome(step: Callable[..., Features], *arguments: object) -> Outcome:
@@ -80,18 +85,9 @@ def _outcome(step: Callable[..., Features], *arguments: object) -> Outcome:
         return fault
 
 
-# Where samples are decoded: a pure decision.
-
-
-DecodeOn = Literal["auto", "workers", "readers"]
-
-THREADS_THAT_PAY = 1.5
-"""How many CPUs the decoding threads of one process keep busy at most: parts of decoding hold Python's lock."""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a machine of the cluster offers."""
+    """The CPUs and GPUs of a node of the cluster."""
 
     cpus: float
     gpus: float
@@ -100,15 +96,15 @@ class Node:
 def decoded_share(
     decode_on: DecodeOn, nodes: Sequence[Node], workers: int, cpus_per_worker: float, threads: int
 ) -> float:
-    """Return the share of micro-batches that reading tasks decode; the workers' threads decode the rest.
+    """Return the share of micro-batches that the readers decode; the workers' threads decode the rest. Pure.
 
-    `auto` shares them out so that every CPU has as much to do: those that the workers leave to the readers, on
-    machines with and without GPUs, and those that a worker's threads can use.
+    `auto` loads all CPUs equally: those that the workers leave to the readers, on nodes with and without GPUs, and
+    those that a worker's threads can use.
 
     Args:
-        decode_on: the recipe's wish.
-        nodes: machines of the cluster.
-        workers: training workers.
+        decode_on: the recipe's `stream.decode_on`.
+        nodes: nodes of the cluster.
+        workers: number of training workers.
         cpus_per_worker: CPUs reserved for each.
         threads: decoding threads of each.
     """
@@ -120,9 +116,9 @@ def decoded_share(
 
 
 def can_read(nodes: Sequence[Node], workers: int, cpus_per_worker: float) -> bool:
-    """Return whether a whole CPU is left for reading on some machine, once the workers have theirs.
+    """Return whether the workers leave a whole CPU for reading on some node. Pure.
 
-    Workers are packed onto as few machines as possible, as Ray packs them.
+    Workers are packed onto as few nodes as possible, as Ray packs them.
     """
     left, free = workers, []
     for node in sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True):

@@ -1,4 +1,7 @@
-"""A worker's view of the stream: the micro-batches of step after step, across segments, without gaps."""
+"""`StreamLoader` delivers a worker's micro-batches, step after step, read and decoded ahead in the background.
+
+Also here: the decoding threads, and the warning when training waits for the stream.
+"""
 
 from __future__ import annotations
 
@@ -14,102 +17,111 @@ from ray.data import DataIterator
 from orchestrator.config.errors import FuserayError
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch
-from orchestrator.stream.order.partition import Segment, Sharing
-from orchestrator.stream.ray_dataset import Delivery, Parcel, deal, end, receive
+from orchestrator.stream.order.partition import Segment, WorkerPartition
+from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadPlan, receive, shutdown, split_among_workers
 
 Broadcast = Callable[[list[DataIterator] | None], list[DataIterator]]
-"""Gives every worker what worker 0 passed; all workers must call it."""
+"""A collective: returns to every worker what worker 0 passed; all workers must call it."""
+
+BOTTLENECK_SHARE = 0.1
+"""Share of the time that training may wait for data without a warning."""
+
+CHECK_STEPS = 100
+"""Steps between two checks for a bottleneck."""
 
 
 @dataclass(frozen=True, eq=False)
-class Opening:
-    """The first segment of a sharing, dealt out before the workers are there, so that Ray Data starts as they do."""
+class PrefetchedSegment:
+    """The first segment, split before the workers exist, so that Ray Data starts while they do."""
 
-    sharing: Sharing
+    partition: WorkerPartition
     parts: list[DataIterator]
 
     @classmethod
-    def of(cls, delivery: Delivery, sharing: Sharing) -> Opening | None:
-        """Deal out the first segment, if there is one."""
-        first = next(sharing.segments(), None)
-        return None if first is None else cls(sharing, deal(delivery, sharing, first))
+    def of(cls, read_plan: ReadPlan, partition: WorkerPartition) -> PrefetchedSegment | None:
+        """Split the first segment of a partition among the workers; None when there is no segment."""
+        first = next(partition.segments(), None)
+        return None if first is None else cls(partition, split_among_workers(read_plan, partition, first))
 
-    def end(self) -> None:
-        """End the delivery, when those whom it was for are gone; what it has read is dropped."""
-        end(self.parts)
+    def shutdown(self) -> None:
+        """Stop reading, for workers that no longer exist; what was read is dropped."""
+        shutdown(self.parts)
 
 
 class StreamError(FuserayError):
-    """The stream delivered something other than what the order says."""
+    """The stream delivered another micro-batch than the sample order defines."""
 
 
 class StreamEndedError(FuserayError):
-    """The stream ended before its order did: whoever has it read has failed."""
+    """The stream ended before all planned samples were delivered, because a reader failed."""
 
 
-class Feed:
+class StreamLoader:
     """Delivers a worker's micro-batches, read and decoded ahead in the background.
 
-    Reading starts at once, and the next segment is started when the current one is half used, so there is no gap
-    between segments.
+    Reading starts at once. The next segment starts when half of the current one is used, so there is no gap between
+    segments.
 
     Args:
-        delivery: what is read, and where it is decoded.
-        sharing: who runs which.
+        read_plan: what is read, and how much of it the readers decode.
+        partition: which worker runs which micro-batches.
         worker: this worker's rank.
         threads: decoding threads of this worker.
-        ahead: micro-batches held ready.
-        broadcast: hands worker 0's iterators to all.
-        opening: the first segment, when it was dealt out for this sharing beforehand.
-        decoded_share: tells how much of a segment the readers decode, asked when worker 0 deals it out, since machines
-            come and go; None: as much as the delivery says.
+        ahead: micro-batches that are prefetched.
+        broadcast: hands worker 0's iterators to all workers.
+        prefetched: the first segment, if it was split for this partition beforehand.
+        decoded_share: returns the share of a segment that the readers decode; called when worker 0 splits it, since the
+            number of machines changes. None: the share of the read plan.
     """
 
     def __init__(
         self,
-        delivery: Delivery,
-        sharing: Sharing,
+        read_plan: ReadPlan,
+        partition: WorkerPartition,
         worker: int,
         threads: int,
         ahead: int,
         broadcast: Broadcast,
-        opening: Opening | None = None,
+        prefetched: PrefetchedSegment | None = None,
         decoded_share: Callable[[], float] | None = None,
     ) -> None:
-        self._delivery = delivery
-        self._sharing = sharing
+        self._read_plan = read_plan
+        self._partition = partition
         self._worker = worker
         self._broadcast = broadcast
-        self._decoded_share = decoded_share or (lambda: delivery.decoded_share)
-        self._decode = DecodeAhead(delivery.decoder, threads, ahead)
-        self._unstarted = sharing.segments()
-        self._dealt: list[list[DataIterator]] = []
+        self._decoded_share = decoded_share or (lambda: read_plan.decoded_share)
+        self._decode = DecodeAhead(read_plan.decoder, threads, ahead)
+        self._unstarted = partition.segments()
+        self._splits: list[list[DataIterator]] = []
         self._started: list[tuple[Segment, Iterator[MicroBatch]]] = []
-        self._start_next(opening.parts if opening and opening.sharing == sharing else None)
+        self._start_next(prefetched.parts if prefetched and prefetched.partition == partition else None)
 
     def step(self, step: int) -> list[MicroBatch]:
-        """Return this worker's micro-batches of a step; steps must be asked for in order, by all workers.
+        """Return this worker's micro-batches of a step; all workers must call it for every step, in order.
 
         Raises:
-            StreamError: another micro-batch arrived than the order says.
-            StreamEndedError: none will arrive any more.
+            StreamError: another micro-batch arrived than the order defines.
+            StreamEndedError: a reader failed, so that no more will arrive.
         """
         if self._started and step not in self._started[0][0].steps:
             self._started.pop(0)
-            self._dealt.pop(0)
+            self._splits.pop(0)
         segment, micro_batches = self._started[0]
         if step == (segment.steps.start + segment.steps.stop) // 2:
             self._start_next()
-        return [self._expect(next(micro_batches, None), number) for number in self._sharing.share(step, self._worker)]
+        return [
+            self._expect(next(micro_batches, None), number)
+            for number in self._partition.micro_batches_of(step, self._worker)
+        ]
 
     def close(self) -> None:
-        """End what is being read, and Ray Data's wishes for machines with it; worker 0 is to call it."""
-        for parts in self._dealt:
-            end(parts)
+        """Stop reading, and withdraw Ray Data's requests for machines; called by worker 0."""
+        for parts in self._splits:
+            shutdown(parts)
 
     @property
-    def waits(self) -> Waits:
-        """How long training has waited for micro-batches so far, and for what."""
+    def waits(self) -> WaitTimes:
+        """How long training has waited for micro-batches so far."""
         return self._decode.waits
 
     def _start_next(self, parts: list[DataIterator] | None = None) -> None:
@@ -117,18 +129,20 @@ class Feed:
         if segment is None:
             return
         if parts is None:
-            parts = self._broadcast(self._deal(segment) if self._worker == 0 else None)
-        self._dealt.append(parts)
+            parts = self._broadcast(self._split(segment) if self._worker == 0 else None)
+        self._splits.append(parts)
         self._started.append((segment, self._decode.run(receive(parts[self._worker]))))
 
-    def _deal(self, segment: Segment) -> list[DataIterator]:
-        return deal(replace(self._delivery, decoded_share=self._decoded_share()), self._sharing, segment)
+    def _split(self, segment: Segment) -> list[DataIterator]:
+        return split_among_workers(
+            replace(self._read_plan, decoded_share=self._decoded_share()), self._partition, segment
+        )
 
     def _expect(self, micro_batch: MicroBatch | None, number: int) -> MicroBatch:
         if micro_batch is None:
             raise StreamEndedError(
-                f"worker {self._worker} expected micro-batch {number}, and the stream has ended: worker 0, which has "
-                "it read, has failed."
+                f"worker {self._worker} expected micro-batch {number}, and the stream has ended: worker 0, which "
+                "drives the readers, has failed."
             )
         if micro_batch.number != number:
             raise StreamError(
@@ -138,110 +152,93 @@ class Feed:
         return micro_batch
 
 
-# Decoding in a worker's threads, ahead of training and in order.
-
-
 @dataclass(slots=True)
-class Waits:
-    """Seconds that training has spent waiting for a micro-batch to arrive, and then for it to be decoded."""
+class WaitTimes:
+    """Seconds that training waited for micro-batches to arrive, and then for them to be decoded."""
 
     reading_s: float = 0.0
     decoding_s: float = 0.0
 
 
 class DecodeAhead:
-    """Turns parcels into micro-batches in background threads.
+    """Decodes micro-batches in background threads, ahead of training and in order.
 
     Args:
-        decoder: for parcels that are not decoded yet.
-        threads: that decode at the same time.
-        ahead: micro-batches that may be decoded, or in the making, before training asks for them.
+        decoder: for micro-batches that the readers did not decode.
+        threads: number of decoding threads.
+        ahead: most micro-batches that are decoded, or being decoded, before training asks for them.
     """
 
     def __init__(self, decoder: Decoder, threads: int, ahead: int) -> None:
         self._decoder = decoder
         self._ahead = ahead
-        self._pool = ThreadPoolExecutor(threads, "stream-decode", initializer=_compute_alone)
-        self.waits = Waits()
+        self._pool = ThreadPoolExecutor(threads, "stream-decode", initializer=_disable_intra_op_threads)
+        self.waits = WaitTimes()
 
-    def run(self, parcels: Iterator[Parcel]) -> Iterator[MicroBatch]:
-        """Start at once; yield the micro-batches in the order of the parcels. Errors surface here."""
+    def run(self, encoded: Iterator[EncodedMicroBatch]) -> Iterator[MicroBatch]:
+        """Start at once and yield the micro-batches in their order; errors of reading and decoding are raised here."""
         ready: queue.Queue[Future[MicroBatch | None]] = queue.Queue(maxsize=self._ahead)
-        threading.Thread(target=self._fill, args=(parcels, ready), daemon=True, name="stream-fetch").start()
+        threading.Thread(target=self._fill, args=(encoded, ready), daemon=True, name="stream-fetch").start()
         return self._drain(ready)
 
-    def _fill(self, parcels: Iterator[Parcel], ready: queue.Queue[Future[MicroBatch | None]]) -> None:
-        end: Future[MicroBatch | None] = Future()
+    def _fill(self, encoded: Iterator[EncodedMicroBatch], ready: queue.Queue[Future[MicroBatch | None]]) -> None:
+        last: Future[MicroBatch | None] = Future()
         try:
-            for parcel in parcels:
-                ready.put(self._pool.submit(parcel.open, self._decoder))
-            end.set_result(None)
+            for micro_batch in encoded:
+                ready.put(self._pool.submit(micro_batch.open, self._decoder))
+            last.set_result(None)
         except BaseException as error:
-            end.set_exception(error)
-        ready.put(end)
+            last.set_exception(error)
+        ready.put(last)
 
     def _drain(self, ready: queue.Queue[Future[MicroBatch | None]]) -> Iterator[MicroBatch]:
         while True:
-            asked = perf_counter()
+            requested = perf_counter()
             future = ready.get()
             arrived = perf_counter()
             micro_batch = future.result()
-            self.waits.reading_s += arrived - asked
+            self.waits.reading_s += arrived - requested
             self.waits.decoding_s += perf_counter() - arrived
             if micro_batch is None:
                 return
             yield micro_batch
 
 
-def _compute_alone() -> None:
-    """Keep torch from sharing out this thread's small operations: waking others costs more than it saves.
+def _disable_intra_op_threads() -> None:
+    """Run torch's operations in this thread single-threaded: for small ones, waking other threads costs more.
 
-    OpenMP keeps the number by thread, so training is not touched.
+    OpenMP keeps the number per thread, so training is unaffected.
     """
     import torch
 
     torch.set_num_threads(1)
 
 
-# Whether training waits for the stream, and which knob to turn: a pure decision.
-
-
-BOTTLENECK_SHARE = 0.1
-"""Share of the time above which waiting is worth a word."""
-
-
-def advice(reading_s: float, decoding_s: float, total_s: float) -> str | None:
-    """Return what to do about waiting for data, or None when there is little of it.
+def bottleneck_advice(reading_s: float, decoding_s: float, total_s: float) -> str | None:
+    """Return which setting to change when training waits for data, None when it waits little. A pure decision.
 
     Args:
         reading_s: seconds that training waited for samples to arrive.
         decoding_s: seconds that training waited for samples that had arrived to be decoded.
-        total_s: seconds in which it did so.
+        total_s: length of the period in seconds.
     """
     waited = reading_s + decoding_s
     if total_s <= 0 or waited / total_s < BOTTLENECK_SHARE:
         return None
-    finding = f"the stream is the bottleneck: training waited for data {waited / total_s:.0%} of the time"
+    summary = f"the stream is the bottleneck: training waited for data {waited / total_s:.0%} of the time"
     if decoding_s >= reading_s:
         return (
-            f"{finding}, mostly for its own threads to decode. Give the readers more CPUs (lower "
+            f"{summary}, mostly for its own threads to decode. Give the readers more CPUs (lower "
             "scale.cpus_per_worker, or add machines), or raise stream.decode_threads."
         )
     return (
-        f"{finding}, mostly for samples to arrive. Add CPUs for reading and decoding, put the data nearer, "
+        f"{summary}, mostly for samples to arrive. Add CPUs for reading and decoding, move the data nearer, "
         "or make reads longer with a larger stream.chunk."
     )
 
 
-# Watches how long training waits for the stream, and speaks up when that is long.
-
-
-STEPS = 100
-"""Steps between two looks."""
-
-
-class StreamWatch:
-    """Looks at the waiting of every hundred steps; the first ones, with the start of the stream, do not count."""
+class StreamMonitor:
+    """Checks every `CHECK_STEPS` steps whether training waits for the stream; the first step is left out."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -249,18 +246,18 @@ class StreamWatch:
         self._before: tuple[float, float] | None = None
 
     def step(self, metrics: Mapping[str, float], busy_s: float) -> str | None:
-        """Take in a step; return what to tell the user, if anything.
+        """Add a step; return a message for the user, if training waited long.
 
         Args:
-            metrics: of the step, with the waits of the whole attempt so far.
-            busy_s: seconds of the step.
+            metrics: of the step, with the wait times of the whole attempt so far.
+            busy_s: duration of the step in seconds.
         """
         waits = metrics.get("stream/waited_for_reading_s", 0.0), metrics.get("stream/waited_for_decoding_s", 0.0)
         self._steps, self._busy_s = self._steps + 1, self._busy_s + busy_s
         if self._before is None:
             self._before, self._steps, self._busy_s = waits, 0, 0.0
-        if self._steps < STEPS:
+        if self._steps < CHECK_STEPS:
             return None
-        found = advice(waits[0] - self._before[0], waits[1] - self._before[1], self._busy_s)
+        message = bottleneck_advice(waits[0] - self._before[0], waits[1] - self._before[1], self._busy_s)
         self._before, self._steps, self._busy_s = waits, 0, 0.0
-        return found
+        return message

@@ -1,4 +1,4 @@
-"""A micro-batch on its way from the readers to a worker, and the samples that had to be left out of it."""
+"""Micro-batches: as read (`RawBatch`, encoded images and texts) and as trained on (`MicroBatch`, stacked features)."""
 
 from __future__ import annotations
 
@@ -12,63 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.storage.jsonl_log import decode_jsonl
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Features, Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A sample that was left out: its position in the run's order, where it is stored, and why."""
-
-    position: int
-    shard: str
-    key: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """The usable samples of one micro-batch.
-
-    Args:
-        number: number of the micro-batch in the run.
-        keys: keys of the samples, in order.
-        features: the samples' features stacked along a new first dimension; empty without samples.
-        skipped: samples of this micro-batch that could not be used.
-        fingerprint: of the keys of all its samples, used and skipped.
-    """
-
-    number: int
-    keys: tuple[str, ...]
-    features: dict[str, NDArray[np.generic]]
-    skipped: tuple[Skipped, ...]
-    fingerprint: int
-
-    @property
-    def samples(self) -> int:
-        """Usable samples."""
-        return len(self.keys)
-
-
-def parse_quarantine(content: bytes) -> Iterator[Skipped]:
-    """Yield the samples that a run's list of skipped samples names, one JSON object a line."""
-    for line in content.decode().splitlines():
-        yield Skipped(**json.loads(line))
-
-
-def fingerprint(keys: Iterable[str]) -> int:
-    """Return 48 bits that stand for keys in their order; a float64 holds them exactly."""
-    return int.from_bytes(hashlib.blake2b("\n".join(keys).encode(), digest_size=6).digest(), "little")
-
-
-def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
-    """Stack the features of several samples: [...] each to [n, ...]."""
-    return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}
-
-
-# A micro-batch as it was read: encoded images and texts, not yet transformed.
-
 
 SCHEMA = pa.schema(
     [
@@ -88,16 +34,67 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedSample:
+    """A skipped sample: its position in the run's order, its shard and key, and the reason."""
+
+    position: int
+    shard: str
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The usable samples of one micro-batch.
+
+    Args:
+        number: number of the micro-batch in the run.
+        keys: keys of the samples, in order.
+        features: the samples' features stacked along a new first dimension; empty without samples.
+        skipped: its unusable samples.
+        fingerprint: of the keys of all its samples, used and skipped.
+    """
+
+    number: int
+    keys: tuple[str, ...]
+    features: dict[str, NDArray[np.generic]]
+    skipped: tuple[SkippedSample, ...]
+    fingerprint: int
+
+    @property
+    def samples(self) -> int:
+        """Number of usable samples."""
+        return len(self.keys)
+
+
+def parse_quarantine(content: bytes) -> Iterator[SkippedSample]:
+    """Yield the samples in a run's list of skipped samples, which is JSON lines."""
+    for record in decode_jsonl(content):
+        yield SkippedSample(**record)
+
+
+def fingerprint(keys: Iterable[str]) -> int:
+    """Return a 48-bit hash of keys in their order; a float64 holds it exactly."""
+    return int.from_bytes(hashlib.blake2b("\n".join(keys).encode(), digest_size=6).digest(), "little")
+
+
+def stack(features: Sequence[Features]) -> dict[str, NDArray[np.generic]]:
+    """Stack the features of n samples, [...] each, to [n, ...]."""
+    return {name: np.stack([sample[name] for sample in features]) for name in features[0]} if features else {}
+
+
+@dataclass(frozen=True, slots=True)
 class RawSample:
     """One sample of the stream, as read.
 
     Args:
         position: in the run's order.
-        source: which of the data sets it is from.
+        source: number of its data set.
         epoch: of that data set.
         number: its number in that data set.
         shard: URI of its shard.
-        content: what was found.
+        content: the sample, or why it could not be read.
     """
 
     position: int

@@ -1,4 +1,12 @@
-"""One Ray Data execution: the micro-batches of some steps, dealt out to the workers in a fixed order."""
+"""One Ray Data execution: the micro-batches of a segment, split among the workers in a fixed order.
+
+A block is a table with a row per micro-batch: as read, as decoded, or empty. Every feature of the decoded ones has a
+column, whose cells are the arrays' memory: nothing is copied except into Ray's object store, once.
+
+    about           metadata of a decoded micro-batch, as JSON
+    raw             an encoded `RawBatch`
+    feature/NAME    the bytes of the feature NAME of a decoded micro-batch
+"""
 
 from __future__ import annotations
 
@@ -20,27 +28,35 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, Skipped
-from orchestrator.stream.order.partition import Segment, Sharing
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, SkippedSample
+from orchestrator.stream.order.partition import Segment, WorkerPartition
 from orchestrator.stream.reader import Reader
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-
 TASK_CPUS = 0.5
-"""CPUs that a reading task asks for: of two on one CPU, one works while the other is being handed over."""
+"""CPUs that a read task reserves: of two on one CPU, one works while the output of the other is handed over."""
 
-END_S = 5.0
-"""How long a delivery may take to end by itself."""
+SHUTDOWN_S = 5.0
+"""Seconds that an execution may take to shut down by itself."""
 
 MAX_BLOCK_BYTES = 8 * 1024**3
-"""Above any block we make: Ray Data must not split a block, or the deal would go out of step."""
+"""Above any block we make: Ray Data must not split a block, or blocks would reach the wrong workers."""
+
+PAUSE_S = 0.01
+"""One iteration handles all outputs that are ready and starts all tasks that fit, so 100 a second are enough."""
+
+ABOUT, RAW, FEATURE = "about", "raw", "feature/"
+
+CELL = pa.large_binary()
+
+Row = MicroBatch | RawBatch | None
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What is read, and how much of it is decoded before it reaches the workers.
+class ReadPlan:
+    """What the readers read, and how much of it they decode.
 
     Args:
         reader: reads micro-batches.
@@ -52,52 +68,57 @@ class Delivery:
     decoder: Decoder
     decoded_share: float
 
-    def decodes(self, place: int) -> bool:
-        """Return whether the readers decode the micro-batch at a place of a worker's sequence, spread evenly."""
-        return int((place + 1) * self.decoded_share) > int(place * self.decoded_share)
+    def decodes(self, offset: int) -> bool:
+        """Return whether the readers decode a worker's micro-batch at an offset; these are spread evenly."""
+        return int((offset + 1) * self.decoded_share) > int(offset * self.decoded_share)
 
 
-def deal(delivery: Delivery, sharing: Sharing, segment: Segment) -> list[DataIterator]:
-    """Start nothing yet; return one iterator per worker over its share of a segment.
+def split_among_workers(read_plan: ReadPlan, partition: WorkerPartition, segment: Segment) -> list[DataIterator]:
+    """Return one iterator per worker over its micro-batches of a segment; the execution starts when they are read.
 
-    All blocks of a round hold the same number of rows and order is preserved, so Ray Data's splitter hands block b
-    to worker b mod W. The worker checks the numbers that reach it against `Sharing`.
+    All blocks of a round have the same number of rows and their order is preserved, so Ray Data's splitter gives block
+    b to worker b mod W. The workers check the numbers that they receive against `WorkerPartition`.
     """
     blocks = [
-        ReadBlock(delivery, tuple(sharing.block(steps, worker)), sharing.rows(steps), sharing.rows(range(steps.start)))
+        ReadBlock(
+            read_plan,
+            tuple(partition.block_micro_batches(steps, worker)),
+            partition.block_rows(steps),
+            partition.block_rows(range(steps.start)),
+        )
         for steps in segment.rounds
-        for worker in range(sharing.workers)
+        for worker in range(partition.workers)
     ]
-    parts: list[DataIterator] = _dataset(blocks).streaming_split(sharing.workers, equal=False)
+    parts: list[DataIterator] = _dataset(blocks).streaming_split(partition.workers, equal=False)
     return parts
 
 
-def end(parts: list[DataIterator]) -> None:
-    """End what `deal` returned: its coordinator goes, with its tasks and its blocks; once is enough.
+def shutdown(parts: list[DataIterator]) -> None:
+    """Shut down the coordinator actor of these iterators, which frees its tasks and blocks. Idempotent.
 
-    It is asked to end by itself first, since only then it takes back its wish for machines.
+    It is first asked to shut down by itself, since only then it withdraws its request to the autoscaler.
     """
     coordinator = parts[0]._coord_actor  # type: ignore[attr-defined]
-    with suppress(RayError):  # it has ended already, or with its machine
-        ray.get(coordinator.shutdown_executor.remote(), timeout=END_S)
+    with suppress(RayError):  # it ended before, or its node failed
+        ray.get(coordinator.shutdown_executor.remote(), timeout=SHUTDOWN_S)
     ray.kill(coordinator)
 
 
-def warm_up(delivery: Delivery, number: int) -> None:
-    """Read a micro-batch for nothing: Ray Data's own actors start, and readers import and open what they need."""
-    everything = replace(delivery, decoded_share=1.0) if delivery.decoded_share else delivery
+def warm_up(read_plan: ReadPlan, number: int) -> None:
+    """Read a micro-batch and drop it, so that Ray Data's actors start, and readers import modules and open files."""
+    everything = replace(read_plan, decoded_share=1.0) if read_plan.decoded_share else read_plan
     _dataset([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
 
 
-def receive(iterator: DataIterator) -> Iterator[Parcel]:
-    """Yield the micro-batches of one worker."""
+def receive(iterator: DataIterator) -> Iterator[EncodedMicroBatch]:
+    """Yield the micro-batches of one worker, not yet decoded where the readers did not."""
     blocks: Iterable[Any] = iterator.iter_batches(
         batch_size=None,  # type: ignore[arg-type]
         batch_format="pyarrow",
-        prefetch_batches=0,  # would hold back the first blocks; who receives runs ahead of training anyway
+        prefetch_batches=0,  # would delay the first blocks; the loader prefetches anyway
     )
     for block in blocks:
-        yield from unpack(block)
+        yield from unpack_block(block)
 
 
 def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
@@ -120,11 +141,11 @@ class _MicroBatches(Datasource):
         self._blocks = blocks
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
-        """Return the tasks in the order of their blocks; a task carries numbers, never samples."""
+        """Return a task per block, in their order; a task carries numbers, never samples."""
         return [ReadTask(block, _metadata(block.rows)) for block in self._blocks]
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return None: it is not known before reading."""
+        """Return None: unknown before reading."""
         return None
 
 
@@ -135,14 +156,14 @@ class ReadBlock:
     Args:
         delivery: what is read, and how much of it is decoded.
         numbers: the micro-batches of the block.
-        rows: rows of the block, at least as many; the rest are empty.
-        place: of the first one in the worker's sequence of micro-batches.
+        rows: rows of the block, at least as many as micro-batches; the others are empty.
+        offset: of the first micro-batch in the worker's sequence.
     """
 
-    delivery: Delivery
+    read_plan: ReadPlan
     numbers: tuple[int, ...]
     rows: int
-    place: int = 0
+    offset: int = 0
 
     def __call__(self) -> Iterable[Block]:
         """Yield the block.
@@ -151,66 +172,44 @@ class ReadBlock:
             StorageError: the store is failing.
             DataSetError: a data set is no longer the one that the run was planned with.
         """
-        delivery = self.delivery
+        read_plan = self.read_plan
         rows: list[Row] = [
-            delivery.decoder(batch) if delivery.decodes(place) else batch
-            for place, batch in enumerate(delivery.reader.read(self.numbers), self.place)
+            read_plan.decoder(batch) if read_plan.decodes(offset) else batch
+            for offset, batch in enumerate(read_plan.reader.read(self.numbers), self.offset)
         ]
-        yield pack(rows + [None] * (self.rows - len(rows)))
+        yield pack_block(rows + [None] * (self.rows - len(rows)))
 
 
 def _metadata(rows: int) -> BlockMetadata:
     return BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
 
 
-# A pause between the turns of Ray Data's scheduling loop.
-#
-# Ray Data waits until its tasks have something to hand over, but what they have ready and has no room ends that wait at
-# once. Where the stream has read as far ahead as the object store allows, the loop would keep a CPU busy with nothing.
-
-
-PAUSE_S = 0.01
-"""A turn deals with all that is ready and starts all that there is room for, so some of them a second are enough."""
-
-
 class Pacing(ExecutionCallback):
-    """Pauses after every turn."""
+    """Pauses after every iteration of Ray Data's scheduling loop.
+
+    The loop waits until a task has output, but output for which there is no room ends that wait at once. When the
+    stream has read as far ahead as the object store allows, the loop would keep a CPU busy without doing anything.
+    """
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
         """Pause."""
         time.sleep(PAUSE_S)
 
 
-# Micro-batches on their way from the readers to a worker: a table with a row for each.
-#
-# A row holds a micro-batch as read, as decoded, or nothing. Every feature of the decoded ones has a column of its own,
-# whose cells are the arrays' memory: nothing is copied but into Ray's object store, once.
-#
-#     about       what is known of a decoded micro-batch besides its features, as JSON
-#     raw         an encoded `RawBatch`
-#     NAME        the feature NAME of a decoded micro-batch: its array's bytes
-
-
-ABOUT, RAW, FEATURE = "about", "raw", "feature/"
-CELL = pa.large_binary()
-
-Row = MicroBatch | RawBatch | None
-
-
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """A micro-batch as it arrived, not yet opened.
+class EncodedMicroBatch:
+    """One row of a block, as a worker receives it.
 
     Args:
-        about: JSON; None for one that is not decoded yet.
-        cells: the features' bytes by name, or the encoded `RawBatch` by the name `raw`.
+        about: metadata as JSON; None when the readers did not decode it.
+        cells: the features' bytes by column, or the encoded `RawBatch` under `raw`.
     """
 
     about: str | None
     cells: Mapping[str, pa.Buffer]
 
     def open(self, decoder: Decoder) -> MicroBatch:
-        """Return the micro-batch, decoded if that is still to be done; its arrays are its own and writable."""
+        """Return the micro-batch, decoded if the readers did not; its arrays are copies and writable."""
         if self.about is None:
             return decoder(RawBatch.decode(self.cells[RAW]))
         about = json.loads(self.about)
@@ -218,11 +217,11 @@ class Parcel:
             name: np.frombuffer(self.cells[FEATURE + name], dtype=dtype).reshape(shape).copy()
             for name, (dtype, shape) in about["features"].items()
         }
-        skipped = tuple(Skipped(**skip) for skip in about["skipped"])
+        skipped = tuple(SkippedSample(**skip) for skip in about["skipped"])
         return MicroBatch(about["number"], tuple(about["keys"]), features, skipped, about["fingerprint"])
 
 
-def pack(rows: Sequence[Row]) -> pa.Table:
+def pack_block(rows: Sequence[Row]) -> pa.Table:
     """Return a block with a row for each micro-batch, and an empty one for each None."""
     decoded = [row if isinstance(row, MicroBatch) else None for row in rows]
     names = sorted({name for row in decoded if row is not None for name in row.features})
@@ -234,14 +233,14 @@ def pack(rows: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def unpack(block: pa.Table) -> Iterator[Parcel]:
+def unpack_block(block: pa.Table) -> Iterator[EncodedMicroBatch]:
     """Yield the micro-batches of a block in order; they share its memory."""
     names = [name for name in block.column_names if name != ABOUT]
     columns = [_cells(block.column(name)) for name in names]
     for about, *cells in zip(block.column(ABOUT).to_pylist(), *columns, strict=True):
-        found = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
-        if about is not None or RAW in found:
-            yield Parcel(about, found)
+        present = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
+        if about is not None or RAW in present:
+            yield EncodedMicroBatch(about, present)
 
 
 def _about(batch: MicroBatch) -> str:
@@ -272,7 +271,7 @@ def _cell(content: pa.Buffer | None) -> pa.LargeBinaryArray:
 
 
 def _cells(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
-    """Yield the cells of a column; Arrow's own way to a single cell copies it."""
+    """Yield the cells of a column without copying them, as Arrow's own access to a single cell would."""
     for chunk in column.chunks:
         _, ends, content = chunk.buffers()
         for row, valid in enumerate(chunk.is_valid().to_pylist(), chunk.offset):

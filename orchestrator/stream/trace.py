@@ -1,4 +1,4 @@
-"""What a micro-batch was made of: its samples as stored, which of them were skipped, and what the ledger says."""
+"""Traces a micro-batch back to storage: its samples, which were skipped and why, and whether the ledger agrees."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from enum import StrEnum
 import numpy as np
 
 from orchestrator.stream.dataset.sidecar import Content
-from orchestrator.stream.ledger import LedgerLine, agrees
-from orchestrator.stream.micro_batch import RawSample, Skipped
+from orchestrator.stream.ledger import LedgerLine, line_matches
+from orchestrator.stream.micro_batch import RawSample, SkippedSample
 from orchestrator.stream.reader import Reader
 
 UNEXPLAINED = "the ledger says so; the list of skipped samples does not have it"
 
 
-class LedgerSays(StrEnum):
-    """What a run's ledger says about a micro-batch."""
+class LedgerStatus(StrEnum):
+    """Whether a run's ledger agrees about a micro-batch."""
 
     NOTHING = "the run keeps no ledger"
     MISSING = "the ledger has no line for it"
@@ -35,8 +35,8 @@ class TracedSample:
         epoch: of that data set, from 0.
         shard: URI of its shard.
         row: in that shard, from 0.
-        content: what lies there.
-        skipped: why it was left out; empty when it was not.
+        content: the sample, or why it cannot be read.
+        skipped: why it was skipped; empty when it was not.
     """
 
     position: int
@@ -59,45 +59,45 @@ class TracedBatch:
 
     Args:
         number: in the run, from 0.
-        place: in its step, from 0.
-        samples: in order; none when the run ends before.
-        ledger: what the ledger says about it.
+        place: its index in the step, from 0.
+        samples: in order; empty after the end of the run.
+        ledger: whether the ledger agrees.
     """
 
     number: int
     place: int
     samples: tuple[TracedSample, ...]
-    ledger: LedgerSays
+    ledger: LedgerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """What a run wrote down about its samples.
+class RunRecords:
+    """The records of a run about its samples.
 
     Args:
-        skipped: samples that were left out, by position.
-        ledger: lines of the ledger by micro-batch, twice what was done twice; None when the run keeps no ledger.
+        skipped: skipped samples by position.
+        ledger: lines of the ledger by micro-batch, several for repeated ones; None when the run keeps no ledger.
     """
 
-    skipped: Mapping[int, Skipped]
+    skipped: Mapping[int, SkippedSample]
     ledger: Mapping[int, Sequence[LedgerLine]] | None
 
     @classmethod
-    def of(cls, skipped: Iterable[Skipped], lines: Iterable[LedgerLine] | None) -> Notes:
-        """Sort what a run wrote down."""
+    def of(cls, skipped: Iterable[SkippedSample], lines: Iterable[LedgerLine] | None) -> RunRecords:
+        """Group a run's records by position and micro-batch."""
         ledger: dict[int, list[LedgerLine]] = {}
         for line in lines or ():
             ledger.setdefault(line.micro_batch, []).append(line)
         return cls({skip.position: skip for skip in skipped}, None if lines is None else ledger)
 
 
-def trace(reader: Reader, number: int, notes: Notes) -> TracedBatch:
-    """Read a micro-batch and say what became of its samples.
+def trace(reader: Reader, number: int, records: RunRecords) -> TracedBatch:
+    """Read a micro-batch and return what became of its samples.
 
     Args:
-        reader: knows the order.
+        reader: defines the order.
         number: the micro-batch's number in the run.
-        notes: what the run wrote down.
+        records: of the run.
 
     Raises:
         StorageError: the store is failing.
@@ -105,16 +105,16 @@ def trace(reader: Reader, number: int, notes: Notes) -> TracedBatch:
     """
     (raw,) = reader.read([number])
     keys = [sample.content.key for sample in raw.samples]
-    lines = None if notes.ledger is None else notes.ledger.get(number, [])
-    left_out = {key for line in lines or () for key in line.skipped}
-    samples = tuple(_traced(reader, sample, notes, left_out) for sample in raw.samples)
-    return TracedBatch(number, number % reader.lanes.micro_batches, samples, _compared(keys, lines))
+    lines = None if records.ledger is None else records.ledger.get(number, [])
+    skipped_keys = {key for line in lines or () for key in line.skipped}
+    samples = tuple(_traced(reader, sample, records, skipped_keys) for sample in raw.samples)
+    return TracedBatch(number, number % reader.layout.micro_batches, samples, _ledger_status(keys, lines))
 
 
-def _traced(reader: Reader, sample: RawSample, notes: Notes, left_out: set[str]) -> TracedSample:
+def _traced(reader: Reader, sample: RawSample, records: RunRecords, skipped_keys: set[str]) -> TracedSample:
     source = reader.sources[sample.source]
     _, rows = source.index().find(np.array([sample.number]))
-    skip = notes.skipped.get(sample.position)
+    skip = records.skipped.get(sample.position)
     reason = f"{skip.reason}: {skip.detail}" if skip and skip.detail else skip.reason if skip else ""
     return TracedSample(
         position=sample.position,
@@ -123,13 +123,13 @@ def _traced(reader: Reader, sample: RawSample, notes: Notes, left_out: set[str])
         shard=sample.shard,
         row=int(rows[0]),
         content=sample.content,
-        skipped=reason or (UNEXPLAINED if sample.content.key in left_out else ""),
+        skipped=reason or (UNEXPLAINED if sample.content.key in skipped_keys else ""),
     )
 
 
-def _compared(keys: Sequence[str], lines: Sequence[LedgerLine] | None) -> LedgerSays:
+def _ledger_status(keys: Sequence[str], lines: Sequence[LedgerLine] | None) -> LedgerStatus:
     if lines is None:
-        return LedgerSays.NOTHING
+        return LedgerStatus.NOTHING
     if not lines:
-        return LedgerSays.MISSING
-    return LedgerSays.AGREES if all(agrees(line, keys) for line in lines) else LedgerSays.DIFFERS
+        return LedgerStatus.MISSING
+    return LedgerStatus.AGREES if all(line_matches(line, keys) for line in lines) else LedgerStatus.DIFFERS

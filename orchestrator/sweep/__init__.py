@@ -1,1 +1,1 @@
-"""Searching hyperparameters with Ray Tune."""
+"""`fuseray sweep`: hyperparameter search with Ray Tune, where every trial is a whole run."""

@@ -1,4 +1,4 @@
-"""A sweep's folder in storage: what was searched, and what became of every trial."""
+"""A sweep's folder in storage: its YAML and recipe, its state, and the record of every trial."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, json_bytes, meant_places
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, candidate_folders, json_bytes
 
 SWEEP_FILE = "sweep.json"
 
-Status = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
-"""STOPPED: early, by the scheduler or by a budget of the recipe. PAUSED: it goes on when its turn comes, or when the
-sweep is continued."""
+TrialStatus = Literal["RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED"]
+"""STOPPED: early, by the scheduler or by a budget of the recipe. PAUSED: until the scheduler or a resumed
+sweep resumes it."""
 
 
 class SweepError(FuserayError):
-    """A sweep is missing, or cannot be continued."""
+    """A sweep is missing, or cannot be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a trial reported.
+    """The objectives that a trial reported after some samples.
 
     Args:
-        samples: that it had seen.
+        samples: seen by then.
         values: of the objectives.
     """
 
@@ -45,25 +45,25 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """What is known of a trial.
+    """The record of a trial.
 
     Args:
-        number: of its configuration.
-        replica: of the configuration.
+        number: of its configuration, from 0.
+        replica: of the configuration, from 0.
         assignment: values of the searched keys.
-        status: how it is.
-        points: what it reported, by samples.
+        status: its state.
+        points: its reports, by samples.
         reason: why it failed or was stopped; empty otherwise.
-        started: ISO 8601.
-        ended: ISO 8601, empty while it runs.
-        run: the name of its run, which is another one after it took over a checkpoint; empty before its first report.
+        started: ISO 8601 time.
+        ended: ISO 8601 time; empty while it runs.
+        run: the name of its run, which changes when it takes over a checkpoint; empty before its first report.
         start: the recipe's section `start` of that run; None when it does not start from another run's checkpoint.
     """
 
     number: int
     replica: int
     assignment: Assignment
-    status: Status
+    status: TrialStatus
     points: tuple[Point, ...] = ()
     reason: str = ""
     started: str = ""
@@ -78,13 +78,13 @@ class TrialRecord:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended and will not be resumed."""
         return self.status in ("FINISHED", "STOPPED", "FAILED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepFile:
-    """What a sweep remembers about itself.
+    """The state of a sweep, as stored in its folder.
 
     Args:
         name: the sweep's name.
@@ -93,9 +93,9 @@ class SweepFile:
         ended: ISO 8601 time at which it last ended; empty while it runs.
         reason: why it was stopped before its end; empty otherwise.
         tracking_uri: MLflow's address.
-        mlflow_run_id: the sweep's own run there; those of its trials are below it.
-        trials: how many trials the whole sweep has.
-        samples: that a whole trial sees.
+        mlflow_run_id: the sweep's own run there, the parent of its trials' runs.
+        trials: of the whole sweep.
+        samples: of a trial that is trained to the end.
     """
 
     name: str
@@ -111,18 +111,18 @@ class SweepFile:
 
 @dataclass(frozen=True, slots=True)
 class SweepFolder:
-    """The folder of one sweep; every trial's run is a folder in it."""
+    """The folder of one sweep; it holds the folders of its trials' runs."""
 
     root: Location
 
     @property
     def spec(self) -> Location:
-        """The sweep's YAML as it was started, which names the recipe beside it."""
+        """The sweep's YAML as it was started, which names the recipe in the same folder."""
         return self.root / "sweep.yaml"
 
     @property
     def recipe(self) -> Location:
-        """The recipe that all trials share, complete."""
+        """The resolved recipe that all trials share."""
         return self.root / RECIPE_FILE
 
     @property
@@ -145,48 +145,48 @@ class SweepFolder:
         return RunFolder(self.root / name)
 
     def runs(self) -> dict[str, list[RunFolder]]:
-        """Return the runs of every trial by its name, those too that its later runs took over from."""
-        found: dict[str, list[RunFolder]] = {}
-        for place in self.root.list():
-            if name := RUN_NAME.fullmatch(place.name):
-                found.setdefault(name[1], []).append(RunFolder(place))
-        return found
+        """Return all runs of every trial by its name; taking over a checkpoint (PBT) starts a new run."""
+        runs: dict[str, list[RunFolder]] = {}
+        for location in self.root.list():
+            if match := RUN_NAME.fullmatch(location.name):
+                runs.setdefault(match[1], []).append(RunFolder(location))
+        return runs
 
     def exists(self) -> bool:
         """Return whether a sweep was started here."""
         return (self.root / SWEEP_FILE).size() is not None
 
     def read(self) -> SweepFile:
-        """Return what the sweep remembers.
+        """Return the sweep's state.
 
         Raises:
             SweepError: there is no sweep here, or its file is damaged.
         """
-        place = self.root / SWEEP_FILE
-        if place.size() is None:
+        location = self.root / SWEEP_FILE
+        if location.size() is None:
             raise SweepError(f"{self.root.uri}: is not a sweep (no {SWEEP_FILE}); name a sweep's folder.")
         try:
-            return SweepFile(**json.loads(place.read()))
+            return SweepFile(**json.loads(location.read()))
         except (json.JSONDecodeError, TypeError) as error:
-            raise SweepError(f"{place.uri}: is damaged ({error}).") from error
+            raise SweepError(f"{location.uri}: is damaged ({error}).") from error
 
     def write(self, file: SweepFile) -> None:
-        """Remember."""
+        """Replace the sweep's state."""
         (self.root / SWEEP_FILE).write(json_bytes(asdict(file)))
 
-    def keep(self, record: TrialRecord) -> None:
-        """Write what is known of a trial in place of what was."""
+    def write_trial(self, record: TrialRecord) -> None:
+        """Replace the record of a trial."""
         (self.root / "trials" / f"{record.name}.json").write(json_bytes(asdict(record)))
 
     def trials(self) -> list[TrialRecord]:
-        """Return what is known of all trials, by number and replica.
+        """Return the records of all trials, by number and replica.
 
         Raises:
             SweepError: a file is damaged.
         """
         folder = self.root / "trials"
-        places = [place for place in folder.list() if place.name.endswith(".json")] if folder.exists() else []
-        return sorted(map(_read_trial, places), key=lambda one: (one.number, one.replica))
+        files = [file for file in folder.list() if file.name.endswith(".json")] if folder.exists() else []
+        return sorted(map(_read_trial, files), key=lambda record: (record.number, record.replica))
 
 
 RUN_NAME = re.compile(r"(trial-\d{4,}-\d+)(-from-[0-9a-f]+)?")
@@ -198,53 +198,53 @@ def find_sweep(name_or_uri: str, storage_uri: str, endpoint: str | None = None) 
     Raises:
         SweepError: there is no such sweep.
     """
-    for sweep in map(SweepFolder, meant_places(name_or_uri, storage_uri, endpoint)):
+    for sweep in map(SweepFolder, candidate_folders(name_or_uri, storage_uri, endpoint)):
         if sweep.exists():
             return sweep
     raise SweepError(
         f"no sweep {name_or_uri!r} below {storage_uri} and no sweep's folder of that name; "
-        f"look into {storage_uri} for the sweeps there are, or name another place with --storage."
+        f"look into {storage_uri} for the sweeps there are, or name another location with --storage."
     )
 
 
 def trial_name(number: int, replica: int) -> str:
-    """Return the name of a trial, and of its run as long as it does not take over another's checkpoint."""
+    """Return the name of a trial, and of its first run."""
     return f"trial-{number:04d}-{replica}"
 
 
-def _read_trial(place: Location) -> TrialRecord:
+def _read_trial(file: Location) -> TrialRecord:
     try:
-        values = json.loads(place.read())
-        points = tuple(Point(one["samples"], tuple(one["values"])) for one in values.pop("points"))
+        values = json.loads(file.read())
+        points = tuple(Point(point["samples"], tuple(point["values"])) for point in values.pop("points"))
         return TrialRecord(**values | {"points": points})
     except (ValueError, TypeError, KeyError) as error:
-        raise SweepError(f"{place.uri}: is damaged ({error}).") from error
+        raise SweepError(f"{file.uri}: is damaged ({error}).") from error
 
 
-# A sweep's YAML and recipe in its folder, so that it can be continued and reported without the files it came from.
+# The sweep's YAML and recipe, stored so that it can be resumed and reported without the user's own files.
 
 
 def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
-    """Write a sweep and its recipe into its folder; what the recipe extends is resolved."""
-    _write(folder.recipe, sweep.base.plain())
-    _write(folder.spec, sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_FILE})
+    """Write a sweep's YAML and its resolved recipe into its folder."""
+    _write_yaml(folder.recipe, sweep.base.to_dict())
+    _write_yaml(folder.spec, sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_FILE})
 
 
 def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> ResolvedSweep:
-    """Return the sweep that a folder holds, checked anew.
+    """Read and validate the sweep that a folder holds.
 
     Args:
         folder: the sweep's folder.
-        overrides: `key.path=value` over the sweep's own keys.
+        overrides: `key.path=value` of the sweep's own keys.
 
     Raises:
-        SpecError: it cannot be read.
+        ConfigError: it cannot be read.
         RecipeError: this version of Fuseray refuses it.
     """
-    with TemporaryDirectory() as here:
-        for place in (folder.recipe, folder.spec):
-            Path(here, place.name).write_bytes(place.read())
-        return load_sweep(Path(here, folder.spec.name), overrides)
+    with TemporaryDirectory() as local:
+        for file in (folder.recipe, folder.spec):
+            Path(local, file.name).write_bytes(file.read())
+        return load_sweep(Path(local, folder.spec.name), overrides)
 
 
 def plain_yaml(values: object) -> str:
@@ -254,18 +254,18 @@ def plain_yaml(values: object) -> str:
 
 
 def stored_section(folder: SweepFolder) -> Sweep:
-    """Return the sections of the sweep that a folder holds; its recipe is not looked at.
+    """Return the sections of the sweep that a folder holds; its recipe is not read.
 
     Raises:
-        SpecError: they cannot be read.
+        ConfigError: they cannot be read.
         RecipeError: this version of Fuseray refuses them.
     """
     document = Document.parse(folder.spec.read().decode(), folder.spec.uri)
-    section = validate(Sweep, document.plain(), document)
+    section = validate(Sweep, document.to_dict(), document)
     if isinstance(section, list):
         raise RecipeError(section)
     return section
 
 
-def _write(place: Location, values: object) -> None:
-    place.write(plain_yaml(values).encode())
+def _write_yaml(file: Location, values: object) -> None:
+    file.write(plain_yaml(values).encode())

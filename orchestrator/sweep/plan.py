@@ -1,4 +1,4 @@
-"""What a sweep will do, worked out before anything is started."""
+"""The plan of a sweep before anything starts: its recipe's plan, its folder, and how many trials run at a time."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.document import flatten
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.stream.decoder import Node
-from orchestrator.sweep.estimate import Room, TrialNeeds, side_by_side
+from orchestrator.sweep.estimate import Capacity, TrialResources, max_concurrent_trials
 from orchestrator.sweep.folder import SweepError, SweepFolder
-from orchestrator.sweep.sampler import configurations
+from orchestrator.sweep.sampler import configuration_count
 from orchestrator.sweep.validate import check_reports, report_steps
 from orchestrator.track.cost import read_starts
 from orchestrator.track.metric_log import now_ms
-from orchestrator.track.tracker import flatten
-from orchestrator.train.driver import groups_of
+from orchestrator.train.driver import autoscaling_groups
 from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.resources import largest, present_nodes
+from orchestrator.train.resources import nodes_at_full_size, present_nodes
 
-FREE_TO_CHANGE = ("budget.", "concurrency", "search.trials")
-"""Keys of a sweep that may be other ones when it is continued."""
+CHANGEABLE_KEYS = ("budget.", "concurrency", "search.trials")
+"""Prefixes of keys of a sweep that may change when it is resumed."""
 
-ALIVE_S = 30.0
-"""A driver writes down more often than this that it is there."""
+DRIVER_ALIVE_S = 30.0
+"""Seconds without a cost record after which a driver counts as stopped; it writes one more often."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """A sweep together with the data that it found.
+    """A sweep, the plan of its recipe, and its folder.
 
     Args:
         sweep: the sweep.
         base: the plan of the recipe that all trials share.
-        folder: where the sweep will be written.
+        folder: where the sweep is stored.
     """
 
     sweep: ResolvedSweep
@@ -49,21 +49,21 @@ class SweepPlan:
     @property
     def trials(self) -> int:
         """Trials of the whole sweep."""
-        return configurations(self.sweep) * self.sweep.sweep.replicas
+        return configuration_count(self.sweep) * self.sweep.sweep.replicas
 
     @property
     def report_steps(self) -> int:
-        """Steps from report to report, of figures that every step has."""
+        """Steps between two reports, for metrics that every step has."""
         return report_steps(self.sweep, self.base.steps)
 
 
 def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
-    """Look at the data that a sweep's recipe names.
+    """Read the data that a sweep's recipe names, and plan the sweep.
 
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        SpecError: a trial asks for more than the machine has, or starts from an unfit checkpoint.
+        ConfigError: a trial needs more than the machine has, or starts from an incompatible checkpoint.
         RecipeError: trials would not report often enough for the scheduler.
     """
     base = make_plan(sweep.recipe({}))
@@ -73,8 +73,8 @@ def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
     return SweepPlan(sweep, base, folder)
 
 
-def check_new(folder: SweepFolder) -> None:
-    """Refuse a folder that is taken.
+def check_folder_unused(folder: SweepFolder) -> None:
+    """Refuse a folder that is in use.
 
     Raises:
         SweepError: a sweep or a run of this name exists.
@@ -86,83 +86,84 @@ def check_new(folder: SweepFolder) -> None:
         )
 
 
-def check_left(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
-    """Refuse to continue a sweep whose driver is still there.
+def check_driver_stopped(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
+    """Refuse to resume a sweep whose driver still runs.
 
     Args:
         folder: the sweep's folder.
-        clock_ms: the time in milliseconds since 1970.
+        clock_ms: returns the time in milliseconds since 1970.
 
     Raises:
-        SweepError: it seems to be.
+        SweepError: the driver wrote a cost record less than `DRIVER_ALIVE_S` ago.
     """
     if folder.read().status != "RUNNING":
         return
     seen_s = (clock_ms() - max((start.end_ms for start in read_starts(folder.costs)), default=0)) / 1000
-    if seen_s < ALIVE_S:
+    if seen_s < DRIVER_ALIVE_S:
         raise SweepError(
             f"{folder.root.uri}: the sweep's driver was there {max(seen_s, 0):.0f} s ago, and two would disturb each "
-            f"other. Stop it first; if it was killed, try again in {ALIVE_S:.0f} s."
+            f"other. Stop it first; if it was killed, try again in {DRIVER_ALIVE_S:.0f} s."
         )
 
 
 def changed_keys(before: ResolvedSweep, now: ResolvedSweep) -> list[str]:
-    """Return the keys of a sweep, and of its recipe, that may not change when it is continued and did."""
-    old, new = _fixed(before), _fixed(now)
+    """Return the keys of a sweep, and of its recipe, that must not change when it is resumed, but did."""
+    old, new = _unchangeable(before), _unchangeable(now)
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
 
-def _fixed(sweep: ResolvedSweep) -> dict[str, Any]:
+def _unchangeable(sweep: ResolvedSweep) -> dict[str, Any]:
     spec = flatten(sweep.sweep.model_dump(mode="json", exclude={"recipe", "overrides"}))
-    kept = {key: value for key, value in spec.items() if not key.startswith(FREE_TO_CHANGE)}
-    return kept | flatten({"recipe": sweep.recipe({}).values()})
+    fixed = {key: value for key, value in spec.items() if not key.startswith(CHANGEABLE_KEYS)}
+    return fixed | flatten({"recipe": sweep.recipe({}).values()})
 
 
-# The machines that trials share, and how many of them run side by side there.
+# How many trials run at a time, on the machines that they share.
 
 
-def cluster_room(recipe: Recipe, prices: PriceTable | None) -> Room:
-    """Return what there is on the cluster that was joined: on one that grows, with all machines that may come.
+def cluster_capacity(recipe: Recipe, prices: PriceTable | None) -> Capacity:
+    """Return the capacity of the cluster that Ray is connected to; of one that autoscales, at its maximum size.
 
     Args:
         recipe: of any trial.
-        prices: what is known of types of machines.
+        prices: the price table, which knows the machines' types; None when there is none.
     """
-    groups = groups_of(recipe)
-    grown = None if groups is None else largest(groups, prices.machines if prices else {})
-    return _room(present_nodes() if grown is None else grown)
+    groups = autoscaling_groups(recipe)
+    grown = None if groups is None else nodes_at_full_size(groups, prices.machines if prices else {})
+    return _capacity(present_nodes() if grown is None else grown)
 
 
-def room_here() -> Room:
-    """Return what there is on this machine."""
+def local_capacity() -> Capacity:
+    """Return the capacity of this machine."""
     import torch
 
-    return Room(os.cpu_count() or 1, torch.cuda.device_count())
+    return Capacity(os.cpu_count() or 1, torch.cuda.device_count())
 
 
-def trials_at_a_time(trials: int, concurrency: int | None, recipe: Recipe, room: Room) -> int:
+def concurrent_trials(trials: int, concurrency: int | None, recipe: Recipe, capacity: Capacity) -> int:
     """Return how many trials run at a time.
 
     Args:
         trials: of the whole sweep.
-        concurrency: the most that the user wants; None for any number.
+        concurrency: the limit that the user sets; None for no limit.
         recipe: of any trial.
-        room: what there is for all.
+        capacity: what all trials share.
 
     Raises:
-        SpecError: there is no room for one.
+        ConfigError: not even one fits.
     """
-    needs = TrialNeeds.of(recipe)
-    found, bound = side_by_side(trials, concurrency, needs, room)
-    if found == 0:
-        wanted = f" and {needs.gpus} GPUs" if needs.gpus else ""
-        raise SpecError(
-            f"scale: a trial needs {needs.cpus:g} CPUs{wanted}; there are {room.cpus:g} CPUs and {room.gpus:g} GPUs, "
+    needs = TrialResources.of(recipe)
+    trials_at_a_time, bound = max_concurrent_trials(trials, concurrency, needs, capacity)
+    if trials_at_a_time == 0:
+        gpus = f" and {needs.gpus} GPUs" if needs.gpus else ""
+        raise ConfigError(
+            f"scale: a trial needs {needs.cpus:g} CPUs{gpus}; there are {capacity.cpus:g} CPUs and "
+            f"{capacity.gpus:g} GPUs, "
             f"too few {bound}. Lower scale.workers or scale.cpus_per_worker by the sweep's overrides, or name a larger "
             "cluster."
         )
-    return found
+    return trials_at_a_time
 
 
-def _room(nodes: Sequence[Node]) -> Room:
-    return Room(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+def _capacity(nodes: Sequence[Node]) -> Capacity:
+    return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))

@@ -1,4 +1,4 @@
-"""Which configurations of a sweep are the best so far: pure."""
+"""The results of a sweep: what its trials cost, the scores of its configurations, and which of them are best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from math import isfinite
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -15,7 +14,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.config.sweep import Assignment
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.track.cost import Costs, Spent, added, read_starts
+from orchestrator.track.cost import Costs, RunCost, read_starts, total_cost
 
 SIGNS = {"min": -1.0, "max": 1.0}
 
@@ -23,96 +22,96 @@ SIGNS = {"min": -1.0, "max": 1.0}
 def outcomes(records: Sequence[TrialRecord]) -> dict[int, tuple[float, ...]]:
     """Return the objectives of configurations by their number, means over the replicas.
 
-    As soon as a trial has come to its end, only those that did count: the others have seen fewer samples. Trials that
-    failed, and figures that are no numbers, never count.
+    As soon as one trial is FINISHED, only finished trials count, as the others have seen fewer samples. Trials that
+    failed, and non-finite values, never count.
     """
-    reported = [one for one in records if one.status != "FAILED" and one.points and _finite(one)]
-    whole = [one for one in reported if one.status == "FINISHED"]
+    reported = [record for record in records if record.status != "FAILED" and record.points and _finite(record)]
+    finished = [record for record in reported if record.status == "FINISHED"]
     values: dict[int, list[tuple[float, ...]]] = {}
-    for record in whole or reported:
+    for record in finished or reported:
         values.setdefault(record.number, []).append(record.points[-1].values)
-    return {number: tuple(map(fmean, zip(*found, strict=True))) for number, found in values.items()}
+    return {number: tuple(map(fmean, zip(*replicas, strict=True))) for number, replicas in values.items()}
 
 
 def best(outcomes: Mapping[int, Sequence[float]], modes: Sequence[str]) -> frozenset[int]:
-    """Return the numbers of the configurations that no other one beats: one, or the front of a trade-off.
+    """Return the numbers of the Pareto-optimal configurations: with one objective the best, else the Pareto front.
 
     Args:
-        outcomes: of the objectives, by number.
-        modes: min or max, of each objective.
+        outcomes: values of the objectives, by number.
+        modes: min or max, for each objective.
     """
     signed = {number: signs(values, modes) for number, values in outcomes.items()}
     return frozenset(
-        number for number, own in signed.items() if not any(_beats(other, own) for other in signed.values())
+        number for number, own in signed.items() if not any(_dominates(other, own) for other in signed.values())
     )
 
 
 def signs(values: Sequence[float], modes: Sequence[str]) -> tuple[float, ...]:
-    """Return values of objectives so that large ones are good."""
+    """Return values of objectives with the sign under which larger is better."""
     return tuple(SIGNS[mode] * value for mode, value in zip(modes, values, strict=True))
 
 
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+def _dominates(own: Sequence[float], other: Sequence[float]) -> bool:
+    return own != other and all(a >= b for a, b in zip(own, other, strict=True))
 
 
 def _finite(record: TrialRecord) -> bool:
-    return all(map(isfinite, record.points[-1].values))
+    return all(map(math.isfinite, record.points[-1].values))
 
 
-# What the trials of a sweep have used, each with all of its runs.
+# What the trials of a sweep cost, each with all of its runs.
 
 
-READERS = 8
+READER_THREADS = 8
 
 
 class TrialSpending:
-    """Reads what trials have used, again and again; what can no longer change is read once.
+    """Reads what trials cost, repeatedly; a trial that is over is read once.
 
     Args:
         folder: the sweep's folder.
-        strict: whether a damaged record is an error; otherwise its trial is left out.
+        strict: whether a damaged cost file is an error; otherwise its trial is omitted.
     """
 
     def __init__(self, folder: SweepFolder, strict: bool = False) -> None:
         self._folder = folder
         self._strict = strict
-        self._ended: dict[str, Spent] = {}
+        self._ended: dict[str, RunCost] = {}
 
-    def read(self, trials: Sequence[TrialRecord]) -> dict[str, Spent]:
-        """Return what trials have used, by name; without those of which nobody can tell.
+    def read(self, trials: Sequence[TrialRecord]) -> dict[str, RunCost]:
+        """Return what trials cost, by name; without those whose cost is unknown.
 
         Raises:
-            CostFileError: the record of a trial's machines is damaged, and that is an error.
+            CostRecordError: a trial's cost file is damaged, and `strict` is set.
             StorageError: storage cannot be reached.
         """
         runs = self._folder.runs()
-        left = [one for one in trials if one.name not in self._ended and one.name in runs]
-        with ThreadPoolExecutor(READERS, thread_name_prefix="costs") as readers:
-            found = list(readers.map(lambda one: self._spent(runs[one.name]), left))
-        known = {one.name: spent for one, spent in zip(left, found, strict=True) if spent is not None}
-        self._ended |= {one.name: known[one.name] for one in left if one.is_over and one.name in known}
+        unread = [trial for trial in trials if trial.name not in self._ended and trial.name in runs]
+        with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="costs") as readers:
+            costs = list(readers.map(lambda trial: self._spent(runs[trial.name]), unread))
+        known = {trial.name: spent for trial, spent in zip(unread, costs, strict=True) if spent is not None}
+        self._ended |= {trial.name: known[trial.name] for trial in unread if trial.is_over and trial.name in known}
         return self._ended | known
 
-    def _spent(self, runs: Sequence[RunFolder]) -> Spent | None:
+    def _spent(self, runs: Sequence[RunFolder]) -> RunCost | None:
         try:
             costs = [Costs(read_starts(run.costs)) for run in runs]
         except FuserayError:
             if self._strict:
                 raise
             return None
-        return added(one.spent() for one in costs) if any(costs) else None
+        return total_cost(cost.spent() for cost in costs) if any(costs) else None
 
 
-# Configurations and what they came to: the replicas of each put together, at equal numbers of samples.
+# Configurations: the replicas of each together, at equal numbers of samples.
 
 
-Outcome = Literal["whole", "early", "incomplete", "open", "failed"]
-"""whole: every replica came to its end; early: stopped before; incomplete: replicas failed or are missing; open: not
-over; failed: every replica failed."""
+ConfigurationOutcome = Literal["whole", "early", "incomplete", "open", "failed"]
+"""whole: every replica was trained to the end; early: stopped before; incomplete: replicas failed or are missing; open:
+not over; failed: every replica failed."""
 
-COMPARED = 0.9
-"""Share of the configurations that must have come as far as the samples at which they are compared."""
+COMPARED_SHARE = 0.9
+"""Share of the configurations that must have reached the number of samples at which they are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +140,11 @@ class Configuration:
     """A configuration with its replicas.
 
     Args:
-        number: of the configuration.
+        number: of the configuration, from 0.
         assignment: values of the searched keys.
         replicas: its trials, by replica.
-        planned: how many replicas there are to be.
-        going_on: whether the sweep may still start those that are missing.
+        planned: replicas of a complete configuration.
+        going_on: whether the sweep may still start the missing ones.
     """
 
     number: int
@@ -155,10 +154,10 @@ class Configuration:
     going_on: bool = False
 
     @property
-    def outcome(self) -> Outcome:
-        """How it ended, or that it has not."""
-        statuses = [one.status for one in self.replicas]
-        if any(not one.is_over for one in self.replicas):
+    def outcome(self) -> ConfigurationOutcome:
+        """How it ended; open while it has not."""
+        statuses = [replica.status for replica in self.replicas]
+        if any(not replica.is_over for replica in self.replicas):
             return "open"
         if all(status == "FAILED" for status in statuses):
             return "failed"
@@ -172,13 +171,13 @@ class Configuration:
 
     @property
     def counted(self) -> tuple[TrialRecord, ...]:
-        """The replicas that have a value and did not fail."""
-        return tuple(one for one in self.replicas if one.status != "FAILED" and one.points)
+        """The replicas that have reported and did not fail."""
+        return tuple(replica for replica in self.replicas if replica.status != "FAILED" and replica.points)
 
     @property
     def samples(self) -> int:
         """Samples that each of the counted replicas has seen; 0 when there is none."""
-        return min((one.points[-1].samples for one in self.counted), default=0)
+        return min((replica.points[-1].samples for replica in self.counted), default=0)
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -191,78 +190,80 @@ class Configuration:
         return tuple(score.mean for score in self.scores)
 
     def at(self, samples: int) -> tuple[Score, ...]:
-        """Return the objectives after some samples; empty if a counted replica did not come so far or has no number."""
-        found = [_value(one.points, samples) for one in self.counted]
-        values = [one for one in found if one is not None and all(map(math.isfinite, one))]
-        if not values or len(values) < len(found):
+        """Return the objectives after some samples; empty if a counted replica has fewer samples or is non-finite."""
+        reported = [_values_at(replica.points, samples) for replica in self.counted]
+        finite = [values for values in reported if values is not None and all(map(math.isfinite, values))]
+        if not finite or len(finite) < len(reported):
             return ()
-        return tuple(Score(one) for one in zip(*values, strict=True))
+        return tuple(Score(column) for column in zip(*finite, strict=True))
 
     @property
     def reasons(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of every replica that failed."""
-        return tuple((one.name, one.reason) for one in self.replicas if one.status == "FAILED")
+        return tuple((replica.name, replica.reason) for replica in self.replicas if replica.status == "FAILED")
 
 
-def configurations(records: Sequence[TrialRecord], planned: int, going_on: bool) -> tuple[Configuration, ...]:
-    """Put the trials of a sweep together.
+def group_by_configuration(records: Sequence[TrialRecord], planned: int, going_on: bool) -> tuple[Configuration, ...]:
+    """Group the trials of a sweep by configuration.
 
     Args:
-        records: by number and replica.
+        records: sorted by number and replica.
         planned: replicas per configuration.
-        going_on: whether the sweep still runs.
+        going_on: whether the sweep is running.
     """
     return tuple(
         Configuration(number, replicas[0].assignment, replicas, planned, going_on)
-        for number, replicas in ((number, tuple(found)) for number, found in groupby(records, lambda one: one.number))
+        for number, replicas in ((number, tuple(group)) for number, group in groupby(records, lambda each: each.number))
     )
 
 
-def compared_at(found: Sequence[Configuration]) -> int:
-    """Return the largest number of samples that nearly all configurations that are over have come to.
+def compared_at(configurations: Sequence[Configuration]) -> int:
+    """Return the largest number of samples that nearly all configurations that are over have seen.
 
-    A few that were cut off at once, by the budget for example, do not keep all others from being compared.
+    A few that were stopped almost at once, by the budget for example, do not prevent comparing all others.
     """
-    reached = sorted(one.samples for one in found if one.outcome in ("whole", "early") and one.samples)
-    return reached[int((1 - COMPARED) * len(reached) + 1e-9)] if reached else 0
+    reached = sorted(each.samples for each in configurations if each.outcome in ("whole", "early") and each.samples)
+    return reached[int((1 - COMPARED_SHARE) * len(reached) + 1e-9)] if reached else 0
 
 
-def comparable(found: Sequence[Configuration], samples: int) -> tuple[Configuration, ...]:
-    """Return the configurations that are over and have a value after some samples."""
+def comparable(configurations: Sequence[Configuration], samples: int) -> tuple[Configuration, ...]:
+    """Return the configurations that are over and have finite objectives after some samples."""
     return tuple(
-        one for one in found if one.outcome in ("whole", "early") and one.samples >= samples and one.at(samples)
+        each
+        for each in configurations
+        if each.outcome in ("whole", "early") and each.samples >= samples and each.at(samples)
     )
 
 
-def _value(points: Sequence[Point], samples: int) -> tuple[float, ...] | None:
+def _values_at(points: Sequence[Point], samples: int) -> tuple[float, ...] | None:
     if not points or points[-1].samples < samples:
         return None
     before = [point for point in points if point.samples <= samples]
     return before[-1].values if before else None
 
 
-# Which configurations are best: among those that were trained to their end with every replica, and no others.
+# The best configurations, among those of which every replica was trained to the end.
 
 
 Mode = Literal["min", "max"]
 
-WHY = {
+NOT_CONSIDERED = {
     "early": "stopped early",
     "incomplete": "not every replica ended well",
     "open": "not over",
     "failed": "failed",
-    "whole": "its objective is no finite number",
+    "whole": "its objective is not finite",
 }
-"""Why a configuration was not among those that the best was chosen from, by its outcome."""
+"""Why a configuration was not considered for the best, by its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """What was chosen, and from what.
+    """The best configurations.
 
     Args:
-        first: the best by the first objective; None when no configuration qualifies.
-        front: those that no other one beats in every objective, by number; with one objective the best alone.
+        first: the best by the first objective; None when no configuration was considered.
+        front: the Pareto front, by number; with one objective the best alone.
         left_out: configurations that were not considered.
     """
 
@@ -271,25 +272,25 @@ class Best:
     left_out: tuple[Configuration, ...]
 
 
-def choose(found: Sequence[Configuration], modes: Sequence[Mode]) -> Best:
+def select_best(configurations: Sequence[Configuration], modes: Sequence[Mode]) -> Best:
     """Return the best configurations by the means over their replicas; of equals, the one with the lower number.
 
     Args:
-        found: by number.
+        configurations: by number.
         modes: of the objectives.
     """
-    candidates = [one for one in found if one.outcome == "whole" and one.scores]
-    left_out = tuple(one for one in found if one not in candidates)
+    candidates = [each for each in configurations if each.outcome == "whole" and each.scores]
+    left_out = tuple(each for each in configurations if each not in candidates)
     if not candidates:
         return Best(None, (), left_out)
-    means = {one.number: one.means for one in candidates}
-    first = max(candidates, key=lambda one: signs(one.means, modes))
+    means = {candidate.number: candidate.means for candidate in candidates}
+    first = max(candidates, key=lambda candidate: signs(candidate.means, modes))
     if len(modes) == 1:
         return Best(first, (first,), left_out)
     front = best(means, modes)
-    return Best(first, tuple(one for one in candidates if one.number in front), left_out)
+    return Best(first, tuple(candidate for candidate in candidates if candidate.number in front), left_out)
 
 
-def best_replica(one: Configuration, mode: Mode) -> TrialRecord:
-    """Return the replica of a whole configuration that came out best in the first objective."""
-    return max(one.replicas, key=lambda record: SIGNS[mode] * record.points[-1].values[0])
+def best_replica(configuration: Configuration, mode: Mode) -> TrialRecord:
+    """Return the replica of a whole configuration that is best in the first objective."""
+    return max(configuration.replicas, key=lambda record: SIGNS[mode] * record.points[-1].values[0])

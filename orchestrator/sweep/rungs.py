@@ -1,4 +1,4 @@
-"""When a sweep's scheduler compares its trials: pure, all by the section of the sweep's YAML."""
+"""The rungs at which a sweep's scheduler compares trials, and the expected effect of early stopping. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.config.sweep import SchedulerSection
 from workloads.contract import KeyedRandom
 
 
-def interval(options: SchedulerSection) -> tuple[str, float]:
-    """Return the key that says after which share of a run trials are first compared, and that share."""
+def comparison_share(options: SchedulerSection) -> tuple[str, float]:
+    """Return the key that sets after which share of a run trials are first compared, and that share."""
     if options.kind == "pbt":
         return "exchange_every", options.exchange_every
     return "first_rung", options.first_rung
@@ -23,60 +23,60 @@ def first_rung(options: SchedulerSection, samples: int) -> int:
 
     Args:
         options: the scheduler.
-        samples: that a whole trial sees.
+        samples: of a trial that is trained to the end.
     """
-    return max(1, round(interval(options)[1] * samples))
+    return max(1, round(comparison_share(options)[1] * samples))
 
 
-def units_of(options: SchedulerSection) -> int:
-    """Return how many first rungs a whole run is long, which HyperBand counts in."""
+def hyperband_units(options: SchedulerSection) -> int:
+    """Return the length of a whole run in first rungs, which are HyperBand's unit of time."""
     return max(1, round(1 / options.first_rung))
 
 
 def rungs(options: SchedulerSection, samples: int) -> tuple[int, ...]:
-    """Return the samples after which trials are compared, by the schedule; the end of a trial is none of them.
+    """Return the samples after which the scheduler compares trials; the end of a trial is not among them.
 
     Args:
         options: the scheduler.
-        samples: that a whole trial sees.
+        samples: of a trial that is trained to the end.
     """
     first = first_rung(options, samples)
     match options.kind:
         case "none":
             return ()
         case "asha":
-            found = list[int]()
-            while first * options.reduction ** len(found) < samples:
-                found.append(first * options.reduction ** len(found))
-            return tuple(found)
+            levels = list[int]()
+            while first * options.reduction ** len(levels) < samples:
+                levels.append(first * options.reduction ** len(levels))
+            return tuple(levels)
         case "hyperband":
             return _brackets(options, first, samples)
     return tuple(range(first, samples, first))
 
 
 def _brackets(options: SchedulerSection, unit: int, samples: int) -> tuple[int, ...]:
-    """Return the rungs of all of HyperBand's brackets, which are whole numbers of the first rung."""
-    units = units_of(options)
+    """Return the rungs of all of HyperBand's brackets, which are multiples of the first rung."""
+    units = hyperband_units(options)
     deepest = round(math.log(units) / math.log(options.reduction))
     firsts = [int(units * options.reduction**-depth) for depth in range(1, deepest + 1)]
-    found = {
+    levels = {
         own * options.reduction**step * unit for depth, own in enumerate(firsts, 1) for step in range(depth) if own
     }
-    return tuple(sorted(one for one in found if one < samples))
+    return tuple(sorted(level for level in levels if level < samples))
 
 
-# How many samples a sweep is expected to see when its scheduler stops trials early: pure.
+# The samples that a sweep is expected to see when its scheduler stops trials early.
 #
-# It holds for trials that come in random order and stay as good as they are from rung to rung. A search that learns
-# brings better trials later, of which more go on.
+# Assumes that trials come in random order and keep their ranks from rung to rung. A search that learns brings better
+# trials later, of which fewer are stopped.
 
 
-PLAYS = 100
-"""Random orders of trials over which ASHA's use is averaged, always the same ones."""
+SIMULATIONS = 100
+"""Random orders of trials over which ASHA's samples are averaged, always the same ones."""
 
 
-def expected_runs(options: SchedulerSection, trials: int) -> float:
-    """Return how many whole trials the expected samples of all trials come to.
+def expected_full_runs(options: SchedulerSection, trials: int) -> float:
+    """Return the expected samples of all trials, in whole trials.
 
     Args:
         options: the scheduler.
@@ -84,41 +84,41 @@ def expected_runs(options: SchedulerSection, trials: int) -> float:
     """
     match options.kind:
         case "asha":
-            return _asha(options.first_rung, options.reduction, trials)
+            return _asha_runs(options.first_rung, options.reduction, trials)
         case "hyperband":
-            return _hyperband(units_of(options), options.reduction, trials)
+            return _hyperband_runs(hyperband_units(options), options.reduction, trials)
     return float(trials)
 
 
-def _asha(first_rung: float, reduction: int, trials: int) -> float:
-    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket: the mean of many plays."""
-    rungs = rungs_of(first_rung, reduction)
-    orders = (KeyedRandom(("asha", play)).numpy().random(trials).tolist() for play in range(PLAYS))
-    return fmean(_played(rungs, reduction, order) for order in orders)
+def _asha_runs(first_rung: float, reduction: int, trials: int) -> float:
+    """Asynchronous successive halving (Li et al. 2020) as Ray Tune does it, in one bracket, by simulation."""
+    rungs = asha_rungs(first_rung, reduction)
+    orders = (KeyedRandom(("asha", simulation)).numpy().random(trials).tolist() for simulation in range(SIMULATIONS))
+    return fmean(_simulate(rungs, reduction, order) for order in orders)
 
 
-def rungs_of(first_rung: float, reduction: int) -> list[float]:
-    """Return after which shares of a run ASHA compares trials."""
+def asha_rungs(first_rung: float, reduction: int) -> list[float]:
+    """Return the shares of a run after which ASHA compares trials."""
     rungs = [first_rung]
     while rungs[-1] * reduction < 1 - 1e-9:
         rungs.append(rungs[-1] * reduction)
     return rungs
 
 
-def _played(rungs: Sequence[float], reduction: int, order: Iterable[float]) -> float:
-    """Return the whole runs that trials use when each is compared with those that came to a rung before it.
+def _simulate(rungs: Sequence[float], reduction: int, order: Iterable[float]) -> float:
+    """Return the whole runs that trials use when each is compared with those that reached a rung before it.
 
     Args:
         rungs: as shares of a run.
         reduction: a trial is stopped when it is below the (1 - 1/reduction) quantile of them.
-        order: how good the trials are, in their order.
+        order: quality of the trials, larger is better, in their order.
     """
-    used, boards = 0.0, [(rung, list[float]()) for rung in rungs]
-    for worth in order:
+    used, reached = 0.0, [(rung, list[float]()) for rung in rungs]
+    for quality in order:
         end = 1.0
-        for rung, board in boards:
-            stops = bool(board) and worth < _quantile(board, 1 - 1 / reduction)
-            insort(board, worth)
+        for rung, qualities in reached:
+            stops = bool(qualities) and quality < _quantile(qualities, 1 - 1 / reduction)
+            insort(qualities, quality)
             if stops:
                 end = rung
                 break
@@ -133,26 +133,26 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return low + part * (ordered[min(int(below) + 1, len(ordered) - 1)] - low)
 
 
-def _hyperband(units: int, reduction: int, trials: int) -> float:
-    """HyperBand (Li et al. 2018) as Ray Tune does it, which counts in units of the first rung.
+def _hyperband_runs(units: int, reduction: int, trials: int) -> float:
+    """HyperBand (Li et al. 2018) as Ray Tune does it, in units of the first rung.
 
-    Trials fill brackets in turn. A bracket is halved when all of its trials have come as far as that; those that are
-    ahead are paused until then.
+    Trials fill brackets in turn. A bracket is halved when all of its trials have reached the rung; those that are ahead
+    are paused until then.
     """
     total, left = 0.0, trials
     while left > 0:
         for halvings, size in bracket_sizes(units, reduction).items():
-            total += _bracket(min(size, left), size, reduction, halvings, units) / units
+            total += _bracket_units(min(size, left), size, reduction, halvings, units) / units
             left -= min(size, left)
     return total
 
 
 def bracket_sizes(units: int, reduction: int) -> dict[int, int]:
-    """Return how many trials HyperBand puts into a bracket, by how often it is halved.
+    """Return the size of HyperBand's brackets, in trials, by how often they are halved.
 
     Args:
-        units: of the first rung in a whole run.
-        reduction: of so many trials one goes on.
+        units: length of a whole run in first rungs.
+        reduction: one in so many trials survives a halving.
     """
     brackets = round(math.log(units) / math.log(reduction)) + 1
     return {
@@ -162,8 +162,8 @@ def bracket_sizes(units: int, reduction: int) -> dict[int, int]:
     }
 
 
-def _bracket(trials: int, size: int, reduction: int, halvings: int, units: int) -> float:
-    """Return the units that a bracket's trials run; one that was not filled keeps as many as a full one would."""
+def _bracket_units(trials: int, size: int, reduction: int, halvings: int, units: int) -> float:
+    """Return the units that a bracket's trials run; an incomplete bracket keeps as many trials as a full one would."""
     total, left, before, stage = 0.0, trials, 0, int(units * reduction**-halvings)
     for _ in range(halvings):
         total += left * (stage - before)

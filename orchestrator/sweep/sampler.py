@@ -1,4 +1,4 @@
-"""Which configuration comes next: pure functions of its number, the seed and what earlier ones came to."""
+"""Samples configurations: each is a pure function of its number, the seed and the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.search_space import Choice, Domain, Range
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from workloads.contract import KeyedRandom
 
-DRAWS = 1000
-"""Draws that are thrown away for breaking a constraint before the space is called empty."""
+MAX_DRAWS = 1000
+"""Draws that may violate a constraint before the space counts as empty."""
 
 
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
-"""Optuna's words."""
+"""Optuna's names of the modes."""
 
-EXPLORATIONS = 20
-"""Attempts at a neighbour that the constraints allow."""
+MAX_PERTURBATIONS = 20
+"""Attempts to perturb a configuration within the constraints."""
 
-STARTUP = 10
-"""Configurations that are drawn at random before the estimator has anything to learn from, as Optuna's default."""
+STARTUP_TRIALS = 10
+"""TPE's `n_startup_trials`, configurations that are drawn at random: Optuna's default."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A configuration that was tried, or is being tried.
+class ObservedTrial:
+    """A configuration that was tried or is running.
 
     Args:
         number: of the configuration, from 0.
         assignment: its values.
         values: of the objectives, means over its replicas; empty while it runs or when it failed.
-        stopped_at: samples that it had seen when it was stopped early; None for a whole trial.
+        stopped_at: samples seen when it was stopped early; None when it was not.
     """
 
     number: int
@@ -44,104 +44,104 @@ class Told:
 
 
 def grid(sweep: ResolvedSweep) -> tuple[Assignment, ...]:
-    """Return every combination that is allowed, each once, the last parameter changing fastest.
+    """Return every combination within the constraints, each once, the last parameter varying fastest.
 
     Raises:
-        SpecError: none is.
+        ConfigError: there is none.
     """
     points = sweep.sweep.search.grid_points
-    axes = [[(one.key, value) for value in _points(one.domain, points)] for one in sweep.parameters]
-    found: dict[str, Assignment] = {}
+    axes = [[(each.key, value) for value in _grid_values(each.domain, points)] for each in sweep.parameters]
+    assignments: dict[str, Assignment] = {}
     for combination in itertools.product(*axes):
         assignment = sweep.active(dict(combination))
         if sweep.allowed(assignment):
-            found.setdefault(repr(assignment), assignment)
-    if not found:
-        raise SpecError(_nothing_left(sweep))
-    return tuple(found.values())
+            assignments.setdefault(repr(assignment), assignment)
+    if not assignments:
+        raise ConfigError(_empty_space(sweep))
+    return tuple(assignments.values())
 
 
-def configurations(sweep: ResolvedSweep) -> int:
+def configuration_count(sweep: ResolvedSweep) -> int:
     """Return how many configurations a sweep tries.
 
     Raises:
-        SpecError: its grid is empty.
+        ConfigError: its grid is empty.
     """
     search = sweep.sweep.search
     if search.method != "grid":
         return search.trials or 0
-    there = len(grid(sweep))
-    return there if search.trials is None else min(search.trials, there)
+    size = len(grid(sweep))
+    return size if search.trials is None else min(search.trials, size)
 
 
-def drawn(sweep: ResolvedSweep, number: int) -> Assignment:
-    """Return the configuration of a number, each value drawn on its own.
+def draw_random(sweep: ResolvedSweep, number: int) -> Assignment:
+    """Return the configuration of a number, its values drawn independently at random.
 
     Raises:
-        SpecError: the constraints leave nothing.
+        ConfigError: the constraints leave nothing.
     """
-    for assignment in itertools.islice(_draws(sweep, number), DRAWS):
+    for assignment in itertools.islice(_draws(sweep, number), MAX_DRAWS):
         if sweep.allowed(assignment):
             return assignment
-    raise SpecError(_nothing_left(sweep))
+    raise ConfigError(_empty_space(sweep))
 
 
-def estimated(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Assignment:
-    """Return the configuration of a number as Optuna's samplers propose it from what earlier ones came to.
+def propose_tpe(sweep: ResolvedSweep, number: int, observed: Sequence[ObservedTrial]) -> Assignment:
+    """Return the configuration of a number as Optuna's TPE proposes it from the results of earlier ones.
 
-    The study is built anew from what is known, so that there is no state to lose. It is the tree-structured Parzen
-    estimator (Bergstra et al. 2011; for several objectives Ozaki et al. 2022), multivariate and with other running
-    trials taken for bad ones.
+    The study is rebuilt on every call, so that there is no state to lose. TPE is the tree-structured Parzen estimator
+    (Bergstra et al. 2011; for several objectives Ozaki et al. 2022), multivariate, and with the constant liar, which
+    treats running trials as bad ones.
 
     Raises:
-        SpecError: the constraints leave nothing.
+        ConfigError: the constraints leave nothing.
     """
-    study = _study(sweep, number, told)
-    for _ in range(DRAWS):
+    study = _study(sweep, number, observed)
+    for _ in range(MAX_DRAWS):
         trial = study.ask()
         values: dict[str, Any] = {}
-        for one in sweep.parameters:
-            if one.when is None or one.key in sweep.active(values | {one.key: one.domain.at(0.0)}):
-                values[one.key] = _suggest(trial, one.key, one.domain)
+        for each in sweep.parameters:
+            if each.when is None or each.key in sweep.active(values | {each.key: each.domain.quantile(0.0)}):
+                values[each.key] = _suggest(trial, each.key, each.domain)
         if sweep.allowed(values):
             return values
-    raise SpecError(_nothing_left(sweep))
+    raise ConfigError(_empty_space(sweep))
 
 
-def explored(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
-    """Return a configuration near another one, for trials that take over a checkpoint (Jaderberg et al. 2017, PBT).
+def perturbed(sweep: ResolvedSweep, assignment: Assignment, trial: str) -> Assignment:
+    """Return a perturbed configuration, for a trial that takes over a checkpoint (PBT, Jaderberg et al. 2017).
 
-    Every number is made larger or smaller by a fifth, within its range; of a list, a neighbour is taken or the same.
-    A configuration that the constraints forbid is thrown away, and after some attempts the old one is kept.
+    Every number is multiplied by 0.8 or 1.2, within its range; of a list, the value or a neighbour of it is taken. A
+    result that violates the constraints is discarded, and after some attempts the configuration is returned unchanged.
 
     Args:
         sweep: the sweep.
         assignment: values of the trial that the checkpoint is from.
-        trial: who takes it over; others go elsewhere.
+        trial: name of the trial that takes it over; others are perturbed differently.
     """
     key = KeyedRandom((sweep.sweep.search.seed, "exchange", trial, repr(sorted(assignment.items()))))
-    for attempt in range(EXPLORATIONS):
-        draws = {one.key: float(key.child(attempt, one.key).numpy().random()) for one in sweep.parameters}
-        near = {
-            one.key: _near(one.domain, assignment[one.key], draws[one.key])
-            for one in sweep.parameters
-            if one.key in assignment
+    for attempt in range(MAX_PERTURBATIONS):
+        draws = {each.key: float(key.child(attempt, each.key).numpy().random()) for each in sweep.parameters}
+        values = {
+            each.key: _perturb_value(each.domain, assignment[each.key], draws[each.key])
+            for each in sweep.parameters
+            if each.key in assignment
         }
-        found = sweep.active(near)
-        if found.keys() == assignment.keys() and sweep.allowed(found):
-            return found
+        active = sweep.active(values)
+        if active.keys() == assignment.keys() and sweep.allowed(active):
+            return active
     return assignment
 
 
-def _near(domain: Domain, value: Any, share: float) -> Any:
+def _perturb_value(domain: Domain, value: Any, share: float) -> Any:
     if isinstance(domain, Choice):
-        place = domain.values.index(value) + int(share * 3) - 1
-        return domain.values[min(max(place, 0), len(domain.values) - 1)]
+        index = domain.values.index(value) + int(share * 3) - 1
+        return domain.values[min(max(index, 0), len(domain.values) - 1)]
     moved = min(max(value * (0.8 if share < 0.5 else 1.2), domain.low), domain.high)
     return round(moved) if domain.whole else moved
 
 
-def _points(domain: Domain, points: int) -> Sequence[Any]:
+def _grid_values(domain: Domain, points: int) -> Sequence[Any]:
     if isinstance(domain, Choice):
         return domain.values
     if domain.whole and domain.high - domain.low < points:
@@ -149,58 +149,58 @@ def _points(domain: Domain, points: int) -> Sequence[Any]:
     shares = [number / (points - 1) for number in range(points)]
     if domain.whole:
         return [round(domain.low + share * (domain.high - domain.low)) for share in shares]
-    return [domain.at(share) for share in shares]
+    return [domain.quantile(share) for share in shares]
 
 
 def _draws(sweep: ResolvedSweep, number: int) -> Iterator[Assignment]:
     key = KeyedRandom((sweep.sweep.search.seed, "configuration", number))
     for attempt in itertools.count():
         draws = key.child(attempt)
-        shares = {one.key: float(draws.child(one.key).numpy().random()) for one in sweep.parameters}
-        yield sweep.active({one.key: one.domain.at(shares[one.key]) for one in sweep.parameters})
+        shares = {each.key: float(draws.child(each.key).numpy().random()) for each in sweep.parameters}
+        yield sweep.active({each.key: each.domain.quantile(shares[each.key]) for each in sweep.parameters})
 
 
-def _study(sweep: ResolvedSweep, number: int, told: Sequence[Told]) -> Any:
+def _study(sweep: ResolvedSweep, number: int, observed: Sequence[ObservedTrial]) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = sweep.sweep.objectives
     seed = KeyedRandom((sweep.sweep.search.seed, "estimator", number)).seed() % 2**32
     sampler = optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP
+        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
     )
-    directions = [DIRECTIONS[one.mode] for one in objectives]
+    directions = [DIRECTIONS[objective.mode] for objective in objectives]
     study = optuna.create_study(sampler=sampler, directions=directions)
-    domains = {one.key: one.domain for one in sweep.parameters}
-    for one in told:
-        study.add_trial(_frozen(one, domains))
+    domains = {each.key: each.domain for each in sweep.parameters}
+    for trial in observed:
+        study.add_trial(_frozen_trial(trial, domains))
     return study
 
 
-def _frozen(told: Told, domains: Mapping[str, Domain]) -> Any:
+def _frozen_trial(observed: ObservedTrial, domains: Mapping[str, Domain]) -> Any:
     import optuna
 
-    known = {key: value for key, value in told.assignment.items() if key in domains}
+    known = {key: value for key, value in observed.assignment.items() if key in domains}
     return optuna.trial.create_trial(
-        **_outcome(told),
+        **_trial_state(observed),
         params={key: as_optuna(value, domains[key]) for key, value in known.items()},
         distributions={key: distribution(domains[key]) for key in known},
     )
 
 
-def _outcome(told: Told) -> dict[str, Any]:
-    """Return a trial's state and values; one that was stopped early ranks by how far it came, then by its value."""
+def _trial_state(observed: ObservedTrial) -> dict[str, Any]:
+    """Return a trial's state and values in Optuna; one that was stopped early ranks by its samples, then its value."""
     from optuna.trial import TrialState
 
-    if not told.values:
+    if not observed.values:
         return {"state": TrialState.RUNNING}
-    if told.stopped_at is not None:
-        return {"state": TrialState.PRUNED, "intermediate_values": {told.stopped_at: told.values[0]}}
-    return {"state": TrialState.COMPLETE, "values": list(told.values)}
+    if observed.stopped_at is not None:
+        return {"state": TrialState.PRUNED, "intermediate_values": {observed.stopped_at: observed.values[0]}}
+    return {"state": TrialState.COMPLETE, "values": list(observed.values)}
 
 
 def distribution(domain: Domain) -> Any:
-    """Return a domain as Optuna has it; a choice by the numbers of its values."""
+    """Return a domain as Optuna's distribution; a choice by the indices of its values."""
     import optuna
 
     if isinstance(domain, Choice):
@@ -211,7 +211,7 @@ def distribution(domain: Domain) -> Any:
 
 
 def as_optuna(value: Any, domain: Domain) -> Any:
-    """Return a value as Optuna has it."""
+    """Return a value as Optuna's parameter value: of a choice, its index."""
     return domain.values.index(value) if isinstance(domain, Choice) else value
 
 
@@ -223,5 +223,5 @@ def _suggest(trial: Any, key: str, domain: Domain) -> Any:
     return domain.values[trial.suggest_categorical(key, range(len(domain.values)))]
 
 
-def _nothing_left(sweep: ResolvedSweep) -> str:
+def _empty_space(sweep: ResolvedSweep) -> str:
     return f"constraints: no configuration meets all of {', '.join(sweep.sweep.constraints)}; the space is empty."

@@ -16,29 +16,29 @@ from ray.tune.schedulers import (
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord, trial_name
-from orchestrator.sweep.rungs import first_rung, units_of
-from orchestrator.sweep.sampler import explored
+from orchestrator.sweep.rungs import first_rung, hyperband_units
+from orchestrator.sweep.sampler import perturbed
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 
-GIVEN = "given"
-"""The key of Ray Tune's configuration of a trial under which all stands that the trial is given."""
+TRIAL_SPEC = "given"
+"""The only key of a trial's configuration in Ray Tune: its value holds number, replica, assignment and lineage."""
 
-REPLAYED = ("hyperband",)
-"""Schedulers that know nothing of earlier starts: trials report to them again."""
+RE_REPORTING = ("hyperband",)
+"""Schedulers without memory of earlier starts: resumed trials repeat their reports."""
 
 
 class SuccessiveHalving(AsyncHyperBandScheduler):
-    """Ray Tune's ASHA (Li et al. 2020), which knows what was reported before its driver was lost.
+    """Ray Tune's ASHA (Li et al. 2020), restored from the reports of earlier starts.
 
-    A trial that goes on is not stopped for what it has reported before.
+    A resumed trial is not stopped for what it reported before.
 
     Args:
-        past: the trials of earlier starts.
-        options: Ray Tune's.
+        past: the records of trials of earlier starts.
+        options: of Ray Tune's scheduler.
     """
 
     def __init__(self, past: Sequence[TrialRecord], **options: Any) -> None:
@@ -49,7 +49,7 @@ class SuccessiveHalving(AsyncHyperBandScheduler):
                 self._enter(record.name, record.points)
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Take in a trial."""
+        """Add a trial, with its earlier reports."""
         super().on_trial_add(tune_controller, trial)
         self._enter(trial.trial_id, self._past.get(name_of(trial), ()))
 
@@ -62,23 +62,23 @@ class SuccessiveHalving(AsyncHyperBandScheduler):
 
 
 class Population(PopulationBasedTraining):
-    """Ray Tune's PBT (Jaderberg et al. 2017), which knows how far trials were before its driver was lost.
+    """Ray Tune's PBT (Jaderberg et al. 2017), restored from the reports of earlier starts.
 
     Args:
         sweep: the sweep.
-        past: the trials of earlier starts.
-        interval: samples between two exchanges.
-        options: Ray Tune's.
+        past: the records of trials of earlier starts.
+        interval: samples between two exchanges of checkpoints.
+        options: of Ray Tune's scheduler.
     """
 
     def __init__(self, sweep: ResolvedSweep, past: Sequence[TrialRecord], interval: int, **options: Any) -> None:
-        super().__init__(perturbation_interval=interval, custom_explore_fn=dict, **options)  # Ray wants one
+        super().__init__(perturbation_interval=interval, custom_explore_fn=dict, **options)  # Ray requires one
         self._sweep = sweep
         self._past = {record.name: record.points for record in past}
         self._interval = interval
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Take in a trial."""
+        """Add a trial, with its earlier reports."""
         super().on_trial_add(tune_controller, trial)
         if points := self._past.get(name_of(trial)):
             state, samples = self._trial_state[trial], points[-1].samples
@@ -86,9 +86,9 @@ class Population(PopulationBasedTraining):
             state.last_perturbation_time = samples - samples % self._interval
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the configuration of a trial that takes over another one's checkpoint: near the other one's values."""
-        given, theirs = trial.config[GIVEN], trial_to_clone.config[GIVEN]["assignment"]
-        return {GIVEN: given | {"assignment": explored(self._sweep, theirs, name_of(trial))}}, {}
+        """Return the configuration of a trial that takes over another's checkpoint: the other's values, perturbed."""
+        trial_spec, source = trial.config[TRIAL_SPEC], trial_to_clone.config[TRIAL_SPEC]["assignment"]
+        return {TRIAL_SPEC: trial_spec | {"assignment": perturbed(self._sweep, source, name_of(trial))}}, {}
 
 
 def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -96,8 +96,8 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
 
     Args:
         sweep: the sweep.
-        samples: that a whole trial sees.
-        past: the trials of earlier starts.
+        samples: of a trial that is trained to the end.
+        past: the records of trials of earlier starts.
     """
     options, first = sweep.sweep.scheduler, sweep.sweep.objectives[0]
     goal: dict[str, Any] = {"metric": first.metric, "mode": first.mode}
@@ -117,7 +117,7 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
         case "hyperband":
             return HyperBandScheduler(
                 time_attr=RUNGS,
-                max_t=units_of(options),
+                max_t=hyperband_units(options),
                 reduction_factor=options.reduction,
                 stop_last_trials=False,
                 **goal,
@@ -127,25 +127,25 @@ def make_scheduler(sweep: ResolvedSweep, samples: int, past: Sequence[TrialRecor
 
 
 def name_of(trial: Trial) -> str:
-    """Return our name of one of Ray Tune's trials."""
-    given = trial.config[GIVEN]
-    return trial_name(given["number"], given["replica"])
+    """Return the sweep's name for a trial of Ray Tune."""
+    trial_spec = trial.config[TRIAL_SPEC]
+    return trial_name(trial_spec["number"], trial_spec["replica"])
 
 
-# The names in a trial's results that are not objectives.
+# Keys of a trial's results besides its objectives.
 
 
 SAMPLES = "samples"
 """Samples that the trial has seen."""
 
 RUNGS = "rungs"
-"""The same in units of the first rung; HyperBand makes brackets of whole units."""
+"""The same in whole first rungs, HyperBand's unit of time."""
 
 OUTCOME = "outcome"
-"""How the trial ended, as a record's status; empty while it goes on."""
+"""How the trial ended, as a status of its record; empty while it runs."""
 
 REASON = "reason"
 """Why it failed or was stopped; empty otherwise."""
 
 LINEAGE = "lineage"
-"""The run that the trial goes on with, as a record has it."""
+"""The trial's run, as a `Lineage`."""

@@ -23,100 +23,100 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError, trial_name
-from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES
-from orchestrator.sweep.trial_runner import LOG, Report, Reports, TrialRun, earlier_reports
-from orchestrator.track.client import TrackingAwayError
-from orchestrator.train.control_channel import Display
+from orchestrator.sweep.schedulers import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES, TRIAL_SPEC
+from orchestrator.sweep.trial_runner import LOG, ReportSchedule, TrialReport, TrialRun, earlier_reports
+from orchestrator.track.client import TrackingUnavailableError
+from orchestrator.train.control_channel import RunObserver
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.ray_session import log_ray_to, ray_variables
 from orchestrator.train.resume import continued_run, new_run
 
-STATE = "trial.json"
-PARENT = "mlflow.parentRunId"
-"""MLflow's tag for the run that a run belongs to."""
+STATE_FILE = "trial.json"
+PARENT_RUN_TAG = "mlflow.parentRunId"
+"""MLflow's tag for the parent run of a nested run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What all trials of a sweep have in common.
+class SweepContext:
+    """What all trials of a sweep share.
 
     Args:
         sweep: the sweep.
         folder: the sweep's folder.
-        parent: the sweep's own run in MLflow.
+        parent_run_id: id of the sweep's own run in MLflow.
         seed: of the recipe that all trials share.
         first_rung: samples after which trials are first compared.
-        report_steps: steps from report to report, for figures that every step has.
+        report_steps: steps between two reports, for metrics that every step has.
         stop_signal: an actor of class `StopSignal`.
-        prices: what machines cost; None when that is not known.
-        share: the part of the machines that is charged to a trial.
-        more: values of recipe keys that the sweep sets in every trial.
-        working_folder: where relative paths of the recipe begin; Ray Tune would have them begin in a folder of its own.
+        prices: what machines cost; None when unknown.
+        cost_share: share of the machines' cost that is charged to one trial.
+        overrides: values of recipe keys that the sweep sets in every trial.
+        working_folder: what relative paths of the recipe are relative to; Ray Tune changes to a folder of its own.
     """
 
     sweep: ResolvedSweep
     folder: Location
-    parent: str
+    parent_run_id: str
     seed: int
     first_rung: int
     report_steps: int
     stop_signal: Any
     prices: PriceTable | None
-    share: float
-    more: Assignment
+    cost_share: float
+    overrides: Assignment
     working_folder: str
 
     @property
     def metrics(self) -> list[str]:
         """Names of the objectives."""
-        return [one.metric for one in self.sweep.sweep.objectives]
+        return [objective.metric for objective in self.sweep.sweep.objectives]
 
-    def recipe(self, given: Mapping[str, Any], lineage: Lineage) -> ResolvedRecipe:
+    def recipe(self, trial_spec: Mapping[str, Any], lineage: Lineage) -> ResolvedRecipe:
         """Return the recipe of a trial.
 
         Args:
-            given: its number, replica and assignment.
-            lineage: its run.
+            trial_spec: the trial's number, replica and assignment.
+            lineage: the trial's run.
         """
         own = {
-            **self.more,
+            **self.overrides,
             "name": lineage.run,
-            "seed": self.seed + given["replica"],
+            "seed": self.seed + trial_spec["replica"],
             "storage.uri": self.folder.uri,
         }
         start = {} if lineage.start is None else {"start": dict(lineage.start)}
-        return self.sweep.recipe(given["assignment"], own | start)
+        return self.sweep.recipe(trial_spec["assignment"], own | start)
 
 
 class SweepTrial(tune.Trainable):
-    """Runs one configuration; a result per report, the last one marked as done.
+    """Ray Tune's trainable: runs one configuration; returns a result per report, the last one marked as done.
 
-    Tune's checkpoint of a trial names its run and the samples that were reported. A trial that finds its own name in
-    one goes on with its run; one that finds another's goes on from that run's weights and place with its own
+    Tune's checkpoint of a trial names its run and the samples that were reported. A trial that finds its own run in one
+    resumes it; one that finds another trial's run starts a new run from that run's checkpoint, with its own
     configuration.
     """
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]
-        """Take note of what to run; Tune calls it before everything else."""
-        os.chdir(shared.working_folder)
-        self._given = config[GIVEN]
-        self._shared = shared
-        self._name = trial_name(self._given["number"], self._given["replica"])
-        self._lineage = Lineage(**self._given["lineage"])
+    def setup(self, config: dict[str, Any], context: SweepContext) -> None:  # type: ignore[override]
+        """Store what to run; Tune calls it first."""
+        os.chdir(context.working_folder)
+        self._trial_spec = config[TRIAL_SPEC]
+        self._context = context
+        self._name = trial_name(self._trial_spec["number"], self._trial_spec["replica"])
+        self._lineage = Lineage(**self._trial_spec["lineage"])
         self._run: TrialRun | None = None
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next report and return it; a run that fails for good is done, with the reason.
+        """Wait for the next report and return it; a run that fails is done, with the reason.
 
         Raises:
-            TrackingAwayError: MLflow was away for an hour as the run was to begin.
-            StorageError: storage is.
+            TrackingUnavailableError: MLflow was down for an hour when the run was about to start.
+            StorageError: storage cannot be reached.
         """
         try:
             report = retry_while_mlflow_is_down(self._next, LOG.warning)
-        except (TrackingAwayError, StorageError):
-            raise  # they may pass: Ray Tune starts the trial's process again
+        except (TrackingUnavailableError, StorageError):
+            raise  # transient: Ray Tune restarts the trial's process
         except FuserayError as error:
             return self._result(self._failure(str(error)))
         except Exception as error:
@@ -125,61 +125,61 @@ class SweepTrial(tune.Trainable):
         return self._result(report)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write which run this is and how far it was reported; the run's own checkpoints hold the rest."""
-        Path(checkpoint_dir, STATE).write_text(json.dumps(asdict(self._lineage)))
+        """Write which run this is and up to where it was reported; the run's own checkpoints hold the rest."""
+        Path(checkpoint_dir, STATE_FILE).write_text(json.dumps(asdict(self._lineage)))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Read which run to go on with; Tune calls it before the first step."""
-        self._lineage = Lineage(**json.loads(Path(checkpoint, STATE).read_text()))
+        """Read which run to continue; Tune calls it before the first step."""
+        self._lineage = Lineage(**json.loads(Path(checkpoint, STATE_FILE).read_text()))
 
     def cleanup(self) -> None:
-        """Stop the run with a checkpoint, if it still runs; its machines are free then."""
+        """Stop the run with a checkpoint, if it still runs, which frees its machines."""
         if self._run is not None:
             self._run.end()
 
-    def _next(self) -> Report:
+    def _next(self) -> TrialReport:
         if self._run is None:
-            if asked := self._asked_to_stop():
-                return Report(self._lineage.samples, (), "PAUSED", asked)
-            self._run = self._begin()
+            if reason := self._stop_reason():
+                return TrialReport(self._lineage.samples, (), "PAUSED", reason)
+            self._run = self._start()
         try:
-            return self._run.next(self._asked_to_stop)
-        except TrackingAwayError:
+            return self._run.next(self._stop_reason)
+        except TrackingUnavailableError:
             self._run = None
             raise
 
-    def _asked_to_stop(self) -> str:
-        return str(ray.get(self._shared.stop_signal.reason.remote()))
+    def _stop_reason(self) -> str:
+        return str(ray.get(self._context.stop_signal.reason.remote()))
 
-    def _begin(self) -> TrialRun:
-        shared, assignment = self._shared, self._given["assignment"]
-        samples_per_step = shared.sweep.recipe(assignment).recipe.batch.samples
-        self._lineage = inherited(self._name, self._lineage, shared.folder, samples_per_step, assignment)
-        plan = make_plan(shared.recipe(self._given, self._lineage))
+    def _start(self) -> TrialRun:
+        context, assignment = self._context, self._trial_spec["assignment"]
+        samples_per_step = context.sweep.recipe(assignment).recipe.batch.samples
+        self._lineage = resolve_lineage(self._name, self._lineage, context.folder, samples_per_step, assignment)
+        plan = make_plan(context.recipe(self._trial_spec, self._lineage))
         log_ray_to(log_folder(plan) / "ray.log")
         os.environ.update(ray_variables(plan.recipe.scale, plan.recipe.recovery))
-        reports = Reports(shared.metrics, samples_per_step, plan.steps, shared.report_steps)
-        return self._started(plan, reports)
+        reports = ReportSchedule(context.metrics, samples_per_step, plan.steps, context.report_steps)
+        return self._start_run(plan, reports)
 
-    def _started(self, plan: Plan, reports: Reports) -> TrialRun:
-        shared = self._shared
+    def _start_run(self, plan: Plan, reports: ReportSchedule) -> TrialRun:
+        context = self._context
         start = continued_run(plan) if plan.run.exists() else new_run(plan)
 
-        def train(display: Display, interrupted: threading.Event) -> Outcome:
-            tags = {PARENT: shared.parent}
-            return run_on_cluster(plan, start, display, interrupted, shared.prices, shared.share, tags)
+        def train(observer: RunObserver, interrupted: threading.Event) -> Outcome:
+            tags = {PARENT_RUN_TAG: context.parent_run_id}
+            return run_on_cluster(plan, start, observer, interrupted, context.prices, context.cost_share, tags)
 
-        before = earlier_reports(plan.run, reports)
-        return TrialRun(train, reports, plan.total_samples, before, self._lineage.samples, start.done)
+        earlier = earlier_reports(plan.run, reports)
+        return TrialRun(train, reports, plan.total_samples, earlier, self._lineage.samples, start.done)
 
-    def _failure(self, reason: str) -> Report:
-        return Report(self._lineage.samples, (), "FAILED", reason)
+    def _failure(self, reason: str) -> TrialReport:
+        return TrialReport(self._lineage.samples, (), "FAILED", reason)
 
-    def _result(self, report: Report) -> dict[str, Any]:
+    def _result(self, report: TrialReport) -> dict[str, Any]:
         return {
-            **dict(zip(self._shared.metrics, report.values, strict=False)),
+            **dict(zip(self._context.metrics, report.values, strict=False)),
             SAMPLES: report.samples,
-            RUNGS: report.samples // self._shared.first_rung,
+            RUNGS: report.samples // self._context.first_rung,
             OUTCOME: report.outcome or "",
             REASON: report.reason,
             LINEAGE: asdict(self._lineage),
@@ -187,16 +187,16 @@ class SweepTrial(tune.Trainable):
         }
 
 
-# Which run a trial goes on with: its own, or a new one that starts from another trial's checkpoint.
+# The run of a trial: its own, or a new one that starts from another trial's checkpoint.
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A run of a trial.
+    """The run of a trial, and where it started from.
 
     Args:
-        run: its name.
-        samples: samples up to which the sweep knows its reports.
+        run: the run's name.
+        samples: samples up to which the sweep has received its reports.
         start: the recipe's section `start`; None when it does not start from another run's checkpoint.
     """
 
@@ -205,40 +205,42 @@ class Lineage:
     start: Mapping[str, Any] | None = None
 
 
-def inherited(trial: str, found: Lineage, folder: Location, samples_per_step: int, assignment: Assignment) -> Lineage:
-    """Return how a trial goes on that was given a state, which may be another trial's.
+def resolve_lineage(
+    trial: str, state: Lineage, folder: Location, samples_per_step: int, assignment: Assignment
+) -> Lineage:
+    """Return the run that a trial continues, or the new run that it starts from another trial's checkpoint.
 
-    The new run's name follows from where it starts and with which values, so that a trial that is started again finds
-    it.
+    The new run's name is derived from its checkpoint and its values, so that a trial that is restarted finds it.
 
     Args:
         trial: the trial's name.
-        found: the state.
+        state: what Tune restored, which may be another trial's run.
         folder: the sweep's folder.
         samples_per_step: of both runs.
-        assignment: values of the searched keys from there on.
+        assignment: values of the searched keys for the new run.
 
     Raises:
-        SweepError: the other trial's run has no checkpoint of what it had reported.
+        SweepError: the other trial's run has no checkpoint at or before its last report.
     """
-    if found.run == trial or found.run.startswith(f"{trial}-from-"):
-        return found
-    steps = found.samples // samples_per_step
-    saved = [one for one in RunFolder(folder / found.run).committed_checkpoints() if checkpoint_step(one) <= steps]
+    if state.run == trial or state.run.startswith(f"{trial}-from-"):
+        return state
+    steps = state.samples // samples_per_step
+    committed = RunFolder(folder / state.run).committed_checkpoints()
+    saved = [checkpoint for checkpoint in committed if checkpoint_step(checkpoint) <= steps]
     if not saved:
-        raise SweepError(f"{trial}: {found.run} has no checkpoint up to step {steps} to go on from.")
-    origin = f"{found.run} {checkpoint_step(saved[0])} {sorted(assignment.items())}"
+        raise SweepError(f"{trial}: {state.run} has no checkpoint up to step {steps} to start from.")
+    origin = f"{state.run} {checkpoint_step(saved[0])} {sorted(assignment.items())}"
     source = blake2b(origin.encode(), digest_size=4).hexdigest()
     start = {"checkpoint": saved[0].uri, "take": "everything"}
     return Lineage(f"{trial}-from-{source}", checkpoint_step(saved[0]) * samples_per_step, start)
 
 
-# Patience with MLflow, which a trial needs only when it begins.
+# Retries while MLflow is down, which a trial needs only when it starts.
 
 
-AGAIN_S = 20.0
-WAITS = 180
-"""An hour, of as many waits."""
+RETRY_INTERVAL_S = 20.0
+MAX_RETRIES = 180
+"""An hour of retries."""
 
 Result = TypeVar("Result")
 
@@ -246,20 +248,20 @@ Result = TypeVar("Result")
 def retry_while_mlflow_is_down(
     attempt: Callable[[], Result], log: Callable[[str], None], pause: Callable[[float], None] = time.sleep
 ) -> Result:
-    """Return what an attempt comes to; it is made again as long as MLflow is away, for an hour at most.
+    """Return the result of an attempt, which is retried while MLflow is down, for an hour at most.
 
     Args:
-        attempt: can be made any number of times.
-        log: is told what MLflow lacks, before every wait.
+        attempt: idempotent.
+        log: receives the error before every retry.
         pause: waits for some seconds.
 
     Raises:
-        TrackingAwayError: MLflow is still away.
+        TrackingUnavailableError: MLflow is still down after the last retry.
     """
-    for _ in range(WAITS):
+    for _ in range(MAX_RETRIES):
         try:
             return attempt()
-        except TrackingAwayError as error:
-            log(f"{error} Trying again in {AGAIN_S:.0f} s.")
-            pause(AGAIN_S)
+        except TrackingUnavailableError as error:
+            log(f"{error} Trying again in {RETRY_INTERVAL_S:.0f} s.")
+            pause(RETRY_INTERVAL_S)
     return attempt()

@@ -1,4 +1,4 @@
-"""Ray Tune, set up for a sweep."""
+"""Runs a sweep's trials with Ray Tune: its configuration, and the searcher that gives it the trials."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ray.tune.search import Searcher
 
 from orchestrator.config.sweep import Assignment, ResolvedSweep
 from orchestrator.sweep.folder import TrialRecord, trial_name
-from orchestrator.sweep.sampler import Told, configurations, drawn, estimated, grid
-from orchestrator.sweep.schedulers import GIVEN, REPLAYED, make_scheduler
-from orchestrator.sweep.sweep_logger import Chronicle, Trials
-from orchestrator.sweep.trial import Lineage, Shared, SweepTrial
+from orchestrator.sweep.sampler import ObservedTrial, configuration_count, draw_random, grid, propose_tpe
+from orchestrator.sweep.schedulers import RE_REPORTING, TRIAL_SPEC, make_scheduler
+from orchestrator.sweep.sweep_logger import TrialRecorder, TrialRecords
+from orchestrator.sweep.trial import Lineage, SweepContext, SweepTrial
 
-LOST_PROCESSES = 8
-"""How often the process that drives a trial may be lost before the trial counts as failed."""
+MAX_PROCESS_FAILURES = 8
+"""Ray Tune's `max_failures`: how often the process that drives a trial may die before the trial has failed."""
 
-PARTS = 10_000
-"""Ray counts resources in so many parts."""
+RESOURCE_GRANULARITY = 10_000
+"""Ray counts fractional resources in steps of 1/10,000."""
 
-TAKING_TURNS = ("hyperband", "pbt")
-"""Schedulers that compare trials which all wait for each other."""
+SYNCHRONOUS = ("hyperband", "pbt")
+"""Schedulers that compare trials which wait for each other, so that Ray Tune needs all of them from the start."""
 
-VARIABLES = {
+TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no figures
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no metrics
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000",
@@ -39,74 +39,82 @@ VARIABLES = {
 }
 
 
-def tune_trials(shared: Shared, trials: Trials, samples: int, side_by_side: int, ended: Callable[[], bool]) -> None:
-    """Run the trials of a sweep that are not over; what becomes of them is in the record.
+def tune_trials(
+    context: SweepContext, trials: TrialRecords, samples: int, concurrent: int, ended: Callable[[], bool]
+) -> None:
+    """Run the trials of a sweep that are not over, and record them.
 
-    The processes that drive trials stay on this machine, which every trial needs anyway, and of which each takes a
-    share, so that not more of them run than there is room for. Tune's own files go when this returns.
+    The processes that drive trials run on this machine, each with a share of its `node:` resource, so that no more of
+    them run than fit. Ray Tune's own files are deleted when this returns.
 
     Args:
-        shared: what all trials have in common.
-        trials: the record.
-        samples: that a whole trial sees.
-        side_by_side: how many trials run at a time.
-        ended: whether no further trial is to start.
+        context: what all trials share.
+        trials: the records.
+        samples: of a trial that is trained to the end.
+        concurrent: trials that run at a time.
+        ended: returns whether no further trial may start.
     """
-    os.environ.update(VARIABLES)
-    kind = shared.sweep.sweep.scheduler.kind
-    scheduler = make_scheduler(shared.sweep, samples, trials.all())
-    search = SweepSearch(shared.sweep, trials, kind in REPLAYED, ended)
+    os.environ.update(TUNE_ENVIRONMENT)
+    kind = context.sweep.sweep.scheduler.kind
+    scheduler = make_scheduler(context.sweep, samples, trials.all())
+    search = SweepSearch(context.sweep, trials, kind in RE_REPORTING, ended)
     with TemporaryDirectory(prefix="fuseray-tune-") as files:
         tune.run(
-            tune.with_parameters(SweepTrial, shared=shared),
+            tune.with_parameters(SweepTrial, context=context),
             name="tune",
             storage_path=files,
-            resources_per_trial=_share_of_this_machine(side_by_side),
+            resources_per_trial=_share_of_this_machine(concurrent),
             scheduler=scheduler,
-            callbacks=[Chronicle(trials, shared.metrics)],
-            max_failures=LOST_PROCESSES,
+            callbacks=[TrialRecorder(trials, context.metrics)],
+            max_failures=MAX_PROCESS_FAILURES,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
             raise_on_failed_trial=False,
             verbose=0,
-            **(_all_at_once(search) if kind in TAKING_TURNS else _one_by_one(search, side_by_side)),
+            **(_all_trials_at_once(search) if kind in SYNCHRONOUS else _trials_on_demand(search, concurrent)),
         )
 
 
-def _one_by_one(search: SweepSearch, side_by_side: int) -> dict[str, Any]:
-    """Return how trials come to be when the search is asked for one whenever there is room."""
-    return {"search_alg": search, "num_samples": -1, "max_concurrent_trials": side_by_side}
+def _trials_on_demand(search: SweepSearch, concurrent: int) -> dict[str, Any]:
+    """Return `tune.run`'s options where the searcher is asked for a trial whenever one can start."""
+    return {"search_alg": search, "num_samples": -1, "max_concurrent_trials": concurrent}
 
 
-def _all_at_once(search: SweepSearch) -> dict[str, Any]:
-    """Return all trials at once; as many run as there is room for, and the others wait for their turn."""
-    return {"config": {GIVEN: tune.grid_search(list(iter(search.next, None)))}}
+def _all_trials_at_once(search: SweepSearch) -> dict[str, Any]:
+    """Return `tune.run`'s options where Tune gets all trials at once; those that do not fit wait."""
+    return {"config": {TRIAL_SPEC: tune.grid_search(list(iter(search.next, None)))}}
 
 
-def _share_of_this_machine(side_by_side: int) -> tune.PlacementGroupFactory:
+def _share_of_this_machine(concurrent: int) -> tune.PlacementGroupFactory:
     here = f"node:{ray.util.get_node_ip_address()}"
-    return tune.PlacementGroupFactory([{here: (PARTS // side_by_side) / PARTS}])
+    return tune.PlacementGroupFactory([{here: (RESOURCE_GRANULARITY // concurrent) / RESOURCE_GRANULARITY}])
 
 
 def _name(trial: tune.experiment.Trial) -> str:
     return str(trial.trial_id)
 
 
-# Gives Ray Tune the trials: first those that were under way, then new ones, each configuration once per replica.
+# The searcher.
 
 
 class SweepSearch(Searcher):
-    """Ray Tune's searcher over a sweep. All that it knows is the sweep's own record of its trials.
+    """Ray Tune's searcher over a sweep: first unfinished trials, then new ones, each configuration once per replica.
+
+    Its only state is the sweep's own records of its trials.
 
     Args:
         sweep: the sweep.
-        trials: its trials so far.
-        replay: whether trials that go on report again what they have reported in earlier starts.
-        ended: whether no further trial is to start.
+        trials: the records of its trials.
+        replay: whether resumed trials repeat their reports of earlier starts.
+        ended: returns whether no further trial may start.
     """
 
     def __init__(
-        self, sweep: ResolvedSweep, trials: Trials, replay: bool = False, ended: Callable[[], bool] = lambda: False
+        self,
+        sweep: ResolvedSweep,
+        trials: TrialRecords,
+        replay: bool = False,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         first = sweep.sweep.objectives[0]
         super().__init__(metric=first.metric, mode=first.mode)
@@ -118,16 +126,16 @@ class SweepSearch(Searcher):
         self._waiting = [record for record in trials.all() if not record.is_over]
 
     def suggest(self, trial_id: str) -> Any:
-        """Return what a trial is given, or that there is none left."""
-        given = self.next()
-        return Searcher.FINISHED if given is None else {GIVEN: given}
+        """Return the next trial's configuration, or that there is none left."""
+        trial_spec = self.next()
+        return Searcher.FINISHED if trial_spec is None else {TRIAL_SPEC: trial_spec}
 
     def next(self) -> dict[str, Any] | None:
         """Return a trial's number, replica, assignment and run; None when there is none left."""
         record = None if self._ended() else self._waiting.pop(0) if self._waiting else self._new()
         if record is None:
             return None
-        self._trials.keep(record)
+        self._trials.update(record)
         return {
             "number": record.number,
             "replica": record.replica,
@@ -136,13 +144,13 @@ class SweepSearch(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the record knows it."""
+        """Do nothing: the records hold it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the record is the state."""
+        """Do nothing: the records are the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the record is the state."""
+        """Do nothing: the records are the state."""
 
     def _lineage(self, record: TrialRecord) -> Lineage:
         reported = record.points[-1].samples if record.points and not self._replay else 0
@@ -150,7 +158,7 @@ class SweepSearch(Searcher):
 
     def _new(self) -> TrialRecord | None:
         known = self._trials.by_name
-        for number in range(configurations(self._sweep)):
+        for number in range(configuration_count(self._sweep)):
             for replica in range(self._sweep.sweep.replicas):
                 if trial_name(number, replica) not in known:
                     assignment = self._assignment(number)
@@ -165,17 +173,17 @@ class SweepSearch(Searcher):
             case "grid":
                 return self._grid[number]
             case "random":
-                return drawn(self._sweep, number)
-        return estimated(self._sweep, number, told(self._trials.all()))
+                return draw_random(self._sweep, number)
+        return propose_tpe(self._sweep, number, observed_trials(self._trials.all()))
 
 
-def told(records: Sequence[TrialRecord]) -> list[Told]:
-    """Return what configurations have come to, means over the replicas that have ended well."""
-    found = []
+def observed_trials(records: Sequence[TrialRecord]) -> list[ObservedTrial]:
+    """Return the configurations with their objectives, means over the replicas that were trained or stopped early."""
+    observed = []
     for number in sorted({record.number for record in records}):
         replicas = [record for record in records if record.number == number]
         ended = [record for record in replicas if record.status in ("FINISHED", "STOPPED") and record.points]
         stopped = [record.points[-1].samples for record in ended if record.status == "STOPPED"]
-        values = tuple(fmean(one) for one in zip(*(record.points[-1].values for record in ended), strict=True))
-        found.append(Told(number, replicas[0].assignment, values, min(stopped, default=None)))
-    return found
+        values = tuple(fmean(column) for column in zip(*(record.points[-1].values for record in ended), strict=True))
+        observed.append(ObservedTrial(number, replicas[0].assignment, values, min(stopped, default=None)))
+    return observed

@@ -1,1 +1,1 @@
-"""MLflow."""
+"""MLflow tracking: the run's own logs, the outbox that sends them, costs, goodput and spikes."""

@@ -1,4 +1,4 @@
-"""The way to an MLflow run: its address, the client's patience, and what may be shown of them."""
+"""Connections to MLflow: tracking URI, client settings, and error messages without secrets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""One attempt each, and a short one: trying again is the outbox's business. What the user has set stays."""
+"""One short attempt per request, since the outbox retries. Variables that the user has set are kept."""
 
 CHATTY = ("mlflow", "alembic")
 TRACEBACKS = ("mlflow.store.db.utils",)
-"""Loggers that print a traceback for every attempt at a database that is away."""
+"""Loggers that print a traceback for every attempt to reach an unavailable database."""
 
 
 class TrackingError(FuserayError):
-    """MLflow cannot be reached, or refuses the run."""
+    """MLflow cannot be reached, or rejects the run."""
 
 
-class TrackingAwayError(TrackingError):
-    """MLflow cannot be reached, or fails at what is asked of it; later it may be there."""
+class TrackingUnavailableError(TrackingError):
+    """MLflow cannot be reached or fails to answer; it may recover later."""
 
 
 class Connection:
-    """A run in MLflow that is connected to when it is first needed.
+    """An MLflow run, with a client that is created on first use.
 
     Args:
         uri: MLflow tracking URI, or 'environment' for that in MLFLOW_TRACKING_URI.
@@ -47,27 +47,27 @@ class Connection:
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.run_id = run_id
-        self._address = address(uri)
+        self._address = resolve_uri(uri)
         self._client: MlflowClient | None = None
 
     @property
     def client(self) -> MlflowClient:
-        """The client; whatever MLflow raises when a database cannot be opened goes through."""
+        """The client; raises what MLflow raises when a database cannot be opened."""
         if self._client is None:
             self._client = connect(self._address)
         return self._client
 
-    def hide(self, text: object) -> str:
-        """Return what an error says on one line, without the password of the address."""
-        return said(text, self._address)
+    def redact(self, text: object) -> str:
+        """Return a message on one line, without the URI's password."""
+        return redact(text, self._address)
 
-    def away(self, error: Exception) -> TrackingAwayError:
-        """Return the error for people that stands for one of MLflow's."""
-        return away(self._address, error)
+    def unreachable_error(self, error: Exception) -> TrackingUnavailableError:
+        """Return the user-facing error for one of MLflow's."""
+        return unreachable_error(self._address, error)
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an address; whatever MLflow raises goes through."""
+    """Return a client for a tracking URI; raises what MLflow raises."""
     for name, value in CLIENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if os.environ.get("MLFLOW_S3_ENDPOINT_URL"):
@@ -82,8 +82,8 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
-def address(uri: str) -> str:
-    """Return the tracking URI itself, be it the recipe's or the environment's.
+def resolve_uri(uri: str) -> str:
+    """Return the tracking URI: the recipe's, or that of the environment.
 
     Raises:
         TrackingError: the variable is not set.
@@ -95,13 +95,15 @@ def address(uri: str) -> str:
     return os.environ["MLFLOW_TRACKING_URI"]
 
 
-def away(uri: str, error: Exception) -> TrackingAwayError:
-    """Return the error for people that stands for one of MLflow at an address."""
-    return TrackingAwayError(f"{said(uri, uri)}: MLflow cannot be reached: {said(error, uri)}. Check tracking.uri.")
+def unreachable_error(uri: str, error: Exception) -> TrackingUnavailableError:
+    """Return the user-facing error for one of MLflow's at a tracking URI."""
+    return TrackingUnavailableError(
+        f"{redact(uri, uri)}: MLflow cannot be reached: {redact(error, uri)}. Check tracking.uri."
+    )
 
 
-def said(text: object, uri: str) -> str:
-    """Return a text on one line, with stars for the password of an address and for other secrets."""
+def redact(text: object, uri: str) -> str:
+    """Return a text on one line, with stars for the URI's password and for other secrets."""
     line = " ".join(str(text).split())
     for password in {urlsplit(uri).password or "", unquote(urlsplit(uri).password or "")} - {""}:
         line = line.replace(password, "***")

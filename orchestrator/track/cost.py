@@ -1,4 +1,9 @@
-"""What a run's machines cost: which were there when, and what that comes to. Pure."""
+"""Cost of a run: its nodes over time, their prices, and the totals.
+
+Every start of a run has a file of its own, which only that start writes, atomically. So a resumed run knows what its
+earlier starts used, writing a file again counts nothing twice, and a driver that is killed loses only the seconds since
+its last write.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +21,13 @@ from orchestrator.storage.run_folder import json_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Machines of one kind and price.
+class MachineKind:
+    """Nodes of one machine type and price.
 
     Args:
-        machine: type of machine, as the price table knows it; None when the node does not say.
-        market: spot, on-demand or owned; None when the node does not say.
-        usd_per_hour: price of one; None when it is unknown.
+        machine: machine type, a key of the price table; None when the node has no label.
+        market: spot, on-demand or owned; None when the node has no label.
+        usd_per_hour: price of one node; None when unknown.
     """
 
     machine: str | None
@@ -31,71 +36,71 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """The kind in a word or two, such as p5.48xlarge/spot."""
+        """A short name, such as p5.48xlarge/spot."""
         return f"{self.machine or 'unlabelled'}/{self.market}" if self.market else self.machine or "unlabelled"
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """A time in which the same machines were there.
+class UsagePeriod:
+    """A period with a constant set of nodes.
 
     Args:
-        begin_ms: when it began, in milliseconds since 1970.
-        end_ms: when it was last seen to go on.
-        nodes: how many machines, by kind.
+        begin_ms: its begin, in milliseconds since 1970.
+        end_ms: when it was last observed.
+        nodes: number of nodes by kind.
     """
 
     begin_ms: int
     end_ms: int
-    nodes: Mapping[Kind, int]
+    nodes: Mapping[MachineKind, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What one start of a run has used.
+class StartUsage:
+    """Nodes used by one start of a run.
 
     Args:
-        begin_ms: when it began, in milliseconds since 1970.
-        end_ms: when it was last seen to go on.
-        share: the part of the machines that is charged to the run.
-        periods: one after the other, without overlap.
+        begin_ms: its begin, in milliseconds since 1970.
+        end_ms: when it was last observed.
+        share: the share of the nodes that is charged to the run.
+        periods: consecutive, without overlap.
     """
 
     begin_ms: int
     end_ms: int
     share: float = 1.0
-    periods: tuple[Period, ...] = ()
+    periods: tuple[UsagePeriod, ...] = ()
 
-    def seen(self, now_ms: int, nodes: Mapping[Kind, int]) -> Start:
-        """Return this start after a look at the machines; until now it had those of the look before.
+    def seen(self, now_ms: int, nodes: Mapping[MachineKind, int]) -> StartUsage:
+        """Return this start after observing the nodes; the last observed ones are charged until now.
 
         Args:
-            now_ms: the time; one before the last look's counts as that one's, should a clock be put back.
-            nodes: the machines that are there now.
+            now_ms: the time; one before the last observation counts as that one's, in case a clock was set back.
+            nodes: the current nodes.
         """
         start = self.until(now_ms)
         if start.periods and start.periods[-1].nodes == nodes:
             return start
-        return replace(start, periods=(*start.periods, Period(start.end_ms, start.end_ms, dict(nodes))))
+        return replace(start, periods=(*start.periods, UsagePeriod(start.end_ms, start.end_ms, dict(nodes))))
 
-    def until(self, now_ms: int) -> Start:
-        """Return this start as it is when it goes on until now with the same machines."""
+    def until(self, now_ms: int) -> StartUsage:
+        """Return this start extended until now with the same nodes."""
         end_ms = max(now_ms, self.end_ms)
         periods = (*self.periods[:-1], replace(self.periods[-1], end_ms=end_ms)) if self.periods else ()
         return replace(self, end_ms=end_ms, periods=periods)
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What a run has used.
+class RunCost:
+    """Total usage and cost of a run.
 
     Args:
         seconds: wall time of its starts.
-        node_seconds: seconds of machines by kind, as far as they are charged to the run.
+        node_seconds: node-seconds by kind that are charged to the run.
     """
 
     seconds: float = 0.0
-    node_seconds: Mapping[Kind, float] = field(default_factory=dict)
+    node_seconds: Mapping[MachineKind, float] = field(default_factory=dict)
 
     @property
     def hours(self) -> float:
@@ -104,45 +109,45 @@ class Spent:
 
     @property
     def usd(self) -> float:
-        """What the machines with a known price cost."""
+        """Cost of the nodes with a known price."""
         return sum(seconds / 3600 * (kind.usd_per_hour or 0.0) for kind, seconds in self.node_seconds.items())
 
     @property
     def node_hours(self) -> float:
-        """Hours of machines, whatever they cost."""
+        """Node-hours, priced or not."""
         return sum(self.node_seconds.values()) / 3600
 
     @property
     def unpriced_node_hours(self) -> float:
-        """Hours of machines without a known price."""
+        """Node-hours without a known price."""
         return sum(seconds for kind, seconds in self.node_seconds.items() if kind.usd_per_hour is None) / 3600
 
     def describe(self) -> str:
-        """Return the cost in words."""
+        """Return the cost as text."""
         unpriced = self.unpriced_node_hours
         without = f", {unpriced:.2f} of them without a known price" if unpriced else ""
         return f"{self.usd:.2f} USD for {self.node_hours:.2f} node-hours{without}"
 
 
-def added(parts: Iterable[Spent]) -> Spent:
-    """Return what several runs have used together; their seconds add up, too."""
-    seconds, nodes = 0.0, defaultdict[Kind, float](float)
+def total_cost(parts: Iterable[RunCost]) -> RunCost:
+    """Return the sum of several runs' usage, their wall time included."""
+    seconds, nodes = 0.0, defaultdict[MachineKind, float](float)
     for part in parts:
         seconds += part.seconds
-        for kind, used in part.node_seconds.items():
-            nodes[kind] += used
-    return Spent(seconds, dict(nodes))
+        for kind, seconds_used in part.node_seconds.items():
+            nodes[kind] += seconds_used
+    return RunCost(seconds, dict(nodes))
 
 
-def cost_tags(spent: Spent) -> dict[str, str]:
-    """Return the tags that tell what a run has cost: in all, and by kind of machine."""
+def cost_tags(spent: RunCost) -> dict[str, str]:
+    """Return the MLflow tags of a run's cost: the total, and node-hours by kind."""
     if not spent.node_seconds:
         return {}
     totals = {"cost_usd": f"{spent.usd:.4f}", "cost_node_hours": f"{spent.node_hours:.4f}"}
     return totals | {f"node_hours/{name}": f"{hours:.4f}" for name, hours in sorted(_by_name(spent).items())}
 
 
-def _by_name(spent: Spent) -> dict[str, float]:
+def _by_name(spent: RunCost) -> dict[str, float]:
     """Return node-hours by the name of the kind, which prices of several dates may share."""
     hours: dict[str, float] = defaultdict(float)
     for kind, seconds in spent.node_seconds.items():
@@ -150,75 +155,72 @@ def _by_name(spent: Spent) -> dict[str, float]:
     return hours
 
 
-# What the starts of a run have used, put together: in all, and up to any time, for a curve over the steps.
-
-
 MS_PER_HOUR = 3_600_000
 
 
 class Costs:
-    """What the starts of a run have used, all in all and up to any time.
+    """Usage of all starts of a run, in total and up to any time.
 
-    A second is charged once: where starts overlap, since a driver was not yet quite dead when its successor began, the
+    A second is charged once: where starts overlap, because a driver had not quite ended when its successor began, the
     later one counts.
 
     Args:
         starts: of the run.
-        running: whether the last one goes on; its machines are then taken to stay.
+        running: whether the last one is still running; its nodes are then assumed to stay.
     """
 
-    def __init__(self, starts: Iterable[Start] = (), running: bool = False) -> None:
+    def __init__(self, starts: Iterable[StartUsage] = (), running: bool = False) -> None:
         self._starts = list(_one_after_the_other(starts))
         self._running = running
         self._periods = [(start.share, period) for start in self._starts for period in start.periods]
         self._begins = [period.begin_ms for _, period in self._periods]
-        self._before = list(_sums(_figures(share, period, period.end_ms) for share, period in self._periods))
+        self._until = list(_sums(_used_in_period(share, period, period.end_ms) for share, period in self._periods))
 
     def __bool__(self) -> bool:
         return bool(self._periods)
 
     def metrics(self, at_ms: int) -> dict[str, float]:
-        """Return the figures that are tracked, as of a time in milliseconds since 1970; none when nothing is known."""
+        """Return the logged metrics at a time in milliseconds since 1970; empty when nothing is known."""
         if not self:
             return {}
-        at = bisect_right(self._begins, at_ms) - 1
-        if at < 0:
+        index = bisect_right(self._begins, at_ms) - 1
+        if index < 0:
             usd, node_hours, unpriced = 0.0, 0.0, 0.0
         else:
-            share, period = self._periods[at]
-            goes_on = self._running and at == len(self._periods) - 1
-            present = _figures(share, period, at_ms if goes_on else min(at_ms, period.end_ms))
-            usd, node_hours, unpriced = (a + b for a, b in zip(self._before[at], present, strict=True))
+            share, period = self._periods[index]
+            still_running = self._running and index == len(self._periods) - 1
+            present = _used_in_period(share, period, at_ms if still_running else min(at_ms, period.end_ms))
+            usd, node_hours, unpriced = (a + b for a, b in zip(self._until[index], present, strict=True))
         return {"cost/usd": usd, "cost/node_hours": node_hours} | (
             {"cost/unpriced_node_hours": unpriced} if unpriced else {}
         )
 
-    def spent(self) -> Spent:
-        """Return what was used in all."""
-        node_seconds: dict[Kind, float] = defaultdict(float)
+    def spent(self) -> RunCost:
+        """Return the total usage."""
+        node_seconds: dict[MachineKind, float] = defaultdict(float)
         for share, period in self._periods:
             for kind, count in period.nodes.items():
                 node_seconds[kind] += share * count * (period.end_ms - period.begin_ms) / 1000
         seconds = sum(start.end_ms - start.begin_ms for start in self._starts) / 1000
-        return Spent(seconds, {kind: used for kind, used in node_seconds.items() if used})
+        return RunCost(seconds, {kind: seconds_used for kind, seconds_used in node_seconds.items() if seconds_used})
 
 
-def _one_after_the_other(starts: Iterable[Start]) -> Iterator[Start]:
+def _one_after_the_other(starts: Iterable[StartUsage]) -> Iterator[StartUsage]:
     ordered = sorted(starts, key=lambda start: start.begin_ms)
     for start, following in pairwise(ordered):
-        yield _before(start, following.begin_ms)
+        yield _until(start, following.begin_ms)
     yield from ordered[-1:]
 
 
-def _before(start: Start, end_ms: int) -> Start:
-    """Return what a start had used by a time."""
+def _until(start: StartUsage, end_ms: int) -> StartUsage:
+    """Return a start's usage up to a time."""
     periods = tuple(
         replace(period, end_ms=min(period.end_ms, end_ms)) for period in start.periods if period.begin_ms < end_ms
     )
     return replace(start, end_ms=min(start.end_ms, end_ms), periods=periods)
 
 
-def _figures(share: float, period: Period, at_ms: int) -> tuple[float, float, float]:
+def _used_in_period(share: float, period: UsagePeriod, at_ms: int) -> tuple[float, float, float]:
     """Return USD, node-hours and unpriced node-hours of a period up to a time."""
     hours = share * (at_ms - period.begin_ms) / MS_PER_HOUR
     usd = sum(count * (kind.usd_per_hour or 0.0) for kind, count in period.nodes.items())
@@ -226,26 +228,20 @@ def _figures(share: float, period: Period, at_ms: int) -> tuple[float, float, fl
     return hours * usd, hours * sum(period.nodes.values()), hours * unpriced
 
 
-def _sums(figures: Iterable[Sequence[float]]) -> Iterator[tuple[float, float, float]]:
+def _sums(amounts: Iterable[Sequence[float]]) -> Iterator[tuple[float, float, float]]:
     """Yield the sums of all figures before each."""
     usd, node_hours, unpriced = 0.0, 0.0, 0.0
-    for more_usd, more_hours, more_unpriced in figures:
+    for more_usd, more_hours, more_unpriced in amounts:
         yield usd, node_hours, unpriced
         usd, node_hours, unpriced = usd + more_usd, node_hours + more_hours, unpriced + more_unpriced
 
 
-# A run's record of its machines: a file for each start, which only that start writes, whole or not at all.
-#
-# So a run that goes on knows what its earlier starts have used, nothing is entered twice however often a file is
-# written, and a driver that is killed loses what it had not yet written down: some seconds.
+class CostRecordError(FuserayError):
+    """A cost file is damaged."""
 
 
-class CostFileError(FuserayError):
-    """A file of the record is damaged."""
-
-
-def write_start(folder: Location, start: Start) -> None:
-    """Write down what a start has used so far, in the place of what was written before.
+def write_start(folder: Location, start: StartUsage) -> None:
+    """Write a start's usage so far, replacing its file.
 
     Raises:
         StorageError: it cannot be written.
@@ -255,7 +251,9 @@ def write_start(folder: Location, start: Start) -> None:
         "begin_ms": start.begin_ms,
         "end_ms": start.end_ms,
         "share": start.share,
-        "machines": [{"machine": one.machine, "market": one.market, "usd_per_hour": one.usd_per_hour} for one in kinds],
+        "machines": [
+            {"machine": kind.machine, "market": kind.market, "usd_per_hour": kind.usd_per_hour} for kind in kinds
+        ],
         "periods": [
             {
                 "begin_ms": period.begin_ms,
@@ -268,28 +266,28 @@ def write_start(folder: Location, start: Start) -> None:
     (folder / f"start-{start.begin_ms}.json").write(json_bytes(values))
 
 
-def read_starts(folder: Location) -> list[Start]:
-    """Return what all starts of a run have used; none of them when nothing was written down.
+def read_starts(folder: Location) -> list[StartUsage]:
+    """Return the usage of all starts of a run; empty when nothing was written.
 
     Raises:
-        CostFileError: a file is damaged.
+        CostRecordError: a file is damaged.
         StorageError: the record cannot be read.
     """
     return [_read(file) for file in folder.list() if file.name.startswith("start-") and file.name.endswith(".json")]
 
 
-def _read(file: Location) -> Start:
+def _read(file: Location) -> StartUsage:
     try:
         values = json.loads(file.read())
-        kinds = [Kind(**kind) for kind in values["machines"]]
+        kinds = [MachineKind(**kind) for kind in values["machines"]]
         periods = tuple(_period(period, kinds) for period in values["periods"])
-        return Start(int(values["begin_ms"]), int(values["end_ms"]), float(values["share"]), periods)
+        return StartUsage(int(values["begin_ms"]), int(values["end_ms"]), float(values["share"]), periods)
     except (ValueError, KeyError, TypeError) as error:
-        raise CostFileError(
+        raise CostRecordError(
             f"{file.uri}: is damaged ({error}); move it away to go on as if that start had cost nothing."
         ) from error
 
 
-def _period(values: dict[str, Any], kinds: list[Kind]) -> Period:
+def _period(values: dict[str, Any], kinds: list[MachineKind]) -> UsagePeriod:
     nodes = {kind: int(count) for kind, count in zip(kinds, values["nodes"], strict=True) if count}
-    return Period(int(values["begin_ms"]), int(values["end_ms"]), nodes)
+    return UsagePeriod(int(values["begin_ms"]), int(values["end_ms"]), nodes)

@@ -1,4 +1,4 @@
-"""A run's own log of its metrics: the truth that MLflow mirrors."""
+"""A run's own logs of metrics and events in its folder, of which MLflow has a copy."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from orchestrator.storage.retry import without_secrets
 
 FILE_NAME = re.compile(r"steps-(\d+)-to-(\d+)(-driver)?\.jsonl")
 READ_AHEAD = 8
-"""Files that are read at once; a file holds the steps between two checkpoints."""
+"""Number of files read concurrently; a file holds the steps between two checkpoints."""
 
 
 class MetricLogError(FuserayError):
-    """A file of the log is damaged."""
+    """A log file is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepLine:
-    """What was measured at a step.
+    """The metrics of a step.
 
     Args:
         step: the step.
-        time_ms: when it was done, in milliseconds since 1970.
-        metrics: named figures.
+        time_ms: when it was finished, in milliseconds since 1970.
+        metrics: values by name.
         seconds: time of worker 0 per part.
         samples: usable samples of the step.
     """
@@ -45,13 +45,13 @@ class StepLine:
 
 
 class MetricLog:
-    """Collects lines and writes them in files that are whole or not there. One writer at a time.
+    """Collects lines and writes them to files atomically. One writer at a time.
 
-    A step may come twice: the line with the later time counts, be it in the same file or in another.
+    A step may be logged twice: the line with the later time counts, whichever file it is in.
 
     Args:
         folder: where the files go.
-        by_driver: whether the driver writes what never reached MLflow; its files do not replace the worker's.
+        by_driver: whether the driver writes lines that never reached MLflow; its files do not replace the worker's.
     """
 
     def __init__(self, folder: Location, by_driver: bool = False) -> None:
@@ -60,13 +60,13 @@ class MetricLog:
         self._lines: list[StepLine] = []
 
     def add(self, line: StepLine) -> None:
-        """Enter a step; a second line of the step that came last replaces the first."""
+        """Add a step's line; a second line of the last step replaces the first."""
         if self._lines and self._lines[-1].step == line.step:
             self._lines.pop()
         self._lines.append(line)
 
     def flush(self) -> None:
-        """Write what was entered since the last time.
+        """Write the lines added since the last flush.
 
         Raises:
             StorageError: it cannot be written; the lines are kept.
@@ -85,33 +85,33 @@ def now_ms() -> int:
 
 
 def logged_steps(folder: Location) -> list[range]:
-    """Return the ranges of steps that the log's files speak of, by their names alone."""
+    """Return the ranges of steps in the log, from the names of its files alone."""
     return [steps for steps, _ in _files(folder)]
 
 
 def read_metric_log(folder: Location) -> Iterator[StepLine]:
-    """Yield one line per step, in the order of the steps; of a step that was done again, the last line.
+    """Yield one line per step, in the order of the steps; of a repeated step, the last line.
 
-    Holds no more lines than a few files have.
+    Memory is bounded by the lines of a few files.
 
     Raises:
         MetricLogError: a file is damaged.
         StorageError: the log cannot be read.
     """
-    waiting: dict[int, StepLine] = {}
+    pending: dict[int, StepLine] = {}
     for steps, lines in _read_ahead(folder):
-        yield from _ripe(waiting, steps.start)
+        yield from _take_before(pending, steps.start)
         for line in lines:
-            known = waiting.get(line.step)
-            if known is None or line.time_ms >= known.time_ms:
-                waiting[line.step] = line
-    yield from _ripe(waiting, None)
+            previous = pending.get(line.step)
+            if previous is None or line.time_ms >= previous.time_ms:
+                pending[line.step] = line
+    yield from _take_before(pending, None)
 
 
-def _ripe(waiting: dict[int, StepLine], stop: int | None) -> Iterator[StepLine]:
-    """Take out the lines of steps before `stop`, which no later file speaks of."""
-    for step in sorted(step for step in waiting if stop is None or step < stop):
-        yield waiting.pop(step)
+def _take_before(pending: dict[int, StepLine], stop: int | None) -> Iterator[StepLine]:
+    """Remove and yield the lines of steps before `stop`, which are in no later file."""
+    for step in sorted(step for step in pending if stop is None or step < stop):
+        yield pending.pop(step)
 
 
 def _read_ahead(folder: Location) -> Iterator[tuple[range, list[StepLine]]]:
@@ -120,17 +120,17 @@ def _read_ahead(folder: Location) -> Iterator[tuple[range, list[StepLine]]]:
         for steps, file in _files(folder):
             reading.append((steps, pool.submit(_read, file)))
             if len(reading) == READ_AHEAD:
-                yield _finished(reading.popleft())
-        yield from map(_finished, reading)
+                yield _result(reading.popleft())
+        yield from map(_result, reading)
 
 
-def _finished(reading: tuple[range, Future[list[StepLine]]]) -> tuple[range, list[StepLine]]:
+def _result(reading: tuple[range, Future[list[StepLine]]]) -> tuple[range, list[StepLine]]:
     return reading[0], reading[1].result()
 
 
 def _files(folder: Location) -> list[tuple[range, Location]]:
-    found = [(FILE_NAME.fullmatch(file.name), file) for file in folder.list()]
-    files = [(range(int(name[1]), int(name[2]) + 1), file) for name, file in found if name]
+    matches = [(FILE_NAME.fullmatch(file.name), file) for file in folder.list()]
+    files = [(range(int(name[1]), int(name[2]) + 1), file) for name, file in matches if name]
     return sorted(files, key=lambda file: (file[0].start, file[0].stop))
 
 
@@ -158,11 +158,8 @@ def _plain(line: StepLine) -> dict[str, object]:
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON has it; it has no infinity and no not-a-number."""
+    """Return a number for JSON, non-finite ones as text."""
     return float(value) if math.isfinite(value) else str(float(value))
-
-
-# What happened to a run besides its steps: recoveries, preemptions, changes of size.
 
 
 MAX_REASON_LENGTH = 1000
@@ -173,10 +170,10 @@ class Event:
     """One interruption of the training.
 
     Args:
-        kind: what it was.
-        step: the step at which training went on.
+        kind: what happened.
+        step: the step at which training continued.
         reason: why, in a few words.
-        lost_steps: steps that were done and had to be done again.
+        lost_steps: steps that had to be repeated.
         downtime_s: seconds between the last step before and the first one after.
         workers: training workers afterwards.
     """
@@ -190,10 +187,10 @@ class Event:
 
 
 class EventLog:
-    """The events of a run, in a file with one JSON object a line, which is whole or not there.
+    """The events of a run, in a JSON-lines file that is written atomically.
 
     Args:
-        file: where they are; they may not be there yet.
+        file: the file; it may not exist yet.
     """
 
     def __init__(self, file: Location) -> None:
@@ -203,17 +200,17 @@ class EventLog:
             self.events = [Event(**json.loads(line)) for line in file.read().decode().splitlines()]
 
     def add(self, event: Event) -> None:
-        """Write down an event.
+        """Append an event.
 
         Raises:
             StorageError: it cannot be written.
         """
         self.events.append(event)
-        self._file.write("".join(f"{_compact(one)}\n" for one in self.events).encode())
+        self._file.write("".join(f"{_compact(event)}\n" for event in self.events).encode())
 
 
 def event_tags(events: Sequence[Event]) -> dict[str, str]:
-    """Return the tags that tell of all events of a run: one for each, numbered from 1, and what they add up to."""
+    """Return the MLflow tags of a run's events: one per event, numbered from 1, and totals."""
     if not events:
         return {}
     numbered = {f"event/{number:04d}": _compact(event) for number, event in enumerate(events, start=1)}

@@ -1,4 +1,8 @@
-"""The outbox: what MLflow is to get waits here, and a thread of its own sends it. Nobody else waits for MLflow."""
+"""The outbox: a queue of deliveries to MLflow and the thread that sends them, so that training never waits for MLflow.
+
+Transient failures are retried with exponential backoff. What MLflow rejects is dropped and counted; a batch that is
+rejected is split to isolate the bad items.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -15,24 +18,24 @@ from botocore.exceptions import BotoCoreError
 from mlflow.exceptions import MlflowException
 
 ANNOUNCED_FAILURE = 2
-"""From this failure in a row on the server counts as away; a single one may be a connection that had grown old."""
+"""Consecutive failures after which the server is reported as unavailable; a single one may be a stale connection."""
 
 LINGER_S = 2.0
-"""How long the first delivery waits for others, so that steps go out in batches."""
+"""Seconds for which the first delivery waits for others, so that steps are sent in batches."""
 
-STALLED = 10
-"""An attempt that neither succeeds nor fails is waited for so many times longer than one that fails."""
+STALL_FACTOR = 10
+"""An attempt that hangs is waited for so many times longer than one that fails."""
 
-LOOK_S = 0.2
-LEAVE_S = 1.0
+POLL_S = 0.2
+JOIN_TIMEOUT_S = 1.0
 
 
 class Delivery(Protocol):
     """Something to be sent."""
 
     @property
-    def what(self) -> str:
-        """For people, as the object of a sentence."""
+    def description(self) -> str:
+        """What it is, for messages."""
         ...
 
     def attempt(self) -> bool:
@@ -41,10 +44,10 @@ class Delivery(Protocol):
 
 
 class Outbox:
-    """Sends deliveries in their order, each until it has arrived or is refused.
+    """Sends deliveries in order, each until it has arrived or is rejected.
 
     Args:
-        subject: who gets them, for people.
+        subject: the receiver, for messages.
         log: takes messages for the user, from the outbox's thread.
         explain: returns what an error says, without secrets.
         linger_s: how long to wait for more before sending.
@@ -64,12 +67,12 @@ class Outbox:
         self._subject, self._log, self._explain = subject, log, explain
         self._linger_s, self._pause, self._clock = linger_s, pause or self._sleep, clock
         self._changed = threading.Condition()
-        self._nudge = threading.Event()
+        self._wake = threading.Event()
         self._queue: deque[Delivery] = deque()
-        self._in_hand: Delivery | None = None
+        self._in_flight: Delivery | None = None
         self._failures = 0
         self._progress_at = clock()
-        self._gathered = self._hurried = self._stopping = False
+        self._lingered = self._draining = self._stopping = False
         self._thread = threading.Thread(target=self._work, name="mlflow-outbox", daemon=True)
         self._thread.start()
 
@@ -80,35 +83,35 @@ class Outbox:
                 self._queue.append(delivery)
             self._changed.notify_all()
 
-    def wait(self, patience_s: float) -> bool:
-        """Wait until everything is sent; return False when it is not and there is no point in waiting.
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until everything is sent; return False when the timeout is reached first.
 
         Args:
-            patience_s: how long to put up with failures since this call or the last success, whichever was later.
+            timeout_s: how long failures may last, since this call or the last success, whichever was later.
         """
         began = self._clock()
         with self._changed:
-            self._hurried = True
-            self._hasten()
-            while self._queue or self._in_hand is not None:
-                limit_s = patience_s if self._failures else patience_s * STALLED
+            self._draining = True
+            self._wake_sender()
+            while self._queue or self._in_flight is not None:
+                limit_s = timeout_s if self._failures else timeout_s * STALL_FACTOR
                 if self._clock() - max(began, self._progress_at) >= limit_s:
                     break
-                self._changed.wait(LOOK_S)
-            self._hurried = False
-            return not self._queue and self._in_hand is None
+                self._changed.wait(POLL_S)
+            self._draining = False
+            return not self._queue and self._in_flight is None
 
     def unsent(self) -> list[Delivery]:
-        """Return what has not arrived for certain, in order."""
+        """Return the deliveries that may not have arrived, in order."""
         with self._changed:
-            return [*([self._in_hand] if self._in_hand is not None else []), *self._queue]
+            return [*([self._in_flight] if self._in_flight is not None else []), *self._queue]
 
     def stop(self) -> None:
         """Send nothing more."""
         with self._changed:
             self._stopping = True
-            self._hasten()
-        self._thread.join(LEAVE_S)
+            self._wake_sender()
+        self._thread.join(JOIN_TIMEOUT_S)
 
     def _work(self) -> None:
         while (delivery := self._next()) is not None:
@@ -122,55 +125,52 @@ class Outbox:
     def _next(self) -> Delivery | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._stopping)
-            if not self._gathered:
-                self._changed.wait_for(lambda: self._hurried or self._stopping, self._linger_s)
-                self._gathered = True
-            self._in_hand = None if self._stopping else self._queue.popleft()
-            return self._in_hand
+            if not self._lingered:
+                self._changed.wait_for(lambda: self._draining or self._stopping, self._linger_s)
+                self._lingered = True
+            self._in_flight = None if self._stopping else self._queue.popleft()
+            return self._in_flight
 
     def _succeeded(self, delivery: Delivery, done: bool) -> None:
         if self._failures >= ANNOUNCED_FAILURE:
             self._log(f"{self._subject} is back; what was kept for it is being sent.")
-        self._put_down(None if done else delivery, failures=0)
+        self._finish_attempt(None if done else delivery, failures=0)
 
     def _failed(self, delivery: Delivery, error: Exception) -> None:
-        decision = decide(error, self._failures + 1)
-        if isinstance(decision, LeaveOut):
-            self._log(f"{self._subject} does not get {delivery.what}: {self._explain(error)}")
+        delay_s = retry_delay_s(error, self._failures + 1)
+        if delay_s is None:
+            self._log(f"{self._subject} does not get {delivery.description}: {self._explain(error)}")
             self._succeeded(delivery, done=True)
             return
-        self._put_down(delivery, failures=self._failures + 1)
+        self._finish_attempt(delivery, failures=self._failures + 1)
         if self._failures == ANNOUNCED_FAILURE:
             self._log(
                 f"{self._subject} does not answer ({self._explain(error)}). Training goes on; "
                 "what is to be logged is kept and sent when it is back."
             )
-        self._pause(decision.after_s)
+        self._pause(delay_s)
 
-    def _put_down(self, delivery: Delivery | None, failures: int) -> None:
+    def _finish_attempt(self, delivery: Delivery | None, failures: int) -> None:
         with self._changed:
             if delivery is not None:
                 self._queue.appendleft(delivery)
             if failures == 0:
                 self._progress_at = self._clock()
-            self._in_hand, self._failures, self._gathered = None, failures, bool(self._queue)
+            self._in_flight, self._failures, self._lingered = None, failures, bool(self._queue)
             self._changed.notify_all()
 
-    def _hasten(self) -> None:
-        self._nudge.set()
+    def _wake_sender(self) -> None:
+        self._wake.set()
         self._changed.notify_all()
 
     def _sleep(self, seconds: float) -> None:
-        self._nudge.wait(seconds)
-        self._nudge.clear()
+        self._wake.wait(seconds)
+        self._wake.clear()
 
 
-# What follows when MLflow did not take something: another try later, or none.
-
-
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
-REFUSALS = {
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 30.0
+REJECTION_CODES = {
     "ALREADY_EXISTS",
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
@@ -179,60 +179,44 @@ REFUSALS = {
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
 }
-"""MLflow's codes that speak of what was sent. Access that is denied is not among them: it may be given again."""
+"""MLflow's error codes for invalid input. Denied access is not among them: it may be granted again."""
 
 TOO_LARGE = "error code 413"
-PASSING_STATUS = {401, 403, 407, 408, 425, 429}
-"""Of the HTTP statuses 4xx, those that speak of the moment and the door rather than of what was sent."""
+TRANSIENT_STATUS = {401, 403, 407, 408, 425, 429}
+"""HTTP statuses 4xx that are about access or the current load rather than about what was sent."""
 
-MAY_PASS = (OSError, BotoCoreError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Try again.
-
-    Args:
-        after_s: how long to wait before that.
-    """
-
-    after_s: float
+TRANSIENT_ERRORS = (OSError, BotoCoreError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveOut:
-    """Do not try again: it would be refused again."""
-
-
-def decide(error: Exception, attempt: int) -> Again | LeaveOut:
-    """Decide what follows a failed attempt.
+def retry_delay_s(error: Exception, attempt: int) -> float | None:
+    """Return how long to wait after a failed attempt, in seconds; None when the same thing would be rejected again.
 
     Args:
         error: what the client raised.
-        attempt: how many attempts have failed in a row, at least 1.
+        attempt: number of consecutive failed attempts, at least 1.
 
     Returns:
-        A wait that doubles with every attempt up to `LONGEST_PAUSE_S`, or the end.
+        A delay that doubles with every attempt up to `MAX_DELAY_S`, or None.
     """
-    if is_refusal(error):
-        return LeaveOut()
-    return Again(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt - 1, 16)))
+    if is_rejection(error):
+        return None
+    return float(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt - 1, 16)))
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Return whether MLflow or its artifact store would refuse the same thing again, rather than being away."""
+def is_rejection(error: BaseException) -> bool:
+    """Return whether MLflow or its artifact store rejected the input, rather than being unavailable."""
     if isinstance(error, MlflowException):
-        return error.error_code in REFUSALS or TOO_LARGE in str(error)
+        return error.error_code in REJECTION_CODES or TOO_LARGE in str(error)
     status = _http_status(error)
     if status is not None:
-        return 400 <= status < 500 and status not in PASSING_STATUS
-    return not isinstance(error, MAY_PASS)
+        return 400 <= status < 500 and status not in TRANSIENT_STATUS
+    return not isinstance(error, TRANSIENT_ERRORS)
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status that an artifact store answered with; boto3 hides it in the error behind its own."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
+    """Return an artifact store's HTTP status; boto3 has it in the cause of its own error."""
+    for cause in _chain(error):
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
         status = getattr(response, "status_code", None)
@@ -247,16 +231,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-# Sending many things at once, and apart from each other when some of them are refused.
-
-
 NAMES_SHOWN = 5
 
 Item = TypeVar("Item")
 
 
 class RejectedKeys:
-    """What MLflow refuses for good: told once, counted ever after.
+    """Names of metrics, parameters and tags that MLflow rejects: reported once, then dropped and counted.
 
     Args:
         log: takes messages for the user.
@@ -270,7 +251,7 @@ class RejectedKeys:
 
     @property
     def count(self) -> int:
-        """How many values were left out so far."""
+        """Number of dropped values."""
         return sum(self._counts.values())
 
     @property
@@ -278,21 +259,21 @@ class RejectedKeys:
         """Their names."""
         return sorted({name for _, name in self._counts})
 
-    def leave_out(self, kind: str, name: str, values: int) -> bool:
-        """Return whether a name of a kind is refused; if so, count values that are not sent."""
+    def skip(self, kind: str, name: str, values: int) -> bool:
+        """Return whether a name is rejected; if so, count the values that are dropped."""
         if (kind, name) in self._counts:
             self._counts[kind, name] += values
         return (kind, name) in self._counts
 
-    def add(self, kind: str, refused: Mapping[str, tuple[Exception, int]]) -> None:
-        """Remember names that were refused and tell of them, those with one reason together.
+    def add(self, kind: str, errors: Mapping[str, tuple[Exception, int]]) -> None:
+        """Add rejected names and report them, grouped by reason.
 
         Args:
             kind: what they name, in the plural.
-            refused: by name, the reason and how many values were not sent.
+            errors: by name, the reason and how many values were not sent.
         """
         reasons: dict[str, list[str]] = defaultdict(list)
-        for name, (error, values) in refused.items():
+        for name, (error, values) in errors.items():
             self._counts[kind, name] = values
             reasons[self._explain(error)].append(name)
         for reason, names in reasons.items():
@@ -300,14 +281,14 @@ class RejectedKeys:
 
 
 def send_batch_or_split(
-    groups: Mapping[str, Sequence[Item]], send: Callable[[list[Item]], object], refusals: RejectedKeys, kind: str
+    groups: Mapping[str, Sequence[Item]], send: Callable[[list[Item]], object], rejected: RejectedKeys, kind: str
 ) -> None:
-    """Send all groups at once or, when that is refused, one by one; a group that is refused alone is left out.
+    """Send all groups as one batch; if it is rejected, send them one by one and drop those that are rejected.
 
     Args:
         groups: what to send, by name; sent in this order.
-        send: sends some of it; may be called again with the same.
-        refusals: remembers what was refused.
+        send: sends items; may be called again with the same.
+        rejected: collects what was rejected.
         kind: what the names name, in the plural.
 
     Raises:
@@ -316,17 +297,19 @@ def send_batch_or_split(
     try:
         send(list(chain.from_iterable(groups.values())))
     except Exception as error:
-        if not is_refusal(error):
+        if not is_rejection(error):
             raise
-        refused = {name: (fault, len(items)) for name, items in groups.items() if (fault := _fault(items, send))}
-        refusals.add(kind, refused)
+        errors = {
+            name: (rejection, len(items)) for name, items in groups.items() if (rejection := _rejection(items, send))
+        }
+        rejected.add(kind, errors)
 
 
-def _fault(items: Sequence[Item], send: Callable[[list[Item]], object]) -> Exception | None:
+def _rejection(items: Sequence[Item], send: Callable[[list[Item]], object]) -> Exception | None:
     try:
         send(list(items))
     except Exception as error:
-        if not is_refusal(error):
+        if not is_rejection(error):
             raise
         return error
     return None

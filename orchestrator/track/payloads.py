@@ -1,4 +1,4 @@
-"""What MLflow is sent, each thing such that it may be sent again."""
+"""Idempotent deliveries to MLflow: steps, parameters, tags, files, status, and model versions in its registry."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PointsOf = Callable[[Iterable[StepLine]], Iterator[Points]]
 """Works out what MLflow gets of all steps of a log, in order."""
 
 
-class Steps:
-    """The steps that training reports, in order; the oldest are set aside when there are too many.
+class StepsDelivery:
+    """The steps that training reports, in order; the oldest are dropped from memory when there are too many.
 
     Args:
         sender: sends them.
-        most: how many steps are held.
+        most: maximum number of steps in memory.
     """
 
-    what = "metrics"
+    description = "metrics"
 
     def __init__(self, sender: StepSender, most: int = MAX_STEPS_IN_MEMORY) -> None:
         self._sender = sender
@@ -46,7 +46,7 @@ class Steps:
         self._lock = threading.Lock()
         self._waiting: deque[Points] = deque()
         self._batch: list[Points] = []
-        self.set_aside = 0
+        self.spilled_steps = 0
 
     def add(self, points: Points) -> None:
         """Take a step."""
@@ -54,7 +54,7 @@ class Steps:
             self._waiting.append(points)
             if len(self._waiting) > self._most:
                 self._waiting.popleft()
-                self.set_aside += 1
+                self.spilled_steps += 1
 
     def attempt(self) -> bool:
         """Send the next steps."""
@@ -74,7 +74,7 @@ class Steps:
             return [points.line for points in (*self._batch, *self._waiting)]
 
 
-class CatchUp:
+class CatchUpDelivery:
     """The steps that a run's metric log has and MLflow lacks.
 
     Args:
@@ -84,7 +84,7 @@ class CatchUp:
         stop: steps from here on are not sent; None: all are.
     """
 
-    what = "the metrics of earlier steps"
+    description = "the metrics of earlier steps"
 
     def __init__(self, sender: StepSender, log: Location, points_of: PointsOf, stop: int | None = None) -> None:
         self._sender = sender
@@ -120,33 +120,35 @@ class CatchUp:
 
 
 @dataclass(eq=False)
-class Parameters:
+class ParamsDelivery:
     """Parameters by dotted name; those that MLflow has already stay as they are."""
 
     connection: Connection
-    refusals: RejectedKeys
+    rejected: RejectedKeys
     values: Mapping[str, Any]
-    what: str = "parameters"
+    description: str = "parameters"
 
     def attempt(self) -> bool:
         """Send those that MLflow lacks."""
         client, run_id = self.connection.client, self.connection.run_id
-        known = client.get_run(run_id).data.params
-        new = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in self.values.items() if name not in known]
+        existing = client.get_run(run_id).data.params
+        new = [
+            Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in self.values.items() if name not in existing
+        ]
         for start in range(0, len(new), MAX_PER_CALL):
             groups = {param.key: [param] for param in new[start : start + MAX_PER_CALL]}
-            send_batch_or_split(groups, lambda some: client.log_batch(run_id, params=some), self.refusals, "parameters")
+            send_batch_or_split(groups, lambda some: client.log_batch(run_id, params=some), self.rejected, "parameters")
         return True
 
 
 @dataclass(eq=False)
-class Tags:
+class TagsDelivery:
     """Tags by name."""
 
     connection: Connection
-    refusals: RejectedKeys
+    rejected: RejectedKeys
     values: Mapping[str, str]
-    what: str = "tags"
+    description: str = "tags"
 
     def attempt(self) -> bool:
         """Send them all."""
@@ -154,12 +156,12 @@ class Tags:
         tags = [RunTag(name, value) for name, value in self.values.items()]
         for start in range(0, len(tags), MAX_PER_CALL):
             groups = {tag.key: [tag] for tag in tags[start : start + MAX_PER_CALL]}
-            send_batch_or_split(groups, lambda some: client.log_batch(run_id, tags=some), self.refusals, "tags")
+            send_batch_or_split(groups, lambda some: client.log_batch(run_id, tags=some), self.rejected, "tags")
         return True
 
 
 @dataclass(eq=False)
-class Text:
+class TextDelivery:
     """A text that becomes a file of the run."""
 
     connection: Connection
@@ -167,7 +169,7 @@ class Text:
     name: str
 
     @property
-    def what(self) -> str:
+    def description(self) -> str:
         """The file."""
         return self.name
 
@@ -178,7 +180,7 @@ class Text:
 
 
 @dataclass(eq=False)
-class Copy:
+class FolderDelivery:
     """The files of a folder in storage, sent one after the other."""
 
     connection: Connection
@@ -187,7 +189,7 @@ class Copy:
     _waiting: list[Location] | None = field(default=None, init=False)
 
     @property
-    def what(self) -> str:
+    def description(self) -> str:
         """The folder."""
         return f"the files of {self.folder}"
 
@@ -206,7 +208,7 @@ class Copy:
 
 
 @dataclass(eq=False)
-class Status:
+class StatusDelivery:
     """The run's status: RUNNING, or how and when it ended.
 
     Args:
@@ -218,7 +220,7 @@ class Status:
     connection: Connection
     status: str
     ended_ms: int | None = None
-    what: str = "the status"
+    description: str = "the status"
 
     def attempt(self) -> bool:
         """Send it."""
@@ -230,15 +232,12 @@ class Status:
         return True
 
 
-# MLflow's model registry: the exported model of a run under a name, each run's once.
-
-
 MODEL = "model"
 """The folder of a run's artifacts that holds its exported model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredVersion:
     """A version of a model in the registry.
 
     Args:
@@ -257,7 +256,9 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register_model(run: TrackedRun, model: Location, name: str, tags: Mapping[str, str], alias: str) -> Registered:
+def register_model(
+    run: TrackedRun, model: Location, name: str, tags: Mapping[str, str], alias: str
+) -> RegisteredVersion:
     """Have a run's exported model as a version of a registered model; a run that has one keeps it.
 
     Args:
@@ -272,37 +273,37 @@ def register_model(run: TrackedRun, model: Location, name: str, tags: Mapping[st
     """
     client = run.connection.client
     with run.explained():
-        _complete(run, model)
+        _send_missing_files(run, model)
         source = f"{client.get_run(run.run_id).info.artifact_uri}/{MODEL}"
-        known = _known(client, name, run.run_id, source)
-        version = known or _create(client, name, run.run_id, source, tags)
+        existing = _existing_version(client, name, run.run_id, source)
+        version = existing or _create_version(client, name, run.run_id, source, tags)
         client.set_registered_model_alias(name, alias, version.version)
-    return Registered(name, int(version.version), known is None)
+    return RegisteredVersion(name, int(version.version), existing is None)
 
 
-def _complete(run: TrackedRun, model: Location) -> None:
+def _send_missing_files(run: TrackedRun, model: Location) -> None:
     exported = {f"{MODEL}/{file}" for file in model.sizes()}
     if not exported:
         raise TrackingError(f"{model.uri}: holds no exported model; `fuseray export` writes one from a checkpoint.")
     if exported - run.files(MODEL):
-        copy = Copy(run.connection, model, MODEL)
+        copy = FolderDelivery(run.connection, model, MODEL)
         while not copy.attempt():
             pass
 
 
-def _known(client: MlflowClient, name: str, run_id: str, source: str) -> ModelVersion | None:
-    page: str | None = None
+def _existing_version(client: MlflowClient, name: str, run_id: str, source: str) -> ModelVersion | None:
+    token: str | None = None
     while True:
-        found = client.search_model_versions(f"name = '{name}'", page_token=page)
-        for version in found:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        for version in page:
             if (version.run_id, version.source) == (run_id, source):
                 return version
-        page = found.token
-        if not page:
+        token = page.token
+        if not token:
             return None
 
 
-def _create(client: MlflowClient, name: str, run_id: str, source: str, tags: Mapping[str, str]) -> ModelVersion:
+def _create_version(client: MlflowClient, name: str, run_id: str, source: str, tags: Mapping[str, str]) -> ModelVersion:
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -1,4 +1,13 @@
-"""A run in MLflow, as the command line sees it: asked and told at once, with errors for people."""
+"""MLflow runs: synchronous reads and writes for the command line, and sending steps exactly once.
+
+One metric decides whether a step is present: `samples`, which every step has, whatever its workload. It is the last of
+its step, a step is never divided between two requests if it fits into one, and MLflow's databases store the metrics of
+a request atomically; so where it is, all others of the step are. Two cases remain. An answer may be lost, so that the
+request may or may not have arrived; then the present steps are read again before anything is sent again. (A request
+that arrives later still, from a server that hung, doubles nothing in a database: the same point, with its value, step
+and time, is stored once.) And a file store may have stored a part of a request when its server died, up to some metric
+of one step; so after a failure, and at the start, the first step to be sent is checked metric by metric.
+"""
 
 from __future__ import annotations
 
@@ -82,12 +91,12 @@ class TrackedRun:
     def files(self, folder: str | None = None) -> set[str]:
         """Return the paths of the files in a folder of the run, None for the top."""
         with self.explained():
-            found = self.connection.client.list_artifacts(self.run_id, folder)
-            return {file.path for file in found if not file.is_dir}
+            artifacts = self.connection.client.list_artifacts(self.run_id, folder)
+            return {file.path for file in artifacts if not file.is_dir}
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what MLflow and its artifact store raise into an error for people.
+        """Turn what MLflow and its artifact store raise into an user-facing error.
 
         Raises:
             TrackingError: something went wrong inside.
@@ -98,21 +107,9 @@ class TrackedRun:
             raise
         except Exception as error:
             if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                said = self.connection.hide(error)
-                raise TrackingError(f"MLflow has no run {self.run_id}: {said}. Check tracking.uri.") from None
-            raise self.connection.away(error) from None
-
-
-# Sends the metrics of steps so that each of them is in MLflow once, whatever happens on the way.
-#
-# One metric decides whether a step is there: `samples`, which every step has, whatever its workload. It is the last of
-# its step, a step is never divided between two requests if it fits into one, and MLflow's databases take the metrics of
-# a request whole or not at all; so where it is, all others of the step are. Two cases remain. An answer may be lost, so
-# that nobody knows whether the request arrived; then it is read anew which steps are there before anything is sent
-# again. (A request that arrives later still, from a server that hung, doubles nothing in a database: the same point,
-# with its value, step and time, is taken once.) And a store of files may have taken a part of a request when its server
-# died, up to some metric of one step; so after a failure, and at the start, the first step to be sent is looked at
-# metric by metric.
+                message = self.connection.redact(error)
+                raise TrackingError(f"MLflow has no run {self.run_id}: {message}. Check tracking.uri.") from None
+            raise self.connection.unreachable_error(error) from None
 
 
 STEP_METRIC = "samples"
@@ -141,11 +138,11 @@ class StepSender:
         refusals: remembers metrics that MLflow refuses.
     """
 
-    def __init__(self, connection: Connection, refusals: RejectedKeys) -> None:
+    def __init__(self, connection: Connection, rejected: RejectedKeys) -> None:
         self._connection = connection
-        self._refusals = refusals
+        self._rejected = rejected
         self._present: StepRanges | None = None
-        self._sure = False
+        self._in_sync = False
         self._read_back: dict[str, StepRanges] = {}
         self.sent = 0
 
@@ -168,29 +165,29 @@ class StepSender:
         present = self.present()
         new = {points.line.step: points for points in batch if points.line.step not in present}
         metrics = [metric for points in new.values() for metric in _metrics(points)]
-        if metrics and not self._sure:
+        if metrics and not self._in_sync:
             metrics = self._lacking(metrics, present)
-        self._sure, self._present, self._read_back = False, None, {}
+        self._in_sync, self._present, self._read_back = False, None, {}
         for part in _parts(metrics):
             self._send_part(part)
         for step in new:
             present.add(step)
-        self._sure, self._present = True, present
+        self._in_sync, self._present = True, present
         self.sent += len(new)
 
     def _send_part(self, metrics: Sequence[Metric]) -> None:
         groups: dict[str, list[Metric]] = defaultdict(list)
         for metric in metrics:
             groups[metric.key].append(metric)
-        kept = {
-            name: group for name, group in groups.items() if not self._refusals.leave_out("metrics", name, len(group))
+        accepted = {
+            name: group for name, group in groups.items() if not self._rejected.skip("metrics", name, len(group))
         }
 
         def send(some: list[Metric]) -> None:
             in_order = sorted(some, key=lambda metric: (metric.step, metric.key == STEP_METRIC))
             self._connection.client.log_batch(self._connection.run_id, metrics=in_order)
 
-        send_batch_or_split(kept, send, self._refusals, "metrics")
+        send_batch_or_split(accepted, send, self._rejected, "metrics")
 
     def _lacking(self, metrics: Sequence[Metric], present: StepRanges) -> list[Metric]:
         """Leave out metrics of the first step that are there although the step is not."""
@@ -252,9 +249,6 @@ def _parts(metrics: Iterable[Metric]) -> Iterator[list[Metric]]:
         yield part
 
 
-# A set of steps that is small however many they are.
-
-
 class StepRanges:
     """A set of steps, kept as ranges: the steps of a long run are one or two of them.
 
@@ -272,19 +266,19 @@ class StepRanges:
         """Put a step in."""
         if step in self:
             return
-        at = bisect_right(self._starts, step)
-        joins_left = at > 0 and self._stops[at - 1] == step
-        joins_right = at < len(self._starts) and self._starts[at] == step + 1
+        index = bisect_right(self._starts, step)
+        joins_left = index > 0 and self._stops[index - 1] == step
+        joins_right = index < len(self._starts) and self._starts[index] == step + 1
         if joins_left and joins_right:
-            self._stops[at - 1] = self._stops.pop(at)
-            del self._starts[at]
+            self._stops[index - 1] = self._stops.pop(index)
+            del self._starts[index]
         elif joins_left:
-            self._stops[at - 1] = step + 1
+            self._stops[index - 1] = step + 1
         elif joins_right:
-            self._starts[at] = step
+            self._starts[index] = step
         else:
-            self._starts.insert(at, step)
-            self._stops.insert(at, step + 1)
+            self._starts.insert(index, step)
+            self._stops.insert(index, step + 1)
 
     @property
     def stop(self) -> int:
@@ -295,8 +289,8 @@ class StepRanges:
         """Return whether all of some neighbouring steps are in it."""
         if not steps:
             return True
-        at = bisect_right(self._starts, steps.start)
-        return at > 0 and steps.stop <= self._stops[at - 1]
+        index = bisect_right(self._starts, steps.start)
+        return index > 0 and steps.stop <= self._stops[index - 1]
 
     def __contains__(self, step: int) -> bool:
         return self.covers(range(step, step + 1))

@@ -1,4 +1,4 @@
-"""Bringing MLflow up to what a run's folder holds, after it was away at the end of the run."""
+"""Sends to MLflow what it lacks of a run's folder, for runs that ended while MLflow was unavailable."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from orchestrator.config.document import flatten
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.metric_log import EventLog, event_tags
 from orchestrator.track.outbox import Delivery, RejectedKeys
-from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Tags, Text
+from orchestrator.track.payloads import (
+    CatchUpDelivery,
+    FolderDelivery,
+    ParamsDelivery,
+    PointsOf,
+    StatusDelivery,
+    TagsDelivery,
+    TextDelivery,
+)
 from orchestrator.track.run_writer import StepSender, TrackedRun
-from orchestrator.track.tracker import flatten
 
 
 @dataclass(slots=True)
-class Synced:
-    """What was brought to MLflow.
+class SyncResult:
+    """What was sent to MLflow.
 
     Args:
         mlflow_run_id: the run there.
@@ -38,9 +46,9 @@ class Synced:
     messages: list[str] = field(default_factory=list)
 
 
-def sync_run(
+def sync_to_mlflow(
     run: RunFolder, params: dict[str, Any], points_of: PointsOf, tags: Mapping[str, str] | None = None
-) -> Synced:
+) -> SyncResult:
     """Publish what MLflow lacks of a run; nothing is published twice, so it may be done again at any time.
 
     Args:
@@ -55,17 +63,17 @@ def sync_run(
     """
     file = run.read()
     tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
-    synced = Synced(file.mlflow_run_id, status=file.status, status_before=tracked.status())
-    refusals = RejectedKeys(synced.messages.append, tracked.connection.hide)
-    sender = StepSender(tracked.connection, refusals)
+    synced = SyncResult(file.mlflow_run_id, status=file.status, status_before=tracked.status())
+    rejected = RejectedKeys(synced.messages.append, tracked.connection.redact)
+    sender = StepSender(tracked.connection, rejected)
     events = EventLog(run.events).events
     deliveries: list[Delivery] = [
-        Parameters(tracked.connection, refusals, flatten(params)),
-        Tags(tracked.connection, refusals, event_tags(events) | dict(tags or {})),
-        CatchUp(sender, run.metrics, points_of),
+        ParamsDelivery(tracked.connection, rejected, flatten(params)),
+        TagsDelivery(tracked.connection, rejected, event_tags(events) | dict(tags or {})),
+        CatchUpDelivery(sender, run.metrics, points_of),
     ]
     if file.status != synced.status_before:
-        deliveries.append(Status(tracked.connection, file.status, _milliseconds(file.ended)))
+        deliveries.append(StatusDelivery(tracked.connection, file.status, _milliseconds(file.ended)))
     deliveries += _missing_files(run, tracked, synced.files, finished=file.status == "FINISHED")
     with tracked.explained():
         for delivery in deliveries:
@@ -77,11 +85,11 @@ def sync_run(
 def _missing_files(run: RunFolder, tracked: TrackedRun, names: list[str], finished: bool) -> list[Delivery]:
     deliveries: list[Delivery] = []
     if "recipe.yaml" not in tracked.files():
-        deliveries.append(Text(tracked.connection, run.recipe.read().decode(), "recipe.yaml"))
+        deliveries.append(TextDelivery(tracked.connection, run.recipe.read().decode(), "recipe.yaml"))
         names.append("recipe.yaml")
     model = {f"model/{name}" for name in run.model.sizes()}
     if finished and model - tracked.files("model"):
-        deliveries.append(Copy(tracked.connection, run.model, "model"))
+        deliveries.append(FolderDelivery(tracked.connection, run.model, "model"))
         names += sorted(model)
     return deliveries
 

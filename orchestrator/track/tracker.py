@@ -1,4 +1,7 @@
-"""What a run's driver tells MLflow. Nothing here waits for the server, save the start and, for a while, the end."""
+"""The driver's side of an MLflow run: everything is queued and sent in the background.
+
+Only the start of a new run waits for the server, and its end for a bounded time.
+"""
 
 from __future__ import annotations
 
@@ -15,37 +18,47 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from orchestrator.config.document import flatten
 from orchestrator.storage.location import Location
-from orchestrator.track.client import SQLITE, Connection, TrackingError, address, away, connect
+from orchestrator.track.client import SQLITE, Connection, TrackingError, connect, resolve_uri, unreachable_error
 from orchestrator.track.metric_log import StepLine
 from orchestrator.track.outbox import LINGER_S, Outbox, RejectedKeys
-from orchestrator.track.payloads import CatchUp, Copy, Parameters, PointsOf, Status, Steps, Tags, Text
+from orchestrator.track.payloads import (
+    CatchUpDelivery,
+    FolderDelivery,
+    ParamsDelivery,
+    PointsOf,
+    StatusDelivery,
+    StepsDelivery,
+    TagsDelivery,
+    TextDelivery,
+)
 from orchestrator.track.run_writer import Points, StepSender
 
-PATIENCE_S = 60.0
-"""How long the end of a run waits for a server that does not answer."""
+TIMEOUT_S = 60.0
+"""Seconds for which the end of a run waits for a server that does not answer."""
 
-GREETING_S = 1.0
-"""How long a continued run waits for it before going on."""
+RESUME_WAIT_S = 1.0
+"""Seconds for which a resumed run waits for the server before continuing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outboxes:
+class OutboxOptions:
     """How a tracker's outboxes send.
 
     Args:
         linger_s: seconds to wait for more before sending.
         pause: waits some seconds before the next attempt; None: so that the end of the run cuts it short.
         clock: seconds that only go forward.
-        patience_s: how long the end of a run waits for a server that does not answer.
-        greeting_s: how long a continued run waits for it before going on.
+        timeout_s: how long the end of a run waits for a server that does not answer.
+        resume_wait_s: how long a continued run waits for it before going on.
     """
 
     linger_s: float = LINGER_S
     pause: Callable[[float], None] | None = None
     clock: Callable[[], float] = time.monotonic
-    patience_s: float = PATIENCE_S
-    greeting_s: float = GREETING_S
+    timeout_s: float = TIMEOUT_S
+    resume_wait_s: float = RESUME_WAIT_S
 
     def open(self, subject: str, log: Callable[[str], None], explain: Callable[[object], str]) -> Outbox:
         """Open an outbox."""
@@ -58,7 +71,7 @@ class Unsent:
 
     Args:
         lines: steps that may not have arrived.
-        others: what else did not, for people.
+        others: what else did not, for messages.
     """
 
     lines: tuple[StepLine, ...]
@@ -66,10 +79,10 @@ class Unsent:
 
 
 class Tracker:
-    """A run in MLflow, as its driver sees it: everything is taken at once and sent in the background.
+    """An MLflow run, logged to in the background.
 
-    Metrics, parameters, tags and the status go one way, files another, so that an artifact store that is away holds
-    up nothing else. At most `MAX_STEPS_IN_MEMORY` steps wait in memory; the run's metric log has them all.
+    Metrics, parameters, tags and the status have one outbox, files another, so that an unavailable artifact store
+    delays nothing else. At most `MAX_STEPS_IN_MEMORY` steps wait in memory; the run's metric log has them all.
 
     Args:
         uri: MLflow tracking URI, or 'environment'.
@@ -78,16 +91,18 @@ class Tracker:
         outboxes: how things are sent.
     """
 
-    def __init__(self, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> None:
+    def __init__(
+        self, uri: str, run_id: str, log: Callable[[str], None], outboxes: OutboxOptions | None = None
+    ) -> None:
         self.run_id = run_id
         self._connection = Connection(uri, run_id)
-        self._outboxes = outboxes or Outboxes()
-        self._refusals = RejectedKeys(log, self._connection.hide)
-        self._sender = StepSender(self._connection, self._refusals)
-        self._steps = Steps(self._sender)
+        self._outboxes = outboxes or OutboxOptions()
+        self._rejected = RejectedKeys(log, self._connection.redact)
+        self._sender = StepSender(self._connection, self._rejected)
+        self._steps = StepsDelivery(self._sender)
         self._log = log
-        self._main = self._outboxes.open("MLflow", log, self._connection.hide)
-        self._files = self._outboxes.open("MLflow's artifact store", log, self._connection.hide)
+        self._main = self._outboxes.open("MLflow", log, self._connection.redact)
+        self._files = self._outboxes.open("MLflow's artifact store", log, self._connection.redact)
 
     @classmethod
     def start(
@@ -98,12 +113,12 @@ class Tracker:
         tags: Mapping[str, str],
         log: Callable[[str], None],
         artifacts: str | None = None,
-        outboxes: Outboxes | None = None,
+        outboxes: OutboxOptions | None = None,
     ) -> Self:
-        """Create a run in an experiment, which is made if need be.
+        """Create a run in an experiment, which is created if needed.
 
-        A run of the same name and tags that nothing was ever logged to is taken instead: its driver was lost before it
-        could remember the run.
+        A run of the same name and tags without any data is used instead: its driver was lost before it could record the
+        run's id.
 
         Args:
             uri: MLflow tracking URI, or 'environment'.
@@ -115,39 +130,39 @@ class Tracker:
             outboxes: how things are sent.
 
         Raises:
-            TrackingAwayError: MLflow cannot be reached, or refuses.
+            TrackingUnavailableError: MLflow cannot be reached, or refuses.
             TrackingError: the environment does not say where it is.
         """
-        place = address(uri)
+        tracking_uri = resolve_uri(uri)
         try:
-            client = connect(place)
-            found = client.get_experiment_by_name(experiment)
+            client = connect(tracking_uri)
+            existing = client.get_experiment_by_name(experiment)
             experiment_id = (
-                found.experiment_id
-                if found
-                else client.create_experiment(experiment, artifact_location=artifacts or _beside(place))
+                existing.experiment_id
+                if existing
+                else client.create_experiment(experiment, artifact_location=artifacts or _artifact_folder(tracking_uri))
             )
-            run_id = find_orphaned_run(client, experiment_id, name, tags) if found else None
+            run_id = find_orphaned_run(client, experiment_id, name, tags) if existing else None
             if run_id is None:
                 run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
-            raise away(place, error) from None
+            raise unreachable_error(tracking_uri, error) from None
         return cls(uri, run_id, log, outboxes)
 
     @classmethod
-    def resume(cls, uri: str, run_id: str, log: Callable[[str], None], outboxes: Outboxes | None = None) -> Self:
-        """Mark a run as running again; when MLflow is away, that is done as soon as it is back.
+    def resume(cls, uri: str, run_id: str, log: Callable[[str], None], outboxes: OutboxOptions | None = None) -> Self:
+        """Mark a run as running again; when MLflow is unavailable, that is done as soon as it is back.
 
         Raises:
             TrackingError: MLflow has no such run.
         """
         tracker = cls(uri, run_id, log, outboxes)
-        greeting = _Greeting(tracker._connection)
-        tracker._main.put(greeting)
-        tracker._main.wait(tracker._outboxes.greeting_s)
-        if greeting.missing:
+        resume = _ResumeDelivery(tracker._connection)
+        tracker._main.put(resume)
+        tracker._main.wait(tracker._outboxes.resume_wait_s)
+        if resume.missing:
             tracker._stop()
-            raise TrackingError(f"MLflow has no run {run_id}: {greeting.missing}. Check tracking.uri.")
+            raise TrackingError(f"MLflow has no run {run_id}: {resume.missing}. Check tracking.uri.")
         return tracker
 
     def step(self, points: Points) -> None:
@@ -157,32 +172,32 @@ class Tracker:
 
     def catch_up(self, log: Location, points_of: PointsOf, stop: int | None = None) -> None:
         """Log the steps before `stop` that a metric log has and MLflow lacks."""
-        self._main.put(CatchUp(self._sender, log, points_of, stop))
+        self._main.put(CatchUpDelivery(self._sender, log, points_of, stop))
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, nested mappings as dotted names; those that were logged before stay as they are."""
-        self._main.put(Parameters(self._connection, self._refusals, flatten(values)))
+        self._main.put(ParamsDelivery(self._connection, self._rejected, flatten(values)))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        self._main.put(Tags(self._connection, self._refusals, dict(values)))
+        self._main.put(TagsDelivery(self._connection, self._rejected, dict(values)))
 
     def copy(self, source: Location, folder: str) -> None:
         """Store a folder's files with the run."""
-        self._files.put(Copy(self._connection, source, folder))
+        self._files.put(FolderDelivery(self._connection, source, folder))
 
     def text(self, content: str, name: str) -> None:
         """Store text as a file with the run."""
-        self._files.put(Text(self._connection, content, name))
+        self._files.put(TextDelivery(self._connection, content, name))
 
     @property
-    def set_aside(self) -> int:
-        """How many steps were left to the metric log since memory is not for them."""
-        return self._steps.set_aside
+    def spilled_steps(self) -> int:
+        """Number of steps that were dropped from memory and are in the metric log alone."""
+        return self._steps.spilled_steps
 
-    def wait(self, patience_s: float) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Wait until everything is sent; return False when a server stays away for too long."""
-        main, files = self._main.wait(patience_s), self._files.wait(patience_s)
+        main, files = self._main.wait(timeout_s), self._files.wait(timeout_s)
         return main and files
 
     def finish(self, status: str, ended_ms: int) -> Unsent | None:
@@ -195,15 +210,20 @@ class Tracker:
         Returns:
             What did not arrive, None when all did.
         """
-        self._main.put(Status(self._connection, status, ended_ms))
-        arrived = self.wait(self._outboxes.patience_s)
+        self._main.put(StatusDelivery(self._connection, status, ended_ms))
+        arrived = self.wait(self._outboxes.timeout_s)
         self._stop()
-        if self._refusals.count:
-            names = ", ".join(self._refusals.names)
-            self._log(f"MLflow refused {self._refusals.count} values of {names}; they are in the run's folder.")
+        if self._rejected.count:
+            names = ", ".join(self._rejected.names)
+            self._log(f"MLflow refused {self._rejected.count} values of {names}; they are in the run's folder.")
         if arrived:
             return None
-        others = [one.what for box in (self._main, self._files) for one in box.unsent() if one is not self._steps]
+        others = [
+            delivery.description
+            for box in (self._main, self._files)
+            for delivery in box.unsent()
+            if delivery is not self._steps
+        ]
         return Unsent(tuple(self._steps.unsent()), tuple(dict.fromkeys(others)))
 
     def _stop(self) -> None:
@@ -211,8 +231,8 @@ class Tracker:
             box.stop()
 
 
-class _Greeting(Status):
-    """Marks a run as running and finds out whether it is there."""
+class _ResumeDelivery(StatusDelivery):
+    """Marks a run as running, and detects a missing run."""
 
     missing = ""
 
@@ -225,32 +245,18 @@ class _Greeting(Status):
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            self.missing = self.connection.hide(error)
+            self.missing = self.connection.redact(error)
             return True
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _beside(uri: str) -> str | None:
+def _artifact_folder(uri: str) -> str | None:
     """Return the folder for artifacts beside an SQLite file; other stores know a place themselves."""
     if not uri.startswith(SQLITE):
         return None
     return (Path(uri.removeprefix(SQLITE)).parent / "mlflow-artifacts").absolute().as_uri()
 
 
-# Runs in MLflow whose driver was lost before it could remember them.
-
-
-NAME = "mlflow.runName"
+RUN_NAME_TAG = "mlflow.runName"
 
 
 def find_orphaned_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str | None:
@@ -262,24 +268,21 @@ def find_orphaned_run(client: MlflowClient, experiment_id: str, name: str, tags:
         name: the run's name.
         tags: its first tags.
     """
-    wanted = {NAME: name, **tags}
-    if not tags or any("'" in value for value in wanted.values()):
+    required = {RUN_NAME_TAG: name, **tags}
+    if not tags or any("'" in value for value in required.values()):
         return None  # nothing tells runs apart, or not in a way that MLflow's filters can be told
-    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
-    found = client.search_runs([experiment_id], f"{condition} and attributes.status = 'RUNNING'")
-    return next((run.info.run_id for run in found if _unused(run)), None)
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in required.items())
+    existing = client.search_runs([experiment_id], f"{condition} and attributes.status = 'RUNNING'")
+    return next((run.info.run_id for run in existing if _unused(run)), None)
 
 
 def _unused(run: Run) -> bool:
     return not run.data.metrics and not run.data.params
 
 
-# What a run was done with, as tags: machines, versions, the commit of the user's code. Nothing secret.
-
-
 PACKAGES = ("fuseray", "ray", "torch", "mlflow")
 COMMIT_TAG = "mlflow.source.git.commit"
-GIT_PATIENCE_S = 5
+GIT_TIMEOUT_S = 5
 
 
 def system_tags(hosts: int, workers: int, folder: Path) -> dict[str, str]:
@@ -288,10 +291,10 @@ def system_tags(hosts: int, workers: int, folder: Path) -> dict[str, str]:
     Args:
         hosts: machines of the cluster.
         workers: training workers.
-        folder: where the user works; its commit is told when it belongs to a git repository.
+        folder: where the user works; its git commit is a tag when it is in a repository.
     """
     tags = {"hosts": str(hosts), "workers": str(workers)}
-    tags |= {f"version/{package}": found for package in PACKAGES if (found := _version(package))}
+    tags |= {f"version/{package}": installed for package in PACKAGES if (installed := _version(package))}
     commit = _commit(folder)
     return tags | ({COMMIT_TAG: commit} if commit else {})
 
@@ -309,7 +312,7 @@ def _commit(folder: Path) -> str | None:
         return None
     command = [git, "-C", str(folder), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_PATIENCE_S, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -1,1 +1,1 @@
-"""The driver on the head, the loop on the worker, checkpoints."""
+"""Training: the driver on the head node, the loop on the workers, checkpoints, parallelism and recovery."""

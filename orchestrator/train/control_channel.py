@@ -1,4 +1,8 @@
-"""The line between the driver, Ray Train's controller and the workers: news come up, orders go down."""
+"""The control channel between the driver, Ray Train's controller and the workers.
+
+Workers and controller send messages up to the driver; commands go down to the workers. `ControlChannelClient` in
+`worker.py` is a worker's end of it. Imports neither Ray nor torch, since the command line uses `StepRecord`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,33 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
-from orchestrator.train.recovery.policy import Attempt, Fault
+from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart
+
+
+class WorkerCommand(IntEnum):
+    """Commands from the driver to the workers, by increasing priority: the highest one received wins."""
+
+    CONTINUE = 0
+    SAVE_AND_EXIT = 1
+    """Save, then exit so that workers on other nodes, or more of them, can start."""
+    STOP = 2
+    """Save, then end the run."""
+
+    @property
+    def saves(self) -> bool:
+        """Whether a checkpoint is due."""
+        return self is not WorkerCommand.CONTINUE
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What happened at a step.
+class StepRecord:
+    """What a worker reports of a step.
 
     Args:
         step: the step.
-        metrics: named figures.
+        metrics: by name.
         seconds: time of worker 0 per part.
         samples: usable samples of the step.
         skipped: bad samples that the sending worker met.
@@ -30,86 +49,86 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
     time_ms: int = 0
 
     def line(self) -> StepLine:
-        """Return what the metric log holds of it."""
+        """Return the step's line of the metric log."""
         return StepLine(self.step, self.time_ms, self.metrics, self.seconds, self.samples)
 
 
-News = Record | Attempt | Fault | str
-"""What the driver hears, a string being a message for people."""
+Message = StepRecord | AttemptStart | AttemptFailure | str
+"""A message to the driver; a string is for the user."""
 
 
 class Channel:
-    """Runs as a Ray actor beside the driver.
+    """The channel itself; runs as a Ray actor on the driver's node.
 
     Args:
-        clock: seconds that only go forward.
+        clock: monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._news: list[News] = []
-        self._said: set[str] = set()
+        self._messages: list[Message] = []
+        self._logged: set[str] = set()
         self._command = WorkerCommand.CONTINUE
         self._attempts = 0
         self._next_step: int | None = None
-        self._left = False
-        self._alive_s = clock()
+        self._drained = False
+        self._progress_s = clock()
         self._worker_nodes: frozenset[str] = frozenset()
 
-    def drain(self) -> list[News]:
-        """Return the news since the last call, in order of arrival."""
-        news, self._news = self._news, []
-        return news
+    def take_messages(self) -> list[Message]:
+        """Return the messages since the last call, in order of arrival."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def request(self, command: WorkerCommand) -> None:
-        """Ask the workers for something; they learn of it at their next step."""
+        """Send the workers a command; they receive it at their next step."""
         self._command = max(self._command, command)
 
     def begin(self, first_step: int, workers: int) -> int:
-        """Take note that worker 0 has begun; return the number of this attempt, from 1."""
+        """Report that worker 0 begins; return the number of this attempt, from 1."""
         self._attempts += 1
         self._next_step = first_step
-        self._alive()
-        self._news.append(Attempt(self._attempts, first_step, workers))
+        self._progressed()
+        self._messages.append(AttemptStart(self._attempts, first_step, workers))
         return self._attempts
 
-    def publish(self, record: Record) -> WorkerCommand:
-        """Take a record from a worker; return what is wanted of the workers."""
-        self._news.append(record)
+    def publish(self, record: StepRecord) -> WorkerCommand:
+        """Report a step; return the current command to the workers."""
+        self._messages.append(record)
         if record.seconds:
             self._next_step = record.step + 1
-            self._alive()
+            self._progressed()
         return self._command
 
     def log(self, text: str) -> None:
-        """Take a message for people, which may come again until there are new workers; the user hears of it once."""
-        if text not in self._said:
-            self._news.append(text)
-        self._said.add(text)
+        """Report a message for the user; repetitions by the same worker group are dropped."""
+        if text not in self._logged:
+            self._messages.append(text)
+        self._logged.add(text)
 
-    def leave(self) -> None:
-        """Take note that the workers have saved and make room."""
-        self._left = True
+    def report_drained(self) -> None:
+        """Report that the workers have saved and exit."""
+        self._drained = True
 
     def workers_started(self, nodes: Iterable[str]) -> None:
-        """Take note that there are new workers on these nodes, which have not begun; only a stop is for them, too."""
+        """Reset for a new worker group on these nodes. A pending STOP is kept; other commands are dropped."""
         self._worker_nodes = frozenset(nodes)
-        self._next_step, self._left = None, False
+        self._next_step, self._drained = None, False
         self._command = WorkerCommand.STOP if self._command is WorkerCommand.STOP else WorkerCommand.CONTINUE
-        self._said.clear()
-        self._alive()
+        self._logged.clear()
+        self._progressed()
 
-    def lacks_machines(self) -> None:
-        """Take note that there is no room for the workers; the user hears of it once."""
+    def report_no_room(self) -> None:
+        """Report that the workers cannot be placed; the user is told once."""
         self.log("There is no room for the workers now; the run goes on as soon as there is.")
 
-    def fault(self, fault: Fault) -> None:
-        """Take note that an attempt has failed."""
-        self._news.append(fault)
+    def attempt_failed(self, failure: AttemptFailure) -> None:
+        """Report a failed attempt."""
+        self._messages.append(failure)
 
     def next_step(self) -> int | None:
         """Return the first step that the present workers have not done; None when they have not begun."""
@@ -119,46 +138,25 @@ class Channel:
         """Return the ids of the nodes that the newest workers were started on."""
         return self._worker_nodes
 
-    def has_left(self) -> bool:
-        """Return whether the present workers have saved and make room."""
-        return self._left
+    def are_drained(self) -> bool:
+        """Return whether the present workers have saved and exit."""
+        return self._drained
 
-    def quiet_s(self) -> float:
+    def stalled_s(self) -> float:
         """Return for how many seconds no step has been done."""
-        return self._clock() - self._alive_s
+        return self._clock() - self._progress_s
 
-    def _alive(self) -> None:
-        self._alive_s = self._clock()
-
-
-# What the driver's side wants of the workers, at the end of a step.
+    def _progressed(self) -> None:
+        self._progress_s = self._clock()
 
 
-class WorkerCommand(IntEnum):
-    """The later one counts when there are several."""
-
-    CONTINUE = 0
-    SAVE_AND_EXIT = 1
-    """Save, then make room for workers on other machines, or for more of them."""
-    STOP = 2
-    """Save, then end the run."""
-
-    @property
-    def saves(self) -> bool:
-        """Whether a checkpoint is due."""
-        return self is not WorkerCommand.CONTINUE
-
-
-# What a run needs of whoever watches it.
-
-
-class Display(Protocol):
-    """Shows a run to whoever is watching."""
+class RunObserver(Protocol):
+    """Shows a run to its user."""
 
     def log(self, text: str) -> None:
         """Show a line."""
         ...
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         """Show that a step is done; `skipped` counts the bad samples so far."""
         ...

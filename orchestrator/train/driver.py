@@ -1,4 +1,8 @@
-"""Runs a plan on Ray: on its own, or among others in a process that has joined Ray already. One driver per run."""
+"""Runs a plan on Ray: starts the cluster session, workers and logging, waits for the end, and reports a failure.
+
+`run` starts or joins Ray itself; `run_on_cluster` runs in a process that is connected to Ray already, as a trial of a
+sweep is. One driver per run.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +19,32 @@ from types import FrameType
 
 import ray
 
-from orchestrator.config.cluster import NodeGroup, read_growth
+from orchestrator.config.cluster import NodeGroup, read_node_groups
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.loader import Opening
-from orchestrator.stream.ray_dataset import Delivery, warm_up
-from orchestrator.track.cost import Spent
+from orchestrator.stream.loader import PrefetchedSegment
+from orchestrator.stream.ray_dataset import ReadPlan, warm_up
+from orchestrator.track.cost import RunCost
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.budget import CostMeter, Spending, kinds_of, metering, refuse_used_up
-from orchestrator.train.control_channel import Channel, Display
+from orchestrator.train.budget import BudgetMonitor, CostMeter, machine_kinds, metering, refuse_used_up
+from orchestrator.train.control_channel import Channel, RunObserver
 from orchestrator.train.monitor import MachineWatch, RunMonitor
 from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 from orchestrator.train.ray_trainer import make_trainer
-from orchestrator.train.recovery.classify import explained, failure_of
+from orchestrator.train.recovery.failure_report import report_failure, training_error
 from orchestrator.train.resources import (
     AutoscalingCapacity,
     AutoscalingRequest,
     NodeWait,
-    largest,
-    least_bundles,
+    minimum_bundles,
+    nodes_at_full_size,
     present_decoded_share,
     present_nodes,
 )
-from orchestrator.train.resume import Start
+from orchestrator.train.resume import ResumePoint
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
@@ -49,58 +53,58 @@ __all__ = ["Outcome", "log_folder", "run", "run_on_cluster"]
 
 def run(
     plan: Plan,
-    start: Start,
-    display: Display,
+    resume_point: ResumePoint,
+    display: RunObserver,
     machines: MachineWatch | None = None,
     prices: PriceTable | None = None,
 ) -> Outcome:
-    """Train until the plan is done, a signal asks to stop, the budget is used up, or something fails for good.
+    """Train until the plan is done, a signal stops it, the budget is used up, or it fails.
 
     Args:
         plan: what to do.
-        start: whether this is a new run or the continuation of one.
+        resume_point: where the run begins or resumes.
         display: shows progress.
-        machines: looks for notices of preemption; None when nobody in this run does.
-        prices: what machines cost; None when that is not known.
+        machines: watches for preemption notices; None when this run has none.
+        prices: prices of machines; None when unknown.
 
     Raises:
-        SpecError: the budget is used up already; nothing was started.
+        ConfigError: the budget is used up already; nothing was started.
         TrainingError: the run failed; the message says why and where the log is.
-        TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
+        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
     """
     interrupted = threading.Event()
-    driving = RunDriver(plan, start, display, interrupted, _meter(plan, prices), machines, prices)
-    with stop_on(signal.SIGINT, interrupted):
-        return driving.run(partial(_session, plan, interrupted))
+    driver = RunDriver(plan, resume_point, display, interrupted, _meter(plan, prices), machines, prices)
+    with stop_on_signal(signal.SIGINT, interrupted):
+        return driver.run(partial(_session, plan, interrupted))
 
 
 def run_on_cluster(
     plan: Plan,
-    start: Start,
-    display: Display,
+    resume_point: ResumePoint,
+    display: RunObserver,
     interrupted: threading.Event,
     prices: PriceTable | None = None,
     share: float = 1.0,
     tags: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Train as `run` does, in a process that has joined Ray already, until done or until the event is set.
+    """Train as `run` does, in a process that is connected to Ray already, until done or until the event is set.
 
     Args:
         plan: what to do.
-        start: whether this is a new run or the continuation of one.
+        resume_point: where the run begins or resumes.
         display: shows progress.
         interrupted: set when the run is to stop with a checkpoint.
-        prices: what machines cost; None when that is not known.
+        prices: prices of machines; None when unknown.
         share: the part of the cluster's machines that is charged to this run.
-        tags: of a new run in MLflow, beside its own.
+        tags: further tags of a new run in MLflow.
 
     Raises:
-        SpecError: the budget is used up already; nothing was started.
+        ConfigError: the budget is used up already; nothing was started.
         TrainingError: the run failed; the message says why and where the log is.
-        TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
+        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
     """
     meter = _meter(plan, prices, share)
-    return RunDriver(plan, start, display, interrupted, meter, None, prices, tags or {}).run(nullcontext)
+    return RunDriver(plan, resume_point, display, interrupted, meter, None, prices, tags or {}).run(nullcontext)
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def _session(plan: Plan, interrupted: threading.Event) -> Iterator[None]:
     recipe = plan.recipe
     with (
         ray_session(recipe.scale, os.cpu_count() or 1, log_folder(plan) / "ray.log", recipe.recovery),
-        stop_on(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
+        stop_on_signal(signal.SIGTERM, interrupted),  # Ray sets a handler of its own when it starts
     ):
         yield
 
@@ -117,14 +121,11 @@ def _meter(plan: Plan, prices: PriceTable | None, share: float = 1.0) -> CostMet
     """Return the run's meter.
 
     Raises:
-        SpecError: the budget is used up already.
+        ConfigError: the budget is used up already.
     """
     meter = new_meter(plan.run.costs, plan.recipe, prices, share)
     refuse_used_up(plan.recipe.budget, meter.spent(), plan.recipe.name)
     return meter
-
-
-# One start of a run on Ray, and its books: MLflow, quarantine, status, costs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +133,15 @@ class Outcome:
     """How a run ended.
 
     Args:
-        status: FINISHED, or KILLED when it was asked to stop or its budget is used up.
+        status: FINISHED, or KILLED when it was stopped or its budget is used up.
         steps_done: steps that are done.
-        spent: what it has used, in all its starts.
-        stopped_by: the key of the budget that is used up, and how far; empty otherwise.
+        spent: cost and time of all starts of the run.
+        stopped_by: the key of the budget that is used up, and its use; empty otherwise.
     """
 
     status: str
     steps_done: int
-    spent: Spent
+    spent: RunCost
     stopped_by: str = ""
 
 
@@ -150,18 +151,18 @@ class RunDriver:
 
     Args:
         plan: what to do.
-        start: whether this is a new run or the continuation of one.
+        resume_point: where the run begins or resumes.
         display: shows progress.
         interrupted: set when the run is to stop with a checkpoint.
-        meter: meters its machines.
-        machines: looks for notices of preemption; None when nobody in this run does.
-        prices: what machines cost; None when that is not known.
-        tags: of a new run in MLflow, beside its own.
+        meter: its cost meter.
+        machines: watches for preemption notices; None when this run has none.
+        prices: prices of machines; None when unknown.
+        tags: further tags of a new run in MLflow.
     """
 
     plan: Plan
-    start: Start
-    display: Display
+    resume_point: ResumePoint
+    display: RunObserver
     interrupted: threading.Event
     meter: CostMeter
     machines: MachineWatch | None = None
@@ -169,35 +170,35 @@ class RunDriver:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Outcome:
-        """Train within a session of Ray; whatever comes of it is entered into the books.
+        """Train within a Ray session; logs how it ended.
 
         Raises:
             TrainingError: the run failed; the message says why and where the log is.
-            TrackingError: MLflow cannot be reached, or lacks the run that is to go on; nothing was started.
+            TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
         """
-        plan, books = self.plan, self._open_books()
-        spending = Spending(self.meter, plan.recipe.budget, plan.recipe.name, self.display.log)
+        plan, logger = self.plan, self._start_logger()
+        budget = BudgetMonitor(self.meter, plan.recipe.budget, plan.recipe.name, self.display.log)
         status = "FAILED"
         try:
             with session(), metering(self.meter, self.display.log):
-                spending.begin()
-                if self._gather(spending):
-                    self._train(books, spending)
-            status = "FINISHED" if books.steps_done >= plan.steps else "KILLED"
+                budget.check_prices()
+                if self._wait_for_nodes(budget):
+                    self._train(logger, budget)
+            status = "FINISHED" if logger.steps_done >= plan.steps else "KILLED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         except Exception as error:
-            failure = failure_of(error, books.last_fault, plan, log_folder(plan) / "ray.log")
-            books.failed(failure)
-            raise explained(failure, plan) from error
+            failure = report_failure(error, logger.last_failure, plan, log_folder(plan) / "ray.log")
+            logger.log_failure(failure)
+            raise training_error(failure, plan) from error
         finally:
-            stopped_by = spending.stopped_by if status == "KILLED" else ""
-            books.close(status, stopped_by)
-        return Outcome(status, books.steps_done, self.meter.spent(), stopped_by)
+            stopped_by = budget.stopped_by if status == "KILLED" else ""
+            logger.close(status, stopped_by)
+        return Outcome(status, logger.steps_done, self.meter.spent(), stopped_by)
 
-    def _open_books(self) -> RunLogger:
-        plan, recipe, previous = self.plan, self.plan.recipe, self.start.previous
+    def _start_logger(self) -> RunLogger:
+        plan, recipe, previous = self.plan, self.plan.recipe, self.resume_point.previous
         if previous is None:
             tracker = Tracker.start(
                 recipe.tracking.uri,
@@ -211,43 +212,42 @@ class RunDriver:
         else:
             file = replace(previous, status="RUNNING", ended="")
             tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.log)
-        books = RunLogger(plan, file, tracker, self.display, self.start.first_step, lambda: self.meter.costs)
+        logger = RunLogger(plan, file, tracker, self.display, self.resume_point.first_step, lambda: self.meter.costs)
         tracker.params(plan.resolved.values())
-        return books
+        return logger
 
-    def _gather(self, spending: Spending) -> bool:
-        """Wait until the machines are there that the run cannot begin without; return whether they are."""
-        recipe, groups = self.plan.recipe, groups_of(self.plan.recipe)
-        capacity = (
-            None
-            if groups is None
-            else AutoscalingCapacity(largest(groups, self.prices.machines if self.prices else {}))
-        )
-        request = AutoscalingRequest(f"{self.plan.run.root.uri} (to begin)", least_bundles(recipe))
-        gathering = NodeWait(recipe, capacity, request, self.display.log)
-        return gathering.wait(lambda: self.interrupted.is_set() or spending.used_up())
+    def _wait_for_nodes(self, budget: BudgetMonitor) -> bool:
+        """Wait until the cluster has the nodes that the run needs at least; return False when stopped before."""
+        recipe, groups, capacity = self.plan.recipe, autoscaling_groups(self.plan.recipe), None
+        if groups is not None:
+            capacity = AutoscalingCapacity(nodes_at_full_size(groups, self.prices.machines if self.prices else {}))
+        request = AutoscalingRequest(f"{self.plan.run.root.uri} (to begin)", minimum_bundles(recipe))
+        wait = NodeWait(recipe, capacity, request, self.display.log)
+        return wait.wait(lambda: self.interrupted.is_set() or budget.used_up())
 
-    def _train(self, books: RunLogger, spending: Spending) -> None:
+    def _train(self, logger: RunLogger, budget: BudgetMonitor) -> None:
         plan = self.plan
-        books.machines(len(present_nodes()), plan.recipe.scale.most_workers)
-        assignment = self._assignment(books)
+        logger.log_machines(len(present_nodes()), plan.recipe.scale.max_workers)
+        assignment = self._assignment(logger)
         try:
-            RunMonitor(assignment, books, spending, self.machines, self.interrupted).run(
+            RunMonitor(assignment, logger, budget, self.machines, self.interrupted).run(
                 lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
             )
         finally:
             if self.machines is not None:
                 self.machines.stop()
 
-    def _assignment(self, books: RunLogger) -> Assignment:
-        """Return what the workers are told; reading starts up in the meantime, in the background."""
-        plan, scale, opening = self.plan, self.plan.recipe.scale, None
-        delivery = plan.delivery(present_decoded_share(plan, scale.most_workers))
-        number = self.start.first_step * plan.recipe.batch.micro_batches
-        threading.Thread(target=_warm_up, args=(delivery, number), daemon=True, name="stream-warm-up").start()
-        if scale.fewest_workers == scale.most_workers:
-            opening = Opening.of(delivery, plan.sharing(self.start.first_step, scale.most_workers))
-        return Assignment(plan, books.mlflow_run_id, start_actor_on_driver_node(Channel), opening)
+    def _assignment(self, logger: RunLogger) -> Assignment:
+        """Return what the workers are passed; meanwhile reading warms up in the background."""
+        plan, scale, prefetched = self.plan, self.plan.recipe.scale, None
+        read_plan = plan.read_plan(present_decoded_share(plan, scale.max_workers))
+        number = self.resume_point.first_step * plan.recipe.batch.micro_batches
+        threading.Thread(target=_warm_up, args=(read_plan, number), daemon=True, name="stream-warm-up").start()
+        if scale.min_workers == scale.max_workers:
+            prefetched = PrefetchedSegment.of(
+                read_plan, plan.partition(self.resume_point.first_step, scale.max_workers)
+            )
+        return Assignment(plan, logger.mlflow_run_id, start_actor_on_driver_node(Channel), prefetched)
 
 
 def log_folder(plan: Plan) -> Path:
@@ -256,32 +256,32 @@ def log_folder(plan: Plan) -> Path:
 
 
 def log_folder_of(root: Location, name: str) -> Path:
-    """Return the local folder for the logs of something with a folder and a name: in its folder when that is local."""
+    """Return the local folder for the logs of a run or sweep: in its own folder when that is local."""
     return Path(root.path) / "logs" if root.is_local else Path.home() / ".local" / "state" / "fuseray" / name
 
 
-def groups_of(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
-    """Return the machines that a recipe's cluster can have, None when it stays as it is."""
-    return None if recipe.scale.address == "local" else read_growth(os.environ)
+def autoscaling_groups(recipe: Recipe) -> tuple[NodeGroup, ...] | None:
+    """Return the node groups that a recipe's cluster can scale, None when it does not autoscale."""
+    return None if recipe.scale.address == "local" else read_node_groups(os.environ)
 
 
 def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share: float = 1.0) -> CostMeter:
-    """Return what meters the machines of the Ray that a recipe runs on.
+    """Return the cost meter of the cluster that a recipe runs on.
 
     Args:
-        folder: the record of its machines.
-        recipe: says where Ray is.
-        prices: what machines cost; None when that is not known.
-        share: the part of the machines that is charged.
+        folder: of the cost record.
+        recipe: names the cluster.
+        prices: prices of machines; None when unknown.
+        share: the share of the machines' cost that is charged.
 
     Raises:
-        CostFileError: the record is damaged.
+        CostRecordError: the record is damaged.
         StorageError: it cannot be read.
     """
-    groups = groups_of(recipe)
+    groups = autoscaling_groups(recipe)
     local = recipe.scale.address == "local"
     owned = local if groups is None else all(group.market == "owned" for group in groups)
-    return CostMeter(folder, lambda: kinds_of(ray.nodes(), prices, owned), share)
+    return CostMeter(folder, lambda: machine_kinds(ray.nodes(), prices, owned), share)
 
 
 def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
@@ -297,28 +297,25 @@ def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
     )
 
 
-def _warm_up(delivery: Delivery, number: int) -> None:
-    with suppress(Exception):  # what fails here fails again where it is needed, and is explained there
-        warm_up(delivery, number)
-
-
-# Signals that ask a driver to stop.
+def _warm_up(read_plan: ReadPlan, number: int) -> None:
+    with suppress(Exception):  # what fails here fails again where it is needed, and is reported there
+        warm_up(read_plan, number)
 
 
 @contextmanager
-def stop_on(number: signal.Signals, asked: threading.Event) -> Iterator[None]:
-    """Turn the first signal of a kind into a wish to stop; the second one does what it would have done anyway.
+def stop_on_signal(number: signal.Signals, interrupted: threading.Event) -> Iterator[None]:
+    """Request a graceful stop on the first signal; restore the default handler for the second.
 
     Args:
         number: the signal.
-        asked: set by the first one.
+        interrupted: set by the first one.
     """
-    otherwise = signal.default_int_handler if number is signal.SIGINT else signal.getsignal(number)
+    default = signal.default_int_handler if number is signal.SIGINT else signal.getsignal(number)
     previous = signal.getsignal(number)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(number, otherwise)
+        interrupted.set()
+        signal.signal(number, default)
 
     signal.signal(number, on_signal)
     try:

@@ -1,4 +1,4 @@
-"""The driver while the workers train: it enters what they report, and hands down that they are to stop."""
+"""The driver's loop while the workers train: it logs what they report, and sends them the command to stop."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Protocol
 
 import ray
 
-from orchestrator.train.budget import Spending
+from orchestrator.train.budget import BudgetMonitor
 from orchestrator.train.control_channel import WorkerCommand
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
 POLL_S = 0.2
-LOOK_EVERY_POLLS = 25
-"""Looks at the workers for each look at the machines."""
+CHECK_EVERY_POLLS = 25
+"""Polls of the workers for each check of machines and budget."""
 
 
 class MachineWatch(Protocol):
-    """Looks after the machines that matter to a run, and drains those that will be taken away."""
+    """Watches the nodes of a run for preemption notices, and drains those that will be preempted."""
 
     def refresh(self, nodes: Collection[str]) -> tuple[str, ...]:
-        """Look after these nodes, by id, and no others; return messages for people."""
+        """Watch these nodes, by id, and no others; return messages for the user."""
         ...
 
     def stop(self) -> None:
-        """End."""
+        """Stop watching."""
         ...
 
 
@@ -35,30 +35,30 @@ class RunMonitor:
     """Watches one start of a run until it ends.
 
     Args:
-        assignment: what the workers were told.
-        books: take what they report.
-        spending: says when the budget is used up.
-        machines: looks for notices of preemption; None when nobody in this run does.
-        interrupted: set when the user wants the run to stop.
-        clock: seconds that only go forward.
+        assignment: what the workers were passed.
+        logger: logs what they report.
+        budget: says when the budget is used up.
+        machines: watches for preemption notices; None when this run has none.
+        interrupted: set when the user stops the run.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
         self,
         assignment: Assignment,
-        books: RunLogger,
-        spending: Spending,
+        logger: RunLogger,
+        budget: BudgetMonitor,
         machines: MachineWatch | None,
         interrupted: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assignment = assignment
-        self._books = books
-        self._spending = spending
+        self._logger = logger
+        self._budget = budget
         self._machines = machines
         self._interrupted = interrupted
         self._clock = clock
-        self._opening = assignment.opening
+        self._prefetched = assignment.prefetched
         self._used_up_s: float | None = None
 
     def run(self, fit: Callable[[], object]) -> None:
@@ -80,31 +80,31 @@ class RunMonitor:
         polls = 0
         while thread.is_alive() and not self._overdue():
             thread.join(POLL_S)
-            if polls % LOOK_EVERY_POLLS == 0:
-                self._look()
+            if polls % CHECK_EVERY_POLLS == 0:
+                self._check_budget_and_machines()
             polls += 1
             if self._interrupted.is_set() or self._used_up_s is not None:
                 self._assignment.channel.request.remote(WorkerCommand.STOP)
-            self._enter_news()
-        self._enter_news()
+            self._log_messages()
+        self._log_messages()
         if failure:
             raise failure[0]
 
-    def _look(self) -> None:
-        if self._spending.used_up() and self._used_up_s is None:
+    def _check_budget_and_machines(self) -> None:
+        if self._budget.used_up() and self._used_up_s is None:
             self._used_up_s = self._clock()
         if self._machines is not None:
-            with_workers = ray.get(self._assignment.channel.worker_nodes.remote())
-            here = ray.get_runtime_context().get_node_id()
-            self._books.enter(self._machines.refresh({*with_workers, here}))
+            worker_nodes = ray.get(self._assignment.channel.worker_nodes.remote())
+            own_node = ray.get_runtime_context().get_node_id()
+            self._logger.log_messages(self._machines.refresh({*worker_nodes, own_node}))
 
     def _overdue(self) -> bool:
-        """Return whether the workers have not stopped in spite of the budget, for want of machines or as they hang."""
-        limit_s = self._assignment.plan.recipe.recovery.hang_s
-        return self._used_up_s is not None and self._clock() - self._used_up_s > limit_s
+        """Return whether workers have not stopped in time after the budget ran out: unplaced or hanging workers."""
+        timeout_s = self._assignment.plan.recipe.recovery.hang_s
+        return self._used_up_s is not None and self._clock() - self._used_up_s > timeout_s
 
-    def _enter_news(self) -> None:
-        self._books.enter(ray.get(self._assignment.channel.drain.remote()))
-        if self._books.attempts > 1 and self._opening is not None:
-            self._opening.end()
-            self._opening = None
+    def _log_messages(self) -> None:
+        self._logger.log_messages(ray.get(self._assignment.channel.take_messages.remote()))
+        if self._logger.attempts > 1 and self._prefetched is not None:
+            self._prefetched.shutdown()
+            self._prefetched = None

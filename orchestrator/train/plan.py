@@ -1,4 +1,4 @@
-"""What a recipe will do, worked out before anything is started."""
+"""The plan of a run: a recipe with its data, steps and workers, made before anything is started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
@@ -20,33 +20,33 @@ from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
-from orchestrator.stream.ledger import Audit, check_ledger, read_ledger
-from orchestrator.stream.order.partition import Sharing
-from orchestrator.stream.ray_dataset import Delivery
+from orchestrator.stream.ledger import LedgerAudit, check_ledger, read_ledger
+from orchestrator.stream.order.partition import WorkerPartition
+from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
 from workloads.contract import StagedTransform, Transform
 
 if TYPE_CHECKING:
-    from orchestrator.train.resume import Origin
+    from orchestrator.train.checkpoints.warm_start import WarmStart
 
 
 LOG = logging.getLogger(__name__)
 MAX_BLOCK_SAMPLES = 512
-"""Samples that travel to a worker together, if there are so many in a step's share or less: decoded, some 100 MB."""
+"""Samples that are sent to a worker as one block unless a step's share has more: decoded, some 100 MB."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe together with the data it found.
+    """A recipe and its data.
 
     Args:
         resolved: the recipe.
         data: the training data.
         held_out: folder of the held-out shards.
         held_out_index: their index.
-        run: where the run will be written.
-        warnings: what the user should know.
+        run: folder of the run.
+        warnings: for the user.
         origin: the checkpoint that a new run starts from.
     """
 
@@ -56,7 +56,7 @@ class Plan:
     held_out_index: Index | None
     run: RunFolder
     warnings: tuple[str, ...]
-    origin: Origin | None = None
+    warm_start: WarmStart | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -75,19 +75,19 @@ class Plan:
 
     @property
     def first_step(self) -> int:
-        """The first step of a new run; not 0 when it goes on where another one ended."""
-        return self.origin.first_step if self.origin else 0
+        """The first step of a new run; not 0 when its warm start continues at the checkpoint's step."""
+        return self.warm_start.first_step if self.warm_start else 0
 
-    def sharing(self, first_step: int, workers: int) -> Sharing:
-        """Return how micro-batches are shared out from a step on."""
+    def partition(self, first_step: int, workers: int) -> WorkerPartition:
+        """Return how micro-batches are split among workers from a step on."""
         batch = self.recipe.batch
         fitting = MAX_BLOCK_SAMPLES * workers // batch.samples
-        block_steps = max(1, min(self.reader.lanes.stretch_steps, fitting))
-        return Sharing(batch.micro_batches, workers, first_step, self.steps, block_steps)
+        block_steps = max(1, min(self.reader.layout.lane_window_steps, fitting))
+        return WorkerPartition(batch.micro_batches, workers, first_step, self.steps, block_steps)
 
     @property
     def reader(self) -> Reader:
-        """What reads the run's micro-batches."""
+        """The reader of the run's micro-batches."""
         stream, batch = self.recipe.stream, self.recipe.batch
         return self.data.reader(
             self.recipe.seed,
@@ -98,14 +98,14 @@ class Plan:
             self.total_samples,
         )
 
-    def delivery(self, decoded_share: float) -> Delivery:
-        """Return what delivers the run's micro-batches, of which the readers decode a share."""
+    def read_plan(self, decoded_share: float) -> ReadPlan:
+        """Return what delivers the run's micro-batches, of which the readers decode the given share."""
         transform = self.resolved.entry.transform(self.resolved.workload)
         decoder = Decoder(transform, self.recipe.seed, self._decoded_cache(transform))
-        return Delivery(self.reader, decoder, decoded_share)
+        return ReadPlan(self.reader, decoder, decoded_share)
 
     def stream_settings(self) -> dict[str, Any]:
-        """Return what determines the samples of every step, for checkpoints."""
+        """Return the settings that determine the samples of every step, for checkpoints."""
         return stream_settings(self.reader, self.recipe.seed)
 
     @property
@@ -114,7 +114,7 @@ class Plan:
         return self.recipe.stream.decode_threads or max(1, int(self.recipe.scale.cpus_per_worker))
 
     def epochs_after(self, step: int) -> dict[str, float]:
-        """Return the epochs that each data set of a mixture has done after a step, numbered as in the recipe."""
+        """Return the epochs of each data set of a mixture after a step, numbered as in the recipe."""
         if len(self.data.sets) == 1:
             return {}
         epochs = self.data.epochs_of_sets((step + 1) * self.recipe.batch.samples, self.recipe.seed)
@@ -124,17 +124,21 @@ class Plan:
         limit_mb = self.recipe.stream.decoded_cache_mb
         if limit_mb and not isinstance(transform, StagedTransform):
             LOG.warning(
-                "stream.decoded_cache_mb: the workload %s does not decode in a stage of its own, so that none of its "
-                "images can be kept.",
+                "stream.decoded_cache_mb: the workload %s does not decode in a separate stage, so its images cannot be "
+                "cached.",
                 self.recipe.workload,
             )
         return DecodedCache(limit_mb) if limit_mb else None
 
     def describe(self) -> dict[str, str | int | float]:
-        """Return the plan in words and figures, for people and scripts."""
+        """Return a summary of the plan for the terminal and for JSON."""
         recipe = self.recipe
-        fewest, most = recipe.scale.fewest_workers, recipe.scale.most_workers
-        shares = [len(self.sharing(0, workers).share(0, rank)) for workers in (fewest, most) for rank in range(workers)]
+        fewest, most = recipe.scale.min_workers, recipe.scale.max_workers
+        shares = [
+            len(self.partition(0, workers).micro_batches_of(0, rank))
+            for workers in (fewest, most)
+            for rank in range(workers)
+        ]
         return {
             "run": recipe.name,
             "workload": recipe.workload,
@@ -148,7 +152,7 @@ class Plan:
             "device": "gpu" if recipe.scale.use_gpu else "cpu",
             "micro_batches_per_worker": _range(shares),
             "shards": self.data.shards,
-            "starts_from": self.origin.describe() if self.origin else "the recipe's weights",
+            "starts_from": self.warm_start.describe() if self.warm_start else "the recipe's weights",
             "run_folder": self.run.root.uri,
             "checkpoints": self.run.checkpoints.uri,
             "mlflow": recipe.tracking.uri,
@@ -156,12 +160,12 @@ class Plan:
 
 
 def make_plan(resolved: ResolvedRecipe) -> Plan:
-    """Look at the data and the machine that a recipe names.
+    """Open the data that a recipe names and check its machine.
 
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        SpecError: the recipe asks for more than the machine has, or starts from an unfit checkpoint.
+        ConfigError: the recipe needs more than the machine has, or starts from an unsuitable checkpoint.
     """
     recipe = resolved.recipe
     if recipe.scale.address == "local":
@@ -176,49 +180,49 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     if recipe.start is None:
         return plan
 
-    from orchestrator.train.resume import find_origin
+    from orchestrator.train.checkpoints.warm_start import find_warm_start  # imports torch
 
-    return replace(plan, origin=find_origin(resolved, data.total, plan.steps))
+    return replace(plan, warm_start=find_warm_start(resolved, data.total, plan.steps))
 
 
 def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
     """Refuse a recipe that would wait for ever for CPUs or GPUs.
 
     Raises:
-        SpecError: what is asked for, what there is, and which key to change.
+        ConfigError: needed and available resources, and the key to change.
     """
     scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    workers = scale.fewest_workers
+    workers = scale.min_workers
     needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus
     if needed > cpus:
-        raise SpecError(
+        raise ConfigError(
             f"scale.workers: {workers} workers x {scale.cpus_per_worker:g} CPUs and "
             f"{recipe.stream.reader_cpus:g} for reading need {needed:g} CPUs; there are {cpus:g}. "
             "Lower scale.workers or scale.cpus_per_worker, or name a larger cluster in scale.address."
         )
     if scale.use_gpu and workers > gpus:
-        raise SpecError(
+        raise ConfigError(
             f"scale.use_gpu: {workers} workers need {workers} GPUs; there are {gpus:g}. "
             "Lower scale.workers, or set scale.use_gpu to false."
         )
     if not can_read(nodes, workers, scale.cpus_per_worker):
-        raise SpecError(
+        raise ConfigError(
             f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {workers} workers no "
             "machine has a whole CPU left to read samples with, and the run would wait for ever. Lower it."
         )
 
 
 def training_data(recipe: Recipe) -> tuple[TrainingData, list[str]]:
-    """Open the data sets that a recipe trains on; return them with what the user should know about them.
+    """Open the data sets that a recipe trains on; return them with warnings for the user.
 
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: data is missing, not indexed, or does not match its index.
     """
     sets, warnings = [], []
-    for one in recipe.data.sets:
-        folder, index, more = _open(one.uri, recipe.storage.endpoint)
-        sets.append(DataSet(folder, index, one.weight or float(index.total)))
+    for section in recipe.data.sets:
+        folder, index, more = _open(section.uri, recipe.storage.endpoint)
+        sets.append(DataSet(folder, index, section.weight or float(index.total)))
         warnings += more
     return TrainingData(tuple(sets)), warnings
 
@@ -244,11 +248,8 @@ def _range(counts: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-# Opening a run again from its folder, with the data that it used.
-
-
-def reopened(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
-    """Return the plan that a run followed, without its held-out samples.
+def plan_of_run(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
+    """Return the plan of an existing run, without its held-out samples.
 
     Args:
         run: the run.
@@ -262,17 +263,14 @@ def reopened(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
     data, _ = training_data(resolved.recipe)
     if data.digest != run.read().index_digest:
         raise RunError(
-            f"{run.root.uri}: the training data in {data.places} changed since the run, so which samples it used can "
-            "no longer be told. Put the data back."
+            f"{run.root.uri}: the training data in {data.uris} changed since the run, so the samples it used are "
+            "no longer known. Put the data back."
         )
     return Plan(resolved, data, None, None, run, ())
 
 
-# The resolved recipe as YAML text, and what changed between two of them.
-
-
 def recipe_yaml(resolved: ResolvedRecipe) -> str:
-    """Return the resolved recipe as YAML; it is a recipe itself."""
+    """Return the resolved recipe as YAML, which is a recipe itself."""
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -283,7 +281,7 @@ def recipe_yaml(resolved: ResolvedRecipe) -> str:
 
 def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     """Return the keys whose values differ, as `key: before -> now`."""
-    old, new = flat(YAML(typ="safe").load(before)), flat(now)
+    old, new = flatten(YAML(typ="safe").load(before)), flatten(now)
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -291,20 +289,17 @@ def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted key."""
     if not isinstance(value, Mapping):
         return {prefix: list(value) if isinstance(value, tuple) else value}
     values: dict[str, Any] = {}
     for key, inner in value.items():
-        values |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        values |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     return values
 
 
-# Checking a run's ledger against its recipe and its data.
-
-
-def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
+def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> LedgerAudit:
     """Compare a run's ledger, up to its newest checkpoint, with the order of its samples.
 
     Raises:
@@ -317,5 +312,5 @@ def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> Audit:
     steps = run.newest_step()
     if steps == 0:
         raise RunError(f"{run.root.uri}: there is no checkpoint yet, so no step counts.")
-    plan = reopened(run, resolved)
+    plan = plan_of_run(run, resolved)
     return check_ledger(read_ledger(run.ledger), plan.reader, range(steps * resolved.recipe.batch.micro_batches))

@@ -1,4 +1,4 @@
-"""Starting Ray on this machine, quietly, or joining a cluster."""
+"""Ray sessions: starts Ray on this machine or joins a cluster with its token, with Ray's messages in a log file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.recipe import RecoverySection, ScaleSection
 
-QUIET = {
+RAY_SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -36,16 +36,16 @@ QUIET = {
 def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoverySection | None = None) -> Iterator[None]:
     """Run the body with Ray available; Ray's own messages go to a log file.
 
-    A Ray of this machine gets a token of its own; a cluster is joined with the token of this process or not at all.
+    A local Ray gets its own token; a cluster is joined only with the token of this process.
 
     Args:
         scale: where Ray is, and how large its object store may be.
         cpus: CPUs that a local Ray may hand out.
         log: file for Ray's messages.
-        recovery: what Ray Train is to know of it, for sessions that train.
+        recovery: settings for Ray Train, for sessions that train.
 
     Raises:
-        JoinError: the cluster does not answer, or there is no token that it takes.
+        JoinError: the cluster does not answer, or does not accept the token.
     """
     os.environ.update(ray_variables(scale, recovery or RecoverySection()))
     handler = _handler(log)
@@ -79,10 +79,10 @@ def _connect(address: str, options: dict[str, Any]) -> None:
 
 
 def ray_variables(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
-    """Return the variables of a process that starts training; on a machine alone nobody watches for its preemption."""
+    """Return the environment of a process that starts training; one machine alone is not watched for preemption."""
     alone = scale.address == "local" and recovery.notices == "none"
     return {
-        **QUIET,
+        **RAY_SETTINGS,
         **LARGE_ALLOCATIONS,
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(not alone)),
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
@@ -93,7 +93,7 @@ def ray_variables(scale: ScaleSection, recovery: RecoverySection) -> dict[str, s
 
 @contextmanager
 def _own_token(address: str) -> Iterator[dict[str, Any]]:
-    """Give a local Ray a token of its own, in a file that only this user can read and that goes with the session."""
+    """Give a local Ray its own token, in a file that only this user can read and that ends with the session."""
     if address != "local" or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         yield {}
         return
@@ -108,12 +108,12 @@ def _own_token(address: str) -> Iterator[dict[str, Any]]:
 
 
 def log_ray_to(log: Path) -> None:
-    """Have Ray's messages of this process go to a log file and nowhere else."""
+    """Send Ray's messages of this process to a log file only."""
     _quiet(_handler(log))
 
 
 def _quiet(handler: logging.Handler) -> None:
-    """Have Ray's loggers write to one handler alone."""
+    """Replace the handlers of Ray's loggers by one handler."""
     for name in ("ray", "ray.data", "ray.train", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -124,7 +124,7 @@ def _quiet(handler: logging.Handler) -> None:
 
 
 def _handler(log: Path) -> logging.Handler:
-    import_module("ray.data")  # sets up loggers of its own, which would write to the terminal
+    import_module("ray.data")  # sets up its own loggers, which would write to the terminal
     ray_worker: Any = import_module("ray._private.worker")
     ray_worker.print_to_stdstream = _log_message  # the raylet's messages would go to standard output
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -138,12 +138,9 @@ def _log_message(data: dict[str, Any], **_: object) -> None:
     logging.getLogger("ray").warning("%s: %s", data.get("pid"), " ".join(data.get("lines", ())))
 
 
-# Joining a Ray cluster with its token, or not at all.
-
-
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 HOST_AND_PORT = re.compile(r"\[?(?P<host>[^\[\]/]+?)\]?:(?P<port>\d{1,5})")
-PUT_IT = (
+HOW_TO_AUTHENTICATE = (
     "set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with, or put it into "
     "~/.ray/auth_token"
 )
@@ -154,32 +151,32 @@ class JoinError(FuserayError):
 
 
 def prepare_joining(address: str) -> None:
-    """Turn token authentication on in this process, and see that a cluster takes its token.
+    """Enable token authentication in this process, and check that a cluster accepts its token.
 
     Ray by itself leaves authentication off when it is given an address, ends the whole process for a token that cannot
-    be read, and tries a wrong one for 20 seconds. `RAY_AUTH_MODE=disabled` joins a cluster that asks for no token.
+    be read, and retries a wrong one for 20 seconds. `RAY_AUTH_MODE=disabled` joins a cluster without authentication.
 
     Args:
-        address: HOST:PORT of the GCS, or what else `ray.init` takes; only HOST:PORT can be seen to answer beforehand.
+        address: HOST:PORT of the GCS, or another address for `ray.init`; only HOST:PORT can be checked beforehand.
 
     Raises:
-        JoinError: there is no token, nobody answers, or the cluster refuses the token.
+        JoinError: there is no token, the address does not answer, or the cluster refuses the token.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
-    complaint = complaint_about_token(os.environ, Path.home())
-    if complaint:
-        raise JoinError(f"the cluster at {address} cannot be joined: {complaint}")
-    place = HOST_AND_PORT.fullmatch(address)
-    if place:
-        _see_that_something_listens(address, place["host"], int(place["port"]))
-    _turn_on()
-    if place:
-        _see_that_it_takes_the_token(address)
+    problem = token_problem(os.environ, Path.home())
+    if problem:
+        raise JoinError(f"the cluster at {address} cannot be joined: {problem}")
+    match = HOST_AND_PORT.fullmatch(address)
+    if match:
+        _check_that_port_is_open(address, match["host"], int(match["port"]))
+    _enable_token_authentication()
+    if match:
+        _check_that_token_is_accepted(address)
 
 
-def complaint_about_token(variables: Mapping[str, str], home: Path) -> str | None:
-    """Return what is wrong with the token that Ray would take, None when nothing is.
+def token_problem(variables: Mapping[str, str], home: Path) -> str | None:
+    """Return what is wrong with the token that Ray would use, None when nothing is.
 
     Args:
         variables: the environment's.
@@ -187,52 +184,49 @@ def complaint_about_token(variables: Mapping[str, str], home: Path) -> str | Non
     """
     if variables.get("RAY_AUTH_TOKEN", "").strip():
         return None
-    named = variables.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named) if named else home / ".ray" / "auth_token"
+    path = variables.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(path) if path else home / ".ray" / "auth_token"
     try:
         token = file.read_text().strip()
     except OSError as error:
-        return f"the token {file} cannot be read ({error.strerror}); {PUT_IT}."
-    return None if token else f"the token {file} is empty; {PUT_IT}."
+        return f"the token {file} cannot be read ({error.strerror}); {HOW_TO_AUTHENTICATE}."
+    return None if token else f"the token {file} is empty; {HOW_TO_AUTHENTICATE}."
 
 
-def refusal(address: str) -> JoinError:
-    """Say that a cluster does not take the token."""
-    return JoinError(f"the cluster at {address} refuses this process's token; {PUT_IT}.")
+def token_refused(address: str) -> JoinError:
+    """Return the error for a cluster that does not accept the token."""
+    return JoinError(f"the cluster at {address} refuses this process's token; {HOW_TO_AUTHENTICATE}.")
 
 
-def _turn_on() -> None:
-    """Have Ray take the token; it has read the environment long before, so that setting RAY_AUTH_MODE is not enough."""
+def _enable_token_authentication() -> None:
+    """Have Ray use the token; it read the environment at import, so setting RAY_AUTH_MODE is not enough."""
     from ray._raylet import Config  # type: ignore[attr-defined]
 
     os.environ["RAY_AUTH_MODE"] = "token"
     Config.initialize("")
 
 
-def _see_that_something_listens(address: str, host: str, port: int) -> None:
+def _check_that_port_is_open(address: str, host: str, port: int) -> None:
     try:
-        create_connection((host, port), CONNECT_S).close()
+        create_connection((host, port), CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise JoinError(
-            f"no Ray cluster answers at {address} ({said}); check the address and that its head runs."
+            f"no Ray cluster answers at {address} ({reason}); check the address and that its head runs."
         ) from None
 
 
-def _see_that_it_takes_the_token(address: str) -> None:
+def _check_that_token_is_accepted(address: str) -> None:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError, RayError
 
     try:
         GcsClient(address=address)
     except AuthenticationError:
-        raise refusal(address) from None
+        raise token_refused(address) from None
     except RayError as error:
-        said = str(error).splitlines()[0].rstrip(". ")
-        raise JoinError(f"what answers at {address} is no Ray cluster that can be joined ({said}).") from None
-
-
-# How the C library should keep a worker's memory.
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise JoinError(f"what answers at {address} is no Ray cluster that can be joined ({reason}).") from None
 
 
 LARGE_ALLOCATIONS = {
@@ -242,14 +236,11 @@ LARGE_ALLOCATIONS = {
 """Environment that keeps large CPU tensors on the heap between steps; returning them costs a fifth of a CPU step."""
 
 
-# Actors beside their driver.
-
-
 def start_actor_on_driver_node(cls: type) -> Any:
-    """Start an actor on the driver's own machine, so that no other one can take it along; return its handle.
+    """Start an actor on the driver's own node, so that it does not end with another node; return its handle.
 
     Args:
-        cls: made without arguments; it takes no CPU.
+        cls: constructed without arguments; it reserves no CPU.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(cls)

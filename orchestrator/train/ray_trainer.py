@@ -1,4 +1,4 @@
-"""A plan as Ray Train sees it."""
+"""Makes Ray Train's trainer of a plan: scaling, failure handling, storage and the torch backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.train.plan import Plan
-from orchestrator.train.recovery.callback import AlwaysRetry, Recovery
+from orchestrator.train.recovery.callback import AlwaysRetry, RecoveryCallback
 from orchestrator.train.recovery.elastic import ElasticWorkers
 from orchestrator.train.worker import Assignment, train
 
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from ray.train.backend import BackendConfig
 
 
-WITHOUT_END = -1
-"""Ray Train's budgets for attempts; ours are kept by `Recovery`."""
+UNLIMITED = -1
+"""Ray Train's own retry budgets; the recipe's are kept by `RecoveryCallback`."""
 
 
 class _Trainer(TorchTrainer):
-    """Ray Train's trainer, with our decisions about failures and about the number of workers.
+    """Ray Train's trainer with Fuseray's failure policy and scaling policy.
 
     Args:
-        assignment: what every worker is told.
-        failures: Ray Train's budgets.
+        assignment: what every worker is passed.
+        failures: Ray Train's own retry budgets.
         scaling: how many workers, and what each reserves.
-        given: what else a trainer gets.
+        options: further arguments of the trainer.
     """
 
-    def __init__(self, assignment: Assignment, failures: FailureConfig, scaling: ScalingConfig, **given: Any) -> None:
-        super().__init__(train, train_loop_config={"assignment": assignment}, scaling_config=scaling, **given)
+    def __init__(self, assignment: Assignment, failures: FailureConfig, scaling: ScalingConfig, **options: Any) -> None:
+        super().__init__(train, train_loop_config={"assignment": assignment}, scaling_config=scaling, **options)
         self._assignment, self._failures, self._scaling = assignment, failures, scaling
 
-    def _initialize_and_run_controller(self, **given: Any) -> Any:
-        given["failure_policy"] = AlwaysRetry(self._failures)
+    def _initialize_and_run_controller(self, **options: Any) -> Any:
+        options["failure_policy"] = AlwaysRetry(self._failures)
         if self._scaling.elasticity_enabled:
-            plan, waiting = self._assignment.plan, partial(_lacks_machines, self._assignment.channel)
+            plan, on_no_room = self._assignment.plan, partial(_report_no_room, self._assignment.channel)
             reader_cpus = plan.recipe.stream.reader_cpus
-            given["scaling_policy"] = ElasticWorkers(self._scaling, plan.run.root.uri, reader_cpus, waiting)
-        return super()._initialize_and_run_controller(**given)
+            options["scaling_policy"] = ElasticWorkers(self._scaling, plan.run.root.uri, reader_cpus, on_no_room)
+        return super()._initialize_and_run_controller(**options)
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        """Leave out the cleaner of placement groups: Ray removes them with the controller, and the cleaner may stay."""
+        """Leave out the placement group cleaner: Ray removes the groups anyway, and the cleaner may outlive them."""
         callbacks = super()._create_default_callbacks()
-        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def _lacks_machines(channel: Any) -> None:
-    ray.get(channel.lacks_machines.remote())
+def _report_no_room(channel: Any) -> None:
+    ray.get(channel.report_no_room.remote())
 
 
 def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer:
@@ -67,23 +67,23 @@ def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer
 
     Args:
         plan: what to do.
-        assignment: what every worker is told.
+        assignment: what every worker is passed.
         logs: local folder for logs.
     """
     failures = FailureConfig(
-        max_failures=WITHOUT_END,
-        max_preemption_failures=WITHOUT_END,
-        controller_failure_limit=WITHOUT_END,
+        max_failures=UNLIMITED,
+        max_preemption_failures=UNLIMITED,
+        controller_failure_limit=UNLIMITED,
     )
     return _Trainer(
         assignment,
         failures,
         _scaling(plan.recipe.scale),
-        torch_config=QuickTorchConfig(),
+        torch_config=FastShutdownTorchConfig(),
         run_config=RunConfig(
             name=f"{plan.recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
             failure_config=failures,
-            callbacks=[Recovery(assignment.channel, plan.recipe.recovery)],  # type: ignore[list-item]
+            callbacks=[RecoveryCallback(assignment.channel, plan.recipe.recovery)],  # type: ignore[list-item]
             **_storage(plan, logs),
         ),
     )
@@ -100,30 +100,27 @@ def _scaling(scale: ScaleSection) -> ScalingConfig:
 
 
 def _storage(plan: Plan, logs: Path) -> dict[str, Any]:
-    """Return where Ray Train keeps its own notes, which nobody reads, but which every machine must reach."""
+    """Return where Ray Train keeps its own files, which are not used, but which every node must reach."""
     root = plan.run.root
     if root.is_local:
         return {"storage_path": str(logs / "ray-train")}
     return {"storage_path": f"{root.path}/ray-train", "storage_filesystem": root.filesystem}
 
 
-# How workers talk to each other, and how they stop.
-
-
-class QuickTorchBackend(_TorchBackend):
+class FastShutdownTorchBackend(_TorchBackend):
     """Lets the process group end with its processes, which are killed in any case.
 
-    Ray Train would have every worker take leave of the others, and wait 30 seconds for those that hang.
+    Ray Train's default calls `destroy_process_group` on every worker, with a 30 s timeout for hung ones.
     """
 
     def on_shutdown(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
         """Do nothing."""
 
 
-class QuickTorchConfig(TorchConfig):
-    """Ray Train's settings for torch, with `QuickTorchBackend`."""
+class FastShutdownTorchConfig(TorchConfig):
+    """Ray Train's settings for torch, with `FastShutdownTorchBackend`."""
 
     @property
-    def backend_cls(self) -> type[QuickTorchBackend]:
-        """What starts and stops the process group."""
-        return QuickTorchBackend
+    def backend_cls(self) -> type[FastShutdownTorchBackend]:
+        """The class that starts and stops the process group."""
+        return FastShutdownTorchBackend

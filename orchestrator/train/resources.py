@@ -1,4 +1,4 @@
-"""The machines that a run begins on: those that are there, or those that an autoscaling cluster brings."""
+"""The nodes that a run needs to begin: those that are there, or those that it requests from Ray's autoscaler."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ import ray
 from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator
 
 from orchestrator.config.cluster import NodeGroup
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node, decoded_share
 from orchestrator.train.plan import Plan, check_machines
 
-LOOK_EVERY_S = 1.0
+POLL_EVERY_S = 1.0
 
 
 class ResourceRequest(Protocol):
-    """Something that can be asked of the cluster."""
+    """A request to the cluster for resources, which must be renewed to be kept."""
 
     def hold(self) -> None:
-        """Ask, again and again."""
+        """Send or renew the request."""
         ...
 
     def release(self) -> None:
-        """Ask no more."""
+        """Cancel the request."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AutoscalingCapacity:
-    """What a cluster can become.
+    """How far a cluster can scale.
 
     Args:
-        most: its machines when all are there that may come; None when that cannot be told beforehand.
+        most: its nodes at full size; None when unknown.
     """
 
     most: Sequence[Node] | None
 
 
 def present_nodes() -> list[Node]:
-    """Return what the machines offer that are there."""
+    """Return the resources of the nodes that are alive."""
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources]
+    return [Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
 
 
 def present_decoded_share(plan: Plan, workers: int) -> float:
-    """Return the share of micro-batches that the readers decode, with the machines that are there."""
+    """Return the share of micro-batches that the readers decode on the present nodes."""
     return decoded_share(
         plan.recipe.stream.decode_on, present_nodes(), workers, plan.recipe.scale.cpus_per_worker, plan.decode_threads
     )
@@ -59,15 +59,15 @@ def present_decoded_share(plan: Plan, workers: int) -> float:
 
 @dataclass(frozen=True)
 class NodeWait:
-    """Waits for the machines that a run cannot begin without.
+    """Waits for the nodes that a run needs at least.
 
     Args:
-        recipe: says what it needs, and how long it waits.
-        capacity: what the cluster can become; None when it stays as it is.
-        request: asks for what is lacking.
+        recipe: determines what it needs, and how long it waits.
+        capacity: how far the cluster can scale; None when it does not autoscale.
+        request: requests what is lacking.
         log: takes messages for the user.
-        look: returns the machines that are there.
-        clock: seconds that only go forward.
+        present: returns the nodes that are alive.
+        clock: monotonic time in seconds.
         sleep: waits some seconds.
     """
 
@@ -75,20 +75,20 @@ class NodeWait:
     capacity: AutoscalingCapacity | None
     request: ResourceRequest
     log: Callable[[str], None]
-    look: Callable[[], list[Node]] = present_nodes
+    present: Callable[[], list[Node]] = present_nodes
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, stopped: Callable[[], bool]) -> bool:
-        """Wait until the machines are there; return False when asked to stop before.
+        """Wait until the nodes are there; return False when stopped before.
 
         Args:
-            stopped: whether the run is to end.
+            stopped: whether the run is to stop.
 
         Raises:
-            SpecError: they cannot come, or do not come in time.
+            ConfigError: the cluster cannot have them, or they do not come in time.
         """
-        nodes = self.look()
+        nodes = self.present()
         if self.capacity is None:
             check_machines(self.recipe, nodes)
             return True
@@ -96,8 +96,8 @@ class NodeWait:
             check_machines(self.recipe, self.capacity.most)
         if _enough(self.recipe, nodes):
             return True
-        needs = needs_in_words(self.recipe)
-        self.log(f"waiting for machines: have {in_words(nodes)}, asked for {needs}")
+        needs = describe_needs(self.recipe)
+        self.log(f"waiting for machines: have {describe_nodes(nodes)}, asked for {needs}")
         try:
             return self._wait(stopped)
         finally:
@@ -105,43 +105,40 @@ class NodeWait:
 
     def _wait(self, stopped: Callable[[], bool]) -> bool:
         began_s = self.clock()
-        limit_s = self.recipe.scale.machines_wait_s
-        while not _enough(self.recipe, nodes := self.look()):
+        timeout_s = self.recipe.scale.machines_wait_s
+        while not _enough(self.recipe, nodes := self.present()):
             if stopped():
                 return False
-            if self.clock() - began_s > limit_s:
-                raise SpecError(
-                    f"scale.machines_wait_s: for {limit_s:g} s the cluster has not brought what the run needs "
-                    f"({needs_in_words(self.recipe)}); it has {in_words(nodes)}. See why its autoscaler brings no "
-                    "machines (`ray status`, quotas, spot capacity), lower scale.workers, or wait for longer."
+            if self.clock() - began_s > timeout_s:
+                raise ConfigError(
+                    f"scale.machines_wait_s: for {timeout_s:g} s the cluster has not brought what the run needs "
+                    f"({describe_needs(self.recipe)}); it has {describe_nodes(nodes)}. See why its autoscaler brings "
+                    "no machines (`ray status`, quotas, spot capacity), lower scale.workers, or wait for longer."
                 )
             self.request.hold()
-            self.sleep(LOOK_EVERY_S)
-        self.log(f"the machines are there after {self.clock() - began_s:.0f} s: {in_words(nodes)}")
+            self.sleep(POLL_EVERY_S)
+        self.log(f"the machines are there after {self.clock() - began_s:.0f} s: {describe_nodes(nodes)}")
         return True
 
 
 def _enough(recipe: Recipe, nodes: Sequence[Node]) -> bool:
     try:
         check_machines(recipe, nodes)
-    except SpecError:
+    except ConfigError:
         return False
     return True
 
 
-# What a cluster can become, as the run's driver needs to know it. Pure.
-
-
 Bundle = dict[str, float]
-"""What is to be free on one machine, by Ray's names of resources."""
+"""Resources that must be free on one node, by Ray's resource names."""
 
 
-def largest(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> list[Node] | None:
-    """Return the machines that a cluster has when all that may come are there; None when that cannot be told.
+def nodes_at_full_size(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> list[Node] | None:
+    """Return the nodes of a cluster at full size; None when unknown.
 
     Args:
         groups: as the cluster's file describes them.
-        machines: what is known of types of machines, for groups whose file leaves their CPUs to the machine.
+        machines: known types of machines, for groups whose file does not give their CPUs.
     """
     nodes: list[Node] = []
     for group in groups:
@@ -153,73 +150,72 @@ def largest(groups: Iterable[NodeGroup], machines: Mapping[str, Machine]) -> lis
     return nodes
 
 
-def least_bundles(recipe: Recipe) -> list[Bundle]:
-    """Return what has to be free before a run can begin: its fewest workers, and CPUs to read with."""
-    return [worker_bundle(recipe)] * recipe.scale.fewest_workers + reader_bundles(recipe.stream.reader_cpus)
+def minimum_bundles(recipe: Recipe) -> list[Bundle]:
+    """Return the bundles that a run needs at least: those of its fewest workers and of its readers."""
+    return [worker_bundle(recipe)] * recipe.scale.min_workers + reader_bundles(recipe.stream.reader_cpus)
 
 
 def worker_bundle(recipe: Recipe) -> Bundle:
-    """Return what one worker reserves."""
+    """Return the bundle of one worker."""
     cpus: Bundle = {"CPU": recipe.scale.cpus_per_worker}
     return cpus | {"GPU": 1.0} if recipe.scale.use_gpu else cpus
 
 
 def reader_bundles(reader_cpus: float) -> list[Bundle]:
-    """Return what is kept free for reading: whole CPUs, on whatever machines."""
+    """Return the bundles of the readers: whole CPUs, on any nodes."""
     return [{"CPU": 1.0}] * math.ceil(reader_cpus)
 
 
-def in_words(nodes: Iterable[Node]) -> str:
-    """Return how much some machines offer."""
-    found = list(nodes)
-    gpus = sum(node.gpus for node in found)
+def describe_nodes(nodes: Iterable[Node]) -> str:
+    """Return the resources of nodes in words."""
+    nodes = list(nodes)
+    gpus = sum(node.gpus for node in nodes)
     of_gpus = f" and {gpus:g} GPUs" if gpus else ""
-    return f"{len(found)} machines with {sum(node.cpus for node in found):g} CPUs{of_gpus}"
+    return f"{len(nodes)} machines with {sum(node.cpus for node in nodes):g} CPUs{of_gpus}"
 
 
-def needs_in_words(recipe: Recipe) -> str:
-    """Return what a run cannot begin without."""
+def describe_needs(recipe: Recipe) -> str:
+    """Return what a run needs at least, in words."""
     scale, each = recipe.scale, "1 GPU and " if recipe.scale.use_gpu else ""
     return (
-        f"{scale.fewest_workers} x {each}{scale.cpus_per_worker:g} CPUs for workers and "
+        f"{scale.min_workers} x {each}{scale.cpus_per_worker:g} CPUs for workers and "
         f"{recipe.stream.reader_cpus:g} CPUs for reading"
     )
 
 
-# What a run asks of the cluster beyond its workers, in the book that Ray Data and Ray Train keep of such wishes.
-
-
 EXPIRES_S = 60
-"""A wish is forgotten when it is not renewed for so long, should its driver die."""
+"""A request expires when it is not renewed for so long, so that it ends with its driver."""
 
 RENEW_EVERY_S = 20.0
 
 
 class AutoscalingRequest:
-    """Asks Ray's autoscaler for machines, and keeps those there that answer it.
+    """Requests resources, beyond those of the workers, from Ray's autoscaling coordinator.
 
-    Ray adds up the wishes of all that run on a cluster; its autoscaler starts machines until all of them would fit.
+    Ray adds up the requests of all jobs on a cluster; its autoscaler starts nodes until all of them would fit.
 
     Args:
-        claimant: who asks; one name asks once.
-        bundles: what is to be free, each on one machine.
-        clock: seconds that only go forward.
+        requester_id: names the request; a second one of the same name replaces the first.
+        bundles: the resources, each bundle on one node.
+        clock: monotonic time in seconds.
     """
 
-    def __init__(self, claimant: str, bundles: Sequence[Bundle], clock: Callable[[], float] = time.monotonic) -> None:
-        self._coordinator = DefaultAutoscalingCoordinator(claimant)
+    def __init__(
+        self, requester_id: str, bundles: Sequence[Bundle], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._coordinator = DefaultAutoscalingCoordinator(requester_id)
         self._bundles = [dict(bundle) for bundle in bundles]
         self._clock = clock
-        self._asked_s: float | None = None
+        self._requested_s: float | None = None
 
     def hold(self) -> None:
-        """Ask, or ask again when it is time; may be called as often as one likes."""
-        if self._asked_s is None or self._clock() - self._asked_s >= RENEW_EVERY_S:
+        """Send the request, or renew it when that is due; may be called at any rate."""
+        if self._requested_s is None or self._clock() - self._requested_s >= RENEW_EVERY_S:
             self._coordinator.request_resources(self._bundles, expire_after_s=EXPIRES_S)
-            self._asked_s = self._clock()
+            self._requested_s = self._clock()
 
     def release(self) -> None:
-        """Take the wish back, if there is one."""
-        if self._asked_s is not None:
+        """Cancel the request, if there is one."""
+        if self._requested_s is not None:
             self._coordinator.cancel_request()
-            self._asked_s = None
+            self._requested_s = None

@@ -1,4 +1,4 @@
-"""The books of a run: every record goes to MLflow, the quarantine file, the run's file and the display."""
+"""Logs a run: to MLflow, the quarantine file, the run's file and the display; derives the metrics of every step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from time import perf_counter
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.loader import StreamWatch
-from orchestrator.stream.micro_batch import Skipped, parse_quarantine
-from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
+from orchestrator.stream.loader import StreamMonitor
+from orchestrator.stream.micro_batch import SkippedSample, parse_quarantine
+from orchestrator.track.analysis import StepTimes, TimeSpent, step_seconds
 from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
     Event,
@@ -28,22 +28,22 @@ from orchestrator.track.metric_log import (
 )
 from orchestrator.track.run_writer import Points
 from orchestrator.track.tracker import Tracker, Unsent, system_tags
-from orchestrator.train.control_channel import Display, News, Record
+from orchestrator.train.control_channel import Message, RunObserver, StepRecord
 from orchestrator.train.plan import Plan, recipe_yaml
-from orchestrator.train.recovery.failure_report import TAG, Failure, tag
-from orchestrator.train.recovery.policy import Attempt, Fault, Incidents
+from orchestrator.train.recovery.failure_report import TAG, FailureReport, tag
+from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart, RecoveryEvents
 
 
 class RunLogger:
-    """Keeps the books of one attempt.
+    """Logs one start of a run.
 
     Args:
-        plan: what is being done.
-        file: what the run remembers.
+        plan: the plan.
+        file: the content of the run's file.
         tracker: its MLflow run.
         display: shows progress.
-        first_step: where this attempt starts.
-        costs: returns what the run has used, as far as that is known.
+        first_step: the first step of this start.
+        costs: returns the run's costs so far.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RunLogger:
         plan: Plan,
         file: RunFile,
         tracker: Tracker,
-        display: Display,
+        display: RunObserver,
         first_step: int,
         costs: Callable[[], Costs] = Costs,
     ) -> None:
@@ -60,44 +60,44 @@ class RunLogger:
         self._tracker = tracker
         self._display = display
         self._costs = costs
-        self._skipped: dict[int, Skipped] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
+        self._skipped: dict[int, SkippedSample] = {skip.position: skip for skip in read_quarantine(plan.run.quarantine)}
         self._counts = SkippedCounts(self._skipped.values())
-        self._figures = self._new_figures(self._counts)
+        self._metrics = self._new_step_metrics(self._counts)
         self._events = EventLog(plan.run.events)
         self._began = perf_counter()
         self._starting = True
-        self._stream_watch = StreamWatch()
-        self._incidents = Incidents()
+        self._stream_watch = StreamMonitor()
+        self._recoveries = RecoveryEvents()
         self.steps_done = first_step
         self.attempts = 0
-        self.last_fault: Fault | None = None
-        self._open(first_step)
+        self.last_failure: AttemptFailure | None = None
+        self._begin(first_step)
 
     @property
     def mlflow_run_id(self) -> str:
-        """The MLflow run."""
+        """Id of the MLflow run."""
         return self._tracker.run_id
 
-    def machines(self, hosts: int, workers: int) -> None:
-        """Enter what the run is done with."""
+    def log_machines(self, hosts: int, workers: int) -> None:
+        """Log the machines of the run as tags."""
         self._tracker.tags(system_tags(hosts, workers, Path.cwd()))
 
-    def enter(self, news: Iterable[News]) -> None:
-        """Enter news in order of arrival."""
-        for one in news:
-            match one:
-                case Record():
-                    self._enter_record(one)
-                case Attempt():
-                    self.attempts = one.number
-                    self._incidents.attempt(one)
-                case Fault():
-                    self._enter_fault(one)
+    def log_messages(self, messages: Iterable[Message]) -> None:
+        """Log messages of workers and controller in order of arrival."""
+        for message in messages:
+            match message:
+                case StepRecord():
+                    self._log_record(message)
+                case AttemptStart():
+                    self.attempts = message.number
+                    self._recoveries.add_start(message)
+                case AttemptFailure():
+                    self._log_attempt_failure(message)
                 case str():
-                    self._display.log(one)
+                    self._display.log(message)
 
-    def failed(self, failure: Failure) -> None:
-        """Enter why the run failed for good."""
+    def log_failure(self, failure: FailureReport) -> None:
+        """Log why the run failed, as a tag."""
         self._tracker.tags({TAG: tag(failure)})
 
     def close(self, status: str, stopped_by: str = "") -> None:
@@ -105,20 +105,20 @@ class RunLogger:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            stopped_by: why it stops before its end, when that was its budget.
+            stopped_by: the budget that stopped it; empty when none did.
         """
         ended = datetime.now(UTC)
         self._plan.run.write(replace(self._file, status=status, ended=ended.isoformat(timespec="milliseconds")))
         self._tracker.tags({"stopped_by": stopped_by} | cost_tags(self._costs().spent()))
         if status == "FINISHED":
             self._tracker.copy(self._plan.run.model, "model")
-        if self._tracker.set_aside:
+        if self._tracker.spilled_steps:
             self._catch_up()
         unsent = self._tracker.finish(status, round(ended.timestamp() * 1000))
         if unsent is not None:
-            self._keep(unsent)
+            self._log_unsent(unsent)
 
-    def _open(self, first_step: int) -> None:
+    def _begin(self, first_step: int) -> None:
         recipe = recipe_yaml(self._plan.resolved)
         self._plan.run.recipe.write(recipe.encode())
         self._plan.run.write(self._file)
@@ -126,50 +126,50 @@ class RunLogger:
         self._tracker.tags(event_tags(self._events.events))
         try:
             for line in read_metric_log(self._plan.run.metrics):
-                self._figures.of(line)
+                self._metrics.of(line)
         except MetricLogError as error:
             self._display.log(f"{error} Until then goodput is too low.")
         self._catch_up(first_step)
 
     def _catch_up(self, stop: int | None = None) -> None:
-        """Have the tracker send what MLflow lacks; it works with figures of its own, in a thread of its own."""
-        figures = self._new_figures(SkippedCounts(self._skipped.values()))
-        self._tracker.catch_up(self._plan.run.metrics, figures.of_all, stop)
+        """Have the tracker send what MLflow lacks, in its own thread, which therefore needs its own `StepMetrics`."""
+        metrics = self._new_step_metrics(SkippedCounts(self._skipped.values()))
+        self._tracker.catch_up(self._plan.run.metrics, metrics.of_all, stop)
 
-    def _new_figures(self, counts: SkippedCounts) -> Figures:
-        return Figures(self._file.created, self._plan.recipe.batch.samples, counts, self._costs)
+    def _new_step_metrics(self, counts: SkippedCounts) -> StepMetrics:
+        return StepMetrics(self._file.created, self._plan.recipe.batch.samples, counts, self._costs)
 
-    def _keep(self, unsent: Unsent) -> None:
-        """Write steps that MLflow did not get into the run's own log, and say how they get into MLflow."""
+    def _log_unsent(self, unsent: Unsent) -> None:
+        """Write steps that MLflow did not receive into the run's metric log, and tell the user how to send them."""
         log = MetricLog(self._plan.run.metrics, by_driver=True)
         for line in unsent.lines:
             log.add(line)
         log.flush()
-        kept = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
+        lacking = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
         endpoint = self._plan.recipe.storage.endpoint
         command = f"fuseray sync {self._plan.run.root.uri}" + (f" --endpoint {endpoint}" if endpoint else "")
         self._display.log(
-            f"MLflow did not answer until the end of the run; it lacks {', '.join(kept)}. Nothing is lost: "
+            f"MLflow did not answer until the end of the run; it lacks {', '.join(lacking)}. Nothing is lost: "
             f"`{command}` brings them there when it is back."
         )
 
-    def _enter_record(self, record: Record) -> None:
-        self._enter_skipped(record.skipped)
+    def _log_record(self, record: StepRecord) -> None:
+        self._log_skipped(record.skipped)
         if record.seconds:
-            self._enter_step(record)
-            busy_s = busy_seconds(record.seconds)
-            if event := self._incidents.step(record.step, record.time_ms / 1000, busy_s):
-                self.event(event)
+            self._log_step(record)
+            busy_s = step_seconds(record.seconds)
+            if event := self._recoveries.add_step(record.step, record.time_ms / 1000, busy_s):
+                self.log_event(event)
 
-    def _enter_fault(self, fault: Fault) -> None:
-        self.last_fault = fault
-        self._incidents.fault(fault)
-        if fault.given_up is None:
-            found = fault.diagnosis
-            self._display.log(f"{found.kind}: {found.error.splitlines()[0]}; new workers start")
+    def _log_attempt_failure(self, failure: AttemptFailure) -> None:
+        self.last_failure = failure
+        self._recoveries.add_failure(failure)
+        if failure.given_up is None:
+            diagnosis = failure.diagnosis
+            self._display.log(f"{diagnosis.kind}: {diagnosis.error.splitlines()[0]}; new workers start")
 
-    def event(self, event: Event) -> None:
-        """Enter a recovery, a preemption or a change of size."""
+    def log_event(self, event: Event) -> None:
+        """Log a recovery, a preemption or a resize."""
         self._events.add(event)
         self._tracker.tags(event_tags(self._events.events))
         self._display.log(
@@ -177,19 +177,19 @@ class RunLogger:
             f"{event.downtime_s:.0f} s without a step"
         )
 
-    def _enter_step(self, record: Record) -> None:
+    def _log_step(self, record: StepRecord) -> None:
         self.steps_done = record.step + 1
         seconds = dict(record.seconds)
         if self._starting:
             seconds["startup"] = perf_counter() - self._began - sum(seconds.values())
             self._starting = False
-        points = self._figures.of(replace(record, seconds=seconds).line())
+        points = self._metrics.of(replace(record, seconds=seconds).line())
         self._tracker.step(points)
         self._display.step(replace(record, metrics=points.values), len(self._skipped))
-        if found := self._stream_watch.step(record.metrics, busy_seconds(seconds)):
-            self._display.log(found)
+        if message := self._stream_watch.step(record.metrics, step_seconds(seconds)):
+            self._display.log(message)
 
-    def _enter_skipped(self, skipped: Iterable[Skipped]) -> None:
+    def _log_skipped(self, skipped: Iterable[SkippedSample]) -> None:
         new = {skip.position: skip for skip in skipped if skip.position not in self._skipped}
         if new:
             self._skipped |= new
@@ -199,42 +199,39 @@ class RunLogger:
             self._plan.run.quarantine.write(("\n".join(lines) + "\n").encode())
 
 
-def read_quarantine(file: Location) -> list[Skipped]:
+def read_quarantine(file: Location) -> list[SkippedSample]:
     """Return the skipped samples of a run."""
     if file.size() is None:
         return []
     return list(parse_quarantine(file.read()))
 
 
-# What is shown and tracked of a step, worked out from what was measured: the same now and from the metric log.
-
-
 class SkippedCounts:
-    """How many samples were skipped up to a position of the run's order, by reason."""
+    """Counts the samples that were skipped before a position of the run's order, by reason."""
 
-    def __init__(self, skipped: Iterable[Skipped] = ()) -> None:
+    def __init__(self, skipped: Iterable[SkippedSample] = ()) -> None:
         self._positions: dict[str, list[int]] = defaultdict(list)
         for skip in skipped:
             self.add(skip)
 
-    def add(self, skip: Skipped) -> None:
-        """Count a sample; each is to be counted once."""
+    def add(self, skip: SkippedSample) -> None:
+        """Count a sample; call it once per sample."""
         insort(self._positions[skip.reason], skip.position)
 
     def before(self, position: int) -> dict[str, int]:
-        """Return the counts of samples before a position, of the reasons that have any."""
+        """Return the counts of samples before a position, without reasons that have none."""
         counts = {reason: bisect_left(positions, position) for reason, positions in self._positions.items()}
         return {reason: count for reason, count in sorted(counts.items()) if count}
 
 
-class Figures:
-    """Works out the figures of steps, which are to come in the order in which they were done.
+class StepMetrics:
+    """Derives the metrics of steps, live and from the metric log alike; steps must come in the order they were done.
 
     Args:
         created: when the run was first started, as ISO 8601.
         samples_per_step: the recipe's batch.
         skipped: the run's skipped samples; may grow.
-        costs: returns what the run has used, as far as that is known.
+        costs: returns the run's costs so far.
     """
 
     def __init__(
@@ -248,7 +245,7 @@ class Figures:
 
     def of(self, line: StepLine) -> Points:
         """Return the metrics of a step."""
-        busy_s = busy_seconds(line.seconds)
+        busy_s = step_seconds(line.seconds)
         self._times.enter(line.step, busy_s)
         skipped = self._skipped.before((line.step + 1) * self._samples_per_step)
         values = {
@@ -268,7 +265,7 @@ class Figures:
         return map(self.of, lines)
 
     def spent(self, now_s: float) -> TimeSpent:
-        """Return where the run's time went.
+        """Return how the run's time was spent.
 
         Args:
             now_s: the time in seconds since 1970.

@@ -1,4 +1,4 @@
-"""Measuring a checkpoint on all held-out samples, in this process."""
+"""Tools for an existing run: evaluate a checkpoint, trace steps to samples, find loss spikes, sync to MLflow."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from dataclasses import dataclass, replace
 import torch
 
 from orchestrator.config.document import Document
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.dataset.samples import evenly_spaced
+from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import parse_quarantine
-from orchestrator.stream.state import BatchKeys, step_keys, step_numbers
-from orchestrator.stream.trace import Notes, TracedBatch, trace
+from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
+from orchestrator.stream.trace import RunRecords, TracedBatch, trace
 from orchestrator.track.analysis import Spike, find_spikes
 from orchestrator.track.client import TrackingError
 from orchestrator.track.cost import Costs, cost_tags, read_starts
 from orchestrator.track.run_writer import TrackedRun
-from orchestrator.track.sync import Synced, sync_run
+from orchestrator.track.sync import SyncResult, sync_to_mlflow
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
 from orchestrator.train.plan import Plan
-from orchestrator.train.run_logger import Figures, SkippedCounts, read_quarantine
+from orchestrator.train.run_logger import SkippedCounts, StepMetrics, read_quarantine
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """An evaluation with the samples it speaks of and the step of the checkpoint."""
+class EvaluationResult:
+    """An evaluation, the samples it was computed on, and the step of the checkpoint."""
 
     evaluation: Evaluation
     samples: Sequence[Sample]
@@ -43,7 +43,7 @@ class Measured:
 def run_recipe(run: RunFolder) -> ResolvedRecipe:
     """Return the recipe that a run was started with."""
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
-    return resolve(document, document.plain())
+    return resolve(document, document.to_dict())
 
 
 def model_config(checkpoint: Checkpoint) -> Section:
@@ -52,17 +52,17 @@ def model_config(checkpoint: Checkpoint) -> Section:
     return kind.model_validate_json(json.dumps(checkpoint.state.config))
 
 
-def measure(
+def evaluate_run(
     run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, log: Callable[[str], None]
-) -> Measured:
-    """Load a run's newest whole checkpoint and evaluate it.
+) -> EvaluationResult:
+    """Evaluate a run's newest whole checkpoint on all held-out samples, in this process.
 
     Args:
         run: the run.
         resolved: its recipe.
         options: how to evaluate.
         held_out: URI of the samples.
-        log: told about damaged checkpoints.
+        log: called with messages about damaged checkpoints.
 
     Raises:
         RunError: the run has no usable checkpoint.
@@ -73,10 +73,10 @@ def measure(
         raise RunError(
             f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."
         )
-    return measure_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
+    return evaluate_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
 
 
-def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> Measured:
+def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> EvaluationResult:
     """Evaluate a checkpoint on the held-out samples in a folder.
 
     Raises:
@@ -87,25 +87,22 @@ def measure_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folde
     workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
     model = workload.build(device, KeyedRandom(("evaluation",)), pretrained=False)
     model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
-    samples = list(evenly_spaced(folder, index))
+    samples = list(evenly_spaced_samples(folder, index))
     evaluation = workload.evaluate(samples, options)
     metrics = {**evaluation.metrics, "unreadable": float(index.total - len(samples))}
-    return Measured(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
-
-
-# From a step of a run to its samples and figures, and from a jump of a metric to the steps that made it.
+    return EvaluationResult(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
 
 
 @dataclass(frozen=True, slots=True)
 class TracedSpike:
-    """A jump of a metric, and the samples of its first step in brief."""
+    """A spike of a metric, and the samples of its first step in brief."""
 
     spike: Spike
     micro_batches: tuple[BatchKeys, ...]
 
 
 class RunCurves:
-    """The curves of a run, from wherever it keeps them.
+    """The metric curves of a run, from where it is tracked.
 
     Args:
         run: the run.
@@ -123,27 +120,27 @@ class RunCurves:
         """Return a metric's steps and values.
 
         Raises:
-            SpecError: the run has no such metric.
+            ConfigError: the run has no such metric.
         """
         names = self._tracked.metric_names()
         if metric not in names:
             close = difflib.get_close_matches(metric, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none yet'}."
-            raise SpecError(f"--metric: the run has no metric {metric!r}; {hint}")
+            raise ConfigError(f"--metric: the run has no metric {metric!r}; {hint}")
         return self._tracked.curve(metric)
 
     def at(self, step: int) -> dict[str, float]:
-        """Return the figures of a step that training reports: losses, learning rate and the like; none if unknown."""
-        plain = [name for name in self._tracked.metric_names() if "/" not in name]
-        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in plain)
+        """Return the training metrics of a step, such as losses and learning rate; none if unknown."""
+        names = [name for name in self._tracked.metric_names() if "/" not in name]
+        curves = ((name, dict(zip(*self._tracked.curve(name), strict=True))) for name in names)
         return {name: values[step] for name, values in curves if step in values}
 
 
 def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterator[TracedBatch]:
-    """Return the micro-batches of a step, each read when it is asked for.
+    """Return the micro-batches of a step, each read lazily.
 
     Args:
-        plan: of the run, as `reopened` gives it.
+        plan: of the run, as `plan_of_run` returns it.
         step: from 0.
         micro_batch: only this one of the step's, from 0.
 
@@ -152,17 +149,17 @@ def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterato
         StorageError: the store is failing.
         DataSetError: a data set is no longer the one that the run used.
     """
-    _check(plan, step, micro_batch)
-    numbers = step_numbers(plan.reader, step)
+    _check_step(plan, step, micro_batch)
+    numbers = step_micro_batches(plan.reader, step)
     lines = read_ledger_step(plan.run.ledger, step) if plan.recipe.stream.audit else None
     content = plan.run.quarantine.read() if plan.run.quarantine.size() else b""
-    notes = Notes.of(parse_quarantine(content), lines)
-    wanted = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
-    return (trace(plan.reader, number, notes) for number in wanted)
+    notes = RunRecords.of(parse_quarantine(content), lines)
+    selected = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
+    return (trace(plan.reader, number, notes) for number in selected)
 
 
 def step_metrics(run: RunFolder, step: int) -> tuple[dict[str, float], str]:
-    """Return the figures of a step, or none and why.
+    """Return the metrics of a step, or none and the reason.
 
     Raises:
         RunError: there is no such run.
@@ -175,17 +172,17 @@ def step_metrics(run: RunFolder, step: int) -> tuple[dict[str, float], str]:
 
 
 def trace_spikes(plan: Plan, curves: RunCurves, metric: str, top: int) -> list[TracedSpike]:
-    """Return the largest jumps of a metric with the samples of their first steps in brief, the largest first.
+    """Return the largest spikes of a metric with the samples of their first steps in brief, the largest first.
 
     Raises:
-        SpecError: the run has no such metric.
+        ConfigError: the run has no such metric.
         StorageError: the store is failing.
     """
     spikes = find_spikes(*curves.curve(metric))[:top]
     return [TracedSpike(spike, step_keys(plan.reader, spike.step)) for spike in spikes]
 
 
-def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
+def _check_step(plan: Plan, step: int, micro_batch: int | None) -> None:
     if not 0 <= step < plan.steps:
         raise RunError(f"{plan.run.root.uri}: has no step {step}; its {plan.steps} steps are 0 to {plan.steps - 1}.")
     per_step = plan.recipe.batch.micro_batches
@@ -195,19 +192,16 @@ def _check(plan: Plan, step: int, micro_batch: int | None) -> None:
         )
 
 
-# Bringing MLflow up to what a run's folder holds.
-
-
-def sync(run: RunFolder) -> Synced:
-    """Publish what MLflow lacks of a run.
+def sync(run: RunFolder) -> SyncResult:
+    """Send what MLflow lacks of a run.
 
     Raises:
         RunError: there is no run.
-        CostFileError: the record of its machines is damaged.
+        CostRecordError: the cost record is damaged.
         TrackingError: MLflow cannot be reached, or has no such run.
     """
     file, resolved = run.read(), run_recipe(run)
     skipped = SkippedCounts(read_quarantine(run.quarantine))
     costs = Costs(read_starts(run.costs))
-    figures = Figures(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
-    return sync_run(run, resolved.values(), figures.of_all, cost_tags(costs.spent()))
+    metrics = StepMetrics(file.created, resolved.recipe.batch.samples, skipped, lambda: costs)
+    return sync_to_mlflow(run, resolved.values(), metrics.of_all, cost_tags(costs.spent()))

@@ -1,7 +1,7 @@
-"""One optimiser step over a worker's share of micro-batches.
+"""One optimiser step over a worker's micro-batches, and the reduction of its metrics over all workers.
 
-The step's gradient is the mean over its usable samples' micro-batches, each weighted by how many it has, so it does
-not depend on how many workers shared the work.
+The step's gradient is the mean over its micro-batches, each weighted by its number of usable samples, so it does not
+depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from workloads.contract import Clock, KeyedRandom, MicroResult, ParameterGroup, 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """What a step did: the same on every worker, save the seconds.
+    """Result of a step; the same on every worker, except the seconds.
 
     Args:
         metrics: means over the step's samples, with learning rate and gradient norm.
         samples: usable samples of the step.
         skipped: bad samples of the step.
         fingerprints: of the keys of each of the step's micro-batches.
-        command: what worker 0 was asked to do after this step.
-        finite: whether loss and gradient were numbers; if not, the step has changed nothing.
+        command: worker 0's command after this step.
+        finite: whether loss and gradient were finite; if not, the step has changed nothing.
         seconds: time this worker spent per part.
     """
 
@@ -86,31 +86,31 @@ class Stepper:
         Args:
             step: the step's number.
             micro_batches: this worker's share.
-            command: what worker 0 was asked to do after the step; of the others it does not count.
+            command: to be carried out after the step; only worker 0's counts.
         """
-        clock, laps = self._clock(step), Laps()
+        clock, timer = self._clock(step), StepTimer()
         self._workload.begin_step(clock)
-        laps.end("teacher")
-        self._parallel.begin()
-        laps.end("gradient_sync")
+        timer.end("step_hooks")
+        self._parallel.begin_step()
+        timer.end("gradient_sync")
         usable = [batch for batch in micro_batches if batch.samples]
         results = [(batch, self._micro_step(batch, clock, batch is usable[-1])) for batch in usable]
-        laps.end("forward_backward")
-        self._parallel.finish()
+        timer.end("forward_backward")
+        self._parallel.finish_backward()
         template = self._workload.empty_result(clock)
         per_step = self._recipe.batch.micro_batches
-        totals = add_up(results, template, micro_batches, per_step, command, self._collective)
-        self._parallel.average(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
-        norm = self._parallel.norm()
-        laps.end("gradient_sync")
+        totals = reduce_step_metrics(results, template, micro_batches, per_step, command, self._collective)
+        self._parallel.average_gradients(max(totals.samples, 1) / self._recipe.batch.micro_batch_size)
+        norm = self._parallel.gradient_norm()
+        timer.end("gradient_sync")
         finite = all(isfinite(value) for value in (float(norm), *totals.metrics.values()))
         metrics = {**totals.metrics, **self._update(step, norm, finite)} if totals.samples else {}
-        laps.end("optimizer")
+        timer.end("optimizer")
         if totals.samples and finite:
-            self._workload.end_step(clock, in_global_order(results, template, totals.counts, self._collective))
-        laps.end("teacher")
+            self._workload.end_step(clock, gather_shared_rows(results, template, totals.counts, self._collective))
+        timer.end("step_hooks")
         return StepOutcome(
-            metrics, totals.samples, totals.skipped, totals.fingerprints, totals.command, finite, laps.seconds
+            metrics, totals.samples, totals.skipped, totals.fingerprints, totals.command, finite, timer.seconds
         )
 
     def _clock(self, step: int) -> Clock:
@@ -136,14 +136,14 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["learning_rate_scale"]
         if finite and options.clip_norm is not None:
-            self._parallel.clip(norm, options.clip_norm)
+            self._parallel.clip_gradients(norm, options.clip_norm)
         if finite:
             self.optimizer.step()
         return {"learning_rate": rate, "gradient_norm": float(norm)}
 
 
 def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Return what micro-batches run in: autocast to bfloat16, or nothing."""
+    """Return the context that micro-batches run in: autocast to bfloat16, or none."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -166,35 +166,32 @@ def build_optimizer(options: OptimizerSection, groups: Sequence[ParameterGroup])
     )
 
 
-class Laps:
-    """Measures where a worker's time goes: every lap ends where the next begins."""
+class StepTimer:
+    """Measures the time of the parts of a step; each part begins where the one before ended."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = perf_counter()
 
     def end(self, part: str) -> None:
-        """Add the time since the last lap to a part."""
+        """Add the time since the last call to a part."""
         now = perf_counter()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
         self._last = now
-
-
-# What the workers' shares of a step add up to.
 
 
 Results = Sequence[tuple[MicroBatch, MicroResult]]
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class StepTotals:
     """Sums over all workers of a step.
 
     Args:
         counts: usable samples of each of the step's micro-batches.
         fingerprints: of the keys that each of the step's micro-batches was made of.
         skipped: bad samples.
-        command: what worker 0 was asked to do.
+        command: worker 0's command.
         metrics: means over samples; empty on a worker that has never seen a sample.
     """
 
@@ -210,22 +207,22 @@ class Totals:
         return sum(self.counts)
 
 
-def add_up(
+def reduce_step_metrics(
     results: Results,
     template: MicroResult,
     share: Sequence[MicroBatch],
     micro_batches: int,
     command: WorkerCommand,
     collective: Collective,
-) -> Totals:
-    """Return the totals of a step; all workers call it together and send one message.
+) -> StepTotals:
+    """Return the totals of a step; all workers call it together. One all-reduce.
 
     Args:
         results: this worker's micro-batches with usable samples, and their results.
         template: names the metrics, as every result of this step does.
         share: all of this worker's micro-batches.
         micro_batches: micro-batches per step.
-        command: what worker 0 was asked to do; of the others it does not count.
+        command: to be carried out after the step; only worker 0's counts.
         collective: the other workers.
     """
     names = sorted(template.metrics)
@@ -240,24 +237,24 @@ def add_up(
     message = torch.cat(
         [counts, fingerprints, torch.tensor([skipped, command * (collective.rank == 0)], dtype=torch.float64), sums]
     )
-    collective.sum(message)
+    collective.all_reduce(message)
     counts, fingerprints, totals, sums = message.split([micro_batches, micro_batches, 2, len(names)])
     samples = float(counts.sum())
-    return Totals(
+    return StepTotals(
         counts=tuple(int(count) for count in counts.tolist()),
-        fingerprints=tuple(int(one) for one in fingerprints.tolist()),
+        fingerprints=tuple(int(fingerprint) for fingerprint in fingerprints.tolist()),
         skipped=int(totals[0]),
         command=WorkerCommand(int(totals[1])),
         metrics=dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True)),
     )
 
 
-def in_global_order(
+def gather_shared_rows(
     results: Results, template: MicroResult, counts: Sequence[int], collective: Collective
 ) -> dict[str, Tensor]:
     """Return the rows that the step's micro-batches share, of all workers, in the order of the micro-batches.
 
-    Each worker puts its rows at their place in a tensor of zeros and the tensors are summed, which is exact.
+    Each worker puts its rows at their position in a tensor of zeros and the tensors are summed, which is exact.
 
     Args:
         results: this worker's micro-batches and their results.
@@ -274,6 +271,6 @@ def in_global_order(
         for batch, result in results:
             start = sum(counts[: batch.number % len(counts)])
             rows[start : start + batch.samples] = result.shared[name]
-        collective.sum(rows)
+        collective.all_reduce(rows)
         shared[name] = rows
     return shared

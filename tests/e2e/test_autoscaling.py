@@ -15,7 +15,7 @@ import pytest
 from autoscaling_cluster import AutoscalingCluster, FakeGroup, Timeline, autoscaling_cluster
 from shards import write_shards
 
-from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, growth_variable
+from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, node_groups_variable
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.cost import read_starts
@@ -72,7 +72,7 @@ def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.P
     overrides = [f"scale.address={cluster.address}", f"data.train={data}", "name=grown"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--prices", "prices.yaml", *overrides]
     with (folder / "said").open("w") as said:
-        environment = dict(cluster.environment) | growth_variable(GROUPS)
+        environment = dict(cluster.environment) | node_groups_variable(GROUPS)
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said, text=True)
         try:
             yield process

@@ -17,7 +17,7 @@ from ray_head import RayHead, ray_head
 from shards import write_shards
 from toyland import install_toyland
 
-from orchestrator.cluster.jobs.history import Entry, Register
+from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 
 TESTS = Path(__file__).parents[1]
 STEPS = 60
@@ -69,9 +69,9 @@ class User:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     @property
-    def register(self) -> Register:
+    def register(self) -> JobRegister:
         """What the laptop remembers."""
-        return Register(self.folder / "state" / "fuseray" / "jobs")
+        return JobRegister(self.folder / "state" / "fuseray" / "jobs")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_wrong_token_is_refused_and_nothing_is_remembered(user: User) -> None:
 def test_a_job_that_the_head_forgot_is_said_to_be_lost(user: User) -> None:
     file = str(user.folder / "lab.json")
     user.register.add(
-        Entry(
+        JobRecord(
             job="ghost-1",
             cluster_file=file,
             cluster="lab",

@@ -16,7 +16,7 @@ from waiting import wait_for
 
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepError, SweepFolder
-from orchestrator.sweep.plan import check_left
+from orchestrator.sweep.plan import check_driver_stopped
 
 RECIPE = f"""\
 {TRAINED}
@@ -49,7 +49,7 @@ def reported(folder: SweepFolder, number: int) -> tuple[Point, ...]:
 
 def is_left(folder: SweepFolder) -> bool:
     try:
-        check_left(folder)
+        check_driver_stopped(folder)
     except SweepError:
         return False
     return True

@@ -36,7 +36,7 @@ class Here:
         raise NotImplementedError
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         if not self.is_up():
             raise ClusterError(f"cluster {self._cluster.name} is not up")
         settings = self._settings()

@@ -148,9 +148,10 @@ class Commands:
 
     def watch(self, source: str) -> list[str]:
         """Start a watcher on every node."""
-        from orchestrator.cluster.preemption.watcher import start_watchers
+        from orchestrator.cluster.preemption.watcher import Watchers
 
-        self._watchers = start_watchers(source, interval_s=0.2)
+        self._watchers = Watchers(source, interval_s=0.2)
+        self._watchers.refresh()
         return []
 
     def kill(self, node: str) -> list[str]:

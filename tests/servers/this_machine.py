@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.launch.local import LocalLauncher, Record, members
+from orchestrator.cluster.launch.local import ClusterStart, LocalLauncher, cluster_processes
 from orchestrator.config.cluster import Cluster, NodeGroup
 
 
@@ -30,16 +30,16 @@ def start(name: str, port: int) -> subprocess.Popen[str]:
     )
 
 
-def record_of(cluster: Cluster) -> Record:
+def record_of(cluster: Cluster) -> ClusterStart:
     """Return what this machine remembers of a cluster that was started."""
-    record = LocalLauncher(cluster)._memory.record()
+    record = LocalLauncher(cluster)._state.record()
     assert record is not None
     return record
 
 
 def processes_of(cluster: Cluster) -> set[psutil.Process]:
     """Return a cluster's processes."""
-    return members(str(record_of(cluster).folder))
+    return cluster_processes(str(record_of(cluster).folder))
 
 
 if __name__ == "__main__":

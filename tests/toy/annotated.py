@@ -9,7 +9,7 @@ from shards import picture
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.shards.sources import JsonLists
 from workloads.contract import Sample
 
@@ -32,7 +32,7 @@ def stored(folder: Path) -> list[Sample]:
     place = locate(str(folder))
     index = read_index(place)
     wanted = [
-        Rows(place / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
+        ShardRows(place / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
     ]
     samples = [content for contents in read_samples(place, index, wanted) for content in contents]
     assert all(isinstance(sample, Sample) for sample in samples)

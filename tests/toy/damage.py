@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
+from shards import index_folder
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset import webdataset
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.dataset.parquet import write_parquet
-from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
 
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}

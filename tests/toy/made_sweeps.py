@@ -12,8 +12,8 @@ from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, store_sweep, stored_sweep
 from orchestrator.sweep.rungs import rungs
-from orchestrator.sweep.sampler import drawn
-from orchestrator.track.cost import Kind, Period, Start, write_start
+from orchestrator.sweep.sampler import draw_random
+from orchestrator.track.cost import MachineKind, StartUsage, UsagePeriod, write_start
 from workloads.contract import KeyedRandom
 
 SAMPLES = 9600
@@ -39,7 +39,7 @@ objectives: [{metric: loss, mode: min}]
 search: {method: random, trials: 12}
 """
 
-KIND = Kind("p5.48xlarge", "spot", 20.0)
+KIND = MachineKind("p5.48xlarge", "spot", 20.0)
 
 Trial = Mapping[str, Any]
 
@@ -87,13 +87,13 @@ def build_sweep(place: Path, made: Made) -> SweepFolder:
             samples=SAMPLES,
         )
     )
-    write_start(folder.costs, Start(BEGAN_MS, ENDED_MS, 1.0, (Period(BEGAN_MS, ENDED_MS, {KIND: 2}),)))
+    write_start(folder.costs, StartUsage(BEGAN_MS, ENDED_MS, 1.0, (UsagePeriod(BEGAN_MS, ENDED_MS, {KIND: 2}),)))
     started = configurations if made.trials is None else made.trials
     for number in range(started):
-        assignment = drawn(sweep, number)
+        assignment = draw_random(sweep, number)
         for replica in range(replicas):
             record = trial(number, replica, assignment, len(sweep.sweep.objectives))
-            folder.keep(changed(record, made.ends.get((number, replica), {})))
+            folder.write_trial(changed(record, made.ends.get((number, replica), {})))
             write_start(folder.run(record.run).costs, start(number))
     return folder
 
@@ -147,9 +147,9 @@ def final(assignment: Mapping[str, Any]) -> float:
     return value
 
 
-def start(number: int) -> Start:
+def start(number: int) -> StartUsage:
     begin = BEGAN_MS + number
-    return Start(begin, begin + 1_800_000, 0.5, (Period(begin, begin + 1_800_000, {KIND: 2}),))
+    return StartUsage(begin, begin + 1_800_000, 0.5, (UsagePeriod(begin, begin + 1_800_000, {KIND: 2}),))
 
 
 def halved(place: Path, text: str, more: str) -> dict[tuple[int, int], Trial]:
@@ -159,7 +159,7 @@ def halved(place: Path, text: str, more: str) -> dict[tuple[int, int], Trial]:
     living = list(range(sweep.sweep.search.trials or 0))
     for rung in rungs(sweep.sweep.scheduler, SAMPLES):
         reports = math.ceil(rung * REPORTS / SAMPLES)
-        ordered = sorted(living, key=lambda number: curve(drawn(sweep, number), 0, 1)[reports - 1].values[0])
+        ordered = sorted(living, key=lambda number: curve(draw_random(sweep, number), 0, 1)[reports - 1].values[0])
         living = ordered[: max(1, len(ordered) // sweep.sweep.scheduler.reduction)]
         ends |= {(number, 0): stopped(reports) for number in ordered[len(living) :]}
     return ends

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.ledger import Ledger
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.plan import Plan, make_plan, recipe_yaml
@@ -43,7 +43,7 @@ def write_run(folder: Path, *overrides: str, curves: Mapping[str, Sequence[float
     return plan
 
 
-def write_quarantine(plan: Plan, *skipped: Skipped) -> None:
+def write_quarantine(plan: Plan, *skipped: SkippedSample) -> None:
     """Write a run's list of skipped samples."""
     plan.run.quarantine.write("".join(f"{json.dumps(asdict(skip))}\n" for skip in skipped).encode())
 

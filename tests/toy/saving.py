@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import Checkpoint
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import RunState
-from orchestrator.train.checkpoints.write import Waiting
+from orchestrator.train.checkpoints.write import Polling
 from orchestrator.train.parallel.base import SingleWorker
 from orchestrator.train.parallel.data_parallel import Replicated
 
@@ -31,13 +32,13 @@ def save_checkpoint(
     run: RunFolder,
     state: RunState,
     model: Mapping[str, Tensor],
-    moments: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
     metrics: Mapping[str, float] | None = None,
     section: CheckpointSection = ALL,
 ) -> Location:
     """Save a checkpoint and return its folder."""
     writer = CheckpointWriter(run, 0, 1, uuid4().hex, section)
-    writer.save(state, model, moments, alone(), metrics)
+    writer.save(state, model, optimizer, alone(), metrics)
     writer.close()
     return run.checkpoints / f"step-{state.next_step:08d}"
 
@@ -61,8 +62,8 @@ def tensors_of(step: int) -> dict[str, Tensor]:
     }
 
 
-def moments_of(step: int) -> dict[str, Tensor]:
-    """Moments of an optimiser, different at every step."""
+def optimizer_state_of(step: int) -> dict[str, Tensor]:
+    """State of an optimiser, different at every step."""
     return {f"exp_avg/{name}": tensor for name, tensor in tensors_of(step + 1000).items() if name != "nothing"}
 
 
@@ -80,20 +81,26 @@ def save_by(
         options: of the writers.
     """
     for rank in sorted(range(workers) if ranks is None else ranks, reverse=True):
-        writer = CheckpointWriter(run, rank, workers, start, ALL, waiting=impatient(), **options)
-        writer.save(state_of(step), tensors_of(step), moments_of(step), alone(), {"loss": 1 / step})
+        writer = CheckpointWriter(run, rank, workers, start, ALL, polling=simulated_polling(), **options)
+        writer.save(state_of(step), tensors_of(step), optimizer_state_of(step), alone(), {"loss": 1 / step})
         writer.close()
     return run.checkpoints / f"step-{step:08d}"
 
 
-def impatient(limit_s: float = 60.0) -> Waiting:
-    """Waiting in a time that passes only by sleeping."""
+def simulated_polling(timeout_s: float = 60.0) -> Polling:
+    """Polling in a time that passes only by sleeping."""
     now_s = [0.0]
 
     def sleep(seconds: float) -> None:
         now_s[0] += seconds
 
-    return Waiting(limit_s, clock=lambda: now_s[0], sleep=sleep)
+    return Polling(timeout_s, clock=lambda: now_s[0], sleep=sleep)
+
+
+def rewrite_as_version_two(folder: Location) -> None:
+    """Give a checkpoint a manifest of format version 2, which is not supported."""
+    files = {name: {"bytes": size, "sha256": ""} for name, size in folder.sizes().items() if name != "manifest.json"}
+    (folder / "manifest.json").write(json.dumps({"format_version": 2, "files": files}).encode())
 
 
 def assert_holds(checkpoint: Checkpoint | None, step: int) -> None:
@@ -101,7 +108,7 @@ def assert_holds(checkpoint: Checkpoint | None, step: int) -> None:
     assert checkpoint is not None
     assert checkpoint.state == state_of(step)
     assert_same(checkpoint.model, tensors_of(step))
-    assert_same(checkpoint.optimizer, moments_of(step))
+    assert_same(checkpoint.optimizer, optimizer_state_of(step))
 
 
 def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

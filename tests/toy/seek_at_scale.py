@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
 from orchestrator.stream.order.mixture import Mixture
 from orchestrator.stream.order.sample_order import Order
 
@@ -22,7 +22,7 @@ def large_index() -> Index:
         text += b"shard-%07d.tar" % number
     ends = np.arange(SHARDS + 1, dtype=np.int32) * (len(text) // SHARDS)
     return Index(
-        shards=Names(pa.StringArray.from_buffers(SHARDS, pa.py_buffer(ends), pa.py_buffer(text))),
+        shards=ShardNames(pa.StringArray.from_buffers(SHARDS, pa.py_buffer(ends), pa.py_buffer(text))),
         samples=np.full(SHARDS, SAMPLES_PER_SHARD),
         bytes=np.full(SHARDS, 40_000_000),
         digests=np.zeros((SHARDS, DIGEST_BYTES), dtype=np.uint8),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
-from orchestrator.storage.location import locate
-from orchestrator.stream.dataset.index import ShardFormat
+from orchestrator.storage.location import Location, locate
+from orchestrator.stream.dataset.index import Index, ShardFormat
 from orchestrator.stream.shards.corpus import build
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 from workloads.contract import Example, Sample
 
 
@@ -34,3 +35,8 @@ def write_shards(folder: str, count: int, shard_format: ShardFormat = "webdatase
     examples = [Example("train", sample) for sample in samples(count)]
     build(lambda: examples, {"count": str(count)}, locate(folder), shard_format, per_shard)
     return f"{folder}/train"
+
+
+def index_folder(folder: Location, progress: Callable[[ShardProgress], None] = lambda _: None) -> Index:
+    """Index every shard in a folder with the default options and write the index."""
+    return make_index(folder, IndexOptions(), progress).index

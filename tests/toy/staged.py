@@ -26,7 +26,7 @@ from orchestrator.stream.image_cache.ring_file import Pixels
 from workloads.contract import BadSample, Features, KeyedRandom, Sample
 
 LIMIT_MB = 100
-PATIENT = DecodedCache(LIMIT_MB, patience_s=120.0)
+PATIENT = DecodedCache(LIMIT_MB, timeout_s=120.0)
 """A cache whose users wait for each other on the slowest machine."""
 
 

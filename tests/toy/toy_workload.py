@@ -17,17 +17,63 @@ from workloads.contract import (
     Evaluation,
     EvaluationOptions,
     Features,
+    Gallery,
+    GalleryRow,
     KeyedRandom,
-    MetricNames,
+    Metric,
     MicroResult,
+    Panel,
     ParameterGroup,
+    Picture,
     Problem,
+    ReportedMetrics,
     Sample,
     Section,
+    Table,
+    TableRow,
 )
 
 SIDE = 4
 QUEUE = 32
+
+TOY_PANEL, CAPTIONS_PANEL = Panel("How toys learn", "All of it is small."), Panel("Toy captions over time")
+METRICS = ReportedMetrics(
+    steps=(
+        Metric(
+            name="loss",
+            title="Toy loss",
+            unit="loss (nats)",
+            goal="min",
+            panel=TOY_PANEL,
+            label="loss",
+            on_terminal=True,
+            headline=True,
+            noisy=True,
+        ),
+        Metric(
+            name="agreement",
+            title="Agreement of the towers",
+            unit="share (%)",
+            share=True,
+            goal="max",
+            panel=TOY_PANEL,
+            label="agree",
+            on_terminal=True,
+        ),
+    ),
+    evaluation=(
+        Metric(name="samples", title="Held-out toys"),
+        Metric(
+            name="caption_words",
+            title="Words of a caption",
+            unit="words",
+            panel=CAPTIONS_PANEL,
+            label="words",
+            headline=True,
+        ),
+    ),
+    step_hooks="toy queue",
+)
 
 
 class ToyConfig(Section):
@@ -85,13 +131,16 @@ class ToyWorkload:
         image = self.model["image"](functional.dropout(batch["image"].flatten(1).to(dtype), 0.1))
         words = self.model["words"](batch["words"].to(dtype))
         keys = torch.cat([words, self.model.queue.to(dtype)])
-        loss = functional.cross_entropy(image @ keys.T, torch.arange(len(image)))
+        logits, target = image @ keys.T, torch.arange(len(image))
+        loss = functional.cross_entropy(logits, target)
         backward(loss, final=True)
-        return MicroResult({"loss": loss.detach()}, {"words": words.detach()})
+        agreement = (logits.argmax(1) == target).to(loss.dtype).mean()
+        return MicroResult({"loss": loss.detach(), "agreement": agreement.detach()}, {"words": words.detach()})
 
     def empty_result(self, clock: Clock) -> MicroResult:
         weight = self.model["words"].weight
-        return MicroResult({"loss": weight.new_zeros(())}, {"words": weight.new_zeros(0, self._config.width)})
+        zero = weight.new_zeros(())
+        return MicroResult({"loss": zero, "agreement": zero}, {"words": weight.new_zeros(0, self._config.width)})
 
     def end_step(self, clock: Clock, shared: Mapping[str, Any]) -> None:
         import torch
@@ -99,7 +148,17 @@ class ToyWorkload:
         self.model.queue.copy_(torch.cat([shared["words"].to(self.model.queue.dtype), self.model.queue])[:QUEUE])
 
     def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        return Evaluation({"samples": float(len(samples))})
+        """Count the samples and measure how wide their captions are; show the first ones."""
+        words = float(np.mean([len(sample.captions[0].split()) for sample in samples]))
+        rows = tuple(
+            GalleryRow(sample.captions[0], (Picture(index, sample.key, score=words),))
+            for index, sample in enumerate(samples[: options.gallery])
+        )
+        return Evaluation(
+            {"samples": float(len(samples)), "caption_words": words},
+            (Table("Toy captions", "Set", ("Samples", "Words"), (TableRow("all", ("samples", "caption_words")),)),),
+            (Gallery("The first toys", "Samples in storage order.", rows),) if rows else (),
+        )
 
     def export(self, folder: Path) -> None:
         from safetensors.torch import save_file
@@ -112,13 +171,14 @@ class ToyEntry:
 
     config_type = ToyConfig
     architecture_keys = ("width",)
+    related_keys = (("width", "optimizer.learning_rate"),)
 
     def check(self, config: ToyConfig, batch: BatchShape) -> Iterator[Problem]:
         if config.width > 64:
             yield Problem("width", "must be at most 64.")
 
-    def metric_names(self, config: ToyConfig) -> MetricNames:
-        return MetricNames(("loss",), evaluation=("samples",))
+    def metrics(self, config: ToyConfig) -> ReportedMetrics:
+        return METRICS
 
     def transform(self, config: ToyConfig) -> ToyTransform:
         return ToyTransform()

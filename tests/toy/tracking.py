@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.track.metric_log import StepLine
 from orchestrator.track.run_writer import Points
-from orchestrator.track.tracker import Outboxes
+from orchestrator.track.tracker import OutboxOptions
 
 NOON_MS = 1_750_000_000_000
 
@@ -47,9 +47,9 @@ class Pauses:
         self.now_s += seconds
         self.then()
 
-    def outboxes(self, patience_s: float = 60.0) -> Outboxes:
+    def outboxes(self, timeout_s: float = 60.0) -> OutboxOptions:
         """Return outboxes that pause like this."""
-        return Outboxes(linger_s=0.0, pause=self, clock=lambda: self.now_s, patience_s=patience_s)
+        return OutboxOptions(linger_s=0.0, pause=self, clock=lambda: self.now_s, timeout_s=timeout_s)
 
 
 def line(step: int, samples: int = 16, **metrics: float) -> StepLine:

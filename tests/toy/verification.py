@@ -12,11 +12,11 @@ from shards import samples
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.shards.checks import Checks, Finding
-from orchestrator.stream.shards.executors import InProcesses, Mapper
+from orchestrator.stream.shards.executors import Mapper, ProcessMapper
 from orchestrator.stream.shards.verify import Verification, VerifyRecord
 from workloads.contract import Sample
 
-HERE = InProcesses(1)
+HERE = ProcessMapper(1)
 
 
 def good(shards: int = 3, per_shard: int = 8) -> list[list[Sample]]:

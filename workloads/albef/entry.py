@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig
-from workloads.contract import BatchShape, MetricNames, Problem, Transform, Workload, WorkloadError
-from workloads.downstream.metric_names import retrieval_names
+from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
+from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.transforms.text import cached_tokenizer, load_tokenizer
 
@@ -98,30 +98,74 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
 
 
-# The names of the figures that ALBEF's training reports, known without torch.
+# What ALBEF's training reports, known without torch.
 
-
+LOSSES = Panel("Losses")
+OPTIMISATION = Panel("Optimisation")
 ADVERSARIAL = ("loss_adversarial", "adversarial_divergence")
 
 
-def metric_names(config: AlbefConfig) -> MetricNames:
+def _loss(name: str, title: str, label: str, headline: bool = False) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit="loss (nats)",
+        goal="min",
+        panel=LOSSES,
+        label=label,
+        on_terminal=True,
+        headline=headline,
+        noisy=True,
+    )
+
+
+STEP_METRICS = {
+    metric.name: metric
+    for metric in (
+        _loss("loss", "Total loss", "loss", headline=True),
+        _loss("loss_itc", "Image-text contrastive (ITC)", "itc"),
+        _loss("loss_itm", "Image-text matching (ITM)", "itm"),
+        Metric(name="itm_skipped", title="Pairs without a negative", goal="min", label="itm skipped"),
+        _loss("loss_mlm", "Masked language modelling (MLM)", "mlm"),
+        _loss("loss_adversarial", "Adversarial", "adv"),
+        Metric(
+            name="adversarial_divergence",
+            title="Adversarial divergence (symmetric KL)",
+            unit="divergence (nats)",
+            panel=LOSSES,
+            label="kl",
+            noisy=True,
+        ),
+        Metric(
+            name="alpha",
+            title="Distillation weight \N{GREEK SMALL LETTER ALPHA}",
+            unit="weight of the soft targets",
+            panel=OPTIMISATION,
+            label="alpha",
+            from_zero=True,
+        ),
+        Metric(
+            name="temperature",
+            title="Contrastive temperature",
+            unit="temperature",
+            panel=OPTIMISATION,
+            label="temperature",
+        ),
+    )
+}
+
+
+def reported_metrics(config: AlbefConfig) -> ReportedMetrics:
     """Return what a run reports: in every step, in the part of it with adversarial steps, and of an evaluation."""
-    steps = step_metric_names(config, config.adversarial.active[0])
+    steps = config.step_metric_names(config.adversarial.active[0])
     partly = ADVERSARIAL if config.adversarial.steps and config.adversarial.active != (0.0, 1.0) else ()
-    return MetricNames(tuple(name for name in steps if name not in partly), partly, retrieval_names())
-
-
-def step_metric_names(config: AlbefConfig, progress: float) -> tuple[str, ...]:
-    """Return the names of the metrics that every micro-batch reports at this share of the training."""
-    trained = {
-        ("loss",): True,
-        ("loss_itc",): config.contrastive.enabled,
-        ("loss_itm", "itm_skipped"): config.matching.enabled,
-        ("loss_mlm",): config.masking.enabled,
-        ("alpha", "temperature"): True,
-        ADVERSARIAL: config.adversarial.is_active(progress),
-    }
-    return tuple(name for names, reported in trained.items() if reported for name in names)
+    return ReportedMetrics(
+        steps=tuple(STEP_METRICS[name] for name in steps if name not in partly),
+        some_steps=tuple(STEP_METRICS[name] for name in partly),
+        evaluation=contrastive_metrics(),
+        final_evaluation=reranked_metrics(),
+        step_hooks="teacher and queue",
+    )
 
 
 # What the entry point `albef` names. Importing it imports no torch.
@@ -143,13 +187,18 @@ class AlbefEntry:
         others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
         return [*vision, *(f"model.text.{key}" for key in text), *others]
 
+    @property
+    def related_keys(self) -> Sequence[tuple[str, str]]:
+        """How soft the targets are, and how large the perturbation."""
+        return (("distillation.alpha", "adversarial.step_size"),)
+
     def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         return problems(config, batch)
 
-    def metric_names(self, config: AlbefConfig) -> MetricNames:
+    def metrics(self, config: AlbefConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""
-        return metric_names(config)
+        return reported_metrics(config)
 
     def transform(self, config: AlbefConfig) -> Transform:
         """Return the training transform: image and caption to pixels and token ids."""

@@ -1,7 +1,7 @@
-"""The objectives of the fusion layers, matching and masked language, as one function of encoded texts and images.
+"""The objectives of the fusion layers, matching and masked language, in a single pass over one micro-batch.
 
-Shapes: B captions and images, T texts (captions, then masked captions), R texts that meet an image, L text tokens,
-N image tokens, M masked tokens, P masked tokens and filling, D text width, C image width, V vocabulary.
+Shapes: B captions and images, T texts (captions, then their masked versions), R matching pairs, L text tokens, N image
+tokens, M masked tokens of all captions, P masked tokens with filling, D text width, C image width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,21 +17,17 @@ from torch.nn import functional as F
 from workloads.albef.config import ComputeConfig
 from workloads.albef.model import Student
 from workloads.contract import Batch
-from workloads.nn.bert import Meetings, Wanted
+from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.nn.vocabulary import PAD
-from workloads.objectives.masked_language import UNMASKED, masked_language_loss
-from workloads.objectives.matching import Draws, matching_loss
-
-# The captions of a micro-batch, plain and masked.
-#
-# Shapes: B captions, T texts (the captions, then their masked versions), L tokens, M masked tokens of all captions.
+from workloads.objectives.masked_language import IGNORE_INDEX, masked_language_loss
+from workloads.objectives.matching import RandomChoices, matching_loss
 
 
 class MaskedTokens(NamedTuple):
     """The tokens to predict.
 
     Args:
-        caption: their caption, [P] with P >= M: behind them stand first tokens that fill up the shape.
+        caption: row of their caption, [P] with P >= M: zeros at the end fill the shape.
         position: their position in it, [P].
         label: their original id, [M].
     """
@@ -41,14 +37,14 @@ class MaskedTokens(NamedTuple):
     label: Tensor
 
 
-class Texts(NamedTuple):
-    """Captions and, when masking is trained, their masked versions below them.
+class TextBatch(NamedTuple):
+    """Captions and, when masked language is trained, their masked versions below them.
 
     Args:
-        input_ids_TL: token ids, cut to the longest caption, or a little longer.
+        input_ids_TL: token ids, cut to the longest caption rounded up to the recipe's multiple.
         mask_TL: True at tokens, False at padding.
-        captions: B.
-        masked: the tokens to predict; None when masking is not trained.
+        captions: number of captions, B.
+        masked: the tokens to predict; None when masked language is not trained.
     """
 
     input_ids_TL: Tensor
@@ -57,44 +53,41 @@ class Texts(NamedTuple):
     masked: MaskedTokens | None
 
 
-def read_texts(batch: Batch, draws: Draws | None, compute: ComputeConfig) -> Texts:
+def prepare_texts(batch: Batch, choices: RandomChoices | None, compute: ComputeConfig) -> TextBatch:
     """Return the texts of a micro-batch.
 
     Args:
-        batch: `input_ids` [B, max_tokens], of which row i counts the first `length[i]`, and `length` [B].
-        draws: chooses the tokens to predict; None when masking is not trained.
-        compute: which shapes may occur.
+        batch: `input_ids` [B, max_tokens], of which the first `length[i]` of row i are tokens, and `length` [B].
+        choices: selects the tokens to predict; None when masked language is not trained.
+        compute: multiples that shapes are rounded up to.
     """
     length_B, longest = batch["length"], int(batch["length"].max())
-    shape = _rounded_up(longest, compute.length_multiple)
-    mask_BL = torch.arange(shape, device=length_B.device) < length_B[:, None]
+    padded_length = _rounded_up(longest, compute.length_multiple)
+    mask_BL = torch.arange(padded_length, device=length_B.device) < length_B[:, None]
     input_ids_BL = batch["input_ids"][:, :longest].long().masked_fill(~mask_BL[:, :longest], PAD)
-    if draws is None:
-        return Texts(_filled(input_ids_BL, shape), mask_BL, len(input_ids_BL), None)
-    masked = draws.masked(input_ids_BL)
-    caption, position = (masked.labels != UNMASKED).nonzero(as_tuple=True)
+    if choices is None:
+        return TextBatch(_zero_padded(input_ids_BL, padded_length), mask_BL, len(input_ids_BL), None)
+    masked = choices.masked(input_ids_BL)
+    caption, position = (masked.labels != IGNORE_INDEX).nonzero(as_tuple=True)
     label = masked.labels[caption, position]
-    places = _rounded_up(len(label), compute.masked_multiple)
-    tokens = MaskedTokens(_filled(caption, places), _filled(position, places), label)
+    count = _rounded_up(len(label), compute.masked_multiple)
+    tokens = MaskedTokens(_zero_padded(caption, count), _zero_padded(position, count), label)
     input_ids_TL = torch.cat([input_ids_BL, masked.input_ids])
-    return Texts(_filled(input_ids_TL, shape), mask_BL.repeat(2, 1), len(input_ids_BL), tokens)
+    return TextBatch(_zero_padded(input_ids_TL, padded_length), mask_BL.repeat(2, 1), len(input_ids_BL), tokens)
 
 
 def _rounded_up(count: int, multiple: int) -> int:
     return math.ceil(count / multiple) * multiple
 
 
-def _filled(tensor: Tensor, length: int) -> Tensor:
-    """Return the tensor with zeros at its end: the id of padding, and the number of the first row and token."""
+def _zero_padded(tensor: Tensor, length: int) -> Tensor:
+    """Append zeros: of ids the padding, of indices the first row and token."""
     return F.pad(tensor, (0, length - tensor.shape[-1]))
-
-
-# The objectives of the fusion layers, matching and masked language, as one function of encoded texts and images.
 
 
 @dataclass(frozen=True, slots=True)
 class FusionLosses:
-    """Losses of the fusion objectives, zero where one is off, and the logits behind them."""
+    """Losses of the fusion objectives, zero where one is off, and the logits that they are computed from."""
 
     matching: Tensor
     masked_language: Tensor
@@ -107,27 +100,27 @@ class FusionLosses:
 
 
 @dataclass(frozen=True, slots=True)
-class FusionTask:
+class FusionObjectives:
     """Matching and masked language of one micro-batch, in a single pass through the fusion layers.
 
     Args:
         student: the model.
         texts: captions and masked captions.
-        pairs: which caption meets which image for matching; None when that is off or has no negatives.
+        pairs: which caption is matched with which image; None when matching is off or has no negatives.
         teacher_MV: soft targets of the masked tokens, if any.
-        alpha: their weight.
+        alpha: weight of the soft targets.
     """
 
     student: Student
-    texts: Texts
-    pairs: Meetings | None
+    texts: TextBatch
+    pairs: PairIndices | None
     teacher_MV: Tensor | None
     alpha: float
 
     def __call__(self, states_TLD: Tensor, image_BNC: Tensor) -> FusionLosses:
         """Return the losses for states of the text layers and image tokens."""
-        meetings, wanted = self._meetings(image_BNC.device)
-        fused_PD = self.student.bert.fuse(states_TLD, self.texts.mask_TL, image_BNC, meetings, wanted)
+        pairs, tokens = self._fused(image_BNC.device)
+        fused_PD = self.student.bert.fuse(states_TLD, self.texts.mask_TL, image_BNC, pairs, tokens)
         matches = 0 if self.pairs is None else len(self.pairs.text_R)
         return self._losses(fused_PD[:matches], fused_PD[matches:])
 
@@ -143,16 +136,18 @@ class FusionTask:
             masked_language = masked_language_loss(logits[-1], label_M, self.teacher_MV, self.alpha)
         return FusionLosses(matching, masked_language, tuple(logits))
 
-    def _meetings(self, device: torch.device) -> tuple[Meetings, Wanted]:
-        none = torch.arange(0, device=device)
-        pairs = self.pairs or Meetings(none, none)
-        first = Wanted.first(len(pairs.text_R), device)
+    def _fused(self, device: torch.device) -> tuple[PairIndices, TokenSelection]:
+        """Return all pairs to fuse, matching first, and the tokens whose states the losses need."""
+        empty = torch.arange(0, device=device)
+        matching = self.pairs or PairIndices(empty, empty)
+        cls_tokens = TokenSelection.cls_tokens(len(matching.text_R), device)
         if self.texts.masked is None:
-            return pairs, first
-        own = torch.arange(self.texts.captions, device=device)
-        meetings = Meetings(torch.cat([pairs.text_R, own + len(own)]), torch.cat([pairs.image_R, own]))
-        caption_M, position_M, _ = self.texts.masked
-        wanted = Wanted(
-            torch.cat([first.meeting_P, caption_M + len(first.meeting_P)]), torch.cat([first.token_P, position_M])
+            return matching, cls_tokens
+        row = torch.arange(self.texts.captions, device=device)
+        pairs = PairIndices(torch.cat([matching.text_R, row + len(row)]), torch.cat([matching.image_R, row]))
+        caption_P, position_P, _ = self.texts.masked
+        tokens = TokenSelection(
+            torch.cat([cls_tokens.pair_P, caption_P + len(cls_tokens.pair_P)]),
+            torch.cat([cls_tokens.token_P, position_P]),
         )
-        return meetings, wanted
+        return pairs, tokens

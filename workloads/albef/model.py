@@ -1,9 +1,9 @@
-"""The modules of ALBEF: encoders, student, teacher and queue.
+"""The modules of ALBEF: encoders, student, teacher and queue; and the trained student in inference.
 
 The student's parameters are named as in the official checkpoints.
 
 Shapes: B images or texts, T texts, R pairs, L text tokens, N image tokens with the class token first, D text width,
-C image width, E embedding width.
+C image width, E embedding width, h and w the grid of patches.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
 from workloads.contract import KeyedRandom
-from workloads.nn.bert import Bert, BertWithHead, Layer, Meetings, Wanted
-from workloads.nn.momentum import FeatureQueue, start_teacher
+from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
+from workloads.nn.momentum import FeatureQueue, init_teacher
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
 from workloads.objectives.contrastive import at_least_float32
 
 
 class Encoders(nn.Module):
-    """What student and teacher have in common: image encoder, text and fusion encoder, and their projections.
+    """The modules of both student and teacher: image encoder, text and fusion encoder, and their projections.
 
     Args:
         config: sizes; heads must divide widths, the patch the image size.
@@ -40,7 +40,7 @@ class Encoders(nn.Module):
             config.image_size, vision.patch, vision.width, vision.depth, vision.heads
         )
         self.vision_proj = nn.Linear(vision.width, config.embed_dim)
-        self.text_encoder = BertWithHead(
+        self.text_encoder = BertForMaskedLM(
             Bert(
                 vocabulary=text.vocabulary,
                 positions=text.positions,
@@ -60,7 +60,7 @@ class Encoders(nn.Module):
         return self.text_encoder.bert
 
     def image_tokens(self, image_B3HW: Tensor) -> Tensor:
-        """Return [B, N, C] of uint8 images, or of floating-point ones that are normalised already."""
+        """Return [B, N, C] of uint8 images, or of floating-point images that are already normalised."""
         return image_tokens(self.visual_encoder, self.pixels(image_B3HW))
 
     def image_embedding(self, tokens_BNC: Tensor) -> Tensor:
@@ -72,12 +72,12 @@ class Encoders(nn.Module):
         return F.normalize(at_least_float32(self.text_proj(states_BLD[:, 0])), dim=-1)
 
 
-class Encoded(NamedTuple):
-    """Texts and images before they meet.
+class EncoderOutputs(NamedTuple):
+    """Outputs of the encoders, before fusion.
 
     Args:
         words_TLD: word embeddings of the texts.
-        states_TLD: after the text layers.
+        states_TLD: states after the text layers.
         image_BNC: image tokens.
     """
 
@@ -94,19 +94,19 @@ class Student(Encoders):
         self.itm_head = nn.Linear(config.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(temperature))
 
-    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> Encoded:
+    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> EncoderOutputs:
         """Run the image encoder and the text layers."""
         words_TLD = self.bert.words(input_ids_TL)
-        return Encoded(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
+        return EncoderOutputs(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
 
     def match_logits(self, states_RD: Tensor) -> Tensor:
-        """Return [R, 2] of the fused [CLS] states of pairs; index 1 means that text and image match."""
+        """Return logits [R, 2] of the fused [CLS] states of pairs; index 1 means match."""
         logits: Tensor = self.itm_head(states_RD)
         return logits
 
     @torch.no_grad()
     def clamp_temperature(self, bounds: tuple[float, float]) -> None:
-        """Keep the temperature within bounds, in place."""
+        """Clamp the temperature to bounds, in place."""
         self.temp.clamp_(*bounds)
 
 
@@ -114,8 +114,8 @@ class AlbefModel(nn.Module):
     """Everything that training changes.
 
     Args:
-        config: the recipe's part.
-        draw: randomness of untrained weights.
+        config: the workload's recipe keys.
+        draw: key of the initial weights.
     """
 
     def __init__(self, config: AlbefConfig, draw: KeyedRandom) -> None:
@@ -127,47 +127,45 @@ class AlbefModel(nn.Module):
             self.queue = FeatureQueue(
                 config.model.embed_dim, config.contrastive.queue_size, draw.child("queue").torch()
             )
-        self.start_teacher()
+        self.init_teacher()
 
-    def start_teacher(self) -> None:
+    def init_teacher(self) -> None:
         """Give the teacher the student's weights."""
-        start_teacher(self.teacher, self.student)
-
-
-# Sets up how an ALBEF model computes, as the recipe's section `compute` says.
+        init_teacher(self.teacher, self.student)
 
 
 def apply_compute(model: AlbefModel, config: ComputeConfig) -> None:
-    """Set up student and teacher; parameters and the names of their state stay the same."""
+    """Apply the recipe's section `compute` to student and teacher; parameters and their names do not change."""
     for encoders in (model.student, model.teacher):
         encoders.bert.packed = config.packed
-        encoders.bert.recompute = config.gradient_checkpointing
+        encoders.bert.gradient_checkpointing = config.gradient_checkpointing
         cast(VisionTransformer, encoders.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
         if config.compile:
             _compile(encoders)
 
 
 def _compile(encoders: Encoders) -> None:
-    """Compile layer by layer: layers of a kind share their code, so that compilation time does not grow with depth."""
+    """Compile each layer: equal layers share compiled code, so that compilation time does not grow with depth."""
     for block in cast(nn.ModuleList, encoders.visual_encoder.blocks):
         block.compile()
     for layer in encoders.bert.encoder.layer:
-        for name in (Layer.attend_text, Layer.attend_text_once, Layer.meet_image, Layer.feed_forward):
+        for name in (
+            BertLayer.attend_text,
+            BertLayer.attend_text_selected,
+            BertLayer.attend_image,
+            BertLayer.feed_forward,
+        ):
             setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
 
 
-# A trained ALBEF model without its training parts.
-#
-# Shapes: B images or texts (row i of one belongs to row i of the other), L text tokens, N image tokens with the class
-# token first, E embedding width, h and w patches.
-
-
 class AlbefInference:
-    """Encodes, compares and explains, without dropout and without leaving gradients behind.
+    """A student in inference: it encodes, scores pairs and shows attention, without dropout or stored gradients.
+
+    Where a method takes texts and images, row i of one belongs to row i of the other.
 
     Args:
-        student: in evaluation mode; `AlbefInference.of` puts it there for a while.
-        config: its sizes.
+        student: in evaluation mode; see `AlbefInference.eval_mode` for one that is being trained.
+        config: sizes of the model.
     """
 
     def __init__(self, student: Student, config: ModelConfig) -> None:
@@ -176,8 +174,8 @@ class AlbefInference:
 
     @classmethod
     @contextmanager
-    def of(cls, student: Student, config: ModelConfig) -> Iterator[AlbefInference]:
-        """Borrow a student that is being trained; it returns to its mode afterwards."""
+    def eval_mode(cls, student: Student, config: ModelConfig) -> Iterator[AlbefInference]:
+        """Put a student into evaluation mode inside the context, and back into its mode afterwards."""
         training = student.training
         student.eval()
         try:
@@ -187,7 +185,7 @@ class AlbefInference:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return self.student.temp.device
 
     @torch.no_grad()
@@ -198,7 +196,7 @@ class AlbefInference:
 
     @torch.no_grad()
     def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
-        """Encode token ids, [CLS] first, of which row i counts the first `length_B[i]`."""
+        """Encode token ids, [CLS] first; the first `length_B[i]` of row i are tokens, the rest is padding."""
         input_ids_BL, length_B = input_ids_BL.to(self.device).long(), length_B.to(self.device)
         mask_BL = torch.arange(input_ids_BL.shape[1], device=self.device) < length_B[:, None]
         states_BLD = self.student.bert.encode(self.student.bert.words(input_ids_BL), mask_BL)
@@ -210,7 +208,7 @@ class AlbefInference:
         return self._match(text, image, None)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
-        """Return where each token of text i looks in image i, [B, L, h, w], non-negative, 0 at padding.
+        """Return where each token of text i attends in image i, [B, L, h, w], non-negative, 0 at padding.
 
         Grad-CAM on the attention of the middle fusion layer (ALBEF, visual grounding: the third of six):
         probabilities times the positive part of the matching logit's gradient in them, averaged over heads. With a
@@ -233,10 +231,10 @@ class AlbefInference:
 
     @torch.no_grad()
     def _plain_attention(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        every = Wanted(*text.mask_BL.nonzero(as_tuple=True))
+        tokens = TokenSelection(*text.mask_BL.nonzero(as_tuple=True))
         record: list[Tensor] = []
-        meetings = Meetings.one_to_one(len(text.mask_BL), self.device)
-        self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, every, record)
+        pairs = PairIndices.one_to_one(len(text.mask_BL), self.device)
+        self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, pairs, tokens, record)
         maps_P1N = record[-1].mean(1)
         maps_BLN = maps_P1N.new_zeros(*text.mask_BL.shape, maps_P1N.shape[-1])
         maps_BLN[text.mask_BL] = maps_P1N[:, 0]
@@ -244,6 +242,6 @@ class AlbefInference:
 
     def _match(self, text: TextFeatures, image: ImageFeatures, record: list[Tensor] | None) -> Tensor:
         rows = len(text.states_BLD)
-        meetings, wanted = Meetings.one_to_one(rows, self.device), Wanted.first(rows, self.device)
-        fused_BD = self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, meetings, wanted, record)
+        pairs, tokens = PairIndices.one_to_one(rows, self.device), TokenSelection.cls_tokens(rows, self.device)
+        fused_BD = self.student.bert.fuse(text.states_BLD, text.mask_BL, image.tokens_BND, pairs, tokens, record)
         return self.student.match_logits(fused_BD)

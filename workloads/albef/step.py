@@ -1,4 +1,8 @@
-"""One micro-batch of ALBEF training, with VILLA's adversarial steps while they are active."""
+"""One micro-batch of ALBEF training, with VILLA's adversarial steps while they are active.
+
+Shapes: B captions and images, T texts (captions, then masked captions), M masked tokens, P masked tokens with filling,
+E embedding width, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,10 @@ from torch import Tensor
 
 from workloads.albef.adversarial import train_adversarially
 from workloads.albef.config import AlbefConfig
-from workloads.albef.entry import step_metric_names
-from workloads.albef.fusion import FusionTask, Texts, read_texts
-from workloads.albef.model import AlbefModel, Encoded, Encoders
+from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
+from workloads.albef.model import AlbefModel, EncoderOutputs, Encoders
 from workloads.contract import Backward, Batch, Clock, MicroResult
-from workloads.nn.bert import Meetings, Wanted
+from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.objectives.contrastive import (
     Keys,
     Similarities,
@@ -25,7 +28,7 @@ from workloads.objectives.contrastive import (
     ramped_alpha,
     similarities,
 )
-from workloads.objectives.matching import Draws, matching_pairs
+from workloads.objectives.matching import RandomChoices, matching_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,106 +37,106 @@ class MicroStep:
 
     Args:
         model: student, teacher and queue.
-        config: the recipe's part.
-        clock: where training stands.
-        draws: the random choices.
+        config: the workload's recipe keys.
+        clock: progress of the training.
+        choices: the random choices.
     """
 
     model: AlbefModel
     config: AlbefConfig
     clock: Clock
-    draws: Draws
+    choices: RandomChoices
 
     def run(self, batch: Batch, backward: Backward) -> MicroResult:
         """Call `backward` on the losses of a micro-batch and return its metrics and momentum features."""
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
-        texts = read_texts(batch, self.draws if config.masking.enabled else None, config.compute)
-        teacher = ask_teacher(self.model.teacher, config, batch["image"], texts, self.alpha)
+        texts = prepare_texts(batch, self.choices if config.masking.enabled else None, config.compute)
+        teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
         encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
-        compared = self._contrast(encoded, teacher)
-        task = FusionTask(student, texts, self._pairs(compared), teacher.words_MV, self.alpha)
-        metrics = self._train(task, batch["image"], encoded, compared, backward)
-        return MicroResult(metrics, self._shared(teacher.features))
+        contrastive = self._contrast(encoded, teacher)
+        objectives = FusionObjectives(student, texts, self._pairs(contrastive), teacher.words_MV, self.alpha)
+        metrics = self._train(objectives, batch["image"], encoded, contrastive, backward)
+        return MicroResult(metrics, self._shared_features(teacher.features))
 
     @property
     def alpha(self) -> float:
-        """Weight of the soft targets at this point of training."""
+        """Weight of the soft targets at this point of the training."""
         distillation = self.config.distillation
         return ramped_alpha(distillation.alpha, distillation.ramp_epochs, self.clock.epoch)
 
-    def _contrast(self, encoded: Encoded, teacher: TeacherOutputs) -> Contrast:
+    def _contrast(self, encoded: EncoderOutputs, teacher: TeacherOutputs) -> Contrast:
         if teacher.features is None or not self.config.contrastive.enabled:
             return no_contrast(encoded)
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
         return contrast(self.model, encoded, teacher.features, alpha)
 
-    def _pairs(self, compared: Contrast) -> Meetings | None:
-        if not self.config.matching.enabled or len(compared.own.image_to_text) < 2:
+    def _pairs(self, contrastive: Contrast) -> PairIndices | None:
+        if not self.config.matching.enabled or len(contrastive.in_batch.image_to_text) < 2:
             return None
-        return matching_pairs(self.draws.negatives(compared.own))
+        return matching_pairs(self.choices.negatives(contrastive.in_batch))
 
     def _train(
-        self, task: FusionTask, image_B3HW: Tensor, encoded: Encoded, compared: Contrast, backward: Backward
+        self,
+        objectives: FusionObjectives,
+        image_B3HW: Tensor,
+        encoded: EncoderOutputs,
+        contrastive: Contrast,
+        backward: Backward,
     ) -> Mapping[str, Tensor]:
-        clean = task(encoded.states_TLD, encoded.image_BNC)
-        loss = compared.loss + clean.total
+        clean = objectives(encoded.states_TLD, encoded.image_BNC)
+        loss = contrastive.loss + clean.total
         metrics = {
             "loss": loss,
-            "loss_itc": compared.loss,
+            "loss_itc": contrastive.loss,
             "loss_itm": clean.matching,
             "loss_mlm": clean.masked_language,
-            "itm_skipped": loss.new_tensor(float(task.pairs is None)),
+            "itm_skipped": loss.new_tensor(float(objectives.pairs is None)),
             "alpha": loss.new_tensor(self.alpha),
-            "temperature": task.student.temp,
+            "temperature": objectives.student.temp,
         }
         options = self.config.adversarial
         if options.is_active(self.clock.progress):
-            fusion, adversarial = train_adversarially(
-                task, image_B3HW, encoded, clean, options, self.clock.draw, backward
+            fusion_loss, adversarial = train_adversarially(
+                objectives, image_B3HW, encoded, clean, options, self.clock.draw, backward
             )
-            loss = compared.loss + fusion
+            loss = contrastive.loss + fusion_loss
             metrics |= {"loss_adversarial": adversarial.task, "adversarial_divergence": adversarial.divergence}
         if loss.requires_grad:
             backward(loss, final=True)
-        return {name: metrics[name].detach().clone() for name in step_metric_names(self.config, self.clock.progress)}
+        return {name: metrics[name].detach().clone() for name in self.config.step_metric_names(self.clock.progress)}
 
-    def _shared(self, features: MomentumFeatures | None) -> Mapping[str, Tensor]:
+    def _shared_features(self, features: MomentumFeatures | None) -> Mapping[str, Tensor]:
         if features is None or not self.config.contrastive.enabled:
             return {}
         return {"image_features": features.image_BE, "text_features": features.text_BE}
 
 
-# The contrastive objective of one micro-batch.
-#
-# Shapes: B captions and images, T texts (captions, then masked captions).
-
-
 class Contrast(NamedTuple):
-    """Outcome of comparing images with texts.
+    """Result of the contrastive objective.
 
     Args:
         loss: 0 when the objective is off.
-        own: similarities to the micro-batch's own keys, [B, B] each; even when the objective is off.
+        in_batch: similarities to the micro-batch's own keys, [B, B] each; all equal when the objective is off.
     """
 
     loss: Tensor
-    own: Similarities
+    in_batch: Similarities
 
 
-def no_contrast(encoded: Encoded) -> Contrast:
-    """Return what stands for the objective when it is off."""
+def no_contrast(encoded: EncoderOutputs) -> Contrast:
+    """Return the result when the objective is off."""
     image_BNC = encoded.image_BNC
-    even_BB = image_BNC.new_zeros(len(image_BNC), len(image_BNC))
-    return Contrast(image_BNC.new_zeros(()), Similarities(even_BB, even_BB))
+    equal_BB = image_BNC.new_zeros(len(image_BNC), len(image_BNC))
+    return Contrast(image_BNC.new_zeros(()), Similarities(equal_BB, equal_BB))
 
 
-def contrast(model: AlbefModel, encoded: Encoded, features: MomentumFeatures, alpha: float) -> Contrast:
-    """Compare student with momentum features of the micro-batch and the queue.
+def contrast(model: AlbefModel, encoded: EncoderOutputs, features: MomentumFeatures, alpha: float) -> Contrast:
+    """Compare the student's features with momentum features of the micro-batch and the queue.
 
     Args:
         model: student and queue.
-        encoded: texts and images; the first B texts are the captions.
+        encoded: the student's outputs for texts and images; the first B texts are the captions.
         features: the teacher's.
         alpha: weight of the teacher's similarities in the targets.
     """
@@ -142,27 +145,22 @@ def contrast(model: AlbefModel, encoded: Encoded, features: MomentumFeatures, al
     text_keys = Keys(features.text_BE, model.queue.text_queue)
     image_BE = student.image_embedding(encoded.image_BNC)
     text_BE = student.text_embedding(encoded.states_TLD[:captions])
-    compared = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
+    of_student = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
     with torch.no_grad():
-        taught = similarities(*features, image_keys, text_keys, student.temp) if alpha else compared
-    loss = contrastive_loss(compared, contrastive_targets(taught, alpha))
-    return Contrast(loss, Similarities(*(logits[:, :captions].detach() for logits in compared)))
-
-
-# What the momentum teacher says about a micro-batch, without gradients.
-#
-# Shapes: B captions and images, T texts, M masked tokens, P masked tokens and filling, E embedding width, V vocabulary.
+        of_teacher = similarities(*features, image_keys, text_keys, student.temp) if alpha else of_student
+    loss = contrastive_loss(of_student, contrastive_targets(of_teacher, alpha))
+    return Contrast(loss, Similarities(*(logits[:, :captions].detach() for logits in of_student)))
 
 
 class MomentumFeatures(NamedTuple):
-    """Unit vectors of images and captions, [B, E] each: contrastive keys now, entries of the queue later."""
+    """The teacher's unit vectors of images and captions, [B, E] each: keys of this step, later entries of the queue."""
 
     image_BE: Tensor
     text_BE: Tensor
 
 
 class TeacherOutputs(NamedTuple):
-    """What the teacher said; None where the recipe has no use for it.
+    """The momentum teacher's outputs; None where the recipe does not need them.
 
     Args:
         features: of the images and captions.
@@ -174,29 +172,29 @@ class TeacherOutputs(NamedTuple):
 
 
 @torch.no_grad()
-def ask_teacher(
-    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: Texts, alpha: float
+def teacher_outputs(
+    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, alpha: float
 ) -> TeacherOutputs:
-    """Run the parts of the teacher that the recipe needs at this weight of its targets."""
-    asks_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
-    if not (config.contrastive.enabled or asks_words):
+    """Run the parts of the teacher that the recipe needs when its targets have this weight."""
+    distils_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
+    if not (config.contrastive.enabled or distils_words):
         return TeacherOutputs(None, None)
-    rows = slice(None) if asks_words else slice(texts.captions)
+    rows = slice(None) if distils_words else slice(texts.captions)
     tokens_BNC = teacher.image_tokens(image_B3HW)
     states_TLD = teacher.bert.encode(teacher.bert.words(texts.input_ids_TL[rows]), texts.mask_TL[rows])
     captions_BLD = states_TLD[: texts.captions]
     return TeacherOutputs(
         MomentumFeatures(teacher.image_embedding(tokens_BNC), teacher.text_embedding(captions_BLD)),
-        _masked_words(teacher, states_TLD, tokens_BNC, texts) if asks_words else None,
+        _masked_words(teacher, states_TLD, tokens_BNC, texts) if distils_words else None,
     )
 
 
-def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: Texts) -> Tensor | None:
+def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
     if texts.masked is None:
         return None
-    below = slice(texts.captions, None)
-    meetings = Meetings.one_to_one(texts.captions, tokens_BNC.device)
-    wanted = Wanted(texts.masked.caption, texts.masked.position)
-    fused_PD = teacher.bert.fuse(states_TLD[below], texts.mask_TL[below], tokens_BNC, meetings, wanted)
+    masked_texts = slice(texts.captions, None)
+    pairs = PairIndices.one_to_one(texts.captions, tokens_BNC.device)
+    tokens = TokenSelection(texts.masked.caption, texts.masked.position)
+    fused_PD = teacher.bert.fuse(states_TLD[masked_texts], texts.mask_TL[masked_texts], tokens_BNC, pairs, tokens)
     logits_MV = teacher.text_encoder.word_logits(fused_PD)[: len(texts.masked.label)]
     return at_least_float32(logits_MV).softmax(1)

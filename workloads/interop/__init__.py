@@ -1,4 +1,4 @@
-"""Weights in from other projects' formats, trained models out."""
+"""Import of other projects' weights and checkpoints, export of trained models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official ALBEF checkpoints in: one file, nested or flat, of any of the six layouts."""
+"""Official ALBEF checkpoints in and out: one file, nested or flat, of any of the six layouts."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from torch import Tensor
 from workloads.albef.config import AlbefConfig
 from workloads.contract import ForeignCheckpoint, WorkloadError
 from workloads.interop.albef_layout import (
-    Layout,
+    CheckpointLayout,
     Tensors,
     canonical_names,
     find_config,
     find_layout,
-    is_spared,
+    is_no_decay,
     trained_names,
 )
 from workloads.interop.albef_state import (
-    Moments,
-    Sorting,
-    UnknownOptimizer,
-    empty_state,
-    read_moments,
-    sort_tensors,
-    write_moments,
+    MappedTensors,
+    OptimizerState,
+    OptimizerStateError,
+    map_tensors,
+    meta_state_dict,
+    read_optimizer_state,
+    write_optimizer_state,
 )
-from workloads.interop.export import load_torch_file
+from workloads.interop.pretrained import load_torch_file
 
 MODEL, OPTIMIZER, EPOCH = "model", "optimizer", "epoch"
-"""Keys of a nested file; the epoch is the number of the last one that was finished, from 0."""
+"""Keys of a nested file; the epoch is the number of the last completed one, from 0."""
+
+DERIVED = ("position_ids", "decoder.weight", "decoder.bias")
+"""Suffixes of names in the pre-training layout that the model does not have."""
 
 
 def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """Return an official checkpoint as the complete state of our model, with whatever else it holds.
+    """Return an official checkpoint as the complete state of our model, with everything else that it holds.
 
     Args:
         file: as the official code's torch.save wrote it.
@@ -50,57 +53,59 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     if not isinstance(content, Mapping):
         raise WorkloadError(f"{file} holds a {type(content).__name__}, not the named tensors of a model")
     nested = isinstance(content.get(MODEL), Mapping)
-    model, beside = (content[MODEL], dict(content)) if nested else (content, {})
+    model, entries = (content[MODEL], dict(content)) if nested else (content, {})
     tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     layout = find_layout(tensors, str(file))
     config = find_config(tensors, layout, overrides, str(file))
-    found = sort_tensors(tensors, layout, config, str(file))
-    found.notes += [f"{name} is no tensor and is left out" for name in model if name not in tensors]
-    moments = _moments(beside.get(OPTIMIZER), found, tensors, layout)
+    mapped = map_tensors(tensors, layout, config, str(file))
+    mapped.notes += [f"{name} is no tensor and is left out" for name in model if name not in tensors]
+    optimizer = _read_optimizer(entries.get(OPTIMIZER), mapped, tensors, layout)
     metadata = {
         "layout": layout.name,
         "text_layers": layout.text_layers,
         "names": list(tensors),
-        "tied": found.tied,
-        "numbers": moments.numbers,
+        "tied": mapped.tied,
+        "numbers": optimizer.scalars,
         "nested": nested,
-        "beside": _plain_values(beside, found, with_optimizer=bool(moments.ours)),
+        "beside": _plain_values(entries, mapped, with_optimizer=bool(optimizer.mapped)),
     }
     return ForeignCheckpoint(
         workload="albef",
         config=config,
-        state=found.state,
-        moments=moments.ours,
-        aside={**found.aside, **moments.aside},
-        epochs=_epochs(beside),
+        state=mapped.state,
+        optimizer_state=optimizer.mapped,
+        extra_tensors={**mapped.extra_tensors, **optimizer.extra_tensors},
+        epochs=_epochs(entries),
         metadata=metadata,
-        report=found.report(),
+        report=mapped.report(),
     )
 
 
-def _moments(optimizer: Any, found: Sorting, tensors: Tensors, layout: Layout) -> Moments:
+def _read_optimizer(
+    optimizer: Any, mapped: MappedTensors, tensors: Tensors, layout: CheckpointLayout
+) -> OptimizerState:
     if optimizer is None:
-        return Moments()
-    trained = trained_names(list(tensors), {name: tensor.shape for name, tensor in tensors.items()}, found.tied)
-    shapes = {name: tensor.shape for name, tensor in found.state.items()}
+        return OptimizerState()
+    trained = trained_names(list(tensors), {name: tensor.shape for name, tensor in tensors.items()}, mapped.tied)
+    shapes = {name: tensor.shape for name, tensor in mapped.state.items()}
     try:
-        moments = read_moments(optimizer, trained, layout, shapes)
-    except UnknownOptimizer as error:
-        found.notes.append(f"the optimiser's state is left out: {error}")
-        return Moments()
-    found.notes += [f"the optimiser's state of {name} is left out: its shape changed" for name in moments.left_out]
-    return moments
+        state = read_optimizer_state(optimizer, trained, layout, shapes)
+    except OptimizerStateError as error:
+        mapped.notes.append(f"the optimiser's state is left out: {error}")
+        return OptimizerState()
+    mapped.notes += [f"the optimiser's state of {name} is left out: its shape changed" for name in state.left_out]
+    return state
 
 
-def _epochs(beside: Mapping[str, Any]) -> float | None:
-    epoch = beside.get(EPOCH)
+def _epochs(entries: Mapping[str, Any]) -> float | None:
+    epoch = entries.get(EPOCH)
     return float(epoch + 1) if isinstance(epoch, int) else None
 
 
-def _plain_values(beside: Mapping[str, Any], found: Sorting, with_optimizer: bool) -> dict[str, Any]:
-    """Return what JSON can hold of the values beside the model, in the file's order."""
+def _plain_values(entries: Mapping[str, Any], mapped: MappedTensors, with_optimizer: bool) -> dict[str, Any]:
+    """Return the file's entries that JSON can represent, in the file's order; the model's place is None."""
     plain: dict[str, Any] = {}
-    for key, value in beside.items():
+    for key, value in entries.items():
         if key == MODEL:
             plain[key] = None
         elif key == OPTIMIZER:
@@ -108,7 +113,7 @@ def _plain_values(beside: Mapping[str, Any], found: Sorting, with_optimizer: boo
         elif _is_plain(value):
             plain[key] = value
         else:
-            found.notes.append(f"{key} is neither numbers nor text and is left out")
+            mapped.notes.append(f"{key} is neither numbers nor text and is left out")
     return plain
 
 
@@ -120,17 +125,15 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-# ALBEF models out, in the layout of the official checkpoints.
-
-
-DERIVED = ("position_ids", "decoder.weight", "decoder.bias")
-"""Ends of names in the pre-training layout that the model does not have."""
-
-
 def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
-    """Write what torch.load reads with weights_only=True and the official code loads.
+    """Write a checkpoint in the official layout, which torch.load reads with weights_only=True.
 
-    An imported checkpoint gets the layout and the names it came with; any other that of pre-training, nested.
+    An imported checkpoint is written in the layout that it was read in; any other in that of pre-training, nested.
+
+    Args:
+        checkpoint: of the workload albef.
+        file: a new file.
+        flat: write the model's tensors only.
 
     Raises:
         WorkloadError: when the checkpoint is of another workload.
@@ -138,41 +141,45 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     if checkpoint.workload != "albef" or not isinstance(checkpoint.config, AlbefConfig):
         raise WorkloadError(f"only models of the workload albef have this format, not those of {checkpoint.workload!r}")
     metadata = checkpoint.metadata or _native(checkpoint, checkpoint.config)
-    layout = Layout(metadata["layout"], metadata["text_layers"])
+    layout = CheckpointLayout(metadata["layout"], metadata["text_layers"])
     model = _official_tensors(checkpoint, layout, metadata["names"])
     if flat or not metadata["nested"]:
         torch.save(model, file)
         return
     content = dict(metadata["beside"]) | {MODEL: model}
-    if checkpoint.moments:
-        content[OPTIMIZER] = _optimizer(checkpoint, layout, metadata, model)
+    if checkpoint.optimizer_state:
+        content[OPTIMIZER] = _optimizer_state_dict(checkpoint, layout, metadata, model)
     torch.save(content, file)
 
 
-def _official_tensors(checkpoint: ForeignCheckpoint, layout: Layout, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors by official names; tied ones share their memory, as in the official files."""
+def _official_tensors(
+    checkpoint: ForeignCheckpoint, layout: CheckpointLayout, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the tensors by official names; tied tensors share memory, as in the official files."""
     stored: dict[str, Tensor] = {}
     for name in names:
         our = layout.our_name(name)
-        if name in checkpoint.aside:
-            stored[name] = checkpoint.aside[name]
+        if name in checkpoint.extra_tensors:
+            stored[name] = checkpoint.extra_tensors[name]
         elif our is not None and our in checkpoint.state:
             stored[name] = checkpoint.state[our]
     return {name: stored[name] if name in stored else _derived(layout, name, stored) for name in names}
 
 
-def _derived(layout: Layout, name: str, stored: Mapping[str, Tensor]) -> Tensor:
+def _derived(layout: CheckpointLayout, name: str, stored: Mapping[str, Tensor]) -> Tensor:
     tensor = layout.derived(name, stored)
     if tensor is None:
-        raise WorkloadError(f"the checkpoint lacks what {name} is made of; import the official file again")
+        raise WorkloadError(
+            f"the checkpoint lacks the tensor that {name} is derived from; import the official file again"
+        )
     return tensor
 
 
 def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any]:
     """Return the metadata of a model that was never in the official layout."""
-    names = canonical_names(list(empty_state(config)))
-    beside: dict[str, Any] = {MODEL: None, OPTIMIZER: None, "lr_scheduler": {}}
-    beside |= {"config": config.model_dump(mode="json"), EPOCH: round(checkpoint.epochs or 0) - 1}
+    names = canonical_names(list(meta_state_dict(config)))
+    entries: dict[str, Any] = {MODEL: None, OPTIMIZER: None, "lr_scheduler": {}}
+    entries |= {"config": config.model_dump(mode="json"), EPOCH: round(checkpoint.epochs or 0) - 1}
     return {
         "layout": "pretrain",
         "text_layers": config.model.text.layers,
@@ -180,25 +187,27 @@ def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any
         "tied": [name for name in names if name.endswith(DERIVED)],
         "numbers": [],
         "nested": True,
-        "beside": beside if checkpoint.moments else {key: beside[key] for key in beside if key != OPTIMIZER},
+        "beside": entries if checkpoint.optimizer_state else {key: entries[key] for key in entries if key != OPTIMIZER},
     }
 
 
-def _optimizer(
-    checkpoint: ForeignCheckpoint, layout: Layout, metadata: Mapping[str, Any], model: Mapping[str, Tensor]
+def _optimizer_state_dict(
+    checkpoint: ForeignCheckpoint, layout: CheckpointLayout, metadata: Mapping[str, Any], model: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     shapes = {name: tensor.shape for name, tensor in model.items()}
     trained = trained_names(metadata["names"], shapes, metadata["tied"])
-    state = write_moments(checkpoint.moments, checkpoint.aside, trained, layout, metadata["numbers"])
-    came_with = metadata["beside"].get(OPTIMIZER)
-    if came_with:
-        groups = [_with_tuples(group) for group in came_with["param_groups"]]
+    state = write_optimizer_state(
+        checkpoint.optimizer_state, checkpoint.extra_tensors, trained, layout, metadata["numbers"]
+    )
+    imported = metadata["beside"].get(OPTIMIZER)
+    if imported:
+        groups = [_with_tuples(group) for group in imported["param_groups"]]
     else:
-        groups = _groups(checkpoint.hyperparameters, [is_spared(name, shapes[name]) for name in trained])
+        groups = _param_groups(checkpoint.hyperparameters, [is_no_decay(name, shapes[name]) for name in trained])
     return {"state": state, "param_groups": groups}
 
 
-def _groups(options: Mapping[str, Any], spared: Sequence[bool]) -> list[dict[str, Any]]:
+def _param_groups(options: Mapping[str, Any], no_decay: Sequence[bool]) -> list[dict[str, Any]]:
     """Return AdamW's two groups, without and with weight decay."""
     shared = {
         "lr": options["learning_rate"],
@@ -206,10 +215,10 @@ def _groups(options: Mapping[str, Any], spared: Sequence[bool]) -> list[dict[str
         "eps": options["epsilon"],
         "amsgrad": False,
     }
-    count = sum(spared)
+    count = sum(no_decay)
     return [
         {**shared, "weight_decay": 0.0, "params": list(range(count))},
-        {**shared, "weight_decay": options["weight_decay"], "params": list(range(count, len(spared)))},
+        {**shared, "weight_decay": options["weight_decay"], "params": list(range(count, len(no_decay)))},
     ]
 
 

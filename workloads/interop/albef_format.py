@@ -1,4 +1,4 @@
-"""What the checkpoint format `albef` names. Importing it imports no torch."""
+"""The checkpoint format `albef`, as its entry point names it. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workloads.contract import ForeignCheckpoint
 
 
 class AlbefFormat:
-    """The files of the official ALBEF code: `torch.save` of tensors, nested beside the optimiser or flat."""
+    """The files of the official ALBEF code: `torch.save` of the model's tensors, nested with the optimizer, or flat."""
 
     def read(self, file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
         """Read a checkpoint; see `workloads.contract.CheckpointFormat`."""
@@ -26,4 +26,4 @@ class AlbefFormat:
 
 
 FORMAT = AlbefFormat()
-"""The format object."""
+"""The object that the entry point names."""

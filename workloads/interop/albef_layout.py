@@ -1,4 +1,4 @@
-"""The names of tensors in official ALBEF checkpoints, and what they are called in our model.
+"""The layouts of official ALBEF checkpoints: tensor names and their names in our model, and how a layout is recognised.
 
 There are six layouts: of pre-training, retrieval (grounding is the same), visual question answering, visual
 entailment, NLVR2 and its pre-training. The text encoder of pre-training is called `text_encoder.bert`, of the others
@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig, merged
+from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.contract import WorkloadError
 from workloads.interop.pretrained import grid_of
 
@@ -26,13 +26,13 @@ Tensors = Mapping[str, Tensor]
 QUEUES = ("image_queue", "text_queue", "queue_ptr")
 BUFFERS = (*QUEUES, "idx_queue")
 SHARED = ("temp", "visual_encoder", "vision_proj", "text_encoder", "text_proj", "itm_head")
-ELSEWHERE = ("idx_queue", "text_decoder", "cls_head", "ta_head")
+OTHER_PARTS = ("idx_queue", "text_decoder", "cls_head", "ta_head")
 LAYER = pattern(r"(?P<before>text_encoder(?:_m)?\.(?:bert\.)?encoder\.layer\.)(?P<number>\d+)(?P<after>\..+)")
 KEYS_AND_VALUES = (".crossattention.self.key.", ".crossattention.self.value.")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CheckpointLayout:
     """One of the official layouts.
 
     Args:
@@ -45,16 +45,16 @@ class Layout:
 
     @property
     def text_prefix(self) -> str:
-        """What the names of the student's text encoder begin with."""
+        """Prefix of the names in the student's text encoder."""
         return "text_encoder.bert." if self.name == "pretrain" else "text_encoder."
 
     @property
     def paired(self) -> bool:
-        """Whether every fusion layer is there twice."""
+        """Whether every fusion layer exists twice."""
         return self.name in ("nlvr", "nlvr_pretrain")
 
     def our_name(self, official: str) -> str | None:
-        """Return where a tensor lives in our model, or None when the model has no place for it."""
+        """Return a tensor's name in our model, or None when the model does not have it."""
         if official in QUEUES:
             return f"queue.{official}"
         part, _, rest = official.partition(".")
@@ -66,12 +66,12 @@ class Layout:
         return ".".join(filter(None, [owner, base, rest]))
 
     def known(self, official: str) -> bool:
-        """Return whether a tensor without a place in our model belongs to the layout."""
+        """Return whether a tensor that our model does not have belongs to the layout."""
         base = official.partition(".")[0].removesuffix("_m")
-        return base in ELSEWHERE or (self.paired and self._is_second(official))
+        return base in OTHER_PARTS or (self.paired and self._is_second(official))
 
     def derived(self, official: str, tensors: Tensors) -> Tensor | None:
-        """Return what a tensor must be given the others, or None when it stands for itself."""
+        """Return a tensor's value as the others determine it, or None when it is independent of them."""
         if official.endswith(".embeddings.position_ids"):
             positions = tensors.get(official.replace("position_ids", "position_embeddings.weight"))
             return None if positions is None else torch.arange(len(positions))[None]
@@ -79,8 +79,8 @@ class Layout:
         return None if source is None else tensors.get(source)
 
     def _tied_to(self, official: str) -> str | None:
-        head, found, kind = official.partition(".cls.predictions.decoder.")
-        if found:
+        head, decoder, kind = official.partition(".cls.predictions.decoder.")
+        if decoder:
             words = f"{head}.bert.embeddings.word_embeddings.weight"
             return words if kind == "weight" else f"{head}.cls.predictions.bias"
         layer = LAYER.fullmatch(official)
@@ -109,23 +109,23 @@ def trained_names(names: Collection[str], shapes: Mapping[str, torch.Size], tied
     Args:
         names: of the file, in the order of the model's state_dict.
         shapes: by name.
-        tied: names of tensors that are another parameter under a second name, or no parameter.
+        tied: names of tensors that are a second name of another parameter, or not a parameter.
     """
     trained = [
         name
         for name in names
         if not name.endswith((*BUFFERS, "position_ids")) and name not in tied and not _of_teacher(name)
     ]
-    spared = [name for name in trained if is_spared(name, shapes[name])]
-    return spared + [name for name in trained if name not in set(spared)]
+    no_decay = [name for name in trained if is_no_decay(name, shapes[name])]
+    return no_decay + [name for name in trained if name not in set(no_decay)]
 
 
 def _of_teacher(name: str) -> bool:
     return name.partition(".")[0].endswith("_m")
 
 
-def is_spared(name: str, shape: torch.Size) -> bool:
-    """Return whether a parameter is spared weight decay."""
+def is_no_decay(name: str, shape: torch.Size) -> bool:
+    """Return whether a parameter is trained without weight decay."""
     return len(shape) == 1 or name.endswith(".bias")
 
 
@@ -145,7 +145,7 @@ def canonical_names(ours: Collection[str]) -> list[str]:
 
 
 def _official(our: str) -> list[str]:
-    """Return a tensor's official name, with those of its copies where they stand."""
+    """Return a tensor's official name and those of the tied tensors next to it, in the official order."""
     owner, _, rest = our.partition(".")
     part, _, inner = rest.partition(".")
     root = f"{part}_m" if owner == "teacher" else part
@@ -157,16 +157,13 @@ def _official(our: str) -> list[str]:
     return [name]
 
 
-# Which layout an official ALBEF checkpoint has, and the sizes of its model, told from its tensors.
-
-
 HEAD_WIDTH = 64
-"""Width of an attention head in BERT and ViT; a checkpoint does not record it."""
+"""Width of an attention head in BERT and ViT, which a checkpoint does not record."""
 
 FREE = ("model.image_size", "contrastive.queue_size")
-"""Sizes that may differ from the file's: positions are resized, a queue of another size starts anew."""
+"""Sizes that may differ from the file's: positions are resized, a queue of another size is initialised."""
 
-OTHERS = {
+OTHER_MODELS = {
     "visual.": "CLIP",
     "vision_model.": "CLIP in transformers' layout",
     "uniter.": "UNITER",
@@ -176,8 +173,8 @@ OTHERS = {
 }
 
 
-def find_layout(tensors: Tensors, source: str) -> Layout:
-    """Return the layout that a file's tensors have.
+def find_layout(tensors: Tensors, source: str) -> CheckpointLayout:
+    """Return the layout of a file's tensors.
 
     Raises:
         WorkloadError: when they are of another model.
@@ -186,9 +183,9 @@ def find_layout(tensors: Tensors, source: str) -> Layout:
     prefix = "text_encoder.bert." if bert else "text_encoder."
     needed = ["visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed"]
     needed += [f"{prefix}embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
-    lacking = [name for name in needed if name not in tensors]
-    if lacking:
-        raise WorkloadError(f"{source} is no ALBEF checkpoint: it lacks {lacking[0]}; {_looks_like(tensors)}")
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise WorkloadError(f"{source} is no ALBEF checkpoint: it lacks {missing[0]}; {_looks_like(tensors)}")
     layers = _layers(tensors)
     text_layers = layers.index(True) if True in layers else len(layers)
     if not 0 < text_layers < len(layers) or not all(layers[text_layers:]):
@@ -196,40 +193,40 @@ def find_layout(tensors: Tensors, source: str) -> Layout:
             f"{source} is no ALBEF checkpoint: {sum(layers)} of its {len(layers)} text layers attend to the image, but "
             "in ALBEF the lower ones do not and all above them do; it may be of BLIP, which has another architecture"
         )
-    return Layout(_layout_name(tensors, bert, text_layers, len(layers)), text_layers)
+    return CheckpointLayout(_layout_name(tensors, bert, text_layers, len(layers)), text_layers)
 
 
-def find_config(tensors: Tensors, layout: Layout, overrides: Mapping[str, Any], source: str) -> AlbefConfig:
-    """Return the recipe values of the model in a file.
+def find_config(tensors: Tensors, layout: CheckpointLayout, overrides: Mapping[str, Any], source: str) -> AlbefConfig:
+    """Return the configuration of the model in a file.
 
     Args:
         tensors: of the file.
         layout: its layout.
-        overrides: recipe values, nested, that are added or, where the file allows another size, win.
+        overrides: nested recipe values, added to those of the file or, for `FREE` sizes, replacing them.
         source: named in messages.
 
     Raises:
-        WorkloadError: when the overrides are malformed, contradict the file or leave the heads undecided.
+        WorkloadError: when the overrides are malformed, contradict the file or leave the number of heads open.
     """
-    facts = _facts(tensors, layout, source)
+    sizes = _sizes(tensors, layout, source)
     try:
-        config = AlbefConfig.model_validate_json(json.dumps(merged(merged(facts, _heads(facts)), overrides)))
+        config = AlbefConfig.model_validate_json(json.dumps(deep_merge(deep_merge(sizes, _heads(sizes)), overrides)))
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        raise WorkloadError(f"wrong values for {source}: {'; '.join(found)}") from error
-    _check(facts, config, source)
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
+        raise WorkloadError(f"wrong values for {source}: {'; '.join(wrong)}") from error
+    _check(sizes, config, source)
     return config
 
 
 def _layers(tensors: Tensors) -> list[bool]:
     """Return for each text layer from the lowest up whether it attends to the image."""
-    found: dict[int, bool] = {}
+    attends: dict[int, bool] = {}
     for name in tensors:
         layer = LAYER.fullmatch(name)
         if layer and name.startswith("text_encoder."):
             number = int(layer["number"])
-            found[number] = found.get(number, False) or layer["after"].startswith(".crossattention.")
-    return [found[number] for number in sorted(found)]
+            attends[number] = attends.get(number, False) or layer["after"].startswith(".crossattention.")
+    return [attends[number] for number in sorted(attends)]
 
 
 def _layout_name(tensors: Tensors, bert: bool, text_layers: int, layers: int) -> str:
@@ -256,7 +253,7 @@ def _shares_keys(tensors: Tensors, text_layers: int, layers: int) -> bool:
     )
 
 
-def _facts(tensors: Tensors, layout: Layout, source: str) -> dict[str, Any]:
+def _sizes(tensors: Tensors, layout: CheckpointLayout, source: str) -> dict[str, Any]:
     patches = tensors["visual_encoder.patch_embed.proj.weight"]
     grid = grid_of(tensors["visual_encoder.pos_embed"])
     if grid is None or patches.ndim != 4:
@@ -286,19 +283,19 @@ def _blocks(tensors: Tensors) -> int:
     return len({name.split(".")[2] for name in tensors if name.startswith("visual_encoder.blocks.")})
 
 
-def _heads(facts: Mapping[str, Any]) -> dict[str, Any]:
-    widths = {part: facts["model"][part]["width"] for part in ("vision", "text")}
+def _heads(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    widths = {part: sizes["model"][part]["width"] for part in ("vision", "text")}
     heads = {part: {"heads": width // HEAD_WIDTH} for part, width in widths.items() if width % HEAD_WIDTH == 0}
     return {"model": heads}
 
 
-def _check(facts: Mapping[str, Any], config: AlbefConfig, source: str) -> None:
-    chosen = dict(_flat(config.model_dump(mode="json")))
-    for key, fact in _flat(facts):
-        if key not in FREE and chosen[key] != fact:
-            raise WorkloadError(f"{key}={chosen[key]}: the model in {source} has {fact}; leave that out")
+def _check(sizes: Mapping[str, Any], config: AlbefConfig, source: str) -> None:
+    configured = dict(_flat(config.model_dump(mode="json")))
+    for key, size in _flat(sizes):
+        if key not in FREE and configured[key] != size:
+            raise WorkloadError(f"{key}={configured[key]}: the model in {source} has {size}; leave that out")
     for part in ("vision", "text"):
-        width, given = facts["model"][part]["width"], "heads" in getattr(config.model, part).model_fields_set
+        width, given = sizes["model"][part]["width"], "heads" in getattr(config.model, part).model_fields_set
         heads = getattr(config.model, part).heads
         if not given or width % heads:
             raise WorkloadError(
@@ -318,7 +315,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _looks_like(tensors: Tensors) -> str:
-    for prefix, name in OTHERS.items():
+    for prefix, name in OTHER_MODELS.items():
         if any(key.startswith(prefix) for key in tensors):
             return f"it looks like {name}"
     return f"its names begin like {', '.join(list(tensors)[:3])}" if tensors else "it holds no tensors"

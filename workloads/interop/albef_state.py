@@ -1,4 +1,4 @@
-"""From the tensors of an official ALBEF checkpoint to the complete state of our model."""
+"""The complete state of our model, and its optimizer state, from the tensors of an official ALBEF checkpoint."""
 
 from __future__ import annotations
 
@@ -13,37 +13,25 @@ from torch.overrides import TorchFunctionMode
 from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefModel
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
-from workloads.interop.albef_layout import Layout, Tensors
+from workloads.interop.albef_layout import CheckpointLayout, Tensors
 from workloads.interop.pretrained import resize_positions
 from workloads.nn.momentum import FeatureQueue
 
-FRESH = KeyedRandom(("albef", "import"))
-"""The key of what a checkpoint lacks."""
-
-
-def empty_state(config: AlbefConfig) -> dict[str, Tensor]:
-    """Return the model's state_dict without values, for names and shapes."""
-    with torch.device("meta"), _Undrawn():
-        return dict(AlbefModel(config, FRESH).state_dict())
-
-
-class _Undrawn(TorchFunctionMode):
-    """Skips the drawing of initial values, which takes long even where there are none."""
-
-    DRAWING = frozenset(getattr(Tensor, name) for name in ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_"))
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return args[0] if func in self.DRAWING else func(*args, **(kwargs or {}))
+INIT_KEY = KeyedRandom(("albef", "import"))
+"""Key of the random initial values of tensors that a checkpoint lacks."""
 
 
 @dataclass
-class Sorting:
-    """A file's tensors, sorted by what becomes of them; see `ImportReport`."""
+class MappedTensors:
+    """A file's tensors, mapped to our model's state; see `ImportReport` for the lists of names.
+
+    Args:
+        state: the model's state_dict, complete after `map_tensors`.
+        extra_tensors: tensors that the model has no place for, by their names in the file.
+    """
 
     state: dict[str, Tensor] = field(default_factory=dict)
-    aside: dict[str, Tensor] = field(default_factory=dict)
+    extra_tensors: dict[str, Tensor] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     tied: list[str] = field(default_factory=list)
@@ -53,13 +41,13 @@ class Sorting:
     notes: list[str] = field(default_factory=list)
 
     def report(self) -> ImportReport:
-        """Return the names alone."""
+        """Return the names without the tensors."""
         left_over = set(self.left_over)
         return ImportReport(
             used=tuple(self.used),
             resized=tuple(self.resized),
             tied=tuple(self.tied),
-            aside=tuple(name for name in self.aside if name not in left_over),
+            aside=tuple(name for name in self.extra_tensors if name not in left_over),
             left_over=tuple(self.left_over),
             copied=tuple(self.copied),
             missing=tuple(self.missing),
@@ -67,87 +55,114 @@ class Sorting:
         )
 
 
-def sort_tensors(tensors: Tensors, layout: Layout, config: AlbefConfig, source: str) -> Sorting:
-    """Return the model's complete state and what became of every tensor.
+def map_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig, source: str) -> MappedTensors:
+    """Return the model's complete state, and what became of every tensor of the file.
+
+    Args:
+        tensors: of the file, by official name.
+        layout: their layout.
+        config: of the model.
+        source: named in messages.
 
     Raises:
         WorkloadError: when a tensor's shape contradicts the others.
     """
-    wanted, found = empty_state(config), Sorting()
+    meta, mapped = meta_state_dict(config), MappedTensors()
     for name, tensor in tensors.items():
         derived = layout.derived(name, tensors)
         if derived is not None and torch.equal(derived, tensor):
-            found.tied.append(name)
+            mapped.tied.append(name)
             continue
         if derived is not None:
-            found.notes.append(f"{name} differs from what it is tied to; it is kept aside, the model uses the other")
-        _place(found, name, tensor, layout.our_name(name), wanted, config, source)
-        if name in found.aside and derived is None and not layout.known(name) and not name.endswith("_queue"):
-            found.left_over.append(name)
-    _complete(found, wanted, config)
-    return found
+            mapped.notes.append(
+                f"{name} differs from what it is tied to; it is stored separately, and the model uses the other"
+            )
+        _map(mapped, name, tensor, layout.our_name(name), meta, config, source)
+        if name in mapped.extra_tensors and derived is None and not layout.known(name) and not name.endswith("_queue"):
+            mapped.left_over.append(name)
+    _fill_missing(mapped, meta, config)
+    return mapped
 
 
-def _place(
-    found: Sorting,
+def meta_state_dict(config: AlbefConfig) -> dict[str, Tensor]:
+    """Return the model's state_dict on the meta device: names and shapes without values."""
+    with torch.device("meta"), _SkipInit():
+        return dict(AlbefModel(config, INIT_KEY).state_dict())
+
+
+class _SkipInit(TorchFunctionMode):
+    """Skips the random initialisation of parameters, which takes long even on the meta device."""
+
+    INITIALISERS = frozenset(
+        getattr(Tensor, name) for name in ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_")
+    )
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in self.INITIALISERS else func(*args, **(kwargs or {}))
+
+
+def _map(
+    mapped: MappedTensors,
     name: str,
     tensor: Tensor,
     our: str | None,
-    wanted: Mapping[str, Tensor],
+    meta: Mapping[str, Tensor],
     config: AlbefConfig,
     source: str,
 ) -> None:
-    if our is None or our not in wanted:
-        found.aside[name] = tensor
+    if our is None or our not in meta:
+        mapped.extra_tensors[name] = tensor
         return
     if name.endswith("pos_embed"):
-        tensor = _resized(found, name, tensor, config)
-    if tensor.shape != wanted[our].shape:
+        tensor = _resized(mapped, name, tensor, config)
+    if tensor.shape != meta[our].shape:
         if our.startswith("queue."):
-            found.aside[name] = tensor
+            mapped.extra_tensors[name] = tensor
             return
         raise WorkloadError(
-            f"{source}: {name} is {list(tensor.shape)} where its other tensors speak of {list(wanted[our].shape)}; "
+            f"{source}: {name} is {list(tensor.shape)} where its other tensors speak of {list(meta[our].shape)}; "
             "it is damaged or of another model"
         )
-    found.used.append(name)
-    found.state[our] = tensor.contiguous()
+    mapped.used.append(name)
+    mapped.state[our] = tensor.contiguous()
 
 
-def _resized(found: Sorting, name: str, tensor: Tensor, config: AlbefConfig) -> Tensor:
+def _resized(mapped: MappedTensors, name: str, tensor: Tensor, config: AlbefConfig) -> Tensor:
     resized = resize_positions(tensor, config.model.image_size // config.model.vision.patch)
     if resized.shape != tensor.shape:
-        found.resized.append(name)
+        mapped.resized.append(name)
     return resized
 
 
-def _complete(found: Sorting, wanted: Mapping[str, Tensor], config: AlbefConfig) -> None:
-    """Add what the file lacks: a teacher from the student, queues and heads at random."""
-    lacking = [name for name in wanted if name not in found.state]
-    queue = [name for name in lacking if name.startswith("queue.")]
-    heads = [name for name in lacking if name.startswith("student.")]
+def _fill_missing(mapped: MappedTensors, meta: Mapping[str, Tensor], config: AlbefConfig) -> None:
+    """Add the tensors that the file lacks: the teacher from the student, queues and heads at random."""
+    missing = [name for name in meta if name not in mapped.state]
+    queue = [name for name in missing if name.startswith("queue.")]
+    heads = [name for name in missing if name.startswith("student.")]
     if queue:
-        _fresh_queue(found, config)
+        _init_queue(mapped, config)
     if heads:
-        fresh = AlbefModel(_without_queue(config), FRESH).state_dict()
-        found.state |= {name: fresh[name] for name in heads}
-    teacher = [name for name in lacking if name.startswith("teacher.")]
-    found.state |= {name: found.state[name.replace("teacher.", "student.", 1)].clone() for name in teacher}
-    found.missing += [*heads, *(name for name in found.state if queue and name.startswith("queue."))]
-    found.copied += teacher
+        initial = AlbefModel(_without_queue(config), INIT_KEY).state_dict()
+        mapped.state |= {name: initial[name] for name in heads}
+    teacher = [name for name in missing if name.startswith("teacher.")]
+    mapped.state |= {name: mapped.state[name.replace("teacher.", "student.", 1)].clone() for name in teacher}
+    mapped.missing += [*heads, *(name for name in mapped.state if queue and name.startswith("queue."))]
+    mapped.copied += teacher
 
 
-def _fresh_queue(found: Sorting, config: AlbefConfig) -> None:
-    """Start all three parts anew: one queue alone, or a pointer into another queue, would be wrong."""
-    kept = [name for name in ("image_queue", "text_queue", "queue_ptr") if name in found.used]
-    found.aside |= {name: found.state.pop(f"queue.{name}") for name in kept}
-    found.used = [name for name in found.used if name not in kept]
-    queue = FeatureQueue(config.model.embed_dim, config.contrastive.queue_size, FRESH.child("queue").torch())
-    found.state |= {f"queue.{name}": tensor for name, tensor in queue.state_dict().items()}
-    if found.aside.keys() & {"image_queue", "text_queue"}:
+def _init_queue(mapped: MappedTensors, config: AlbefConfig) -> None:
+    """Initialise all three parts: one queue without the other, or a pointer into another queue, would be wrong."""
+    present = [name for name in ("image_queue", "text_queue", "queue_ptr") if name in mapped.used]
+    mapped.extra_tensors |= {name: mapped.state.pop(f"queue.{name}") for name in present}
+    mapped.used = [name for name in mapped.used if name not in present]
+    queue = FeatureQueue(config.model.embed_dim, config.contrastive.queue_size, INIT_KEY.child("queue").torch())
+    mapped.state |= {f"queue.{name}": tensor for name, tensor in queue.state_dict().items()}
+    if mapped.extra_tensors.keys() & {"image_queue", "text_queue"}:
         size = config.contrastive.queue_size
-        found.notes.append(
-            f"the queue starts anew: the file's is not whole or not of size contrastive.queue_size={size}"
+        mapped.notes.append(
+            f"the queue is initialised at random: the file's is incomplete or not of contrastive.queue_size={size}"
         )
 
 
@@ -156,74 +171,71 @@ def _without_queue(config: AlbefConfig) -> AlbefConfig:
     return config.model_copy(update={"contrastive": contrastive})
 
 
-# The optimiser's state in official ALBEF checkpoints, where parameters are counted instead of named.
+EXTRA_PREFIX = "optimizer/"
+"""Prefix of optimizer state among the extra tensors; entry and official name follow."""
 
 
-ASIDE = "optimizer/"
-"""What the names of kept-aside optimiser state begin with; then come entry and official name."""
-
-
-class UnknownOptimizer(Exception):
-    """The file's optimiser state is not that of its parameters; the message says why."""
+class OptimizerStateError(Exception):
+    """The file's optimizer state is not that of its parameters; the message says why."""
 
 
 @dataclass
-class Moments:
-    """Optimiser state by name.
+class OptimizerState:
+    """Optimizer state by parameter name; official checkpoints number the parameters instead.
 
     Args:
-        ours: of parameters that the model has, as `entry/parameter`.
-        aside: of other parameters, as `optimizer/entry/parameter` with the official name.
+        mapped: of parameters that the model has, as `entry/parameter`.
+        extra_tensors: of other parameters, as `optimizer/entry/parameter` with the official name.
         left_out: official names of parameters whose state no longer fits.
-        numbers: entries that the file keeps as plain numbers.
+        scalars: entries that the file stores as Python numbers.
     """
 
-    ours: dict[str, Tensor] = field(default_factory=dict)
-    aside: dict[str, Tensor] = field(default_factory=dict)
+    mapped: dict[str, Tensor] = field(default_factory=dict)
+    extra_tensors: dict[str, Tensor] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
-    numbers: list[str] = field(default_factory=list)
+    scalars: list[str] = field(default_factory=list)
 
 
-def read_moments(
-    optimizer: Mapping[str, Any], trained: Sequence[str], layout: Layout, shapes: Mapping[str, torch.Size]
-) -> Moments:
-    """Return the optimiser's state by parameter name.
+def read_optimizer_state(
+    optimizer: Mapping[str, Any], trained: Sequence[str], layout: CheckpointLayout, shapes: Mapping[str, torch.Size]
+) -> OptimizerState:
+    """Return the optimizer's state by parameter name.
 
     Args:
-        optimizer: the state_dict of a torch optimiser.
-        trained: official parameter names in the optimiser's order.
+        optimizer: the state_dict of a torch optimizer.
+        trained: official parameter names in the optimizer's order.
         layout: their layout.
         shapes: of the model's tensors, by our names.
 
     Raises:
-        UnknownOptimizer: when the state is of other parameters.
+        OptimizerStateError: when the state is of other parameters.
     """
     try:
-        counted = [index for group in optimizer["param_groups"] for index in group["params"]]
+        indices = [index for group in optimizer["param_groups"] for index in group["params"]]
         state: Mapping[int, Mapping[str, Any]] = optimizer["state"]
     except (KeyError, TypeError) as error:
-        raise UnknownOptimizer("it is not the state of a torch optimiser") from error
-    if counted != list(range(len(trained))):
-        raise UnknownOptimizer(f"it is of {len(counted)} parameters and the model has {len(trained)}")
-    moments = Moments()
+        raise OptimizerStateError("it is not the state of a torch optimiser") from error
+    if indices != list(range(len(trained))):
+        raise OptimizerStateError(f"it is of {len(indices)} parameters and the model has {len(trained)}")
+    named = OptimizerState()
     for index, entries in state.items():
-        _add(moments, trained[index], entries, layout.our_name(trained[index]), shapes)
-    return moments
+        _add(named, trained[index], entries, layout.our_name(trained[index]), shapes)
+    return named
 
 
 def _add(
-    moments: Moments, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
+    named: OptimizerState, official: str, entries: Mapping[str, Any], our: str | None, shapes: Mapping[str, torch.Size]
 ) -> None:
     tensors = {entry: _tensor(official, value) for entry, value in entries.items()}
-    moments.numbers += [
-        entry for entry, value in entries.items() if not isinstance(value, Tensor) and entry not in moments.numbers
+    named.scalars += [
+        entry for entry, value in entries.items() if not isinstance(value, Tensor) and entry not in named.scalars
     ]
     if our is None or our not in shapes:
-        moments.aside |= {f"{ASIDE}{entry}/{official}": tensor for entry, tensor in tensors.items()}
+        named.extra_tensors |= {f"{EXTRA_PREFIX}{entry}/{official}": tensor for entry, tensor in tensors.items()}
     elif any(tensor.ndim and tensor.shape != shapes[our] for tensor in tensors.values()):
-        moments.left_out.append(official)
+        named.left_out.append(official)
     else:
-        moments.ours |= {f"{entry}/{our}": tensor.contiguous() for entry, tensor in tensors.items()}
+        named.mapped |= {f"{entry}/{our}": tensor.contiguous() for entry, tensor in tensors.items()}
 
 
 def _tensor(official: str, value: Any) -> Tensor:
@@ -231,30 +243,32 @@ def _tensor(official: str, value: Any) -> Tensor:
         return value
     if isinstance(value, int | float):
         return torch.tensor(float(value))
-    raise UnknownOptimizer(f"the state of {official} holds a {type(value).__name__}")
+    raise OptimizerStateError(f"the state of {official} holds a {type(value).__name__}")
 
 
-def write_moments(
-    moments: Mapping[str, Tensor],
-    aside: Mapping[str, Tensor],
+def write_optimizer_state(
+    optimizer_state: Mapping[str, Tensor],
+    extra_tensors: Mapping[str, Tensor],
     trained: Sequence[str],
-    layout: Layout,
-    numbers: Sequence[str],
+    layout: CheckpointLayout,
+    scalars: Sequence[str],
 ) -> dict[int, dict[str, Any]]:
-    """Return the `state` of the official optimiser: what `read_moments` took apart.
+    """Return the `state` of the official optimizer, the inverse of `read_optimizer_state`.
 
     Args:
-        moments: by our names, as `entry/parameter`.
-        aside: kept-aside tensors, of which those that begin with `optimizer/` count.
-        trained: official parameter names in the optimiser's order.
+        optimizer_state: by our names, as `entry/parameter`.
+        extra_tensors: of the checkpoint; only those that begin with `optimizer/` are read.
+        trained: official parameter names in the optimizer's order.
         layout: their layout.
-        numbers: entries to write as whole numbers.
+        scalars: entries to write as integers.
     """
-    kept = {key.removeprefix(ASIDE): tensor for key, tensor in aside.items() if key.startswith(ASIDE)}
+    extra = {
+        key.removeprefix(EXTRA_PREFIX): tensor for key, tensor in extra_tensors.items() if key.startswith(EXTRA_PREFIX)
+    }
     by_name: dict[str, dict[str, Any]] = {}
-    for key, tensor in (*moments.items(), *kept.items()):
+    for key, tensor in (*optimizer_state.items(), *extra.items()):
         entry, _, name = key.partition("/")
-        by_name.setdefault(name, {})[entry] = int(tensor) if entry in numbers else tensor
+        by_name.setdefault(name, {})[entry] = int(tensor) if entry in scalars else tensor
     state: dict[int, dict[str, Any]] = {}
     for index, official in enumerate(trained):
         entries = by_name.get(official) or by_name.get(layout.our_name(official) or "")

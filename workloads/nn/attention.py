@@ -1,7 +1,9 @@
-"""Post-norm multi-head attention with BERT's parameter names.
+"""Multi-head attention of BERT: post-norm, over texts packed without their padding, with dropout that is fast on a CPU.
 
-Shapes: R rows, L query tokens, M key tokens, S query tokens of all rows without padding, D width, C width of the
-context, H heads, K width of a head.
+Parameters are named as in transformers.
+
+Shapes: R rows, L query tokens of a row, M key tokens of a row, S query tokens of all rows without padding, D width,
+C width of the context, H heads, K width of a head, F features of a token.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ class KeysValues(NamedTuple):
     key: Tensor
     value: Tensor
 
-    def rows(self, index_R: Tensor) -> KeysValues:
+    def select(self, index_R: Tensor) -> KeysValues:
         """Return the keys and values of the given rows."""
         return KeysValues(self.key.index_select(0, index_R), self.value.index_select(0, index_R))
 
 
-class Projections(nn.Module):
+class QKVProjections(nn.Module):
     """The linear maps to queries, keys and values.
 
     Args:
-        width: of the queries.
-        context_width: of what they attend to.
+        width: of the queries, D.
+        context_width: of the context that they attend to, C.
         heads: attention heads; must divide `width`.
     """
 
@@ -41,12 +43,12 @@ class Projections(nn.Module):
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
 
-    def queries(self, states_SD: Tensor, layout: Layout) -> Tensor:
+    def queries(self, states_SD: Tensor, layout: TokenLayout) -> Tensor:
         """Return queries [R, H, L, K]."""
         return self._heads(layout.unpack(self.query(states_SD)))
 
-    def keys_values(self, context_SC: Tensor, layout: Layout) -> KeysValues:
-        """Return keys and values [R, H, M, K] of a context of that layout."""
+    def keys_values(self, context_SC: Tensor, layout: TokenLayout) -> KeysValues:
+        """Return keys and values [R, H, M, K] of a context in this layout."""
         key_RMD, value_RMD = layout.unpack(self.key(context_SC)), layout.unpack(self.value(context_SC))
         return KeysValues(self._heads(key_RMD), self._heads(value_RMD))
 
@@ -76,14 +78,14 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, context_width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self = Projections(width, context_width, heads)
+        self.self = QKVProjections(width, context_width, heads)
         self.output = ResidualOutput(width, width, dropout)
         self.dropout = dropout
 
     def forward(
         self,
         states_SD: Tensor,
-        layout: Layout,
+        layout: TokenLayout,
         context: KeysValues,
         mask_RM: Tensor | None,
         record: list[Tensor] | None = None,
@@ -91,9 +93,9 @@ class Attention(nn.Module):
         """Return [S, D].
 
         Args:
-            states_SD: what asks.
-            layout: where it stands.
-            context: what answers, to each row its own.
+            states_SD: the states that queries are computed from.
+            layout: their layout.
+            context: keys and values, those of row i for the queries of row i.
             mask_RM: True where the context may be attended to; None for everywhere.
             record: when given, receives the attention probabilities [R, H, L, M], part of the graph.
         """
@@ -102,7 +104,7 @@ class Attention(nn.Module):
         chance = self.dropout if self.training else 0.0
         if record is None and not (chance and query_RHLK.device.type == "cpu"):
             mixed_RHLK = F.scaled_dot_product_attention(query_RHLK, *context, attn_mask=mask_R11M, dropout_p=chance)
-        else:  # torch's fused attention on a CPU knows no dropout
+        else:  # torch's fused attention has no dropout on a CPU
             probabilities_RHLM = attention_probabilities(query_RHLK, context.key, mask_R11M)
             mixed_RHLK = dropout(probabilities_RHLM, chance, self.training) @ context.value
             if record is not None:
@@ -121,84 +123,76 @@ def attention_probabilities(query_RHLK: Tensor, key_RHMK: Tensor, mask_R11M: Ten
     return scores_RHLM.softmax(-1)
 
 
-# Texts of different lengths side by side, without the padding between them.
-#
-# Shapes: R texts, L tokens of the longest, S tokens kept of all texts, F features of a token.
-
-
-class Layout(NamedTuple):
-    """Where the tokens that layers work on stand in their texts.
+class TokenLayout(NamedTuple):
+    """Which of the R * L positions of a padded batch the layers compute, packed into one dimension [S].
 
     Args:
         mask_RL: True at tokens, False at padding.
-        slot_S: the kept tokens' places among all R * L, ascending; None when all places are kept.
-        has_padding: whether padding may be among the places.
+        index_S: positions that are computed, as indices into R * L, ascending; None for all positions.
+        has_padding: whether padding may be among them.
     """
 
     mask_RL: Tensor
-    slot_S: Tensor | None
+    index_S: Tensor | None
     has_padding: bool
 
     @classmethod
-    def packed(cls, mask_RL: Tensor) -> Layout:
-        """Keep the tokens alone."""
-        slot_S = mask_RL.flatten().nonzero().squeeze(1)
-        return cls(mask_RL, None, False) if len(slot_S) == mask_RL.numel() else cls(mask_RL, slot_S, True)
+    def packed(cls, mask_RL: Tensor) -> TokenLayout:
+        """Compute tokens only."""
+        index_S = mask_RL.flatten().nonzero().squeeze(1)
+        return cls(mask_RL, None, False) if len(index_S) == mask_RL.numel() else cls(mask_RL, index_S, True)
 
     @classmethod
-    def padded(cls, mask_RL: Tensor) -> Layout:
-        """Keep padding as well, so that shapes depend on the longest text alone."""
+    def padded(cls, mask_RL: Tensor) -> TokenLayout:
+        """Compute padding as well, so that shapes depend on the longest text only."""
         return cls(mask_RL, None, True)
 
     @classmethod
-    def whole(cls, rows: int, length: int, device: torch.device) -> Layout:
-        """Rows of one length, all of it kept."""
+    def dense(cls, rows: int, length: int, device: torch.device) -> TokenLayout:
+        """Rows of equal length, without padding."""
         return cls(torch.ones(rows, length, dtype=torch.bool, device=device), None, False)
 
     @property
     def keys_RL(self) -> Tensor | None:
-        """Where attention may look; None for everywhere."""
+        """True at the keys that may be attended to; None for all."""
         return self.mask_RL if self.has_padding else None
 
     def pack(self, states_RLF: Tensor) -> Tensor:
-        """Return the features of the kept tokens, [S, F]."""
+        """Return the features of the computed positions, [S, F]."""
         states = states_RLF.flatten(0, 1)
-        return states if self.slot_S is None else states.index_select(0, self.slot_S)
+        return states if self.index_S is None else states.index_select(0, self.index_S)
 
     def unpack(self, states_SF: Tensor) -> Tensor:
-        """Return [R, L, F] with zeros where nothing was kept."""
+        """Return [R, L, F] with zeros at positions that are not computed."""
         shape = (*self.mask_RL.shape, states_SF.shape[1])
-        if self.slot_S is None:
+        if self.index_S is None:
             return states_SF.view(shape)
         empty = states_SF.new_zeros(self.mask_RL.numel(), states_SF.shape[1])
-        return empty.index_copy(0, self.slot_S, states_SF).view(shape)
+        return empty.index_copy(0, self.index_S, states_SF).view(shape)
 
-    def place(self, row: Tensor, token: Tensor) -> Tensor:
-        """Return where kept tokens, given by text and position in it, stand among all kept ones."""
-        slot = row * self.mask_RL.shape[1] + token
-        return slot if self.slot_S is None else torch.searchsorted(self.slot_S, slot)
+    def packed_index(self, row: Tensor, token: Tensor) -> Tensor:
+        """Return the indices into [S] of computed tokens given by their row and their position in it."""
+        index = row * self.mask_RL.shape[1] + token
+        return index if self.index_S is None else torch.searchsorted(self.index_S, index)
 
-    def repeated(self, row_Q: Tensor) -> tuple[Layout, Tensor]:
-        """Return the layout of a choice of texts, and where its kept tokens stand among those of this layout."""
+    def select_rows(self, row_Q: Tensor) -> tuple[TokenLayout, Tensor]:
+        """Return the layout of these rows, which may repeat, and the indices of its tokens into this layout's [S]."""
         length = self.mask_RL.shape[1]
         mask_QL = self.mask_RL.index_select(0, row_Q)
         every = torch.arange(mask_QL.numel(), device=row_Q.device)
-        slot_S = every if self.slot_S is None else mask_QL.flatten().nonzero().squeeze(1)
-        layout = Layout(mask_QL, None if self.slot_S is None else slot_S, self.has_padding)
-        return layout, self.place(row_Q[slot_S // length], slot_S % length)
-
-
-# Dropout whose mask is cheap to draw on a CPU.
+        index_S = every if self.index_S is None else mask_QL.flatten().nonzero().squeeze(1)
+        layout = TokenLayout(mask_QL, None if self.index_S is None else index_S, self.has_padding)
+        return layout, self.packed_index(row_Q[index_S // length], index_S % length)
 
 
 LEVELS = 2**16
-"""A chance is rounded to a multiple of 1 / LEVELS on the CPU: one 16-bit number decides about an element."""
+"""The dropout probability is rounded to a multiple of 1 / LEVELS on a CPU: each element takes 16 random bits."""
 
 
 def dropout(states: Tensor, probability: float, training: bool) -> Tensor:
     """Zero elements with a probability and scale the others up (Srivastava et al. 2014), in training only.
 
-    torch draws one number per element on a CPU, in one thread; there, one 64-bit number decides about four elements.
+    On a CPU, torch draws one number per element in a single thread; this draws one 64-bit number per four elements.
     """
     if not training or probability == 0:
         return states

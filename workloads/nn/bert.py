@@ -1,9 +1,10 @@
-"""BERT whose upper layers also attend to an image (ALBEF, Li et al. 2021, section 3.1).
+"""BERT whose upper layers are fusion layers, which also attend to an image (ALBEF, Li et al. 2021, section 3.1).
 
-Parameters are named as in transformers and in the official ALBEF checkpoints, so those map by name.
+Classes are named after those of transformers, and parameters as in transformers and in the official ALBEF checkpoints,
+which therefore load by name.
 
-Shapes: B images, T texts, R meetings of a text and an image, L text tokens, S tokens of all texts or meetings, without
-padding, P wanted tokens of all meetings, N image tokens, D text width, C image width.
+Shapes: B images, T texts, R pairs of a text and an image, L text tokens, S tokens of all texts or pairs without
+padding, P selected tokens of all pairs, M masked tokens, N image tokens, D text width, C image width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,36 +17,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from workloads.nn.attention import Attention, Layout, ResidualOutput, dropout
+from workloads.nn.attention import Attention, ResidualOutput, TokenLayout, dropout
 from workloads.nn.vocabulary import PAD
 
 
-class Meetings(NamedTuple):
-    """Which text meets which image in the fusion layers, as rows of both, [R] each."""
+class PairIndices(NamedTuple):
+    """Which text is fused with which image, as rows of both, [R] each."""
 
     text_R: Tensor
     image_R: Tensor
 
     @classmethod
-    def one_to_one(cls, rows: int, device: torch.device) -> Meetings:
-        """Text i meets image i."""
-        own = torch.arange(rows, device=device)
-        return cls(own, own)
+    def one_to_one(cls, rows: int, device: torch.device) -> PairIndices:
+        """Pair text i with image i."""
+        row = torch.arange(rows, device=device)
+        return cls(row, row)
 
 
-class Wanted(NamedTuple):
-    """Tokens whose final states are wanted: their meeting and their position in its text, [P] each."""
+class TokenSelection(NamedTuple):
+    """Tokens whose final states are computed: their pair and their position in its text, [P] each."""
 
-    meeting_P: Tensor
+    pair_P: Tensor
     token_P: Tensor
 
     @classmethod
-    def first(cls, meetings: int, device: torch.device) -> Wanted:
-        """The [CLS] token of every meeting."""
-        return cls(torch.arange(meetings, device=device), torch.zeros(meetings, dtype=torch.long, device=device))
+    def cls_tokens(cls, pairs: int, device: torch.device) -> TokenSelection:
+        """Select the [CLS] token of every pair."""
+        return cls(torch.arange(pairs, device=device), torch.zeros(pairs, dtype=torch.long, device=device))
 
 
-class Embeddings(nn.Module):
+class BertEmbeddings(nn.Module):
     """Sum of word, position and type embeddings, normalised."""
 
     def __init__(self, vocabulary: int, positions: int, width: int, dropout: float) -> None:
@@ -56,14 +57,14 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = dropout
 
-    def forward(self, words_TLD: Tensor, layout: Layout) -> Tensor:
+    def forward(self, words_TLD: Tensor, layout: TokenLayout) -> Tensor:
         """Return the input of the first layer, [S, D], from word embeddings."""
         positions_LD = self.position_embeddings.weight[: words_TLD.shape[1]]
         summed_SD = layout.pack(words_TLD + positions_LD + self.token_type_embeddings.weight[0])
         return dropout(self.LayerNorm(summed_SD), self.dropout, self.training)
 
 
-class Intermediate(nn.Module):
+class BertIntermediate(nn.Module):
     """First half of the feed-forward block: four times as wide, exact GELU."""
 
     def __init__(self, width: int) -> None:
@@ -75,8 +76,8 @@ class Intermediate(nn.Module):
         return F.gelu(self.dense(states_SD))
 
 
-class Layer(nn.Module):
-    """Self-attention, for fusion layers attention to image tokens, and a feed-forward block.
+class BertLayer(nn.Module):
+    """Self-attention, in fusion layers cross-attention to image tokens, and a feed-forward block.
 
     Args:
         width: D.
@@ -90,33 +91,33 @@ class Layer(nn.Module):
         self.attention = Attention(width, width, heads, dropout)
         if image_width is not None:
             self.crossattention = Attention(width, image_width, heads, dropout)
-        self.intermediate = Intermediate(width)
+        self.intermediate = BertIntermediate(width)
         self.output = ResidualOutput(4 * width, width, dropout)
 
-    def attend_text(self, states_SD: Tensor, layout: Layout) -> Tensor:
+    def attend_text(self, states_SD: Tensor, layout: TokenLayout) -> Tensor:
         """Return [S, D] after self-attention."""
         context = self.attention.self.keys_values(states_SD, layout)
         attended: Tensor = self.attention(states_SD, layout, context, layout.keys_RL)
         return attended
 
-    def attend_text_once(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: Layout) -> Tensor:
-        """Return [P, D] after the attention of single tokens to the texts they stand in, rows of the layout."""
-        context = self.attention.self.keys_values(states_SD, layout).rows(row_P)
+    def attend_text_selected(self, states_PD: Tensor, row_P: Tensor, states_SD: Tensor, layout: TokenLayout) -> Tensor:
+        """Return [P, D] after the self-attention of selected tokens, each to its own text, a row of the layout."""
+        context = self.attention.self.keys_values(states_SD, layout).select(row_P)
         mask_PL = None if layout.keys_RL is None else layout.keys_RL.index_select(0, row_P)
-        attended: Tensor = self.attention(states_PD, Layout.whole(len(row_P), 1, row_P.device), context, mask_PL)
+        attended: Tensor = self.attention(states_PD, TokenLayout.dense(len(row_P), 1, row_P.device), context, mask_PL)
         return attended
 
-    def meet_image(
+    def attend_image(
         self,
         states_SD: Tensor,
-        layout: Layout,
+        layout: TokenLayout,
         image_BNC: Tensor,
         image_R: Tensor,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return [S, D] after attention to the image of each row, whose keys are computed once, and feed-forward."""
-        images = Layout.whole(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
-        context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).rows(image_R)
+        """Return [S, D] after cross-attention to each row's image, whose keys are computed once, and feed-forward."""
+        images = TokenLayout.dense(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
+        context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).select(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
 
     def feed_forward(self, states_SD: Tensor) -> Tensor:
@@ -125,10 +126,10 @@ class Layer(nn.Module):
         return transformed
 
 
-class LayerStack(nn.Module):
-    """Holds the layers under the name that checkpoints use."""
+class BertEncoder(nn.Module):
+    """The layers, under the name that they have in checkpoints."""
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[BertLayer]) -> None:
         super().__init__()
         self.layer = nn.ModuleList(layers)
 
@@ -137,8 +138,8 @@ class Bert(nn.Module):
     """Text layers and, above them, fusion layers.
 
     Args:
-        vocabulary: word pieces.
-        positions: longest text.
+        vocabulary: number of word pieces, V.
+        positions: length of the longest text, in tokens.
         width: D; the heads must divide it.
         layers: text layers.
         fusion_layers: layers that also attend to the image.
@@ -147,8 +148,8 @@ class Bert(nn.Module):
         image_width: C.
 
     Attributes:
-        packed: whether layers leave out padding, which changes their shapes with every batch but not the result.
-        recompute: whether the backward pass computes activations again instead of keeping them.
+        packed: whether layers leave out padding, which makes shapes depend on the batch but does not change results.
+        gradient_checkpointing: whether the backward pass recomputes activations instead of storing them.
     """
 
     def __init__(
@@ -165,11 +166,11 @@ class Bert(nn.Module):
     ) -> None:
         super().__init__()
         self.text_layers = layers
-        self.packed, self.recompute = True, False
-        self.embeddings = Embeddings(vocabulary, positions, width, dropout)
+        self.packed, self.gradient_checkpointing = True, False
+        self.embeddings = BertEmbeddings(vocabulary, positions, width, dropout)
         image_widths = [None] * layers + [image_width] * fusion_layers
-        self.encoder = LayerStack([Layer(width, heads, dropout, context) for context in image_widths])
-        self.apply(_initialise)
+        self.encoder = BertEncoder([BertLayer(width, heads, dropout, context) for context in image_widths])
+        self.apply(_init_weights)
 
     def words(self, input_ids_TL: Tensor) -> Tensor:
         """Return the word embeddings [T, L, D], before position, type and LayerNorm."""
@@ -195,51 +196,52 @@ class Bert(nn.Module):
         states_TLD: Tensor,
         mask_TL: Tensor,
         image_BNC: Tensor,
-        meetings: Meetings,
-        wanted: Wanted,
+        pairs: PairIndices,
+        tokens: TokenSelection,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the states of the wanted tokens after the fusion layers, [P, D].
+        """Return the states of the selected tokens after the fusion layers, [P, D].
 
-        A text that meets several images attends to itself once in the first layer, and the last layer runs for the
-        wanted tokens alone; dropout aside, the result is that of all layers on all pairs and tokens.
+        The first layer runs self-attention once per text, however many images the text is paired with, and the last
+        layer runs for the selected tokens only. Except for dropout, the result equals running every layer on every
+        token of every pair.
 
         Args:
             states_TLD: of the text layers.
             mask_TL: True at tokens, False at padding.
             image_BNC: image tokens.
-            meetings: which text meets which image.
-            wanted: the tokens whose final states are returned.
+            pairs: which text is fused with which image.
+            tokens: whose final states are returned.
             record: when given, receives each layer's attention to the image, part of the graph: [R, heads, L, N], of
                 the last layer [P, heads, 1, N].
         """
         *lower, last = self._layers(self.text_layers, None)
-        layout, row_R = self._layout(mask_TL), meetings.text_R
+        layout, row_R = self._layout(mask_TL), pairs.text_R
         states_SD = layout.pack(states_TLD)
         for layer in lower:
             states_SD = self._run(layer.attend_text, states_SD, layout)
             if layer is lower[0]:
-                layout, token_S = layout.repeated(row_R)
+                layout, token_S = layout.select_rows(row_R)
                 states_SD, row_R = states_SD.index_select(0, token_S), torch.arange(len(row_R), device=row_R.device)
-            states_SD = self._run(layer.meet_image, states_SD, layout, image_BNC, meetings.image_R, record)
-        row_P, image_P = row_R.index_select(0, wanted.meeting_P), meetings.image_R.index_select(0, wanted.meeting_P)
-        states_PD = states_SD.index_select(0, layout.place(row_P, wanted.token_P))
-        states_PD = self._run(last.attend_text_once, states_PD, row_P, states_SD, layout)
-        single = Layout.whole(len(row_P), 1, row_P.device)
-        return self._run(last.meet_image, states_PD, single, image_BNC, image_P, record)
+            states_SD = self._run(layer.attend_image, states_SD, layout, image_BNC, pairs.image_R, record)
+        row_P, image_P = row_R.index_select(0, tokens.pair_P), pairs.image_R.index_select(0, tokens.pair_P)
+        states_PD = states_SD.index_select(0, layout.packed_index(row_P, tokens.token_P))
+        states_PD = self._run(last.attend_text_selected, states_PD, row_P, states_SD, layout)
+        single = TokenLayout.dense(len(row_P), 1, row_P.device)
+        return self._run(last.attend_image, states_PD, single, image_BNC, image_P, record)
 
-    def _layout(self, mask_TL: Tensor) -> Layout:
-        return Layout.packed(mask_TL) if self.packed else Layout.padded(mask_TL)
+    def _layout(self, mask_TL: Tensor) -> TokenLayout:
+        return TokenLayout.packed(mask_TL) if self.packed else TokenLayout.padded(mask_TL)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-        return run_layer(layer, *inputs, recompute=self.recompute)
+        return run_layer(layer, *inputs, gradient_checkpointing=self.gradient_checkpointing)
 
-    def _layers(self, start: int, stop: int | None) -> list[Layer]:
-        return [layer for layer in self.encoder.layer[start:stop] if isinstance(layer, Layer)]
+    def _layers(self, start: int, stop: int | None) -> list[BertLayer]:
+        return [layer for layer in self.encoder.layer[start:stop] if isinstance(layer, BertLayer)]
 
 
 @torch.no_grad()
-def _initialise(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         module.weight.normal_(std=0.02)
     if isinstance(module, nn.Linear):
@@ -248,12 +250,7 @@ def _initialise(module: nn.Module) -> None:
         module.weight[module.padding_idx].zero_()
 
 
-# BERT with its masked-language head.
-#
-# Shapes: M masked tokens, D width, V vocabulary.
-
-
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """Linear map, exact GELU and LayerNorm."""
 
     def __init__(self, width: int) -> None:
@@ -269,12 +266,12 @@ class Transform(nn.Module):
         return transformed
 
 
-class Predictions(nn.Module):
-    """Scores of every word piece; the matrix is that of the word embeddings and is passed in, not registered."""
+class PredictionHead(nn.Module):
+    """Logits over the word pieces; the weight is that of the word embeddings, passed in instead of registered."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.transform = Transform(width)
+        self.transform = PredictionTransform(width)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, states_MD: Tensor, words_VD: Tensor) -> Tensor:
@@ -282,22 +279,22 @@ class Predictions(nn.Module):
         return F.linear(self.transform(states_MD), words_VD, self.bias)
 
 
-class LanguageHead(nn.Module):
-    """Holds the predictions under the name that checkpoints use."""
+class MaskedLanguageHead(nn.Module):
+    """The prediction head, under the name that it has in checkpoints."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.predictions = Predictions(width, vocabulary)
+        self.predictions = PredictionHead(width, vocabulary)
 
 
-class BertWithHead(nn.Module):
+class BertForMaskedLM(nn.Module):
     """BERT (`bert`) and its masked-language head (`cls.predictions`), tied to the word embeddings."""
 
     def __init__(self, bert: Bert) -> None:
         super().__init__()
         vocabulary, width = bert.embeddings.word_embeddings.weight.shape
         self.bert = bert
-        self.cls = LanguageHead(width, vocabulary)
+        self.cls = MaskedLanguageHead(width, vocabulary)
 
     def word_logits(self, states_MD: Tensor) -> Tensor:
         """Return logits [M, V] of the hidden states of masked tokens."""
@@ -305,18 +302,16 @@ class BertWithHead(nn.Module):
         return logits
 
 
-# Gradient checkpointing: keep a layer's inputs alone and compute the rest again in the backward pass.
-
-
-def run_layer(layer: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tensor:
-    """Return what a layer makes of its inputs.
+def run_layer(layer: Callable[..., Tensor], *inputs: object, gradient_checkpointing: bool) -> Tensor:
+    """Return a layer's output, with gradient checkpointing where it is on.
 
     Args:
-        layer: its random draws are repeated when it is computed again.
+        layer: its random draws are repeated when it is recomputed.
         inputs: of the layer.
-        recompute: keep only the inputs (Chen et al. 2016); without gradients nothing is kept anyway.
+        gradient_checkpointing: store the inputs only and recompute the rest in the backward pass (Chen et al. 2016);
+            has no effect while gradients are disabled.
     """
-    if not (recompute and torch.is_grad_enabled()):
+    if not (gradient_checkpointing and torch.is_grad_enabled()):
         return layer(*inputs)
     output: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
     return output

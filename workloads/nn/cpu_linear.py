@@ -1,7 +1,7 @@
-"""Linear maps on a CPU in float32 through oneDNN.
+"""Float32 linear maps on a CPU through oneDNN.
 
-For these torch calls its BLAS library, which reaches less of a CPU's rate than oneDNN does on most of the sizes here;
-for convolutions and half precision it calls oneDNN itself.
+For these torch calls its BLAS library, which is slower than oneDNN at most of the sizes used here; for convolutions and
+half precision torch calls oneDNN itself.
 
 Shapes: F inputs, G outputs.
 """

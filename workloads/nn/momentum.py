@@ -1,4 +1,10 @@
-"""The momentum teacher: a slowly moving copy of the student (ALBEF section 3.3, after MoCo, He et al. 2020)."""
+"""The momentum teacher and its queue of features (ALBEF section 3.3, after MoCo, He et al. 2020).
+
+The teacher is an exponential moving average of the student; the queue holds its newest features as extra keys of the
+contrastive loss.
+
+Shapes: R rows, E embedding width, Q size of the queue.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
-    """Give the teacher the student's weights, and no gradients.
+def init_teacher(teacher: nn.Module, student: nn.Module) -> None:
+    """Copy the student's weights to the teacher and disable the teacher's gradients.
 
     Args:
         teacher: its parameter names are a subset of the student's.
-        student: where the weights come from.
+        student: the source of the weights.
     """
     source = student.state_dict()
     teacher.load_state_dict({name: source[name] for name in teacher.state_dict()})
@@ -20,20 +26,15 @@ def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
 
 
 @torch.no_grad()
-def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Set teacher <- momentum * teacher + (1 - momentum) * student, over parameters only."""
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Set teacher <- momentum * teacher + (1 - momentum) * student, for parameters only, in place."""
     source = dict(student.named_parameters())
     names, targets = zip(*teacher.named_parameters(), strict=True)
     torch._foreach_lerp_(targets, [source[name] for name in names], 1 - momentum)
 
 
-# A first-in first-out memory of momentum features, the extra keys of the contrastive loss.
-#
-# Shapes: R rows, E embedding width, Q size of the queue.
-
-
 class FeatureQueue(nn.Module):
-    """The newest Q image and text features, as columns; part of the checkpoint.
+    """A first-in first-out queue of the newest Q image and text features, as columns; part of the checkpoint.
 
     Args:
         width: E.
@@ -57,8 +58,8 @@ class FeatureQueue(nn.Module):
         size, rows = self.image_queue.shape[1], len(image_RE)
         if size == 0:
             return
-        kept = min(rows, size)
-        columns = (self.queue_ptr + torch.arange(rows - kept, rows, device=self.queue_ptr.device)) % size
-        self.image_queue[:, columns] = image_RE[rows - kept :].T.to(self.image_queue.dtype)
-        self.text_queue[:, columns] = text_RE[rows - kept :].T.to(self.text_queue.dtype)
+        overflow = max(rows - size, 0)
+        columns = (self.queue_ptr + torch.arange(overflow, rows, device=self.queue_ptr.device)) % size
+        self.image_queue[:, columns] = image_RE[overflow:].T.to(self.image_queue.dtype)
+        self.text_queue[:, columns] = text_RE[overflow:].T.to(self.text_queue.dtype)
         self.queue_ptr.copy_((self.queue_ptr + rows) % size)

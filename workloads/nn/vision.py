@@ -61,21 +61,21 @@ def build_vision_transformer(image_size: int, patch: int, width: int, depth: int
 
 def image_tokens(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
     """Return all tokens after the final LayerNorm, [B, N, D]."""
-    return tokens_of_patches(encoder, patch_embeddings(encoder, pixels_B3HW))
+    return encode_patches(encoder, embed_patches(encoder, pixels_B3HW))
 
 
-def patch_embeddings(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
+def embed_patches(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
     """Return the patches' embeddings before class token and positions, [B, P, D]."""
     return cast(Tensor, cast(VisionTransformer, encoder).patch_embed(pixels_B3HW))
 
 
-def tokens_of_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
+def encode_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
     """Return what `image_tokens` makes of images with these patch embeddings, [B, N, D]."""
     vit = cast(VisionTransformer, encoder)
     classes_B1D = cast(Tensor, vit.cls_token).expand(len(patches_BPD), -1, -1)
     states_BND = torch.cat([classes_B1D, patches_BPD], 1) + cast(Tensor, vit.pos_embed)
     for block in vit.blocks:
-        states_BND = run_layer(block, states_BND, recompute=vit.grad_checkpointing)
+        states_BND = run_layer(block, states_BND, gradient_checkpointing=vit.grad_checkpointing)
     return cast(Tensor, vit.norm(states_BND))
 
 

@@ -2,13 +2,16 @@
 
 A pass perturbs one modality or several. With d the perturbations of a pass, repeated for k = 1..K:
 
-    accumulate the gradient of share * (task(d) + kl_weight * KLsym(task(d), clean))
+    accumulate the gradient of weight * (task(d) + kl_weight * KLsym(task(d), clean))
     d <- project(d + step_size * g / |g|),  g = gradient of the same loss in d, |.| per example and modality
 
-so pass k trains on the perturbation that k - 1 ascents reached: the parameters' gradients are by-products of the
-ascents. The loss of the clean pass, where it counts, is added by the caller.
+so pass k trains on the perturbation after k - 1 ascent steps: the parameters' gradients are by-products of the ascent.
+The caller adds the loss of the clean pass, where it counts.
 
-Shapes: B examples, R rows, C classes.
+The file holds the loop (`adversarial_steps`), the geometry of perturbations, the divergence between predictions and
+`DetachedBoundary`, which lets several backward passes share one below it.
+
+Shapes: B examples, L positions, R rows, C classes.
 """
 
 from __future__ import annotations
@@ -24,23 +27,18 @@ from torch import Tensor
 from workloads.contract import Backward, KeyedRandom
 from workloads.objectives.contrastive import at_least_float32
 
-# The geometry of adversarial perturbations: where they start, how they ascend and how far they may go.
-#
-# Every length is that of one example. Shapes: B examples, L positions.
-
-
 Norm = Literal["l2", "linf"]
-"""Euclidean over all elements of an example (Frobenius), or the largest absolute element."""
+"""Norm of one example's perturbation: Euclidean over all its elements (Frobenius), or the largest absolute element."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ascent:
-    """How a perturbation climbs.
+class AscentOptions:
+    """How gradient ascent moves a perturbation.
 
     Args:
         step_size: length of a step.
         norm: of steps and of the bound.
-        max_norm: radius of the ball around zero that perturbations stay in; None for no bound.
+        max_norm: radius of the ball around zero that perturbations are projected onto; None for no bound.
     """
 
     step_size: float
@@ -48,31 +46,31 @@ class Ascent:
     max_norm: float | None = None
 
 
-def start_perturbation(like: Tensor, radius: float, draw: KeyedRandom, real_BL: Tensor | None = None) -> Tensor:
+def init_perturbation(like: Tensor, radius: float, draw: KeyedRandom, mask_BL: Tensor | None = None) -> Tensor:
     """Return U(-radius, radius) / sqrt(N), shaped as `like`, at least in float32; zeros when the radius is 0.
 
-    N counts the elements of an example, those of padding left out (Zhu et al. 2020, FreeLB, algorithm 1).
+    N is the number of elements of an example without padding (Zhu et al. 2020, FreeLB, algorithm 1).
 
     Args:
-        like: what is perturbed, [B, L, ...].
-        radius: bound of the start's Frobenius norm.
-        draw: the key of the start.
-        real_BL: False at padding, which starts at zero; None when there is none.
+        like: the tensor to perturb, [B, L, ...].
+        radius: bound of the initial Frobenius norm.
+        draw: key of the random numbers.
+        mask_BL: False at padding, which starts at zero; None when there is none.
     """
     start = torch.zeros_like(at_least_float32(like), memory_format=torch.contiguous_format)
     if not radius:
         return start
     start.uniform_(-radius, radius, generator=draw.torch(like.device))
-    if real_BL is None:
+    if mask_BL is None:
         return start / math.sqrt(like[0].numel())
     trailing = (1,) * (like.dim() - 2)
-    elements_B = real_BL.sum(1).clamp_min(1) * like[0, 0].numel()
-    return start * real_BL.view(*real_BL.shape, *trailing) / elements_B.sqrt().view(-1, 1, *trailing)
+    elements_B = mask_BL.sum(1).clamp_min(1) * like[0, 0].numel()
+    return start * mask_BL.view(*mask_BL.shape, *trailing) / elements_B.sqrt().view(-1, 1, *trailing)
 
 
 @torch.no_grad()
-def ascend(perturbation: Tensor, gradient: Tensor, ascent: Ascent) -> Tensor:
-    """Return the perturbation one step up its gradient, inside the ball.
+def ascend(perturbation: Tensor, gradient: Tensor, ascent: AscentOptions) -> Tensor:
+    """Return the perturbation after one ascent step, projected onto the ball.
 
     A step is step_size * gradient / |gradient|, so a positive factor on the gradient does not matter.
     """
@@ -82,7 +80,7 @@ def ascend(perturbation: Tensor, gradient: Tensor, ascent: Ascent) -> Tensor:
 
 
 def project(perturbation: Tensor, norm: Norm, radius: float) -> Tensor:
-    """Return the nearest point to each example's perturbation in the ball of the norm."""
+    """Project each example's perturbation onto the ball of the norm."""
     if norm == "linf":
         return perturbation.clamp(-radius, radius)
     length = example_norm(perturbation, norm)
@@ -97,16 +95,11 @@ def example_norm(tensor: Tensor, norm: Norm) -> Tensor:
     return lengths
 
 
-# How far perturbed predictions are from clean ones (the R_kl of VILLA, Gan et al. 2020).
-#
-# Shapes: R rows, C classes.
-
-
 Reduction = Literal["rows", "elements"]
 """Mean over rows of the sum over classes, or mean over all elements, which is C times less.
 
-VILLA's released code takes the first for VQA, visual entailment and NLVR2 and the second for VCR. Over a vocabulary
-the second leaves next to nothing of the divergence.
+VILLA's released code uses the first for VQA, visual entailment and NLVR2 and the second for VCR. Over a vocabulary the
+second makes the divergence negligible.
 """
 
 
@@ -116,7 +109,7 @@ def log_probabilities(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def divergence_sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...], reduction: Reduction) -> Tensor:
-    """Return the sum over tasks of the symmetric divergence of log probabilities, [R, C] each."""
+    """Return the sum over tasks of the symmetric divergence of log probabilities, [R, C] each (VILLA's R_kl)."""
     pairs = zip(left, right, strict=True)
     return torch.stack([symmetric_divergence(*pair, reduction) for pair in pairs]).sum()
 
@@ -131,24 +124,21 @@ def symmetric_divergence(left_RC: Tensor, right_RC: Tensor, reduction: Reduction
     return total / max(count, 1)
 
 
-# Adversarial training in embedding space (VILLA, Gan et al. 2020, algorithm 1; free accumulation after FreeLB).
-
-
 Form = Literal["separate", "together", "alternating"]
 """How several modalities combine.
 
-separate: a pass perturbs one modality, and the modalities' terms add up (the paper: one perturbation at a time).
-together: a pass perturbs all, and all climb by the same gradient (released code, `adv_modality: [text, image]`).
-alternating: as separate, but all passes together weigh as one (released code, `adv_modality: [text, image, alter]`).
+separate: a pass perturbs one modality, and the modalities' terms are added (the paper: one perturbation at a time).
+together: a pass perturbs all, and all ascend the same gradient (released code, `adv_modality: [text, image]`).
+alternating: as separate, with the terms averaged over modalities (released code, `adv_modality: [text, image, alter]`).
 """
 
 
 class Prediction(NamedTuple):
-    """What a task says about a micro-batch.
+    """Output of a task for a micro-batch.
 
     Args:
         loss: the scalar to minimise.
-        logits: predictions to hold stable, [R, C] each.
+        logits: predictions that the divergence is measured on, [R, C] each.
     """
 
     loss: Tensor
@@ -156,40 +146,40 @@ class Prediction(NamedTuple):
 
 
 Perturbations = Mapping[str, Tensor]
-"""Perturbation by modality, [B, ...] each; what is missing is not perturbed."""
+"""Perturbation by modality, [B, ...] each; a modality that is missing is not perturbed."""
 
-Task = Callable[[Perturbations], Prediction]
-"""The task under perturbations."""
+PerturbedTask = Callable[[Perturbations], Prediction]
+"""Computes the task's loss and logits under perturbations."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdversarialOptions:
-    """How to train.
+    """Options of the adversarial loop.
 
     Args:
-        steps: K.
-        ascent: how perturbations climb.
+        steps: number of passes, K.
+        ascent: how perturbations move between passes.
         form: how several modalities combine.
         kl_weight: weight of the symmetric divergence from the clean prediction.
         kl_reduction: over rows or over all elements.
     """
 
     steps: int
-    ascent: Ascent
+    ascent: AscentOptions
     form: Form = "separate"
     kl_weight: float = 0.0
     kl_reduction: Reduction = "rows"
 
 
 class AdversarialLosses(NamedTuple):
-    """The task's loss and the divergence over all passes, detached, each pass by its share."""
+    """The task's loss and the divergence, detached, summed over all passes with the weight of a pass."""
 
     task: Tensor
     divergence: Tensor
 
 
 def adversarial_steps(
-    task: Task,
+    task: PerturbedTask,
     clean: tuple[Tensor, ...],
     starts: Perturbations,
     options: AdversarialOptions,
@@ -198,83 +188,80 @@ def adversarial_steps(
     """Run the perturbed passes, accumulating gradients, and return the losses.
 
     Args:
-        task: called K times, or K times per modality when those are perturbed apart.
+        task: called K times, or K times per modality when modalities are perturbed separately.
         clean: log probabilities of the unperturbed pass; gradients flow into them as well.
-        starts: first perturbations.
-        options: how to train.
-        backward: accumulates gradients, maybe times a positive constant.
+        starts: initial perturbations.
+        options: of the loop.
+        backward: accumulates gradients, possibly scaled by a positive constant.
     """
-    groups, share = _groups(tuple(starts), options)
+    groups, weight = _groups(tuple(starts), options)
     perturbations, losses = dict(starts), []
     for step in range(options.steps):
-        climbs = step + 1 < options.steps
+        ascends = step + 1 < options.steps
         for group in groups:
-            probes = {name: perturbations[name].detach().requires_grad_(climbs) for name in group}
-            losses.append(_perturbed_pass(task, clean, probes, options, share, backward))
-            if climbs:
-                perturbations |= _ascended(probes, options.ascent)
+            leaves = {name: perturbations[name].detach().requires_grad_(ascends) for name in group}
+            losses.append(_perturbed_pass(task, clean, leaves, options, weight, backward))
+            if ascends:
+                perturbations |= _ascend_all(leaves, options.ascent)
     task_losses, divergences = zip(*losses, strict=True)
-    return AdversarialLosses(share * torch.stack(task_losses).sum(), share * torch.stack(divergences).sum())
+    return AdversarialLosses(weight * torch.stack(task_losses).sum(), weight * torch.stack(divergences).sum())
 
 
 def _groups(modalities: tuple[str, ...], options: AdversarialOptions) -> tuple[tuple[tuple[str, ...], ...], float]:
     """Return the modalities of each pass of a step, and the weight of a pass."""
     if options.form == "together":
         return (modalities,), 1 / options.steps
-    apart = tuple((modality,) for modality in modalities)
-    terms = len(apart) if options.form == "alternating" else 1
-    return apart, 1 / (terms * options.steps)
+    single = tuple((modality,) for modality in modalities)
+    terms = len(single) if options.form == "alternating" else 1
+    return single, 1 / (terms * options.steps)
 
 
 def _perturbed_pass(
-    task: Task,
+    task: PerturbedTask,
     clean: tuple[Tensor, ...],
-    probes: Perturbations,
+    perturbations: Perturbations,
     options: AdversarialOptions,
-    share: float,
+    weight: float,
     backward: Backward,
 ) -> AdversarialLosses:
-    prediction = task(probes)
+    prediction = task(perturbations)
     with torch.set_grad_enabled(options.kl_weight > 0):
         divergence = divergence_sum(log_probabilities(prediction.logits), clean, options.kl_reduction)
-    backward(share * (prediction.loss + options.kl_weight * divergence))
+    backward(weight * (prediction.loss + options.kl_weight * divergence))
     return AdversarialLosses(prediction.loss.detach(), divergence.detach())
 
 
-def _ascended(probes: Perturbations, ascent: Ascent) -> dict[str, Tensor]:
-    return {name: probe if probe.grad is None else ascend(probe, probe.grad, ascent) for name, probe in probes.items()}
+def _ascend_all(leaves: Perturbations, ascent: AscentOptions) -> dict[str, Tensor]:
+    return {name: leaf if leaf.grad is None else ascend(leaf, leaf.grad, ascent) for name, leaf in leaves.items()}
 
 
-# Several backward passes above a cut, one below it.
-
-
-class Cut:
-    """Detaches tensors that several losses share, so that what produced them is differentiated once.
+class DetachedBoundary:
+    """Detaches tensors that several losses share, so that the graph below them is differentiated once.
 
     Losses are built on `leaves` and go through `backward`; adding `remainder()` to the last loss, built on the
-    original tensors, then gives the same parameter gradients as if nothing had been cut.
+    original tensors, then gives the same parameter gradients as without the boundary.
 
     Args:
-        tensors: what the losses share.
-        backward: accumulates gradients, maybe times a positive constant that is the same at every call.
+        tensors: those that the losses share.
+        backward: accumulates gradients, possibly scaled by a positive constant, the same at every call.
     """
 
     def __init__(self, tensors: tuple[Tensor, ...], backward: Backward) -> None:
         self.leaves = tuple(tensor.detach().requires_grad_() for tensor in tensors)
         self._tensors = tensors
         self._backward = backward
-        self._probe: Tensor | None = None
+        self._unit: Tensor | None = None
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
         """Accumulate the gradients of a loss built on the leaves."""
-        if self._probe is None:
-            self._probe = torch.zeros_like(loss, requires_grad=True)
-            loss = loss + self._probe
+        if self._unit is None:  # a term of gradient 1, which reveals the constant
+            self._unit = torch.zeros_like(loss, requires_grad=True)
+            loss = loss + self._unit
         self._backward(loss, retain_graph=retain_graph)
 
     def remainder(self) -> Tensor:
-        """Return a scalar whose gradient in each tensor is what its leaf has accumulated, without the constant."""
-        constant = 1.0 if self._probe is None or self._probe.grad is None else self._probe.grad
+        """Return a scalar whose gradient in each tensor is the one that its leaf accumulated, without the constant."""
+        constant = 1.0 if self._unit is None or self._unit.grad is None else self._unit.grad
         terms = [
             (at_least_float32(leaf.grad) / constant * at_least_float32(tensor)).sum()
             for leaf, tensor in zip(self.leaves, self._tensors, strict=True)

@@ -1,6 +1,9 @@
 """Image-text contrastive learning against momentum keys (ALBEF section 3.2, equation 1, and 3.3, equation 6).
 
-Shapes: B pairs of the micro-batch, E embedding width, Q queue size.
+With it stands what momentum distillation needs: targets mixed from the labels and the teacher's predictions (ALBEF
+section 3.3).
+
+Shapes: B pairs of the micro-batch, E embedding width, Q queue size, R rows, C classes.
 """
 
 from __future__ import annotations
@@ -12,19 +15,19 @@ from torch import Tensor
 
 
 class Keys(NamedTuple):
-    """What queries of the other modality are compared with.
+    """The keys that queries of the other modality are compared with (MoCo, He et al. 2020).
 
     Args:
-        own_BE: momentum features of the micro-batch; row i is the match of query i.
+        batch_BE: momentum features of the micro-batch; row i is the match of query i.
         queue_EQ: momentum features of earlier steps.
     """
 
-    own_BE: Tensor
+    batch_BE: Tensor
     queue_EQ: Tensor
 
 
 class Similarities(NamedTuple):
-    """Similarities over the temperature, [B, B + Q] each; column i is the match of row i."""
+    """Similarities divided by the temperature, [B, B + Q] each; column i is the match of row i."""
 
     image_to_text: Tensor
     text_to_image: Tensor
@@ -35,8 +38,8 @@ def similarities(
 ) -> Similarities:
     """Compare image and text features with the momentum features of the other modality.
 
-    Computed in at least float32, also under autocast: bfloat16 products would be off by about 0.05 after division
-    by a temperature of 0.07.
+    Computed in at least float32, also under autocast: after division by a temperature of 0.07 bfloat16 products
+    have an error of about 0.05.
     """
     with torch.autocast(image_BE.device.type, enabled=False):
         return Similarities(_logits(image_BE, text_keys, temperature), _logits(text_BE, image_keys, temperature))
@@ -45,7 +48,7 @@ def similarities(
 @torch.no_grad()
 def contrastive_targets(teacher: Similarities, alpha: float) -> Similarities:
     """Return alpha * softmax(teacher) + (1 - alpha) * one-hot(match), [B, B + Q] each, without gradient."""
-    return Similarities(*(_mixed(logits, alpha) for logits in teacher))
+    return Similarities(*(_soft_targets(logits, alpha) for logits in teacher))
 
 
 def contrastive_loss(student: Similarities, targets: Similarities) -> Tensor:
@@ -53,24 +56,19 @@ def contrastive_loss(student: Similarities, targets: Similarities) -> Tensor:
 
     The paper writes a divergence; the cross entropy has the same gradient and is what the official code reports.
     """
-    rows = [cross_entropy_rows(logits, target) for logits, target in zip(student, targets, strict=True)]
+    rows = [soft_cross_entropy(logits, target) for logits, target in zip(student, targets, strict=True)]
     return torch.stack(rows).mean()
 
 
 def _logits(query_BE: Tensor, keys: Keys, temperature: Tensor) -> Tensor:
-    query_BE, own_BE = at_least_float32(query_BE), at_least_float32(keys.own_BE)
-    return torch.cat([query_BE @ own_BE.T, query_BE @ keys.queue_EQ], 1) / temperature
+    query_BE, batch_BE = at_least_float32(query_BE), at_least_float32(keys.batch_BE)
+    return torch.cat([query_BE @ batch_BE.T, query_BE @ keys.queue_EQ], 1) / temperature
 
 
-def _mixed(logits: Tensor, alpha: float) -> Tensor:
+def _soft_targets(logits: Tensor, alpha: float) -> Tensor:
     targets = alpha * logits.softmax(1) if alpha else torch.zeros_like(logits)
     targets.diagonal().add_(1 - alpha)
     return targets
-
-
-# Momentum distillation: targets mixed from the labels and the teacher's predictions (ALBEF section 3.3).
-#
-# Shapes: R rows, C classes.
 
 
 def ramped_alpha(alpha: float, ramp_epochs: float, epoch: float) -> float:
@@ -84,16 +82,16 @@ def ramped_alpha(alpha: float, ramp_epochs: float, epoch: float) -> float:
     return alpha * min(1.0, epoch / ramp_epochs) if ramp_epochs else alpha
 
 
-def cross_entropy_rows(logits_RC: Tensor, targets_RC: Tensor) -> Tensor:
+def soft_cross_entropy(logits_RC: Tensor, targets_RC: Tensor) -> Tensor:
     """Return -sum(target * log softmax(logit)) of each row, [R]."""
     return -(targets_RC * at_least_float32(logits_RC).log_softmax(1)).sum(1)
 
 
-def mean_rows(values_R: Tensor) -> Tensor:
-    """Return the mean, or a zero that still belongs to the graph when there are no rows."""
+def mean_or_zero(values_R: Tensor) -> Tensor:
+    """Return the mean, or without rows a zero that is still part of the graph."""
     return values_R.sum() / max(len(values_R), 1)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32 if it is half precision, else unchanged."""
+    """Return the tensor in float32 if it is of half precision, else unchanged."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

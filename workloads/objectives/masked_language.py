@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.objectives.contrastive import at_least_float32, mean_rows
+from workloads.objectives.contrastive import at_least_float32, mean_or_zero
 
-UNMASKED = -100
-"""Label of a token that is not to be predicted."""
+IGNORE_INDEX = -100
+"""Label of a token that is not to be predicted (torch's default `ignore_index`)."""
 
 
 class MaskedText(NamedTuple):
@@ -30,18 +30,18 @@ class MaskedText(NamedTuple):
 
 
 def mask_tokens(input_ids_BL: Tensor, vocabulary: int, probability: float, generator: torch.Generator) -> MaskedText:
-    """Choose tokens to predict; 80 % become [MASK], 10 % any word piece, 10 % stay.
+    """Choose tokens to predict; 80 % become [MASK], 10 % a random word piece, 10 % are unchanged.
 
     [PAD] and [CLS] are never chosen.
     """
-    chosen_BL = _chance(input_ids_BL, probability, generator) & (input_ids_BL != PAD) & (input_ids_BL != CLS)
-    hidden_BL = chosen_BL & _chance(input_ids_BL, 0.8, generator)
-    random_BL = chosen_BL & ~hidden_BL & _chance(input_ids_BL, 0.5, generator)
+    chosen_BL = _bernoulli(input_ids_BL, probability, generator) & (input_ids_BL != PAD) & (input_ids_BL != CLS)
+    hidden_BL = chosen_BL & _bernoulli(input_ids_BL, 0.8, generator)
+    random_BL = chosen_BL & ~hidden_BL & _bernoulli(input_ids_BL, 0.5, generator)
     words_BL = torch.randint(
         vocabulary, input_ids_BL.shape, generator=generator, device=input_ids_BL.device, dtype=input_ids_BL.dtype
     )
     replaced_BL = torch.where(random_BL, words_BL, input_ids_BL).masked_fill(hidden_BL, MASK)
-    return MaskedText(replaced_BL, input_ids_BL.masked_fill(~chosen_BL, UNMASKED))
+    return MaskedText(replaced_BL, input_ids_BL.masked_fill(~chosen_BL, IGNORE_INDEX))
 
 
 def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor | None, alpha: float) -> Tensor:
@@ -50,15 +50,15 @@ def masked_language_loss(logits_MV: Tensor, labels_M: Tensor, teacher_MV: Tensor
     Args:
         logits_MV: of the student.
         labels_M: original ids.
-        teacher_MV: the teacher's probabilities, None to learn from the labels alone.
+        teacher_MV: the teacher's probabilities; None to learn from the labels only.
         alpha: weight of the soft targets; unused without a teacher.
     """
     log_words_MV = at_least_float32(logits_MV).log_softmax(1)
-    hard = mean_rows(-log_words_MV.gather(1, labels_M[:, None]).squeeze(1))
+    hard = mean_or_zero(-log_words_MV.gather(1, labels_M[:, None]).squeeze(1))
     if teacher_MV is None:
         return hard
-    return (1 - alpha) * hard + alpha * mean_rows(-(teacher_MV * log_words_MV).sum(1))
+    return (1 - alpha) * hard + alpha * mean_or_zero(-(teacher_MV * log_words_MV).sum(1))
 
 
-def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def _bernoulli(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=generator, device=like.device) < probability

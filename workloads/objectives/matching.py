@@ -1,4 +1,4 @@
-"""Image-text matching with in-batch negatives (ALBEF section 3.2, equation 2).
+"""Image-text matching with in-batch negatives (ALBEF section 3.2, equation 2), and a micro-batch's random choices.
 
 Shapes: B pairs of the micro-batch.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workloads.contract import KeyedRandom
-from workloads.nn.bert import Meetings
+from workloads.nn.bert import PairIndices
 from workloads.objectives.contrastive import Similarities, at_least_float32
 from workloads.objectives.masked_language import MaskedText, mask_tokens
 
@@ -27,35 +27,35 @@ class Negatives(NamedTuple):
 
 @torch.no_grad()
 def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
-    """Return the chance of each other pair to become a row's negative, [B, B] with zero diagonal.
+    """Return the probability of each other pair to become a row's negative, [B, B] with zero diagonal.
 
     The diagonal is masked before the softmax: masking afterwards leaves rows whose sum underflows to 0 once the
-    temperature is low. Scores that are no numbers count as 0: a loss that is none shall end the step, not the draw.
+    temperature is low. NaN scores count as 0, so that a non-finite loss is reported as such instead of failing here.
 
     Args:
-        logits_BB: similarities over the temperature; row i, column i is the match.
-        hard: draw by similarity, else evenly.
+        logits_BB: similarities divided by the temperature; row i, column i is the match.
+        hard: weight by similarity, else uniformly.
 
     Raises:
-        ValueError: when there is one pair only, which leaves nothing to draw from.
+        ValueError: when there is only one pair, which has no negative.
     """
     if len(logits_BB) < 2:
         raise ValueError("a negative needs at least two pairs in the micro-batch")
     scores_BB = at_least_float32(logits_BB).nan_to_num() if hard else torch.zeros_like(logits_BB)
-    own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
-    return scores_BB.masked_fill(own_BB, -torch.inf).softmax(1)
+    match_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
+    return scores_BB.masked_fill(match_BB, -torch.inf).softmax(1)
 
 
-def draw_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one column per row, drawn by weight, [B]."""
+def sample_negatives(weights_BB: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one column per row, drawn with these weights, [B]."""
     return torch.multinomial(weights_BB, 1, generator=generator).squeeze(1)
 
 
-def matching_pairs(negatives: Negatives) -> Meetings:
+def matching_pairs(negatives: Negatives) -> PairIndices:
     """Return B matches, then B texts with a wrong image, then B images with a wrong text."""
-    own = torch.arange(len(negatives.image_for_text), device=negatives.image_for_text.device)
-    return Meetings(
-        text_R=torch.cat([own, own, negatives.text_for_image]), image_R=torch.cat([own, negatives.image_for_text, own])
+    row = torch.arange(len(negatives.image_for_text), device=negatives.image_for_text.device)
+    return PairIndices(
+        text_R=torch.cat([row, row, negatives.text_for_image]), image_R=torch.cat([row, negatives.image_for_text, row])
     )
 
 
@@ -66,30 +66,27 @@ def matching_loss(logits: Tensor) -> Tensor:
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
-# The random choices inside a micro-batch, behind one protocol so that recorded ones can take their place.
-
-
-class Draws(Protocol):
-    """What a micro-batch leaves to chance, dropout aside."""
+class RandomChoices(Protocol):
+    """The random choices of a micro-batch other than dropout; a protocol, so that recorded choices can replace them."""
 
     def masked(self, input_ids_BL: Tensor) -> MaskedText:
         """Choose the tokens to predict."""
         ...
 
     def negatives(self, logits: Similarities) -> Negatives:
-        """Choose wrong partners by the similarities to the micro-batch's own keys, [B, B] each."""
+        """Draw negatives from the in-batch similarities, [B, B] each."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedDraws:
+class KeyedChoices:
     """Choices that are a pure function of a key.
 
     Args:
         draw: randomness keyed by the micro-batch.
-        vocabulary: word pieces.
-        mask_probability: chance that a token is masked.
-        hard_negatives: draw negatives by similarity, else evenly.
+        vocabulary: number of word pieces.
+        mask_probability: probability that a token is masked.
+        hard_negatives: draw negatives by similarity, else uniformly.
     """
 
     draw: KeyedRandom
@@ -103,7 +100,7 @@ class KeyedDraws:
         return mask_tokens(input_ids_BL, self.vocabulary, self.mask_probability, generator)
 
     def negatives(self, logits: Similarities) -> Negatives:
-        """Choose wrong partners by the similarities to the micro-batch's own keys, [B, B] each."""
+        """Draw negatives from the in-batch similarities, [B, B] each."""
         return Negatives(
             image_for_text=self._negative("negative image", logits.text_to_image),
             text_for_image=self._negative("negative text", logits.image_to_text),
@@ -111,4 +108,4 @@ class KeyedDraws:
 
     def _negative(self, purpose: str, logits_BB: Tensor) -> Tensor:
         weights_BB = negative_weights(logits_BB, self.hard_negatives)
-        return draw_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))
+        return sample_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))

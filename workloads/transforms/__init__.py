@@ -1,1 +1,1 @@
-"""Stored samples in, tensors out: caption cleaning, tokenisation, decoding and augmentation."""
+"""Transforms of stored samples: caption cleaning, tokenisation, image decoding and augmentation."""

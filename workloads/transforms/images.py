@@ -1,6 +1,6 @@
 """Images: safe decoding, random crops, flips and resizing, on uint8 arrays.
 
-torch is imported by its first use alone, so that a process that only passes a transform on stays light.
+torch is imported at its first use, so that a process that only sends a transform to others does not load it.
 
 Shape suffixes: H height, W width, C the three colour channels.
 """
@@ -22,16 +22,16 @@ from workloads.contract import BadSample, KeyedRandom
 cv2.setNumThreads(0)  # the pipeline runs one process per core already
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The only formats that Pillow may try."""
+"""Formats that Pillow may decode."""
 
-DECODING = 1
-"""Version of `decode`: to be raised whenever it may give other pixels than before."""
+DECODER_VERSION = 1
+"""Version of `decode`, incremented whenever equal bytes may decode to other pixels than before."""
 
 CODECS = ("jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
-"""What Pillow decodes with."""
+"""Libraries that Pillow decodes with."""
 
 MAX_PIXELS = 50_000_000
-"""Largest decoded image, in pixels; checked in the file's header, before anything is decoded."""
+"""Largest image, in pixels; checked in the file's header, before decoding."""
 
 MAX_SIDE = 16_384
 """Largest width or height, in pixels."""
@@ -54,7 +54,7 @@ class Box(NamedTuple):
 def decode(data: bytes) -> np.ndarray:
     """Decode an image file to RGB [H, W, 3] uint8; transparent parts become white.
 
-    A photograph's orientation tag is ignored, as in the official ALBEF code. Of an animation the first frame counts.
+    The EXIF orientation is ignored, as in the official ALBEF code. Of an animation the first frame is used.
 
     Raises:
         BadSample: with reason "image is empty", "image is too large", "image is truncated" or "image is corrupt".
@@ -77,21 +77,21 @@ def decode(data: bytes) -> np.ndarray:
 
 @cache
 def decoding() -> str:
-    """Return the name of the decoding: the versions of `decode`, of Pillow and of what Pillow decodes with."""
+    """Return the name of the decoding: the versions of `decode`, of Pillow and of Pillow's codecs."""
     codecs = " ".join(f"{name}={features.version(name)}" for name in CODECS)
-    return f"rgb={DECODING} pillow={PIL.__version__} {codecs}"
+    return f"rgb={DECODER_VERSION} pillow={PIL.__version__} {codecs}"
 
 
 def random_crop_box(width: int, height: int, scale: tuple[float, float], draw: KeyedRandom) -> Box:
-    """Draw the crop of RandomResizedCrop: a share of the area in `scale`, a shape in `CROP_RATIO`.
+    """Draw the crop of RandomResizedCrop: a share of the area in `scale`, an aspect ratio in `CROP_RATIO`.
 
-    A shape that does not fit is drawn again, up to ten times; after that the largest centred crop with an allowed
-    ratio is taken.
+    A crop that does not fit is drawn again, up to ten times; after that the largest centred crop with an allowed
+    ratio is used.
 
     Args:
         width: of the image, in pixels.
         height: of the image, in pixels.
-        scale: lowest and highest share of the area.
+        scale: smallest and largest share of the area.
         draw: key of this sample's crop.
     """
     generator = draw.numpy()
@@ -112,7 +112,7 @@ def resize(image_HWC: np.ndarray, size: int, box: Box | None = None) -> np.ndarr
     Args:
         image_HWC: uint8, channels last.
         size: side of the result, in pixels.
-        box: the part to take; by default the whole image, whatever its shape.
+        box: the part to resize; by default the whole image. The aspect ratio is not preserved.
     """
     left, top, width, height = box or Box(0, 0, image_HWC.shape[1], image_HWC.shape[0])
     import torch

@@ -1,19 +1,17 @@
-"""Image-text pairs: the transform of training and that of evaluation."""
+"""Transforms of image-text pairs, for training and for evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import BadSample, Features, KeyedRandom, Sample
 from workloads.transforms.images import channels_first, decode, decoding, random_crop_box, random_flip, resize
 from workloads.transforms.randaugment import rand_augment
 from workloads.transforms.text import cached_tokenizer, clean_caption, encode
-
-if TYPE_CHECKING:
-    from workloads.albef.config import AugmentConfig, TextConfig
 
 
 class Tokens(NamedTuple):
@@ -21,7 +19,7 @@ class Tokens(NamedTuple):
 
     Args:
         input_ids: int32 [max_tokens], zero padded.
-        length: int32, 0-d: ids before the padding.
+        length: int32, 0-d: number of ids before the padding.
     """
 
     input_ids: np.ndarray
@@ -32,7 +30,7 @@ class Tokens(NamedTuple):
 class PairTransform:
     """Augments an image and encodes one of its captions; the training transform of image-text models.
 
-    The tokenizer is loaded by the process that first uses it, so the transform pickles as its settings.
+    Each process loads the tokenizer at its first use, so a pickled transform holds its settings only.
 
     Args:
         image_size: side of the square result, in pixels.
@@ -55,7 +53,7 @@ class PairTransform:
 
     @property
     def decoding(self) -> str:
-        """The name of the decoding: our version of it and the libraries'."""
+        """The name of the decoding: the versions of our code and of the libraries."""
         return decoding()
 
     def pixels(self, image: bytes) -> np.ndarray:
@@ -91,7 +89,7 @@ class PairTransform:
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Resizes whole images and encodes captions, with no randomness.
+    """Resizes whole images and encodes captions, without randomness.
 
     Args:
         image_size: side of the square result, in pixels.
@@ -102,7 +100,7 @@ class EvaluationTransform:
     text: TextConfig
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return the whole image resized to uint8 [3, image_size, image_size], its shape not kept.
+        """Return the whole image resized to uint8 [3, image_size, image_size]; the aspect ratio is not preserved.
 
         Raises:
             BadSample: when the image cannot be decoded.
@@ -110,7 +108,7 @@ class EvaluationTransform:
         return channels_first(resize(decode(sample.image), self.image_size))
 
     def captions(self, sample: Sample) -> tuple[str, ...]:
-        """Return the sample's cleaned captions, those left empty dropped.
+        """Return the sample's cleaned captions without empty ones.
 
         Raises:
             BadSample: when none is left.
@@ -127,9 +125,9 @@ class EvaluationTransform:
         return encode_padded(caption, self.text)
 
     def pieces(self, tokens: Tokens) -> list[str]:
-        """Return the word pieces of encoded tokens, special tokens included, padding not."""
+        """Return the word pieces of encoded tokens, with special tokens and without padding."""
         tokenizer = cached_tokenizer(self.text)
-        return [tokenizer.id_to_token(int(number)) or "[UNK]" for number in tokens.input_ids[: int(tokens.length)]]
+        return [tokenizer.id_to_token(int(token_id)) or "[UNK]" for token_id in tokens.input_ids[: int(tokens.length)]]
 
 
 def encode_padded(caption: str, config: TextConfig) -> Tokens:
@@ -146,7 +144,7 @@ def encode_padded(caption: str, config: TextConfig) -> Tokens:
 
 
 def usable_captions(sample: Sample, config: TextConfig) -> list[str]:
-    """Return the captions that cleaning does not empty.
+    """Return the captions that are not empty after cleaning.
 
     Raises:
         BadSample: when there is none.

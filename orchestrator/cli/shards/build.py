@@ -1,4 +1,4 @@
-"""`fuseray shards VERB`."""
+"""`fuseray shards VERB`: builds shards from images and captions, and indexes existing shards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 
 import click
 
-from orchestrator.cli.main import Verbs
-from orchestrator.config.errors import SpecError
+from orchestrator.cli.main import LazyGroup
+from orchestrator.cli.options import endpoint_option, json_option
+from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
     from orchestrator.stream.shards.build import BuildOptions, BuildResult
     from orchestrator.stream.shards.executors import Mapper
-    from orchestrator.stream.shards.index_shards import Indexed, IndexOptions
+    from orchestrator.stream.shards.index_shards import IndexOptions, IndexResult
     from orchestrator.stream.shards.sources import Source
 
 
@@ -37,12 +38,9 @@ VERBS = {
 }
 
 
-@click.command(cls=Verbs, verbs=VERBS)
+@click.command(cls=LazyGroup, verbs=VERBS)
 def command() -> None:
     """Build, index and check image-text shards."""
-
-
-# `fuseray shards build SOURCE... DEST`.
 
 
 INTERRUPTED = 130
@@ -55,7 +53,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
 @click.option(
     "--image-root", metavar="URI", help="What relative paths in JSON lists start from; default: their folder."
 )
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@endpoint_option
 @click.option(
     "--format",
     "shard_format",
@@ -79,7 +77,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
     show_default=True,
     help="Share of the samples that may be unusable; more is an error.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def build_command(
     sources: tuple[str, ...],
     destination: str,
@@ -93,60 +91,60 @@ def build_command(
 ) -> None:
     """Build indexed shards in DEST from a folder of images, or from JSON lists.
 
-    In a folder every image (.jpg, .png, .webp) has its captions beside it: KEY.jpg with KEY.txt, or with "caption" or
-    "captions" in KEY.json. A JSON list has the annotation form of ALBEF: [{"image": PATH, "caption": TEXT or [TEXT,
-    ...]}, ...]. Whatever else is in the JSON is kept. SOURCE and DEST may be local or s3:// URIs.
+    In a folder every image (.jpg, .png, .webp) has its captions in a file of the same name: KEY.jpg with KEY.txt, or
+    with "caption" or "captions" in KEY.json. A JSON list has the annotation form of ALBEF: [{"image": PATH, "caption":
+    TEXT or [TEXT, ...]}, ...]. Other JSON keys are kept. SOURCE and DEST may be local or s3:// URIs.
 
-    Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. When
-    it is interrupted, run it again: it goes on with the shards that are left.
+    Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. After
+    an interruption, run it again: it continues with the remaining shards.
     """
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.build import BuildOptions
 
     source = _source(sources, image_root, endpoint)
-    place = locate(destination, endpoint)
-    _check_apart(source, place)
+    location = locate(destination, endpoint)
+    _check_destination(source, location)
     options = BuildOptions(
         shard_format=shard_format, samples_per_shard=samples_per_shard, readers=workers, max_bad_share=max_bad_share
     )
     try:
-        result = _build(source, place, options, as_json)
+        result = _build(source, location, options, as_json)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; run the same command again to go on with {place.uri}", err=True)
+        click.echo(f"interrupted; run the same command again to continue with {location.uri}", err=True)
         sys.exit(INTERRUPTED)
-    _show(place.uri, result, as_json)
+    _print_result(location.uri, result, as_json)
 
 
 def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 
-    places = tuple(locate(source, endpoint) for source in sources)
+    locations = tuple(locate(source, endpoint) for source in sources)
     if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
-        return JsonLists(places, locate(image_root, endpoint) if image_root else None, endpoint)
-    if len(places) > 1:
-        raise SpecError("SOURCE: name one folder, or any number of .json and .jsonl files.")
+        return JsonLists(locations, locate(image_root, endpoint) if image_root else None, endpoint)
+    if len(locations) > 1:
+        raise ConfigError("SOURCE: name one folder, or any number of .json and .jsonl files.")
     if image_root:
-        raise SpecError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
-    return ImageFolder(places[0])
+        raise ConfigError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
+    return ImageFolder(locations[0])
 
 
-def _check_apart(source: Source, destination: Location) -> None:
+def _check_destination(source: Source, destination: Location) -> None:
     from orchestrator.stream.shards.sources import ImageFolder
 
     if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
-        raise SpecError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
+        raise ConfigError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
 
 
-def _build(source: Source, place: Location, options: BuildOptions, quiet: bool) -> BuildResult:
+def _build(source: Source, location: Location, options: BuildOptions, quiet: bool) -> BuildResult:
     from orchestrator.cli.console import shard_progress
     from orchestrator.stream.shards.build import build_annotated
 
     with shard_progress("rejected", quiet) as progress:
-        return build_annotated(source, place, options, progress)
+        return build_annotated(source, location, options, progress)
 
 
-def _show(uri: str, result: BuildResult, as_json: bool) -> None:
+def _print_result(uri: str, result: BuildResult, as_json: bool) -> None:
     rejected: dict[str, Any] = dict(result.rejected)
     if as_json:
         counts = {"samples": result.samples, "shards": result.shards, "repeated_images": result.repeated_images}
@@ -162,9 +160,6 @@ def _show(uri: str, result: BuildResult, as_json: bool) -> None:
     click.echo(f"{result.samples} samples in {result.shards} shards; the index is {uri}/index.parquet")
 
 
-# `fuseray shards index URI`.
-
-
 CONNECT_S = 10.0
 LOCAL_STORE_MB = 80
 ROLES = ("image", "address", "captions", "key", "fields")
@@ -172,12 +167,12 @@ ROLES = ("image", "address", "captions", "key", "fields")
 
 @click.command()
 @click.argument("uri")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+@endpoint_option
 @click.option("--image-column", help="Parquet column of encoded images.")
 @click.option("--address-column", help="Parquet column of the images' URIs or paths, where they are not inside.")
 @click.option("--captions-column", help="Parquet column of captions: a text or a list of texts.")
 @click.option("--key-column", help="Parquet column of unique keys.")
-@click.option("--fields-column", help="Parquet column of whatever else is known, as JSON text.")
+@click.option("--fields-column", help="Parquet column of further fields, as JSON text.")
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged shards out of the index, and list them.")
 @click.option(
     "--workers",
@@ -189,7 +184,7 @@ ROLES = ("image", "address", "captions", "key", "fields")
 @click.option(
     "--ray", "ray_address", metavar="ADDRESS", help="Read in Ray tasks of a cluster; 'local' starts Ray here."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def index_command(
     uri: str,
     endpoint: str | None,
@@ -204,23 +199,25 @@ def index_command(
     Tar shards are WebDataset: per sample an image (.png, .jpg, .webp) and its captions (.txt, or "caption" or
     "captions" in .json). Of Parquet shards the usual names of columns are known; name others with the options.
 
-    Every shard is read once. When it is interrupted, run it again: it goes on with the shards that are left.
+    Every shard is read once. After an interruption, run it again: it continues with the remaining shards.
     """
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.index_shards import IndexOptions
 
     folder = locate(uri, endpoint)
-    wanted = {role: name for role in ROLES if (name := columns[f"{role}_column"])}
+    column_names = {role: name for role in ROLES if (name := columns[f"{role}_column"])}
     try:
         with _mapper(ray_address, workers) as mapper:
-            made = _index(folder, IndexOptions(columns=wanted, skip_damaged=skip_damaged, mapper=mapper), as_json)
+            indexed = _index(
+                folder, IndexOptions(columns=column_names, skip_damaged=skip_damaged, mapper=mapper), as_json
+            )
     except KeyboardInterrupt:
-        click.echo(f"interrupted; run it again to index the shards of {folder.uri} that are left", err=True)
+        click.echo(f"interrupted; run it again to index the remaining shards of {folder.uri}", err=True)
         sys.exit(INTERRUPTED)
-    _show_indexed(folder.uri, made, as_json)
+    _show_indexed(folder.uri, indexed, as_json)
 
 
-def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
+def _index(folder: Location, options: IndexOptions, quiet: bool) -> IndexResult:
     from orchestrator.cli.console import shard_progress
     from orchestrator.stream.shards.index_shards import make_index
 
@@ -231,15 +228,15 @@ def _index(folder: Location, options: IndexOptions, quiet: bool) -> Indexed:
 @contextmanager
 def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
     if ray_address is None:
-        from orchestrator.stream.shards.executors import InThreads
+        from orchestrator.stream.shards.executors import ThreadMapper
 
-        yield InThreads(workers)
+        yield ThreadMapper(workers)
         return
 
-    from orchestrator.stream.shards.executors import InRayTasks
+    from orchestrator.stream.shards.executors import RayTaskMapper
 
     with TemporaryDirectory(prefix="fuseray-") as scratch, _ray(ray_address, workers, Path(scratch) / "ray.log"):
-        yield InRayTasks()
+        yield RayTaskMapper()
 
 
 def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
@@ -251,23 +248,23 @@ def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address at which nothing answers; Ray itself would try for minutes."""
-    place = urlsplit(f"//{address.removeprefix('ray://')}")
-    if place.port is None:
+    """Raise if nothing answers at an address; Ray itself would try for minutes."""
+    location = urlsplit(f"//{address.removeprefix('ray://')}")
+    if location.port is None:
         return
     try:
-        create_connection((place.hostname or "", place.port), CONNECT_S).close()
+        create_connection((location.hostname or "", location.port), CONNECT_S).close()
     except OSError as error:
-        raise SpecError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
+        raise ConfigError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
 
 
-def _show_indexed(uri: str, made: Indexed, as_json: bool) -> None:
-    index, damaged = made.index, made.damaged
+def _show_indexed(uri: str, indexed: IndexResult, as_json: bool) -> None:
+    index, damaged = indexed.index, indexed.damaged
     if as_json:
-        found = {"uri": uri, "format": index.format, "shards": len(index.shards), "samples": index.total}
-        left_out = [{"shard": one.shard, "reason": one.reason} for one in damaged]
-        click.echo(json.dumps(found | {"digest": index.digest, "damaged": left_out}))
+        values = {"uri": uri, "format": index.format, "shards": len(index.shards), "samples": index.total}
+        left_out = [{"shard": shard.shard, "reason": shard.reason} for shard in damaged]
+        click.echo(json.dumps(values | {"digest": index.digest, "damaged": left_out}))
         return
-    for one in damaged:
-        click.echo(f"left out {one.shard}: {one.reason}")
+    for shard in damaged:
+        click.echo(f"left out {shard.shard}: {shard.reason}")
     click.echo(f"{index.total} samples in {len(index.shards)} shards; the index is {uri}/index.parquet")

@@ -1,4 +1,4 @@
-"""`fuseray shards verify URI`."""
+"""`fuseray shards verify URI` and `fuseray shards inspect URI`: find bad samples, and show samples."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import printable
+from orchestrator.cli.options import endpoint_option, json_option
 from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
     from orchestrator.report.images import Tile
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
-    from orchestrator.stream.dataset.samples import Chosen
+    from orchestrator.stream.dataset.samples import LocatedSample
     from orchestrator.stream.shards.verify import Verification
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a verification came to.
+    """Result of a verification.
 
     Args:
         data_set: its URI.
-        complete: whether every shard was looked at.
+        complete: whether every shard was read.
         shards: in the index.
         samples: in the index.
         read: shards that were read this time.
         remembered: shards that were read before and have not changed.
-        checks: how closely samples were looked at.
-        findings: how many, by kind.
-        report: where they are listed.
+        checks: limits and depth of the checks.
+        findings: number of findings by kind.
+        report: path of the list of findings.
     """
 
     data_set: str
@@ -54,15 +55,15 @@ class Summary:
 
 @click.command()
 @click.argument("uri")
-@click.option("--decode/--no-decode", default=True, help="Decode every image, or look at its header alone.")
+@click.option("--decode/--no-decode", default=True, help="Decode every image, or read its header alone.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Default: verify-FOLDER.jsonl.")
 @click.option("--max-pixels", type=click.IntRange(min=1), default=50_000_000, show_default=True, help="Per image.")
 @click.option("--max-side", type=click.IntRange(min=1), default=16_384, show_default=True, help="In pixels.")
 @click.option("--max-caption-words", type=click.IntRange(min=1), default=256, show_default=True, help="Per caption.")
 @click.option("--again", is_flag=True, help="Also read shards that were read before and have not changed.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def verify_command(
     uri: str, endpoint: str | None, report: Path | None, workers: int, again: bool, as_json: bool, **checks: Any
 ) -> None:
@@ -72,9 +73,9 @@ def verify_command(
     keys, images that are empty, too large or cannot be decoded, and captions that are missing, empty or too long.
     Exit code 1 when there is anything.
 
-    The report has a JSON object a line: shard, key, kind and detail. REPORT.summary.json beside it has the counts, and
-    REPORT.state remembers the shards that are done: after an interruption, or when some shards were mended, call
-    again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
+    The report has a JSON object per line: shard, key, kind and detail. REPORT.summary.json has the counts, and
+    REPORT.state remembers the shards that are done: after an interruption, or when some shards were fixed, run
+    it again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
     """
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
@@ -84,7 +85,7 @@ def verify_command(
     index = read_index(folder)
     target = report or Path(f"verify-{_slug(folder.uri)}.jsonl")
     summary = _verify(folder, index, Checks(**checks), target, workers, again, as_json)
-    click.echo(json.dumps(asdict(summary)) if as_json else _text(summary))
+    click.echo(json.dumps(asdict(summary)) if as_json else _summary_text(summary))
     if summary.findings:
         sys.exit(1)
 
@@ -93,7 +94,7 @@ def _verify(
     folder: Location, index: Index, checks: Any, report: Path, workers: int, again: bool, quiet: bool
 ) -> Summary:
     from orchestrator.cli.console import progress_bar
-    from orchestrator.stream.shards.executors import InProcesses
+    from orchestrator.stream.shards.executors import ProcessMapper
     from orchestrator.stream.shards.verify import Verification, VerifyRecord
 
     with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
@@ -104,21 +105,21 @@ def _verify(
         )
         try:
             with progress_bar("shards", verification.present, before, quiet) as advance:
-                verification.run(InProcesses(workers), lambda _: advance())
+                verification.run(ProcessMapper(workers), lambda _: advance())
             return _write(verification, summary, complete=True)
         except (KeyboardInterrupt, FuserayError):
-            kept = _write(verification, summary, complete=False)
-            click.echo(f"{_text(kept)}\nThe same command takes it up again from here.", err=True)
+            partial = _write(verification, summary, complete=False)
+            click.echo(f"{_summary_text(partial)}\nThe same command continues from here.", err=True)
             raise
 
 
 def _write(verification: Verification, summary: Summary, complete: bool) -> Summary:
     from orchestrator.stream.shards.verify import write_report
 
-    done = {**asdict(summary), "complete": complete, "read": verification.finished() - summary.remembered}
+    values = {**asdict(summary), "complete": complete, "read": verification.finished() - summary.remembered}
     keys = verification.duplicate_keys() if complete else ()
-    counts = write_report(Path(summary.report), chain(verification.findings(), keys), done)
-    return Summary(**{**done, "findings": counts})
+    counts = write_report(Path(summary.report), chain(verification.findings(), keys), values)
+    return Summary(**{**values, "findings": counts})
 
 
 def _slug(uri: str) -> str:
@@ -126,7 +127,7 @@ def _slug(uri: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(uri.split("/")[-2:])).strip("-")
 
 
-def _text(summary: Summary) -> str:
+def _summary_text(summary: Summary) -> str:
     lines = [f"{summary.data_set}: {summary.samples} samples in {summary.shards} shards"]
     if not summary.complete:
         lines.append(f"not complete: {summary.read + summary.remembered} shards are done")
@@ -139,16 +140,13 @@ def _text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-# `fuseray shards inspect URI`.
-
-
-LONGEST = 500
+TEXT_LENGTH = 500
 """Letters of a text that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A sample as it is shown.
+class SampleView:
+    """A sample as it is printed.
 
     Args:
         key: its key.
@@ -159,8 +157,8 @@ class Look:
         height: of the image, in pixels.
         bytes: of the image file.
         captions: its captions.
-        fields: what else is stored beside them.
-        fault: why training would skip it; empty when it is fine.
+        fields: other stored fields.
+        fault: why training would skip it; empty when it would not.
     """
 
     key: str
@@ -181,8 +179,8 @@ class Look:
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed chooses other samples.")
 @click.option("--key", "keys", multiple=True, help="Show the sample with this key; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (.png) here.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def inspect_command(
     uri: str, samples: int, seed: int, keys: tuple[str, ...], out: Path | None, endpoint: str | None, as_json: bool
 ) -> None:
@@ -193,33 +191,33 @@ def inspect_command(
     from orchestrator.report.images import picture_of, tile_of
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
-    from orchestrator.stream.dataset.samples import find_keys, read_chosen, spread
+    from orchestrator.stream.dataset.samples import find_keys, read_numbered, stratified_sample
 
     folder = locate(uri, endpoint)
     index = read_index(folder)
-    numbers = find_keys(folder, index, keys) if keys else spread(index.total, samples, seed)
-    looks, tiles = [], []
-    for chosen in read_chosen(folder, index, numbers):
-        picture = picture_of(chosen.content)
-        looks.append(_look(chosen, picture.fault))
-        tiles.append(tile_of(chosen.content, picture))
+    numbers = find_keys(folder, index, keys) if keys else stratified_sample(index.total, samples, seed)
+    views, tiles = [], []
+    for sample in read_numbered(folder, index, numbers):
+        picture = picture_of(sample.content)
+        views.append(_view(sample, picture.fault))
+        tiles.append(tile_of(sample.content, picture))
     if out is not None:
         _write_sheet(out, tiles)
-    _show(looks, folder.uri, out, as_json)
+    _print_samples(views, folder.uri, out, as_json)
 
 
-def _look(chosen: Chosen, fault: str) -> Look:
+def _view(sample: LocatedSample, fault: str) -> SampleView:
     from orchestrator.stream.dataset.images import read_header
     from orchestrator.stream.dataset.sidecar import Unreadable
     from workloads.contract import BadSample
 
-    content = chosen.content
+    content = sample.content
     if isinstance(content, Unreadable):
-        return Look(content.key, chosen.shard, chosen.row, fault=fault)
+        return SampleView(content.key, sample.shard, sample.row, fault=fault)
     known: dict[str, Any] = {"bytes": len(content.image), "captions": content.captions, "fields": dict(content.fields)}
     with suppress(BadSample):
         known |= asdict(read_header(content.image))
-    return Look(content.key, chosen.shard, chosen.row, fault=fault, **known)
+    return SampleView(content.key, sample.shard, sample.row, fault=fault, **known)
 
 
 def _write_sheet(out: Path, tiles: Sequence[Tile]) -> None:
@@ -229,26 +227,26 @@ def _write_sheet(out: Path, tiles: Sequence[Tile]) -> None:
     locate(str(out)).write(contact_sheet(tiles))
 
 
-def _show(looks: Sequence[Look], uri: str, out: Path | None, as_json: bool) -> None:
+def _print_samples(views: Sequence[SampleView], uri: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         sheet = {"contact_sheet": str(out)} if out else {}
-        click.echo(json.dumps({"data_set": uri, "samples": [asdict(look) for look in looks], **sheet}, default=str))
+        click.echo(json.dumps({"data_set": uri, "samples": [asdict(view) for view in views], **sheet}, default=str))
         return
-    for look in looks:
-        click.echo("\n".join(_lines(look)) + "\n")
+    for view in views:
+        click.echo("\n".join(_lines(view)) + "\n")
     if out is not None:
         click.echo(f"The contact sheet is {out}.")
 
 
-def _lines(look: Look) -> list[str]:
-    image = f"{look.format} {look.width}x{look.height}, " if look.format else ""
-    lines = [f"{printable(look.key)}  ({look.shard}, row {look.row})  {image}{look.bytes:,} bytes"]
-    lines += [f"  fault: {_short(look.fault)}"] if look.fault else []
-    lines += [f"  {_short(caption)}" for caption in look.captions]
-    if look.fields:
-        lines.append(f"  {_short(json.dumps(look.fields, ensure_ascii=False, default=str))}")
+def _lines(view: SampleView) -> list[str]:
+    image = f"{view.format} {view.width}x{view.height}, " if view.format else ""
+    lines = [f"{printable(view.key)}  ({view.shard}, row {view.row})  {image}{view.bytes:,} bytes"]
+    lines += [f"  fault: {_shortened(view.fault)}"] if view.fault else []
+    lines += [f"  {_shortened(caption)}" for caption in view.captions]
+    if view.fields:
+        lines.append(f"  {_shortened(json.dumps(view.fields, ensure_ascii=False, default=str))}")
     return lines
 
 
-def _short(text: str) -> str:
-    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+def _shortened(text: str) -> str:
+    return printable(text[:TEXT_LENGTH]) + ("…" if len(text) > TEXT_LENGTH else "")

@@ -1,4 +1,4 @@
-"""`fuseray shards stats URI`."""
+"""`fuseray shards stats URI`: captions, images and shuffle quality of a data set."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.options import endpoint_option, json_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.report.data_report import DataStatistics
     from orchestrator.storage.location import Location
     from orchestrator.stream.dataset.index import Index
-    from orchestrator.stream.shards.statistics import Knobs, Shuffle
+    from orchestrator.stream.shards.statistics import Shuffle, ShuffleParams
 
 PAGE = "stats.html"
-MOST_SHARDS = 2000
+MAX_SHARDS = 2000
 """Shards whose sidecars are read, at most."""
 
 
@@ -31,14 +33,14 @@ MOST_SHARDS = 2000
 @click.option("--seed", type=int, default=42, show_default=True, help="The recipe's seed.")
 @click.option("--sample", type=click.IntRange(min=1), default=1000, show_default=True, help="Images to measure.")
 @click.option("--out", type=click.Path(path_type=Path), default=PAGE, show_default=True, help="Page, or its folder.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@endpoint_option
+@json_option
 def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: bool, **knobs: Any) -> None:
-    """Show what the data set in the folder URI is made of, and how well its order shuffles.
+    """Print statistics of the data set in the folder URI, and how well its order shuffles.
 
-    Prints captions, image sizes and shards in figures, and for every combination of --chunk and --window how far
-    neighbours in storage come apart in an epoch and what reading in that order costs; by default for what a recipe
-    has by default. Writes a page with charts.
+    Prints statistics of captions, images and shards, and for every combination of --chunk and --window how far apart
+    neighbours in storage end up in an epoch and what reading in that order costs; by default for the recipe's
+    defaults. Writes a page with charts.
     """
     from orchestrator.report.data_report import render_statistics
     from orchestrator.storage.location import locate
@@ -52,7 +54,7 @@ def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: boo
     if as_json:
         click.echo(json.dumps(_values(statistics) | {"page": page.uri}))
     else:
-        _show(statistics, page.uri)
+        _print_statistics(statistics, page.uri)
 
 
 def _gather(
@@ -69,8 +71,8 @@ def _gather(
     from orchestrator.report.data_report import DataStatistics
     from orchestrator.stream.shards.statistics import count_captions, measure_images, measure_shuffle
 
-    with progress_bar("sidecars", min(MOST_SHARDS, len(index.shards)), quiet=quiet) as advance:
-        captions = count_captions(folder, index, MOST_SHARDS, advance)
+    with progress_bar("sidecars", min(MAX_SHARDS, len(index.shards)), quiet=quiet) as advance:
+        captions = count_captions(folder, index, MAX_SHARDS, advance)
     with progress_bar("images", min(sample, index.total), quiet=quiet) as advance:
         images = measure_images(folder, index, sample, advance)
     pairs = _knobs(folder, chunk, window, micro_batch_size)
@@ -82,15 +84,17 @@ def _gather(
     return DataStatistics(folder.uri, index, captions, images, shuffles)
 
 
-def _knobs(folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int) -> list[Knobs]:
+def _knobs(
+    folder: Location, chunks: tuple[int, ...], windows: tuple[int, ...], micro_batch_size: int
+) -> list[ShuffleParams]:
     from orchestrator.config.recipe import StreamSection
     from orchestrator.storage.range_reader import LOCAL_GAP_BYTES, OBJECT_GAP_BYTES
-    from orchestrator.stream.shards.statistics import Knobs
+    from orchestrator.stream.shards.statistics import ShuffleParams
 
     default = StreamSection()
     gap_bytes = LOCAL_GAP_BYTES if folder.is_local else OBJECT_GAP_BYTES
     pairs = product(chunks or (default.chunk,), windows or (default.window,))
-    return [Knobs(chunk, window, micro_batch_size, gap_bytes) for chunk, window in pairs]
+    return [ShuffleParams(chunk, window, micro_batch_size, gap_bytes) for chunk, window in pairs]
 
 
 def _values(statistics: DataStatistics) -> dict[str, Any]:
@@ -106,11 +110,11 @@ def _values(statistics: DataStatistics) -> dict[str, Any]:
         "captions_per_sample": statistics.captions.per_sample.tolist(),
         "images": {"formats": images.formats, "unusable": images.unusable},
         "quantities": {row.quantity: row.values for row in rows(statistics)},
-        "shuffles": [asdict(one) for one in statistics.shuffles],
+        "shuffles": [asdict(shuffle) for shuffle in statistics.shuffles],
     }
 
 
-def _show(statistics: DataStatistics, page: str) -> None:
+def _print_statistics(statistics: DataStatistics, page: str) -> None:
     from rich.console import Console
 
     from orchestrator.report.data_report import rows
@@ -126,10 +130,10 @@ def _show(statistics: DataStatistics, page: str) -> None:
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in images.formats.items())
     console.print(f"images looked at: {kinds or 'none'}{f', {images.unusable} unusable' if images.unusable else ''}\n")
-    figures = _table("", "least", "5%", "median", "95%", "most", "mean")
+    quantities = _table("", "least", "5%", "median", "95%", "most", "mean")
     for row in rows(statistics):
-        figures.add_row(row.quantity, *row.values)
-    console.print(figures)
+        quantities.add_row(row.quantity, *row.values)
+    console.print(quantities)
     perfect = f"{percent(PERFECT_MEDIAN)} and {percent(PERFECT_PERCENTILE_5)}"
     console.print(
         "\nHow far apart neighbours in storage come, as a share of the epoch: their median and the nearest 5% "
@@ -143,24 +147,24 @@ def _show(statistics: DataStatistics, page: str) -> None:
 
 def _shuffle_table(shuffles: Any) -> Table:
     table = _table("chunk", "window", "median", "5%", "of its chunk", "of its shard", "reads", "read/used")
-    for one in shuffles:
-        table.add_row(*_shuffle_row(one))
+    for shuffle in shuffles:
+        table.add_row(*_shuffle_row(shuffle))
     return table
 
 
-def _shuffle_row(one: Shuffle) -> tuple[str, ...]:
+def _shuffle_row(shuffle: Shuffle) -> tuple[str, ...]:
     from orchestrator.report.formats import figure, percent, times
 
-    epoch = one.separation.epoch
+    epoch = shuffle.separation.epoch
     return (
-        f"{one.knobs.chunk:,}",
-        f"{one.knobs.window:,}",
-        percent(one.separation.median / epoch),
-        percent(one.separation.percentile_5 / epoch),
-        f"{figure(one.mates.chunk)} ({figure(one.mates.perfect_chunk)})",
-        f"{figure(one.mates.shard)} ({figure(one.mates.perfect_shard)})",
-        figure(one.cost.reads_per_1000),
-        times(one.cost.amplification),
+        f"{shuffle.knobs.chunk:,}",
+        f"{shuffle.knobs.window:,}",
+        percent(shuffle.separation.median / epoch),
+        percent(shuffle.separation.percentile_5 / epoch),
+        f"{figure(shuffle.mates.chunk)} ({figure(shuffle.mates.perfect_chunk)})",
+        f"{figure(shuffle.mates.shard)} ({figure(shuffle.mates.perfect_shard)})",
+        figure(shuffle.cost.reads_per_1000),
+        times(shuffle.cost.amplification),
     )
 
 

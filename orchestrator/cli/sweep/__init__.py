@@ -1,1 +1,1 @@
-"""The verbs of `fuseray sweep`."""
+"""The verbs of `fuseray sweep`: run, status and report."""

@@ -1,4 +1,4 @@
-"""What a sweep will be, before anything is started: what `fuseray sweep run` shows first."""
+"""The plan of a sweep, which `fuseray sweep run` shows before it starts anything."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import show_findings
-from orchestrator.cli.plan import UNKNOWN, WIDTH, print_table, rate_text
+from orchestrator.cli.console import UNKNOWN, WIDTH, print_table, rate_text, show_findings
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.search_space import Choice, Domain
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.plan.preflight import Preflight, PreflightOptions, judged_preflight
+from orchestrator.plan.preflight import Preflight, PreflightOptions, preflight_and_result
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding
     from orchestrator.config.sweep import SchedulerSection
-    from orchestrator.plan.checks import Judgement
-    from orchestrator.sweep.estimate import Amount, Room, SweepEstimate
+    from orchestrator.plan.checks import PreflightResult
+    from orchestrator.sweep.estimate import Amount, Capacity, SweepEstimate
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSweep:
-    """A sweep with all that was found before its start.
+    """A sweep with its estimate and findings before the start.
 
     Args:
         sweep: the sweep.
         preflight: of one run of its recipe.
-        judgement: what follows for that run.
+        judgement: the estimates for that run.
         estimate: of the sweep.
-        findings: of the sweep, and those of the run that are not as they should be.
+        findings: of the sweep, and those of the run that did not pass.
     """
 
     sweep: ResolvedSweep
     preflight: Preflight
-    judgement: Judgement
+    result: PreflightResult
     estimate: SweepEstimate
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has to be mended before the sweep can start."""
+        """Whether there is no error, so that the sweep can start."""
         return all(finding.level != "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -64,33 +63,35 @@ def plan_sweep(
     sweep: ResolvedSweep,
     cluster: Cluster | None = None,
     options: PreflightOptions | None = None,
-    room: Room | None = None,
+    room: Capacity | None = None,
 ) -> PlannedSweep:
-    """Check a sweep, measure its recipe, and work out what the sweep takes. Nothing is started.
+    """Check a sweep, measure its recipe, and estimate time and cost. Nothing is started.
 
     Args:
         sweep: the sweep.
-        cluster: where it is to run; None for this machine.
-        options: what the user says about the recipe's speed, data and prices.
-        room: what its trials may use together; None for all that the cluster may have.
+        cluster: where it will run; None for this machine.
+        options: given speed, data and prices.
+        room: resources that all trials may use together; None for all that the cluster may have.
 
     Raises:
-        RecipeError: the sweep cannot do what it says; all faults are listed with file and line.
-        SpecError: the price table is wrong.
+        RecipeError: the sweep is invalid; all errors are listed with file and line.
+        ConfigError: the price table is wrong.
     """
     from orchestrator.cluster.files.read import this_machine
     from orchestrator.sweep.estimate import estimate_findings, estimate_sweep
     from orchestrator.sweep.validate import check_reports, check_sweep
 
-    notes, recipe = check_sweep(sweep), sweep.recipe({})
+    warnings, recipe = check_sweep(sweep), sweep.recipe({})
     if (known := recipe.recipe.length.steps) is not None:
-        notes += check_reports(sweep, known)
-    preflight, judgement = judged_preflight(recipe, cluster or this_machine(), options or PreflightOptions())
-    if known is None and judgement.steps is not None:
-        notes += check_reports(sweep, judgement.steps)
-    estimate = estimate_sweep(sweep, judgement, preflight.observations.decode_cpu_s, room)
-    found = [finding for finding in preflight.findings if finding.level != "pass"]
-    return PlannedSweep(sweep, preflight, judgement, estimate, (*estimate_findings(sweep, estimate), *notes, *found))
+        warnings += check_reports(sweep, known)
+    preflight, result = preflight_and_result(recipe, cluster or this_machine(), options or PreflightOptions())
+    if known is None and result.steps is not None:
+        warnings += check_reports(sweep, result.steps)
+    estimate = estimate_sweep(sweep, result, preflight.observations.decode_cpu_s, room)
+    failed_checks = [finding for finding in preflight.findings if finding.level != "pass"]
+    return PlannedSweep(
+        sweep, preflight, result, estimate, (*estimate_findings(sweep, estimate), *warnings, *failed_checks)
+    )
 
 
 def show_sweep_plan(planned: PlannedSweep, as_json: bool = False) -> None:
@@ -99,9 +100,6 @@ def show_sweep_plan(planned: PlannedSweep, as_json: bool = False) -> None:
         click.echo(json.dumps(planned.to_json(), indent=2, default=str))
         return
     show_sweep_tables(planned)
-
-
-# A planned sweep as tables: what it is, what is searched, what it takes, and what was found.
 
 
 SCHEDULERS = {
@@ -118,7 +116,7 @@ def show_sweep_tables(planned: PlannedSweep) -> None:
     print_table(_space(planned))
     print_table(_amounts(planned.estimate))
     show_findings(planned.findings, WIDTH)
-    click.echo(_verdict(planned))
+    click.echo(_summary(planned))
 
 
 def _facts(planned: PlannedSweep) -> Table:
@@ -133,19 +131,19 @@ def _facts(planned: PlannedSweep) -> Table:
 def _lines(planned: PlannedSweep) -> Iterator[tuple[str, str]]:
     sweep, estimate, about = planned.sweep.sweep, planned.estimate, planned.preflight.about
     yield "sweep", f"{sweep.name}: {_trials(estimate)}, by {sweep.search.method}"
-    yield "objectives", ", ".join(f"{one.metric} ({one.mode})" for one in sweep.objectives)
+    yield "objectives", ", ".join(f"{objective.metric} ({objective.mode})" for objective in sweep.objectives)
     yield "scheduler", _scheduler(sweep.scheduler)
     yield "trial", f"{about['run'].partition(' ')[2]}; {_length(planned)}"
     yield "cluster", about["cluster"]
-    yield "side by side", _side(estimate)
+    yield "side by side", _concurrency(estimate)
     yield "speed", _speed(planned)
     yield "prices", f"US dollars, as of {about['prices']}; spot prices change all the time"
 
 
 def _scheduler(options: SchedulerSection) -> str:
-    from orchestrator.sweep.rungs import rungs_of
+    from orchestrator.sweep.rungs import asha_rungs
 
-    rungs = ", ".join(f"{rung:.3g}" for rung in rungs_of(options.first_rung, options.reduction))
+    rungs = ", ".join(f"{rung:.3g}" for rung in asha_rungs(options.first_rung, options.reduction))
     return SCHEDULERS[options.kind].format(rungs=rungs, **options.model_dump())
 
 
@@ -165,7 +163,7 @@ def _length(planned: PlannedSweep) -> str:
     return "length unknown" if steps is None or samples is None else f"{steps:,} steps, {samples:,} samples"
 
 
-def _side(estimate: SweepEstimate) -> str:
+def _concurrency(estimate: SweepEstimate) -> str:
     needs = estimate.needs
     side, gpus = _counted(estimate.side_by_side, "trial"), f" and {_counted(needs.gpus, 'GPU')}" if needs.gpus else ""
     return f"{side} of {needs.cpus:.4g} CPUs{gpus}; the bound is {_bound(estimate.bound)}"
@@ -176,7 +174,7 @@ def _bound(bound: str) -> str:
 
 
 def _speed(planned: PlannedSweep) -> str:
-    speed = planned.judgement.speed
+    speed = planned.result.speed
     return UNKNOWN if speed is None else f"{rate_text(speed.samples_per_s)} samples/s a worker; {speed.source}"
 
 
@@ -184,8 +182,9 @@ def _space(planned: PlannedSweep) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("searched", "values", "where"):
         table.add_column(name, overflow="fold")
-    for one in planned.sweep.parameters:
-        table.add_row(Text(one.key), Text(_domain(one.domain)), Text(one.when.text if one.when else ""))
+    for parameter in planned.sweep.parameters:
+        condition = parameter.when.text if parameter.when else ""
+        table.add_row(Text(parameter.key), Text(_domain(parameter.domain)), Text(condition))
     for constraint in planned.sweep.constraints:
         table.add_row("", "", Text(constraint.text))
     return table
@@ -210,11 +209,11 @@ def _amounts(estimate: SweepEstimate) -> Table:
     for name in ("trials", "samples", "hours", *gpus, "cost as in the file", "all on spot", "all on demand"):
         table.add_column(name, justify="right")
     for name, amount in rows.items():
-        table.add_row(name, *_figures(amount, bool(gpus)))
+        table.add_row(name, *_amount_cells(amount, bool(gpus)))
     return table
 
 
-def _figures(amount: Amount, gpus: bool) -> list[str]:
+def _amount_cells(amount: Amount, gpus: bool) -> list[str]:
     samples = UNKNOWN if amount.samples is None else f"{amount.samples:,}"
     gpu_hours = [_number(amount.gpu_hours)] if gpus else []
     return [f"{amount.runs:.3g}", samples, _number(amount.hours), *gpu_hours, *map(_usd, amount.usd.values())]
@@ -228,8 +227,8 @@ def _usd(usd: float | None) -> str:
     return UNKNOWN if usd is None else f"${usd:,.2f}" if usd < 10 else f"${usd:,.0f}"
 
 
-def _verdict(planned: PlannedSweep) -> str:
+def _summary(planned: PlannedSweep) -> str:
     errors = sum(finding.level == "error" for finding in planned.findings)
     if errors:
-        return f"{errors} of the findings must be mended before the sweep can start."
+        return f"{errors} of the findings must be fixed before the sweep can start."
     return "Nothing is in the way of the sweep."

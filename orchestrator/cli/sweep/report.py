@@ -1,4 +1,4 @@
-"""`fuseray sweep report NAME`."""
+"""`fuseray sweep report NAME`, and the live table of a running sweep."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 
+from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
 from orchestrator.cli.sweep.status import SweepView, sweep_table
 from orchestrator.sweep.folder import TrialRecord
-from orchestrator.sweep.validate import described
-from orchestrator.track.cost import Spent
+from orchestrator.sweep.validate import assignment_text
+from orchestrator.track.cost import RunCost
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import SweepPlan
@@ -24,78 +25,75 @@ if TYPE_CHECKING:
 
 @click.command(name="report")
 @click.argument("name", metavar="NAME")
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@sweep_storage_option
+@endpoint_option
+@json_option
 def command(name: str, storage: str, endpoint: str | None, as_json: bool) -> None:
     """Write NAME's report: the page, the best configuration's recipe, and its model in MLflow's registry.
 
-    A sweep that still runs can be reported, too.
+    Works for a running sweep, too.
     """
     from orchestrator.sweep.folder import find_sweep
     from orchestrator.sweep.report.write import write_report
 
-    found = write_report(find_sweep(name, storage, endpoint))
+    report = write_report(find_sweep(name, storage, endpoint))
     if as_json:
-        click.echo(json.dumps(as_values(found)))
+        click.echo(json.dumps(report_values(report)))
         return
-    click.echo("\n".join(lines(found)))
-    if found.unsent:
+    click.echo("\n".join(report_lines(report)))
+    if report.unsent:
         click.echo("Do this again when MLflow answers; nothing is registered twice.", err=True)
 
 
-def as_values(found: SweepReport) -> dict[str, object]:
-    """Return a report as JSON has it."""
-    best = found.best
+def report_values(report: SweepReport) -> dict[str, object]:
+    """Return a report as plain JSON values."""
+    best = report.best
     return {
-        "report": found.report,
-        "bytes": found.size_bytes,
-        "status": found.status,
+        "report": report.report,
+        "bytes": report.size_bytes,
+        "status": report.status,
         "best": best
         and {
             "configuration": best.number,
-            "trial": found.trial,
+            "trial": report.trial,
             "assignment": dict(best.assignment),
             "objectives": {
                 metric: {"mean": score.mean, "spread": score.spread, "replicas": len(score.values)}
-                for metric, score in zip(found.metrics, best.scores, strict=True)
+                for metric, score in zip(report.metrics, best.scores, strict=True)
             },
-            "recipe": found.recipe,
+            "recipe": report.recipe,
         },
-        "model": found.registered and {"uri": found.registered.uri, "new": found.registered.new},
-        "unsent": list(found.unsent),
+        "model": report.registered and {"uri": report.registered.uri, "new": report.registered.new},
+        "unsent": list(report.unsent),
     }
 
 
-def lines(found: SweepReport) -> list[str]:
-    """Return what a report came to in words."""
+def report_lines(report: SweepReport) -> list[str]:
+    """Return a report's results as lines of text."""
     from rich.filesize import decimal
 
     from orchestrator.sweep.report.axes import score_text
 
-    said = [f"The report is {found.report} ({decimal(found.size_bytes)}); open it in a browser."]
-    if found.status == "RUNNING":
-        said.append("The sweep still runs; report it again when it has ended.")
-    if found.best is None:
+    lines = [f"The report is {report.report} ({decimal(report.size_bytes)}); open it in a browser."]
+    if report.status == "RUNNING":
+        lines.append("The sweep still runs; report it again when it has ended.")
+    if report.best is None:
         return [
-            *said,
+            *lines,
             "No configuration has been trained to the end with every replica, so none is the best.",
-            *found.unsent,
+            *report.unsent,
         ]
-    scores = zip(found.metrics, found.best.scores, strict=True)
+    scores = zip(report.metrics, report.best.scores, strict=True)
     reached = ", ".join(f"{metric} {score_text(score)}" for metric, score in scores)
-    said.append(f"The best is configuration {found.best.number}: {reached}. Train it: fuseray train {found.recipe}")
-    if found.registered:
-        again = "" if found.registered.new else ", as before"
-        said.append(f"Its model is {found.registered.uri} in MLflow's registry ({found.trial}{again}).")
-    return [*said, *found.unsent]
-
-
-# What a user sees on the terminal while a sweep goes on.
+    lines.append(f"The best is configuration {report.best.number}: {reached}. Train it: fuseray train {report.recipe}")
+    if report.registered:
+        again = "" if report.registered.new else ", as before"
+        lines.append(f"Its model is {report.registered.uri} in MLflow's registry ({report.trial}{again}).")
+    return [*lines, *report.unsent]
 
 
 class SweepTerminal:
-    """A live table on a terminal; elsewhere a line whenever a trial begins or ends.
+    """A live table on a terminal; elsewhere a line whenever a trial starts or ends.
 
     Args:
         plan: the sweep.
@@ -106,7 +104,7 @@ class SweepTerminal:
         self._plan = plan
         self._console = Console(stderr=quiet, highlight=False)
         self._view: SweepView | None = None
-        self._told: dict[str, str] = {}
+        self._statuses: dict[str, str] = {}
         self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=1)
 
     def __enter__(self) -> Self:
@@ -124,24 +122,24 @@ class SweepTerminal:
         self._console.print(text, soft_wrap=True, markup=False)
 
     def trials(self, records: Sequence[TrialRecord]) -> None:
-        """Show how the trials are doing."""
+        """Show the trials' status."""
         file = self._view.file if self._view else self._plan.folder.read()
-        self._view = SweepView(file, self._plan.sweep.sweep, tuple(records), {}, Spent(), datetime.now(UTC))
+        self._view = SweepView(file, self._plan.sweep.sweep, tuple(records), {}, RunCost(), datetime.now(UTC))
         if not self._console.is_terminal:
-            self._tell(records)
+            self._print_changes(records)
 
     def _table(self) -> Group:
         return sweep_table(self._view, self._console.width, self._console.height) if self._view else Group()
 
-    def _tell(self, records: Sequence[TrialRecord]) -> None:
+    def _print_changes(self, records: Sequence[TrialRecord]) -> None:
         for record in records:
-            if record.started and self._told.get(record.name) != record.status:
-                self._told[record.name] = record.status
-                self.log(f"{record.name} {record.status.lower()}: {_said(record)}")
+            if record.started and self._statuses.get(record.name) != record.status:
+                self._statuses[record.name] = record.status
+                self.log(f"{record.name} {record.status.lower()}: {_trial_text(record)}")
 
 
-def _said(record: TrialRecord) -> str:
+def _trial_text(record: TrialRecord) -> str:
     values = ", ".join(f"{value:.4g}" for value in record.points[-1].values) if record.points else ""
     last = f"; {values} after {record.points[-1].samples} samples" if record.points else ""
     why = f"; {record.reason.splitlines()[0]}" if record.reason else ""
-    return f"{described(record.assignment)}{last}{why}"
+    return f"{assignment_text(record.assignment)}{last}{why}"

@@ -1,4 +1,4 @@
-"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep VERB`."""
+"""`fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep VERB`: runs a sweep here or submits it to a cluster."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import click
 
 from orchestrator.cli.cluster import cluster_file
 from orchestrator.cli.job_access import open_cluster
-from orchestrator.cli.main import Verbs
-from orchestrator.cli.submit import Look, Sending, follow_job, on_cluster, price_text, refuse_errors
+from orchestrator.cli.main import LazyGroup
+from orchestrator.cli.options import json_option, sweep_storage_option
+from orchestrator.cli.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.sweep import ResolvedSweep
 
@@ -42,8 +43,8 @@ VERBS = {
 }
 
 
-class Sweeps(Verbs):
-    """A group whose first verb is meant when none is named."""
+class Sweeps(LazyGroup):
+    """A group whose first verb is the default."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the verb in front of a sweep's file."""
@@ -56,20 +57,17 @@ def command() -> None:
     """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""
 
 
-# `fuseray sweep SWEEP [key.path=value ...]` and `fuseray sweep --resume NAME`.
-
-
 AUTO = "auto"
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
+@click.argument("arguments", nargs=-1, metavar="SWEEP [KEY.PATH=VALUE]...")
 @click.option(
     "--resume",
     metavar="NAME",
     help="Continue this sweep where it stopped, without SWEEP; 'auto' continues SWEEP's own sweep if there is one.",
 )
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
+@sweep_storage_option
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs of --resume.")
 @click.option(
     "--prices",
@@ -86,9 +84,9 @@ AUTO = "auto"
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
 @click.option("--no-plan", is_flag=True, help="Start without working out the plan and showing it first.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; start nothing. Exit code 2 when something is in the way.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@json_option
 def run_command(
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     resume: str | None,
     storage: str,
     endpoint: str | None,
@@ -102,65 +100,65 @@ def run_command(
 ) -> None:
     """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
 
-    Exit codes: 0 done, 1 it failed or no trial came to its end, 2 the sweep is wrong, 3 its budget is used up, 130
-    stopped by a signal; after the last two, fuseray sweep --resume NAME goes on.
+    Exit codes: 0 done, 1 it failed or no trial finished, 2 the sweep is wrong, 3 its budget is used up, 130 stopped by
+    a signal; after the last two, fuseray sweep --resume NAME continues it.
     """
     if cluster is not None:
-        sweep = _for_cluster(words, resume)
+        sweep = _for_cluster(arguments, resume)
         if dry_run:
             _show_plan(sweep, cluster, prices, dry_run, as_json)
             return
-        send_sweep(sweep, Path(words[0]), words[1:], cluster, prices, detach, yes, as_json)
+        submit_sweep(sweep, Path(arguments[0]), arguments[1:], cluster, prices, detach, yes, as_json)
         return
     try:
-        plan = _plan(words, resume, storage, endpoint)
+        plan = _plan(arguments, resume, storage, endpoint)
     except FuserayError as error:
-        raise error if isinstance(error, SpecError) else SpecError(str(error)) from error
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     if dry_run or not (no_plan or plan.folder.exists()):
         _show_plan(plan.sweep, None, prices, dry_run, as_json)
     else:
-        _check(plan.sweep)
+        _refuse_invalid(plan.sweep)
     if dry_run:
         return
     outcome = _run(plan, prices, as_json)
-    _show(plan, outcome, as_json)
-    sys.exit(_code(outcome))
+    _print_outcome(plan, outcome, as_json)
+    sys.exit(_exit_code(outcome))
 
 
-def _for_cluster(words: tuple[str, ...], resume: str | None) -> ResolvedSweep:
+def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> ResolvedSweep:
     from orchestrator.config.sweep import load_sweep
 
-    if not words or resume not in (None, AUTO):
+    if not arguments or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
-    return load_sweep(Path(words[0]), words[1:])
+    return load_sweep(Path(arguments[0]), arguments[1:])
 
 
-def _plan(words: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
+def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
     if resume is not None and resume != AUTO:
-        return _resumed(resume, storage, endpoint, words)
-    if not words:
+        return _resumed(resume, storage, endpoint, arguments)
+    if not arguments:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
     from orchestrator.config.sweep import load_sweep
-    from orchestrator.sweep.plan import check_left, check_new, make_sweep_plan
+    from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
 
-    plan = make_sweep_plan(load_sweep(Path(words[0]), words[1:]))
+    plan = make_sweep_plan(load_sweep(Path(arguments[0]), arguments[1:]))
     if resume is None or not plan.folder.exists():
-        check_new(plan.folder)
+        check_folder_unused(plan.folder)
         return plan
-    check_left(plan.folder)
+    check_driver_stopped(plan.folder)
     _refuse_changes(plan)
     return plan
 
 
 def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
     from orchestrator.sweep.folder import find_sweep, stored_sweep
-    from orchestrator.sweep.plan import SweepPlan, check_left, make_sweep_plan
+    from orchestrator.sweep.plan import SweepPlan, check_driver_stopped, make_sweep_plan
 
     for word in overrides:
         if "=" not in word:
             raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
     folder = find_sweep(name, storage, endpoint)
-    check_left(folder)
+    check_driver_stopped(folder)
     given = make_sweep_plan(stored_sweep(folder, overrides))
     plan = SweepPlan(given.sweep, given.base, folder)
     _refuse_changes(plan)
@@ -169,18 +167,18 @@ def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str
 
 def _refuse_changes(plan: SweepPlan) -> None:
     from orchestrator.sweep.folder import stored_sweep
-    from orchestrator.sweep.plan import FREE_TO_CHANGE, changed_keys
+    from orchestrator.sweep.plan import CHANGEABLE_KEYS, changed_keys
 
     if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
-        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in FREE_TO_CHANGE)
-        raise SpecError(
+        free = ", ".join(f"{key}*" if key.endswith(".") else key for key in CHANGEABLE_KEYS)
+        raise ConfigError(
             f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
             f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."
         )
 
 
 def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Work out the plan and show it; what scripts read on standard output is the outcome, or a dry run's plan."""
+    """Make the plan and show it; with --json, standard output is for the outcome, or for a dry run's plan."""
     from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
     from orchestrator.plan.preflight import PreflightOptions
 
@@ -189,11 +187,11 @@ def _show_plan(sweep: ResolvedSweep, cluster: Path | None, prices: Path | None, 
     with nullcontext() if dry_run or not as_json else redirect_stdout(sys.stderr):
         show_sweep_plan(planned, as_json and dry_run)
     if not planned.ok:
-        raise SpecError("nothing was started: mend what is marked ERROR above first.")
+        raise ConfigError("nothing was started: fix what is marked ERROR above first.")
 
 
-def _check(sweep: ResolvedSweep) -> None:
-    """Refuse without a plan, too, what a plan would refuse for the sweep's own faults."""
+def _refuse_invalid(sweep: ResolvedSweep) -> None:
+    """Refuse an invalid sweep also when no plan is made."""
     from orchestrator.sweep.validate import check_sweep
 
     check_sweep(sweep)
@@ -208,14 +206,14 @@ def _run(plan: SweepPlan, prices: Path | None, quiet: bool) -> SweepOutcome:
         return run_sweep(plan, terminal, read_prices(prices))
 
 
-def _code(outcome: SweepOutcome) -> int:
+def _exit_code(outcome: SweepOutcome) -> int:
     if outcome.status == "KILLED":
         return USED_UP if outcome.stopped_by else INTERRUPTED
     return 0 if any(record.status == "FINISHED" for record in outcome.trials) else 1
 
 
-def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
-    from orchestrator.cli.sweep.report import as_values, lines
+def _print_outcome(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
+    from orchestrator.cli.sweep.report import report_lines, report_values
     from orchestrator.sweep.report.write import write_report
 
     report = write_report(plan.folder)
@@ -224,20 +222,17 @@ def _show(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> None:
     if as_json:
         values = {"status": outcome.status, "stopped_by": outcome.stopped_by, "trials": counts}
         places = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
-        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | as_values(report)))
+        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | report_values(report)))
         return
     ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
     trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
     click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
-    click.echo("\n".join(lines(report)))
+    click.echo("\n".join(report_lines(report)))
     if outcome.status == "KILLED":
         click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")
 
 
-# Submitting a sweep to a cluster.
-
-
-def send_sweep(
+def submit_sweep(
     sweep: ResolvedSweep,
     file: Path,
     overrides: Sequence[str],
@@ -247,35 +242,35 @@ def send_sweep(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Submit a sweep as a job, which continues it if it is there, and follow the job.
+    """Submit a sweep as a job, which continues an existing sweep of the name, and follow the job.
 
     Args:
         sweep: the sweep.
         file: the sweep's file.
-        overrides: what the command line laid over it.
+        overrides: `key.path=value` from the command line.
         cluster_file: the cluster's file.
-        prices: a table of prices of the user's own.
-        detach: whether to leave as soon as the job is submitted.
-        yes: whether machines that cost money may be started without asking.
-        as_json: whether scripts read along.
+        prices: the user's own price file.
+        detach: whether to return as soon as the job is submitted.
+        yes: whether nodes that cost money may be started without confirmation.
+        as_json: print JSON for scripts.
 
     Raises:
-        SpecError: something has to be mended first; nothing was submitted.
+        ConfigError: the plan has errors; nothing was submitted.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     cluster, launcher = open_cluster(cluster_file)
     resolved = on_cluster(sweep.recipe({}), cluster)
     submission = _submission(sweep, resolved, file, overrides, cluster, prices)
-    check = partial(_check_sent, sweep, cluster, prices)
-    Sending(cluster=cluster, launcher=launcher, submission=submission, check=check).send(yes)
+    check = partial(_check_submission, sweep, cluster, prices)
+    Submitter(cluster=cluster, launcher=launcher, submission=submission, check=check).submit(yes)
     follow_job(submission.entry, detach, as_json)
 
 
-def _check_sent(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, look: Look) -> None:
+def _check_submission(sweep: ResolvedSweep, cluster: Cluster, prices: Path | None, cluster_check: ClusterCheck) -> None:
     from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
     from orchestrator.plan.preflight import PreflightOptions
 
-    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=look))
+    planned = plan_sweep(sweep, cluster, PreflightOptions(prices=prices, from_cluster=cluster_check))
     with redirect_stdout(sys.stderr):
         show_sweep_plan(planned)
     refuse_errors(planned.ok)
@@ -290,12 +285,12 @@ def _submission(
     prices: Path | None,
 ) -> Submission:
     from orchestrator.cluster.jobs.package import RECIPE_NAME
-    from orchestrator.cluster.jobs.portability import refuse_secrets
+    from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
-    from orchestrator.config.cluster import growth_variable
+    from orchestrator.config.cluster import node_groups_variable
     from orchestrator.sweep.folder import plain_yaml
 
-    refuse_secrets(overrides, resolved.values())
+    check_for_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
     return Submission(
         entry=new_entry(cluster, resolved.recipe, file, "sweep"),
@@ -303,13 +298,13 @@ def _submission(
         workload=resolved.recipe.workload,
         prices=price_text(prices),
         sweep=plain_yaml(spec),
-        machines=growth_variable(cluster.groups),
+        machines=node_groups_variable(cluster.groups),
     )
 
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
-    """Return the recipe that trials share, with its places as they are meant on the cluster."""
+    """Return the recipe that trials share, with paths as they resolve on the cluster."""
     from orchestrator.sweep.folder import plain_yaml
 
-    written, meant = sweep.base.plain().keys() | {"storage", "tracking"}, resolved.values()
+    written, meant = sweep.base.to_dict().keys() | {"storage", "tracking"}, resolved.values()
     return plain_yaml({key: value for key, value in meant.items() if key in written})

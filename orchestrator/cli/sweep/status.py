@@ -1,4 +1,4 @@
-"""`fuseray sweep status NAME`."""
+"""`fuseray sweep status NAME`: a headline and a table of trials that fits the terminal."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import printable
-from orchestrator.cli.jobs import duration
+from orchestrator.cli.console import duration_text, printable
+from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
 from orchestrator.config.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.results import TrialSpending, best, outcomes, signs
-from orchestrator.sweep.validate import described, short_keys, value_text
-from orchestrator.track.cost import Costs, Spent, read_starts
+from orchestrator.sweep.validate import assignment_text, short_keys, value_text
+from orchestrator.track.cost import Costs, RunCost, read_starts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.config.sweep import Sweep
-    from orchestrator.sweep.folder import Status
+    from orchestrator.sweep.folder import TrialStatus
 
 
-EVERY_S = 5.0
-"""Seconds between two looks at a sweep that goes on."""
+REFRESH_S = 5.0
+"""Seconds between two refreshes of a running sweep."""
 
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name.")
-@click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-@click.option("--watch", "watches", is_flag=True, help="Go on showing it until the sweep has ended; Ctrl-C leaves.")
+@sweep_storage_option
+@endpoint_option
+@json_option
+@click.option("--watch", "watches", is_flag=True, help="Refresh until the sweep has ended; Ctrl-C exits.")
 def command(name: str, storage: str, endpoint: str | None, as_json: bool, watches: bool) -> None:
-    """Show how the trials of the sweep NAME are doing: the best, those that run, and the others."""
+    """Show the trials of the sweep NAME: the best, the running ones, and the others."""
     from rich.console import Console
 
     from orchestrator.sweep.folder import find_sweep
@@ -52,7 +52,7 @@ def command(name: str, storage: str, endpoint: str | None, as_json: bool, watche
         return
     console = Console(highlight=False)
     if watches and console.is_terminal:
-        watch(reader.read, console, lambda: time.sleep(EVERY_S))
+        watch(reader.read, console, lambda: time.sleep(REFRESH_S))
         return
     console.print(sweep_table(reader.read(), console.width))
 
@@ -61,9 +61,9 @@ def watch(read: Callable[[], SweepView], console: Console, wait: Callable[[], ob
     """Show a sweep until it has ended, or until Ctrl-C.
 
     Args:
-        read: returns the sweep as it stands; when it fails later on, what was read last stays.
+        read: returns the sweep's state; when it fails later on, the last state is kept.
         console: a terminal.
-        wait: waits until it is time for the next look.
+        wait: waits for the next refresh.
     """
     from rich.live import Live
 
@@ -75,28 +75,25 @@ def watch(read: Callable[[], SweepView], console: Console, wait: Callable[[], ob
                 if view.is_over:
                     break
                 wait()
-                view = _again(read, view)
+                view = _read_or_keep(read, view)
     except KeyboardInterrupt:
         return
 
 
-def _again(read: Callable[[], SweepView], before: SweepView) -> SweepView:
+def _read_or_keep(read: Callable[[], SweepView], before: SweepView) -> SweepView:
     try:
         return read()
     except FuserayError:
         return before
 
 
-# A sweep on the terminal: a headline, and a table of its trials that fits.
-
-
 STYLES = {"RUNNING": "cyan", "PAUSED": "yellow", "FINISHED": "green", "STOPPED": "dim", "FAILED": "red"}
-ORDER: tuple[Status, ...] = ("RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED")
+ORDER: tuple[TrialStatus, ...] = ("RUNNING", "PAUSED", "FINISHED", "STOPPED", "FAILED")
 SHOWN = 3
 """Lines about the best configurations, and about failures, that a table of bounded height leaves room for."""
 
 GAP = 2
-LINE = "\n"
+NEWLINE = "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +103,8 @@ class Column:
     Args:
         name: its heading.
         cells: one for each trial shown.
-        dropped: when it goes as the terminal is too narrow: the larger ones first; 0 for never.
-        right: whether it is set to the right.
+        dropped: order of removal when the terminal is too narrow, larger numbers first; 0 for never.
+        right: whether it is right-justified.
     """
 
     name: str
@@ -117,17 +114,17 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters that it takes."""
+        """Its width in characters."""
         return max(len(self.name), *(cell.cell_len for cell in self.cells), 0)
 
 
 def sweep_table(view: SweepView, width: int, height: int | None = None) -> Group:
-    """Return a sweep as it stands.
+    """Render a sweep's state.
 
     Args:
         view: the sweep.
         width: characters of a line; columns that do not fit are left out, the least important first.
-        height: lines that there are; the best and the running trials are shown then, and the others counted.
+        height: number of lines; then the best and the running trials are shown, and the others counted.
     """
     most = None if height is None else SHOWN
     head, reasons, ordered = [*_headline(view), *_best(view)[:most]], _reasons(view)[:most], _in_order(view)
@@ -143,91 +140,93 @@ def sweep_table(view: SweepView, width: int, height: int | None = None) -> Group
 
 
 def _headline(view: SweepView) -> Iterator[Text]:
-    file, done = view.file, sum(one.is_over for one in view.trials)
+    file, done = view.file, sum(trial.is_over for trial in view.trials)
     why = f" ({file.reason})" if file.reason else ""
     counts = f", {_counts(view.trials)}" if view.trials else ""
     yield _line(f"sweep {file.name}: {file.status}{why}; {done} of {file.trials} trials are over{counts}", "bold")
     unpriced = view.total.unpriced_node_hours
     more = f" and {unpriced:.2f} node-hours without a known price" if unpriced else ""
-    yield _line(f"elapsed {duration(view.seconds)}; cost ${view.total.usd:,.2f}{more}{_budget(view)}")
+    yield _line(f"elapsed {duration_text(view.seconds)}; cost ${view.total.usd:,.2f}{more}{_budget(view)}")
 
 
 def _budget(view: SweepView) -> str:
     budget = view.sweep.budget
     limits = {"{:g} h": budget.hours, "{:g} GPU-hours": budget.gpu_hours, "${:g}": budget.usd}
-    said = ", ".join(form.format(limit) for form, limit in limits.items() if limit is not None)
-    return f"; budget {said}" if said else ""
+    text = ", ".join(form.format(limit) for form, limit in limits.items() if limit is not None)
+    return f"; budget {text}" if text else ""
 
 
 def _best(view: SweepView) -> list[Text]:
-    found = outcomes(view.trials)
-    return [_best_line(view, number, found[number]) for number in sorted(view.best)]
+    values = outcomes(view.trials)
+    return [_best_line(view, number, values[number]) for number in sorted(view.best)]
 
 
 def _best_line(view: SweepView, number: int, values: Sequence[float]) -> Text:
-    first = next(one for one in view.trials if one.number == number)
-    names = [one.metric for one in view.sweep.objectives]
-    said = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
-    return _line(f"best so far: {number} with {said} ({described(first.assignment)})", "green")
+    first = next(trial for trial in view.trials if trial.number == number)
+    names = [objective.metric for objective in view.sweep.objectives]
+    text = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
+    return _line(f"best so far: {number} with {text} ({assignment_text(first.assignment)})", "green")
 
 
 def _reasons(view: SweepView) -> list[Text]:
-    failed = [one for one in view.trials if one.status == "FAILED"]
-    return [_line(f"trial {_name(view, one)} failed: {one.reason.partition(LINE)[0]}", "red") for one in failed]
+    failed = [trial for trial in view.trials if trial.status == "FAILED"]
+    return [
+        _line(f"trial {_name(view, trial)} failed: {trial.reason.partition(NEWLINE)[0]}", "red") for trial in failed
+    ]
 
 
 def _counts(trials: Sequence[TrialRecord]) -> str:
-    counts = Counter(one.status for one in trials)
+    counts = Counter(trial.status for trial in trials)
     return ", ".join(f"{counts[status]} {status.lower()}" for status in ORDER if counts[status])
 
 
 def _in_order(view: SweepView) -> list[TrialRecord]:
-    """Return the best trials, those that run, and the others: each kind by what it has come to."""
+    """Return the best trials, the running ones, and the others, each sorted by their objectives."""
     best, modes = view.best, view.modes
 
-    def place(one: TrialRecord) -> tuple[bool, int, tuple[float, ...], int, int]:
-        good = tuple(-value for value in signs(one.points[-1].values, modes)) if one.points else (float("inf"),)
-        return (one.number not in best, ORDER.index(one.status), good, one.number, one.replica)
+    def sort_key(trial: TrialRecord) -> tuple[bool, int, tuple[float, ...], int, int]:
+        good = tuple(-value for value in signs(trial.points[-1].values, modes)) if trial.points else (float("inf"),)
+        return (trial.number not in best, ORDER.index(trial.status), good, trial.number, trial.replica)
 
-    return sorted(view.trials, key=place)
+    return sorted(view.trials, key=sort_key)
 
 
 def _columns(view: SweepView, shown: Sequence[TrialRecord]) -> Iterator[Column]:
     best, keys = view.best, list(view.sweep.space)
-    yield Column("", [Text("best" if one.number in best else "", "green") for one in shown])
-    yield Column("trial", [Text(str(one.number)) for one in shown], right=True)
+    yield Column("", [Text("best" if trial.number in best else "", "green") for trial in shown])
+    yield Column("trial", [Text(str(trial.number)) for trial in shown], right=True)
     if view.sweep.replicas > 1:
-        yield Column("replica", [Text(str(one.replica)) for one in shown], 2, right=True)
-    yield Column("status", [Text(one.status.lower(), STYLES[one.status]) for one in shown])
+        yield Column("replica", [Text(str(trial.replica)) for trial in shown], 2, right=True)
+    yield Column("status", [Text(trial.status.lower(), STYLES[trial.status]) for trial in shown])
     for key, short in short_keys(keys).items():
-        yield Column(short, [_value(one, key) for one in shown], 1, right=True)
-    yield Column("samples", [_samples(one) for one in shown], 4, right=True)
-    yield Column("of all", [_share(one, view.file.samples) for one in shown], 3, right=True)
-    for place, name in enumerate(short_keys([one.metric for one in view.sweep.objectives], "/").values()):
-        yield Column(name, [_objective(one, place) for one in shown], right=True)
-    seconds = [between(one.started, one.ended, view.now) for one in shown]
-    yield Column("elapsed", [Text(duration(one)) for one in seconds], 5, right=True)
-    yield Column("cost", [_usd(view, one) for one in shown], 6, right=True)
+        yield Column(short, [_value(trial, key) for trial in shown], 1, right=True)
+    yield Column("samples", [_samples(trial) for trial in shown], 4, right=True)
+    yield Column("of all", [_share(trial, view.file.samples) for trial in shown], 3, right=True)
+    for index, name in enumerate(short_keys([objective.metric for objective in view.sweep.objectives], "/").values()):
+        yield Column(name, [_objective(trial, index) for trial in shown], right=True)
+    seconds = [elapsed_s(trial.started, trial.ended, view.now) for trial in shown]
+    yield Column("elapsed", [Text(duration_text(elapsed)) for elapsed in seconds], 5, right=True)
+    yield Column("cost", [_usd(view, trial) for trial in shown], 6, right=True)
 
 
-def _value(one: TrialRecord, key: str) -> Text:
-    return Text(printable(value_text(one.assignment[key])) if key in one.assignment else "")
+def _value(trial: TrialRecord, key: str) -> Text:
+    return Text(printable(value_text(trial.assignment[key])) if key in trial.assignment else "")
 
 
-def _samples(one: TrialRecord) -> Text:
-    return Text(f"{one.points[-1].samples:,}" if one.points else "")
+def _samples(trial: TrialRecord) -> Text:
+    return Text(f"{trial.points[-1].samples:,}" if trial.points else "")
 
 
-def _share(one: TrialRecord, samples: int) -> Text:
-    return Text(f"{one.points[-1].samples / samples:.0%}" if one.points and samples else "")
+def _share(trial: TrialRecord, samples: int) -> Text:
+    return Text(f"{trial.points[-1].samples / samples:.0%}" if trial.points and samples else "")
 
 
-def _objective(one: TrialRecord, place: int) -> Text:
-    return Text(f"{one.points[-1].values[place]:.4g}" if one.points else "")
+def _objective(trial: TrialRecord, index: int) -> Text:
+    return Text(f"{trial.points[-1].values[index]:.4g}" if trial.points else "")
 
 
-def _usd(view: SweepView, one: TrialRecord) -> Text:
-    spent = view.spent.get(one.name)
+def _usd(view: SweepView, trial: TrialRecord) -> Text:
+    spent = view.spent.get(trial.name)
     if spent is None or (spent.unpriced_node_hours and not spent.usd):
         return Text("")
     return Text(f"${spent.usd:,.2f}")
@@ -235,8 +234,10 @@ def _usd(view: SweepView, one: TrialRecord) -> Text:
 
 def _fitting(columns: list[Column], width: int) -> list[Column]:
     """Return the columns that fit; those of searched keys go one by one, the last first."""
-    while sum(one.width + GAP for one in columns) - GAP > width and (most := max(one.dropped for one in columns)):
-        columns.remove([one for one in columns if one.dropped == most][-1])
+    while sum(column.width + GAP for column in columns) - GAP > width and (
+        most := max(column.dropped for column in columns)
+    ):
+        columns.remove([column for column in columns if column.dropped == most][-1])
     return columns
 
 
@@ -250,41 +251,38 @@ def _table(columns: Sequence[Column]) -> Table:
     return table
 
 
-def _name(view: SweepView, one: TrialRecord) -> str:
-    return f"{one.number} (replica {one.replica})" if view.sweep.replicas > 1 else str(one.number)
+def _name(view: SweepView, trial: TrialRecord) -> str:
+    return f"{trial.number} (replica {trial.replica})" if view.sweep.replicas > 1 else str(trial.number)
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
-# A sweep as it stands: read from its folder, with what its trials cost.
-
-
 @dataclass(frozen=True, slots=True)
 class SweepView:
-    """A sweep at one moment.
+    """The state of a sweep at one time.
 
     Args:
-        file: what the sweep remembers.
+        file: the sweep's record.
         sweep: its sections.
-        trials: all that were started, by number and replica.
-        spent: what trials have used, by name; without those of which nobody can tell.
-        total: what the machines of the sweep have come to.
-        now: the moment, with its time zone.
+        trials: all started trials, by number and replica.
+        spent: cost of trials by name, without those that are unknown.
+        total: cost of the sweep's nodes.
+        now: the time, with its time zone.
     """
 
     file: SweepFile
     sweep: Sweep
     trials: tuple[TrialRecord, ...]
-    spent: Mapping[str, Spent]
-    total: Spent
+    spent: Mapping[str, RunCost]
+    total: RunCost
     now: datetime
 
     @property
     def modes(self) -> tuple[str, ...]:
         """Whether small or large values are good, for each objective."""
-        return tuple(one.mode for one in self.sweep.objectives)
+        return tuple(objective.mode for objective in self.sweep.objectives)
 
     @property
     def best(self) -> frozenset[int]:
@@ -293,21 +291,21 @@ class SweepView:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing goes on."""
+        """Whether the sweep has ended."""
         return self.file.status != "RUNNING"
 
     @property
     def seconds(self) -> float:
-        """How long all starts of the sweep have taken."""
-        return self.total.seconds or between(self.file.created, self.file.ended, self.now) or 0.0
+        """Duration of all starts of the sweep, in seconds."""
+        return self.total.seconds or elapsed_s(self.file.created, self.file.ended, self.now) or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        trials = [asdict(one) | {"name": one.name, "usd": self._usd(one)} for one in self.trials]
+        trials = [asdict(trial) | {"name": trial.name, "usd": self._usd(trial)} for trial in self.trials]
         return {
             **asdict(self.file),
             "trials_in_all": self.file.trials,
-            "objectives": [one.model_dump() for one in self.sweep.objectives],
+            "objectives": [objective.model_dump() for objective in self.sweep.objectives],
             "budget": self.sweep.budget.model_dump(),
             "elapsed_s": round(self.seconds, 1),
             "usd": round(self.total.usd, 4),
@@ -319,7 +317,7 @@ class SweepView:
         return round(self.spent[trial.name].usd, 4) if trial.name in self.spent else None
 
 
-def between(begin: str, end: str, now: datetime) -> float | None:
+def elapsed_s(begin: str, end: str, now: datetime) -> float | None:
     """Return the seconds between two ISO 8601 times, until now when the second one is empty, None without a first."""
     if not begin:
         return None
@@ -328,7 +326,7 @@ def between(begin: str, end: str, now: datetime) -> float | None:
 
 
 class SweepReader:
-    """Reads a sweep again and again; what can no longer change is read once.
+    """Reads a sweep's state repeatedly; what can no longer change is read once.
 
     Args:
         folder: the sweep's folder.
@@ -340,14 +338,14 @@ class SweepReader:
         self._section: Sweep | None = None
 
     def read(self, now: datetime | None = None) -> SweepView:
-        """Return the sweep as it stands.
+        """Return the sweep's current state.
 
         Args:
-            now: the time; None for that of the clock.
+            now: the time; None for the current time.
 
         Raises:
             SweepError: there is no sweep, or one of its files is damaged.
-            CostFileError: the record of its machines is damaged.
+            CostRecordError: the record of its machines is damaged.
             StorageError: storage cannot be reached.
         """
         from orchestrator.sweep.folder import stored_section

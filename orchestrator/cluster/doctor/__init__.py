@@ -1,1 +1,1 @@
-"""The machine and the services that a run needs, examined for `fuseray doctor`."""
+"""The checks of `fuseray doctor`: the machine, its Python environment, its GPUs, and the services that a run needs."""

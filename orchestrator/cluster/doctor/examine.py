@@ -1,4 +1,4 @@
-"""All checks of a machine, in the order in which a reader wants them."""
+"""All checks of `fuseray doctor`, in the order of its report."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from orchestrator.config.loading import corpus_names, find_corpus, find_workload
 from orchestrator.config.recipe import ScaleSection, TrackingSection
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-RAY_TEMPORARY = Path("/tmp")  # noqa: S108
+DEFAULT_RAY_FOLDER = Path("/tmp")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What to look at beyond the machine.
+class ServicesToCheck:
+    """The services to check, in addition to the machine.
 
     Args:
         storage: URIs to list.
         endpoint: address of an S3-compatible server.
-        tracking: MLflow tracking URI; None looks at the recipes' default where it exists.
+        tracking: MLflow tracking URI; None for the recipes' default, if it exists.
     """
 
     storage: tuple[str, ...] = ()
@@ -60,15 +60,15 @@ class Wishes:
     tracking: str | None = None
 
 
-def examine(wishes: Wishes) -> Iterator[Finding]:
-    """Yield the finding of each check."""
+def examine(services: ServicesToCheck) -> Iterator[Finding]:
+    """Run all checks; yield the finding of each."""
     yield check_python(sys.version_info[:3])
     yield from check_project(project_requirements(), installed_version)
     yield from _libraries()
     yield from _host()
     yield check_credentials(credentials_provider)
-    yield from (check_storage(uri, wishes.endpoint) for uri in wishes.storage)
-    yield from (check_tracking(uri) for uri in _tracking(wishes.tracking))
+    yield from (check_storage(uri, services.endpoint) for uri in services.storage)
+    yield from (check_tracking(uri) for uri in _tracking_uris(services.tracking))
     names = sorted(point.name for point in entry_points(group="fuseray.workloads"))
     yield from check_plugins("workloads", names, find_workload)
     yield from check_plugins("corpora", corpus_names(), find_corpus)
@@ -90,48 +90,48 @@ def _libraries() -> Iterator[Finding]:
 
 def _host() -> Iterator[Finding]:
     limits = read_limits()
-    counted = os.cpu_count() or 1
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else counted
-    yield check_cpus(counted, affinity, limits.cpus)
-    page = os.sysconf("SC_PAGE_SIZE")
-    yield check_memory(page * os.sysconf("SC_PHYS_PAGES"), _available_bytes(page), limits.memory_bytes)
+    cpus = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
+    yield check_cpus(cpus, affinity, limits.cpus)
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    yield check_memory(page_bytes * os.sysconf("SC_PHYS_PAGES"), _available_bytes(page_bytes), limits.memory_bytes)
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
     yield check_shared_memory(free, ScaleSection().object_store_mb * 10**6)
     yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
-    here, ray = Path.cwd(), ray_folder()
-    yield check_disk("disk", here, *_disk(here))
+    current, ray = Path.cwd(), ray_folder()
+    yield check_disk("disk", current, *_disk(current))
     yield check_disk("disk for ray", ray, *_disk(ray), for_ray=True)
 
 
 def ray_folder() -> Path:
-    """Return the folder below which Ray keeps its temporary files."""
-    named = os.environ.get("RAY_TMPDIR") or (sys.platform.startswith("linux") and os.environ.get("TMPDIR"))
-    return Path(named) if named else RAY_TEMPORARY
+    """Return the folder in which Ray makes its temporary folder."""
+    configured = os.environ.get("RAY_TMPDIR") or (sys.platform.startswith("linux") and os.environ.get("TMPDIR"))
+    return Path(configured) if configured else DEFAULT_RAY_FOLDER
 
 
 def spare_memory_bytes() -> int:
-    """Return the main memory that this process can still get, within its container's limit."""
+    """Return the main memory that this process can still allocate, within its container's limit."""
     available = _available_bytes(os.sysconf("SC_PAGE_SIZE"))
     limit = read_limits().memory_bytes
     return available if limit is None else min(available, limit)
 
 
-def _available_bytes(page: int) -> int:
-    """Return the memory that programs can still get, cached files counted in."""
+def _available_bytes(page_bytes: int) -> int:
+    """Return the machine's available memory, which includes the page cache."""
     file = Path("/proc/meminfo")
     if not file.is_file():
-        return page * os.sysconf("SC_PHYS_PAGES")
+        return page_bytes * os.sysconf("SC_PHYS_PAGES")
     lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def _disk(place: Path) -> tuple[int, int]:
-    usage = shutil.disk_usage(place)
+def _disk(path: Path) -> tuple[int, int]:
+    usage = shutil.disk_usage(path)
     return usage.total, usage.free
 
 
-def _tracking(wish: str | None) -> list[str]:
-    if wish is not None:
-        return [wish]
+def _tracking_uris(uri: str | None) -> list[str]:
+    if uri is not None:
+        return [uri]
     default = TrackingSection().uri
     return [default] if Path(default.removeprefix(SQLITE)).is_file() else []

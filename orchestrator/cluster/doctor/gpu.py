@@ -1,4 +1,4 @@
-"""Checks of NVIDIA GPUs: whether torch can use the ones that the driver shows."""
+"""Checks of NVIDIA GPUs: whether torch can use those of the driver, and whether they support bfloat16."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Device:
 
     Args:
         name: its name.
-        architecture: what code for it is called, for example "sm_90".
+        architecture: its CUDA architecture, for example "sm_90".
         supported: whether this build of torch has code for it.
-        bfloat16: whether it computes in bfloat16 by itself.
+        bfloat16: whether its hardware supports bfloat16.
     """
 
     name: str
@@ -32,45 +32,44 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """What torch says about CUDA.
+    """The state of CUDA in torch.
 
     Args:
         built_for: the CUDA version of this build of torch; None for a CPU build.
         devices: the usable GPUs.
-        complaint: why there are none, in torch's words; may be empty.
+        reason: torch's warning when there are none; may be empty.
     """
 
     built_for: str | None
     devices: tuple[Device, ...] = ()
-    complaint: str = ""
+    reason: str = ""
 
 
 def read_cuda() -> Cuda:
-    """Ask torch."""
+    """Return the state of CUDA in torch."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
-    complaint = str(said[0].message).splitlines()[0] if said else ""
-    return Cuda(
-        torch.version.cuda, tuple(map(_device, range(torch.cuda.device_count()))) if available else (), complaint
-    )
+    reason = str(caught[0].message).splitlines()[0] if caught else ""
+    devices = tuple(map(_device, range(torch.cuda.device_count()))) if available else ()
+    return Cuda(torch.version.cuda, devices, reason)
 
 
 def driver_version(proc: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """Return the version of the NVIDIA driver, None when there is none."""
     if not proc.is_file():
         return None
-    found = re.search(r"\d+\.\d+(\.\d+)?", proc.read_text())
-    return found.group() if found else "unknown"
+    match = re.search(r"\d+\.\d+(\.\d+)?", proc.read_text())
+    return match.group() if match else "unknown"
 
 
 def check_gpu(cuda: Cuda, driver: str | None, visible: str | None) -> Finding:
-    """Check that torch can use the GPUs there are.
+    """Check that torch can use the machine's GPUs.
 
     Args:
-        cuda: what torch says.
+        cuda: the state of CUDA in torch.
         driver: version of the NVIDIA driver.
         visible: the environment variable CUDA_VISIBLE_DEVICES.
     """
@@ -83,14 +82,14 @@ def check_gpu(cuda: Cuda, driver: str | None, visible: str | None) -> Finding:
         return warned("gpu", f"driver {driver}, but CUDA_VISIBLE_DEVICES={visible!r} hides every GPU", fix)
     if cuda.built_for is None:
         fix = "Install torch and torchvision from PyPI, whose builds have CUDA: make install."
-        return failed("gpu", f"driver {driver}, but this torch is built for CPUs alone", fix)
-    found = f"driver {driver}, but torch for CUDA {cuda.built_for} cannot use a GPU. {cuda.complaint}".rstrip()
+        return failed("gpu", f"driver {driver}, but this torch is a build for CPUs only", fix)
+    found = f"driver {driver}, but torch for CUDA {cuda.built_for} cannot use a GPU. {cuda.reason}".rstrip()
     fix = f"Update the NVIDIA driver to one for CUDA {cuda.built_for}, and give containers their GPUs (--gpus all)."
     return failed("gpu", found, fix)
 
 
 def check_bfloat16(devices: Sequence[Device]) -> Finding | None:
-    """Check that all GPUs compute in bfloat16; None when there is no GPU."""
+    """Check that all GPUs support bfloat16; None when there is no GPU."""
     if not devices:
         return None
     without = sorted({device.name for device in devices if not device.bfloat16})
@@ -110,11 +109,11 @@ def _check_devices(cuda: Cuda, driver: str | None) -> Finding:
 
 
 def has_code(compiled: Sequence[str], capability: tuple[int, int]) -> bool:
-    """Return whether code for some architectures runs on a GPU.
+    """Return whether code for one of some architectures runs on a GPU.
 
     Args:
-        compiled: as torch lists them: "sm_80" runs on its own generation from that GPU on, "compute_80" is
-            translated for any newer GPU.
+        compiled: the architectures in torch's notation: code for "sm_80" runs on GPUs of the same major version from
+            8.0 on; "compute_80" is PTX, which is compiled for any newer GPU.
         capability: the GPU's compute capability, (major, minor).
     """
     for architecture in compiled:
@@ -136,14 +135,14 @@ def _device(index: int) -> Device:
     return Device(torch.cuda.get_device_name(index), f"sm_{major}{minor}", supported, bfloat16=major >= 8)
 
 
-# Whether this machine, as one of the cluster's, can train on a GPU.
+# The check of a cluster's machine for a recipe.
 
 
 def check_gpu_here(bfloat16: bool) -> Iterator[Finding]:
-    """Yield what torch and the driver say; a machine without a GPU, such as a head, is no fault.
+    """Yield the findings about this machine's GPUs; a machine without a GPU, such as a head, is only a warning.
 
     Args:
-        bfloat16: whether the recipe computes in it.
+        bfloat16: whether the recipe computes in bfloat16.
     """
     torch = attempt_import("torch")
     if torch.error is not None:

@@ -1,4 +1,4 @@
-"""Checks of the machine itself: Python, CPUs, memory, shared memory, open files, disk."""
+"""Checks of the machine itself: Python, CPUs, memory, shared memory, open files, disk; the limits of control groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 
 GB = 10**9
-PYTHONS = ((3, 11), (3, 12))
+SUPPORTED_PYTHONS = ((3, 11), (3, 12))
 LEAST_CPUS = 2
 """One worker and one CPU for reading, the recipe's defaults."""
 LEAST_MEMORY_BYTES = 4 * GB
@@ -20,48 +20,59 @@ LEAST_OPEN_FILES = 4096
 LITTLE_DISK_BYTES = 10 * GB
 LEAST_DISK_BYTES = GB
 RAY_FULL_SHARE = 0.95
-"""Ray refuses to write objects to a disk that is fuller than this."""
+"""Ray refuses to write objects to a disk above this fraction of use."""
 
 
 def check_python(version: Sequence[int]) -> Finding:
     """Check the version of Python, given as (major, minor, ...)."""
-    said = ".".join(str(number) for number in version[:3])
-    if tuple(version[:2]) in PYTHONS:
-        return passed("python", said)
-    return failed("python", f"{said} is not supported", "Use Python 3.11 or 3.12: make install PYTHON=python3.12")
+    text = ".".join(str(number) for number in version[:3])
+    if tuple(version[:2]) in SUPPORTED_PYTHONS:
+        return passed("python", text)
+    return failed("python", f"{text} is not supported", "Use Python 3.11 or 3.12: make install PYTHON=python3.12")
 
 
-def check_cpus(counted: int, affinity: int, quota: float | None) -> Finding:
+def check_cpus(cpus: int, affinity: int, quota: float | None) -> Finding:
     """Check that there are enough CPUs, and that Ray does not count more than this process may use.
 
     Args:
-        counted: CPUs of the machine, which Ray counts on.
+        cpus: CPUs of the machine, all of which Ray schedules on.
         affinity: CPUs that this process may run on.
-        quota: CPUs' worth of time that control groups allow.
+        quota: CPU quota of control groups, in CPUs; None without one.
     """
-    usable = min(affinity, counted if quota is None else quota)
+    usable = min(affinity, cpus if quota is None else quota)
     keep = f"keep scale.workers x scale.cpus_per_worker + stream.reader_cpus at most {usable:g}"
-    if usable < counted:
-        found = f"{usable:g} of the machine's {counted} may be used (container limit or affinity)"
+    if usable < cpus:
+        found = f"{usable:g} of the machine's {cpus} may be used (container limit or affinity)"
         return warned("cpus", found, f"Raise the limit, or {keep}.")
-    if counted < LEAST_CPUS:
-        return warned("cpus", f"{counted}", f"{LEAST_CPUS} are better; otherwise {keep}.")
-    return passed("cpus", f"{counted}")
+    if cpus < LEAST_CPUS:
+        return warned("cpus", f"{cpus}", f"{LEAST_CPUS} are better; otherwise {keep}.")
+    return passed("cpus", f"{cpus}")
 
 
 def check_memory(total: int, available: int, limit: int | None) -> Finding:
-    """Check memory in bytes; `limit` is what control groups allow, counting what is in use."""
+    """Check the memory, in bytes.
+
+    Args:
+        total: memory of the machine.
+        available: memory of the machine that is available.
+        limit: limit of control groups, memory in use included; None without one.
+    """
     usable = total if limit is None else min(total, limit)
     within_limit = " within the container's limit" if usable < total else ""
     found = f"{usable / GB:.1f} GB{within_limit}, {available / GB:.1f} GB of the machine's available"
     if min(usable, available) >= LEAST_MEMORY_BYTES:
         return passed("memory", found)
-    fix = f"Free some, or raise the limit: two small workers want {LEAST_MEMORY_BYTES // GB} GB."
+    fix = f"Free some, or raise the limit: two small workers need {LEAST_MEMORY_BYTES // GB} GB."
     return warned("memory", found, fix)
 
 
 def check_shared_memory(free: int | None, object_store: int) -> Finding:
-    """Check that Ray's object store fits into /dev/shm; both in bytes, `free` None where there is no /dev/shm."""
+    """Check that Ray's object store fits into /dev/shm.
+
+    Args:
+        free: free bytes in /dev/shm; None where it does not exist.
+        object_store: size of the object store in bytes.
+    """
     if free is None:
         return passed("shared memory", "no /dev/shm on this system; Ray uses files")
     found = f"{free / GB:.1f} GB free in /dev/shm"
@@ -83,9 +94,17 @@ def check_open_files(soft: int, hard: int) -> Finding:
     return warned("open files", f"at most {limit}, which Ray may exhaust", "Raise the limit: ulimit -n 65536")
 
 
-def check_disk(name: str, place: Path, total: int, free: int, for_ray: bool = False) -> Finding:
-    """Check the free space of a place's disk, in bytes; `for_ray` where Ray writes its objects."""
-    found = f"{free / GB:.1f} of {total / GB:.1f} GB free at {place}"
+def check_disk(name: str, path: Path, total: int, free: int, for_ray: bool = False) -> Finding:
+    """Check the free space of a disk, in bytes.
+
+    Args:
+        name: name of the check.
+        path: a folder on the disk.
+        total: size of the disk.
+        free: free space of the disk.
+        for_ray: whether Ray writes its objects to it.
+    """
+    found = f"{free / GB:.1f} of {total / GB:.1f} GB free at {path}"
     move = "Free some space, or let Ray write elsewhere with RAY_TMPDIR." if for_ray else "Free some space."
     if for_ray and free < (1 - RAY_FULL_SHARE) * total:
         return failed(name, f"{found}; Ray stops writing above {RAY_FULL_SHARE:.0%} full", move)
@@ -94,22 +113,22 @@ def check_disk(name: str, place: Path, total: int, free: int, for_ray: bool = Fa
     return warned(name, found, move) if free < LITTLE_DISK_BYTES else passed(name, found)
 
 
-# The CPU and memory that a container or service may use, from Linux control groups (versions 1 and 2).
+# The limits of a container or service, from Linux control groups (versions 1 and 2).
 
 
 Number = TypeVar("Number", int, float)
 
 UNLIMITED_BYTES = 2**60
-"""Version 1 writes a number near 2**63 for "no limit"."""
+"""Version 1 has a number near 2**63 for "no limit"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What control groups allow; None where they set no limit.
+    """Limits of control groups; None for no limit.
 
     Args:
-        cpus: CPUs' worth of time.
-        memory_bytes: memory.
+        cpus: CPU quota, in CPUs.
+        memory_bytes: memory limit.
     """
 
     cpus: float | None = None
@@ -117,11 +136,11 @@ class Limits:
 
 
 def read_limits(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Limits:
-    """Return the tightest limits of this process's groups and the groups around them.
+    """Return the tightest limits of this process's groups and their parents.
 
     Args:
         root: where control groups are mounted.
-        membership: the file that names this process's groups.
+        membership: the file with this process's groups.
     """
     if not membership.is_file():
         return Limits()

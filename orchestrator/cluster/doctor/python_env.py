@@ -1,4 +1,4 @@
-"""Checks that the large libraries can be imported, and that torch's companions fit it."""
+"""Checks of the Python environment: imports of large libraries, versions of packages, and registered plug-ins."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from orchestrator.cluster.findings import Finding, failed, passed, warned
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """The outcome of importing a module.
+    """Result of importing a module.
 
     Args:
         module: its name.
         version: the installed version, build tag included; None when it is not installed.
-        error: what went wrong; None when nothing did.
+        error: the error; None on success.
     """
 
     module: str
@@ -30,13 +30,13 @@ class Import:
 
 
 def attempt_import(module: str) -> Import:
-    """Import a module, whatever comes of it; what it prints is dropped."""
+    """Import a module, without its output; an error is part of the result."""
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             import_module(module)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Import(module, installed_version(module), said)
+        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Import(module, installed_version(module), first_line)
     return Import(module, installed_version(module))
 
 
@@ -50,18 +50,18 @@ def check_import(imported: Import) -> Finding:
 
 
 def check_companion(imported: Import, torch: str | None, torchvision: str | None) -> Finding:
-    """Check that torchvision, or timm which needs it, could be imported beside torch.
+    """Check that torchvision, or timm which needs it, could be imported together with torch.
 
     Args:
-        imported: the outcome.
+        imported: the result of the import.
         torch: torch's installed version.
-        torchvision: torchvision's installed version; it only works beside a torch of the same build.
+        torchvision: torchvision's installed version; it only works with a torch of the same build.
     """
     finding = check_import(imported)
     if finding.level == "pass" or _build(torch) == _build(torchvision):
         return finding
     found = f"{finding.found} (torch {torch} and torchvision {torchvision} are different builds)"
-    return failed(imported.module, found, f"Take both from the same place. {REINSTALL}")
+    return failed(imported.module, found, f"Install both from the same package index. {REINSTALL}")
 
 
 def _build(version: str | None) -> str:
@@ -69,28 +69,28 @@ def _build(version: str | None) -> str:
     return (version or "").partition("+")[2]
 
 
-# Checks of the installed packages against what the project's metadata asks for.
+# Checks of the installed packages against the requirements in the project's metadata.
 
 
 EXTRA = "train"
-REINSTALL = "Install what the project asks for: make install, or pip install 'fuseray[train]'"
+REINSTALL = "Install the project's requirements: make install, or pip install 'fuseray[train]'"
 
 
 def check_project(requirements: Sequence[str] | None, version_of: Callable[[str], str | None]) -> list[Finding]:
-    """Check that every requirement is installed at a version it allows.
+    """Check that every requirement is installed at an allowed version.
 
     Args:
-        requirements: the project's requirements as its metadata lists them; None when it is not installed.
+        requirements: the requirements in the project's metadata; None when the project is not installed.
         version_of: returns a package's installed version, or None.
 
     Returns:
-        One finding when all is well, otherwise one for each package that is not.
+        One finding when all are, otherwise one for each package that is not.
     """
     if requirements is None:
         return [failed("packages", "fuseray is not installed in this environment", REINSTALL)]
-    asked = [requirement for requirement in map(Requirement, requirements) if _applies(requirement)]
-    faults = [fault for requirement in asked if (fault := _fault(requirement, version_of(requirement.name)))]
-    return faults or [passed("packages", f"{len(asked)} packages at versions that fuseray allows")]
+    required = [requirement for requirement in map(Requirement, requirements) if _applies(requirement)]
+    failures = [failure for entry in required if (failure := _check_version(entry, version_of(entry.name)))]
+    return failures or [passed("packages", f"{len(required)} packages at versions that fuseray allows")]
 
 
 def project_requirements() -> list[str] | None:
@@ -113,36 +113,36 @@ def _applies(requirement: Requirement) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": EXTRA})
 
 
-def _fault(requirement: Requirement, found: str | None) -> Finding | None:
+def _check_version(requirement: Requirement, installed: str | None) -> Finding | None:
     name = f"package {requirement.name}"
-    if found is None:
-        return failed(name, f"is not installed; fuseray asks for {requirement.specifier or 'any version'}", REINSTALL)
-    if requirement.specifier.contains(found, prereleases=True):
+    if installed is None:
+        return failed(name, f"is not installed; fuseray requires {requirement.specifier or 'any version'}", REINSTALL)
+    if requirement.specifier.contains(installed, prereleases=True):
         return None
-    return failed(name, f"{found} is installed; fuseray asks for {requirement.specifier}", REINSTALL)
+    return failed(name, f"{installed} is installed; fuseray requires {requirement.specifier}", REINSTALL)
 
 
-# Checks that the registered workloads and corpora can be loaded.
+# Checks of the registered workloads and corpora.
 
 
 def check_plugins(kind: str, names: Sequence[str], find: Callable[[str], object]) -> list[Finding]:
-    """Check that everything registered under an entry-point group loads and keeps its contract.
+    """Check that everything registered in an entry-point group can be loaded and implements its contract.
 
     Args:
         kind: "workloads" or "corpora".
-        names: what is registered.
+        names: the registered names.
         find: loads one by name.
 
     Returns:
-        One finding when all is well, otherwise one for each that cannot be loaded.
+        One finding when all can be loaded, otherwise one for each that cannot.
     """
     if not names:
         return [warned(kind, "none is registered", "Install the project itself: make install.")]
-    faults = [fault for name in names if (fault := _plugin_fault(kind, name, find))]
-    return faults or [passed(kind, ", ".join(names))]
+    failures = [failure for name in names if (failure := _check_plugin(kind, name, find))]
+    return failures or [passed(kind, ", ".join(names))]
 
 
-def _plugin_fault(kind: str, name: str, find: Callable[[str], object]) -> Finding | None:
+def _check_plugin(kind: str, name: str, find: Callable[[str], object]) -> Finding | None:
     try:
         find(name)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Checks of what a run reaches over the network or on disk: credentials, storage, the tracking store."""
+"""Checks of the services that a run needs: credentials, storage, and MLflow's tracking store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.cluster.findings import Finding, failed, passed, warned, within
+from orchestrator.cluster.findings import Finding, failed, passed, warned, with_timeout
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 
-PATIENCE_S = 20.0
+SERVICE_TIMEOUT_S = 20.0
 SQLITE = "sqlite:///"
 PROVIDERS = {
     "env": "environment variables",
@@ -29,10 +29,10 @@ PROVIDERS = {
 
 
 def credentials_provider() -> str | None:
-    """Return which provider of boto3's standard chain has credentials, None when none has.
+    """Return the provider in boto3's standard chain that has credentials, None when none has.
 
     Raises:
-        botocore.exceptions.BotoCoreError: a provider is set up wrongly.
+        botocore.exceptions.BotoCoreError: a provider is configured wrongly.
     """
     import boto3
 
@@ -41,9 +41,9 @@ def credentials_provider() -> str | None:
 
 
 def check_credentials(provider: Callable[[], str | None]) -> Finding:
-    """Check where object storage's credentials come from; no secret is read or shown."""
+    """Check which provider has credentials for object storage; no secret is read or shown."""
     try:
-        method = within(PATIENCE_S, provider)
+        method = with_timeout(SERVICE_TIMEOUT_S, provider)
     except Exception as error:
         fix = "Complete or remove what it names (AWS_* variables, ~/.aws)."
         return failed("credentials", f"cannot be read: {error}", fix)
@@ -53,9 +53,9 @@ def check_credentials(provider: Callable[[], str | None]) -> Finding:
 
 
 def check_storage(uri: str, endpoint: str | None) -> Finding:
-    """Check that a place in storage can be listed, by listing it."""
+    """Check that a URI in storage can be listed."""
     try:
-        entries = within(PATIENCE_S, lambda: _list(uri, endpoint))
+        entries = with_timeout(SERVICE_TIMEOUT_S, lambda: _list(uri, endpoint))
     except FuserayError as error:
         return failed("storage", str(error), "Check the URI, --endpoint, the credentials and the network.")
     except TimeoutError as error:
@@ -66,41 +66,42 @@ def check_storage(uri: str, endpoint: str | None) -> Finding:
 
 
 def check_tracking(uri: str) -> Finding:
-    """Check that MLflow's tracking store answers; a store that is not there is not made."""
-    shown = without_password(uri)
+    """Check that MLflow's tracking store answers, without creating one that does not exist."""
+    shown_uri = mask_passwords(uri)
     if uri.startswith(SQLITE):
         file = Path(uri.removeprefix(SQLITE))
         if not file.is_file():
             return warned("mlflow", f"{uri}: no such file", "The first run makes it; otherwise check --tracking.")
-        if (fault := _sqlite_fault(file)) is not None:
-            return failed("mlflow", f"{uri}: {fault}", "Restore the file, or move it away to start anew.")
+        if (error := _sqlite_error(file)) is not None:
+            return failed("mlflow", f"{uri}: {error}", "Restore the file, or move it away to start with a new one.")
     try:
-        within(PATIENCE_S, lambda: _search(uri))
+        with_timeout(SERVICE_TIMEOUT_S, lambda: _search(uri))
     except Exception as error:
-        said = without_password(str(error).strip().splitlines()[0])
-        return failed("mlflow", f"{shown}: {said}", _tracking_fix(said, shown))
-    return passed("mlflow", f"{shown}: reached")
+        message = mask_passwords(str(error).strip().splitlines()[0])
+        return failed("mlflow", f"{shown_uri}: {message}", _tracking_fix(message, shown_uri))
+    return passed("mlflow", f"{shown_uri}: reached")
 
 
-def without_password(text: str) -> str:
-    """Return a text with the passwords of the URIs in it replaced by stars."""
+def mask_passwords(text: str) -> str:
+    """Return a text with the passwords in its URIs replaced by stars."""
     return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", r"\1:***@", text)
 
 
-def _tracking_fix(said: str, uri: str) -> str:
-    if "out-of-date" in said:
+def _tracking_fix(message: str, uri: str) -> str:
+    if "out-of-date" in message:
         return f"Save a copy of the store, then: mlflow db upgrade {uri}"
     return "Check the address, that the server runs, and that its database driver is installed."
 
 
 def _list(uri: str, endpoint: str | None) -> int | None:
-    place = locate(uri, endpoint)
-    entries = len(place.list())
-    return entries if entries or place.exists() else None
+    """Return the number of entries, None when the URI does not exist."""
+    location = locate(uri, endpoint)
+    entries = len(location.list())
+    return entries if entries or location.exists() else None
 
 
-def _sqlite_fault(file: Path) -> str | None:
-    """Return why a file is no MLflow store, without MLflow, which would wait and retry for minutes."""
+def _sqlite_error(file: Path) -> str | None:
+    """Return why a file is not an MLflow store, without MLflow, which would retry for minutes."""
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("SELECT version_num FROM alembic_version")
@@ -113,6 +114,6 @@ def _search(uri: str) -> None:
     from mlflow.tracking import MlflowClient
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     MlflowClient(uri).search_experiments(max_results=1)

@@ -1,1 +1,1 @@
-"""Cluster files: read, checked, and what they say about machines."""
+"""Cluster files: parsed, checked against the tools that read them, and turned into node groups."""

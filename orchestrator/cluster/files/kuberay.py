@@ -1,4 +1,8 @@
-"""A file of Kubernetes manifests with one RayCluster or RayJob among them."""
+"""Reads and checks a cluster file of Kubernetes manifests: one RayCluster or RayJob, and other resources.
+
+The fields of KubeRay's resources are in `kuberay_schema`. Kubernetes' own resources, pod templates among them, are
+checked against Kubernetes' schemas where the package kubernetes-validate is installed.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,18 @@ from orchestrator.cluster.files.kuberay_schema import (
     RayClusterSpec,
     RayJobResource,
     WorkerGroup,
+    group_market,
     groups_of,
-    is_kept_to_spot,
     limits_of,
-    market_of,
     quantity,
+    requires_spot,
     selector_of,
 )
 from orchestrator.cluster.files.ray_launcher import SPOT_HEAD
-from orchestrator.cluster.findings import Faults, listing, refuse_all
+from orchestrator.cluster.findings import Faults, list_or_empty, raise_faults
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
 from orchestrator.config.document import Document, KeyPath
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import unknown_key, validate
 
 API_GROUP = "ray.io/"
@@ -34,43 +38,43 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def is_manifest(document: Document) -> bool:
-    """Return whether a document looks like something for Kubernetes."""
-    return {"apiVersion", "kind"} <= document.plain().keys()
+    """Return whether a document has the keys that every Kubernetes manifest has."""
+    return {"apiVersion", "kind"} <= document.to_dict().keys()
 
 
 def read_kuberay(documents: Sequence[Document], file: Path, faults: Sequence[Faults]) -> Cluster:
     """Return the cluster of a file of manifests.
 
     Args:
-        documents: the file's.
-        file: the file.
-        faults: for each of the documents, what is wrong with it so far.
+        documents: the file's YAML documents.
+        file: the file's path.
+        faults: of each document, the faults collected so far.
 
     Raises:
-        SpecError: not exactly one of the manifests is a RayCluster or a RayJob.
-        RecipeError: the file is wrong; all faults are listed with file and line.
+        ConfigError: not exactly one of the manifests is a RayCluster or a RayJob.
+        RecipeError: the file has faults; all of them are listed with file and line.
     """
     rays = [index for index, document in enumerate(documents) if _is_ray(document)]
     if len(rays) != 1:
-        raise SpecError(f"{file}: must hold one RayCluster or one RayJob, found {len(rays)}.")
-    for index, (document, noted) in enumerate(zip(documents, faults, strict=True)):
+        raise ConfigError(f"{file}: must hold one RayCluster or one RayJob, found {len(rays)}.")
+    for index, (document, document_faults) in enumerate(zip(documents, faults, strict=True)):
         if index not in rays:
-            _check_other(document, noted)
+            _check_other(document, document_faults)
     ray = documents[rays[0]]
     spec = _checked_spec(ray, faults[rays[0]])
     if spec is None or any(faults):
-        refuse_all(faults)
-    manifest = ray.plain()
+        raise_faults(faults)
+    manifest = ray.to_dict()
     name = str(manifest["metadata"]["name"])
     return Cluster(kind="kuberay", name=name, file=file, groups=groups_of(spec), settings=manifest)
 
 
 def _is_ray(document: Document) -> bool:
-    return str(document.plain().get("apiVersion")).startswith(API_GROUP)
+    return str(document.to_dict().get("apiVersion")).startswith(API_GROUP)
 
 
 def _check_other(document: Document, faults: Faults) -> None:
-    manifest = document.plain()
+    manifest = document.to_dict()
     if not is_manifest(document):
         faults.add((), "every document needs apiVersion and kind")
     elif manifest["kind"] == "Secret":
@@ -80,7 +84,7 @@ def _check_other(document: Document, faults: Faults) -> None:
 
 
 def _checked_spec(document: Document, faults: Faults) -> RayClusterSpec | None:
-    manifest = document.plain()
+    manifest = document.to_dict()
     kind = manifest.get("kind")
     if kind == "RayCluster":
         cluster = validate(RayClusterResource, manifest, document)
@@ -103,41 +107,41 @@ def _checked_job(job: RayJobResource, faults: Faults) -> RayClusterSpec | None:
     if spec.submitterPodTemplate is not None:
         check_pod_template(spec.submitterPodTemplate.model_dump(), faults, ("spec", "submitterPodTemplate"))
     if spec.ttlSecondsAfterFinished and not spec.shutdownAfterJobFinishes:
-        said = "only counts with shutdownAfterJobFinishes: true"
-        faults.add(("spec", "ttlSecondsAfterFinished"), said)
+        message = "only counts with shutdownAfterJobFinishes: true"
+        faults.add(("spec", "ttlSecondsAfterFinished"), message)
     if spec.submissionMode != "InteractiveMode" and not spec.entrypoint:
         faults.add(("spec", "entrypoint"), "this key is required, for example `fuseray train RECIPE --resume auto`.")
     if QUEUE_LABEL in job.metadata.labels and not spec.shutdownAfterJobFinishes:
-        said = "Kueue only admits jobs that give their machines back; write `shutdownAfterJobFinishes: true`"
-        faults.add(("spec", "shutdownAfterJobFinishes"), said)
+        message = "Kueue only admits jobs that release their machines; write `shutdownAfterJobFinishes: true`"
+        faults.add(("spec", "shutdownAfterJobFinishes"), message)
     if spec.rayClusterSpec is None:
-        faults.add(("spec", "rayClusterSpec"), "this key is required: what the job's cluster is made of.")
+        faults.add(("spec", "rayClusterSpec"), "this key is required: the specification of the job's cluster.")
         return None
     check_cluster_spec(spec.rayClusterSpec, faults, ("spec", "rayClusterSpec"))
     return spec.rayClusterSpec
 
 
-# What has to hold for a Ray cluster on Kubernetes, beyond the fields of KubeRay.
+# Checks of a RayCluster's specification beyond KubeRay's fields.
 
 
 MARKETS = ("spot", "on-demand")
 
 
 def check_cluster_spec(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
-    """Note what would fail, cost without being counted, or stand open."""
+    """Add faults for what would fail, cost money without being counted, or leave Ray open to others."""
     _check_auth(spec, faults, key_path)
     _check_version(spec, faults, key_path)
     head = (*key_path, "headGroupSpec")
     _check_group(spec.headGroupSpec, faults, head)
-    if market_of(spec.headGroupSpec) == "spot":
+    if group_market(spec.headGroupSpec) == "spot":
         faults.add(head, SPOT_HEAD)
     seen: set[str] = set()
     for index, group in enumerate(spec.workerGroupSpecs):
-        place = (*key_path, "workerGroupSpecs", index)
-        _check_group(group, faults, place)
-        _check_replicas(group, faults, place)
+        path = (*key_path, "workerGroupSpecs", index)
+        _check_group(group, faults, path)
+        _check_replicas(group, faults, path)
         if group.groupName in seen:
-            faults.add((*place, "groupName"), f"{group.groupName!r} is the name of another group already")
+            faults.add((*path, "groupName"), f"{group.groupName!r} is the name of another group already")
         seen.add(group.groupName)
 
 
@@ -147,71 +151,73 @@ def _check_auth(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None
     elif spec.authOptions.mode != "token":
         faults.add((*key_path, "authOptions", "mode"), "Ray would be open to every pod; write `mode: token`")
     elif spec.authOptions.enableK8sTokenAuth:
-        said = "leave this out, and KubeRay makes a token for the cluster; Fuseray has no use for Kubernetes' own"
-        faults.add((*key_path, "authOptions", "enableK8sTokenAuth"), said)
+        message = "leave this out, and KubeRay makes a token for the cluster; Fuseray does not use Kubernetes' tokens"
+        faults.add((*key_path, "authOptions", "enableK8sTokenAuth"), message)
 
 
 def _check_version(spec: RayClusterSpec, faults: Faults, key_path: KeyPath) -> None:
-    ours = version("ray")
-    if spec.rayVersion is not None and spec.rayVersion.split(".")[:2] != ours.split(".")[:2]:
-        said = f"is {spec.rayVersion}, but Fuseray has Ray {ours}; both sides need the same one"
-        faults.add((*key_path, "rayVersion"), said)
+    installed = version("ray")
+    if spec.rayVersion is not None and spec.rayVersion.split(".")[:2] != installed.split(".")[:2]:
+        message = f"is {spec.rayVersion}, but Fuseray has Ray {installed}; both need the same version"
+        faults.add((*key_path, "rayVersion"), message)
 
 
 def _check_group(group: Group, faults: Faults, key_path: KeyPath) -> None:
     check_pod_template(group.template.model_dump(), faults, (*key_path, "template"))
-    if not listing(group.template.spec.get("containers")):
+    if not list_or_empty(group.template.spec.get("containers")):
         faults.add((*key_path, "template", "spec", "containers"), "must name at least one container, Ray's first")
     elif "cpu" not in limits_of(group):
-        place = (*key_path, "template", "spec", "containers", 0, "resources")
-        faults.add(place, "set limits.cpu: Ray hands out what the limits say")
+        path = (*key_path, "template", "spec", "containers", 0, "resources")
+        faults.add(path, "set limits.cpu: it is the number of CPUs that Ray schedules on")
     for name, limit in limits_of(group).items():
         if quantity(limit) is None:
-            place = (*key_path, "template", "spec", "containers", 0, "resources", "limits", name)
-            faults.add(place, f"is no quantity (got {limit!r}); write 500m, 4 or 16Gi, for example")
+            path = (*key_path, "template", "spec", "containers", 0, "resources", "limits", name)
+            faults.add(path, f"is not a Kubernetes quantity (got {limit!r}); write 500m, 4 or 16Gi, for example")
     for option in ("labels", "resources"):
         if option in group.rayStartParams:
-            place = (*key_path, "rayStartParams", option)
-            faults.add(place, f"the autoscaler does not see these; set them as the group's own `{option}`")
+            path = (*key_path, "rayStartParams", option)
+            faults.add(path, f"the autoscaler does not see these; set them as the group's own `{option}`")
     _check_labels(group, faults, key_path)
 
 
 def _check_labels(group: Group, faults: Faults, key_path: KeyPath) -> None:
-    asked, said = selector_of(group).get(INSTANCE_TYPE), group.labels.get(MACHINE_LABEL)
-    if asked is not None and said is None:
-        faults.add((*key_path, "labels"), f"add `{MACHINE_LABEL}: {asked}`, or nobody can tell what the node costs")
-    elif asked is not None and said != asked:
-        faults.add((*key_path, "labels", MACHINE_LABEL), f"says {said}, but the pods are kept to {asked}")
+    required, labelled = selector_of(group).get(INSTANCE_TYPE), group.labels.get(MACHINE_LABEL)
+    if required is not None and labelled is None:
+        faults.add((*key_path, "labels"), f"add `{MACHINE_LABEL}: {required}`, or the cost of the node is not known")
+    elif required is not None and labelled != required:
+        faults.add(
+            (*key_path, "labels", MACHINE_LABEL), f"says {labelled}, but the pods' nodeSelector requires {required}"
+        )
     market = group.labels.get(MARKET_LABEL)
     if market is not None and market not in MARKETS:
         faults.add((*key_path, "labels", MARKET_LABEL), f"must be spot or on-demand (got {market!r})")
-    elif is_kept_to_spot(group) and market != "spot":
-        said = f"the pods are kept to spot machines; add `{MARKET_LABEL}: spot`"
-        faults.add((*key_path, "labels"), said)
+    elif requires_spot(group) and market != "spot":
+        message = f"the pods' nodeSelector requires spot machines; add `{MARKET_LABEL}: spot`"
+        faults.add((*key_path, "labels"), message)
 
 
 def _check_replicas(group: WorkerGroup, faults: Faults, key_path: KeyPath) -> None:
     if group.minReplicas > group.maxReplicas:
-        said = f"is {group.minReplicas}, more than maxReplicas ({group.maxReplicas})"
-        faults.add((*key_path, "minReplicas"), said)
+        message = f"is {group.minReplicas}, more than maxReplicas ({group.maxReplicas})"
+        faults.add((*key_path, "minReplicas"), message)
     elif group.replicas is not None and not group.minReplicas <= group.replicas <= group.maxReplicas:
-        said = f"is {group.replicas}, outside minReplicas ({group.minReplicas}) to maxReplicas ({group.maxReplicas})"
-        faults.add((*key_path, "replicas"), said)
+        message = f"is {group.replicas}, outside minReplicas ({group.minReplicas}) to maxReplicas ({group.maxReplicas})"
+        faults.add((*key_path, "replicas"), message)
 
 
-# Kubernetes' own resources, held against Kubernetes' schemas where the package kubernetes-validate is installed.
+# Kubernetes' own resources, checked against Kubernetes' schemas.
 
 
 UNEXPECTED = "Additional properties are not allowed"
 
 
 def check_pod_template(template: dict[str, Any], faults: Faults, key_path: KeyPath) -> None:
-    """Note what is wrong with the pod of a template."""
+    """Add the first fault of a pod template, if it has one."""
     check_resource({"apiVersion": "v1", "kind": "Pod", "metadata": {}} | template, faults, key_path)
 
 
 def check_resource(resource: dict[str, Any], faults: Faults, key_path: KeyPath = ()) -> None:
-    """Note the first fault of a resource; nothing is noted where the schemas, or that of its kind, are not there."""
+    """Add the first fault of a Kubernetes resource, if it has one and the schema of its kind is available."""
     if find_spec("kubernetes_validate") is None:
         return
     import kubernetes_validate
@@ -221,14 +227,14 @@ def check_resource(resource: dict[str, Any], faults: Faults, key_path: KeyPath =
     except kubernetes_validate.SchemaNotFoundError:
         return
     except kubernetes_validate.ValidationError as error:
-        place = (*key_path, *error.absolute_path)
+        path = (*key_path, *error.absolute_path)
         if error.validator == "additionalProperties":
-            _name_unexpected(error, faults, place)
+            _add_unexpected_keys(error, faults, path)
         else:
-            faults.add(place, f"Kubernetes refuses this: {error.message}")
+            faults.add(path, f"Kubernetes refuses this: {error.message}")
 
 
-def _name_unexpected(error: Any, faults: Faults, key_path: KeyPath) -> None:
+def _add_unexpected_keys(error: Any, faults: Faults, key_path: KeyPath) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known:

@@ -1,6 +1,7 @@
-"""What KubeRay's resources may say: the fields of ray.io/v1 as of KubeRay 1.7, by the names they have there.
+"""KubeRay's resources RayCluster and RayJob (ray.io/v1 as of KubeRay 1.7), and the node groups that they describe.
 
-Pod templates, services and the like are Kubernetes' own; they are mappings here and checked elsewhere.
+Fields have KubeRay's names. Pod templates, services and the like are Kubernetes' own: they are plain mappings here, and
+`kuberay.check_resource` checks them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator.cluster.findings import listing, mapping
+from orchestrator.cluster.findings import list_or_empty, mapping_or_empty
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup
 from orchestrator.config.cluster import Market as ClusterMarket
 from workloads.contract import Section
@@ -22,7 +23,7 @@ Market = Literal["spot", "on-demand"]
 
 
 class Metadata(Section):
-    """Who a resource is."""
+    """Name, namespace and labels of a resource."""
 
     name: str = Field(
         pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$", description="At most 50 characters, or pods cannot be named."
@@ -33,7 +34,7 @@ class Metadata(Section):
 
 
 class AuthOptions(Section):
-    """Who may talk to Ray."""
+    """Authentication of Ray."""
 
     mode: Literal["token", "disabled"] = Field("token", description="Token authentication, or none.")
     secretName: str | None = Field(None, description="Secret with the key auth_token; null: KubeRay makes one.")
@@ -47,7 +48,7 @@ class TLSOptions(Section):
 
 
 class AutoscalerOptions(Section):
-    """How the autoscaler runs beside the head."""
+    """The autoscaler's container in the head's pod."""
 
     version: Literal["v1", "v2"] | None = Field(None, description="Version of the autoscaler.")
     upscalingMode: Literal["Default", "Aggressive", "Conservative"] | None = Field(
@@ -66,17 +67,17 @@ class AutoscalerOptions(Section):
 
 
 class PodTemplate(Section):
-    """A pod to make more of."""
+    """The template of a group's pods."""
 
     metadata: Mapping = Field({}, description="Labels and annotations of the pods.")
     spec: Mapping = Field(description="The pod's specification.")
 
 
 class Group(Section):
-    """What the head's group and the workers' groups share."""
+    """The fields that the head's group and the workers' groups share."""
 
     rayStartParams: Texts = Field({}, description="Options of `ray start`, without dashes, as text.")
-    resources: Texts = Field({}, description="What Ray hands out, where it is not what the container has.")
+    resources: Texts = Field({}, description="Resources that Ray schedules, where they differ from the container's.")
     labels: Texts = Field({}, description="Labels of Ray's nodes.")
     template: PodTemplate = Field(description="The pods.")
 
@@ -93,42 +94,44 @@ class HeadGroup(Group):
 
 
 class ScaleStrategy(Section):
-    """Which pods go first."""
+    """Which pods are deleted first."""
 
     workersToDelete: tuple[str, ...] = Field((), description="Names of pods.")
 
 
 class WorkerGroup(Group):
-    """Pods of one kind."""
+    """A group of identical workers."""
 
     groupName: str = Field(min_length=1, description="Name of the group.")
     replicas: int | None = Field(None, ge=0, description="Pods at the start.")
-    minReplicas: int = Field(0, ge=0, description="Pods that are always there.")
-    maxReplicas: int = Field(2147483647, ge=0, description="Pods that there may be.")
+    minReplicas: int = Field(0, ge=0, description="Fewest pods.")
+    maxReplicas: int = Field(2147483647, ge=0, description="Most pods.")
     numOfHosts: int = Field(1, ge=1, description="Pods of one replica.")
     idleTimeoutSeconds: int | None = Field(None, ge=0, description="How long a pod may idle.")
-    priority: int | None = Field(None, description="Which group grows first; the higher one.")
+    priority: int | None = Field(None, description="The group with the highest priority is scaled up first.")
     suspend: bool | None = Field(None, description="Whether the group's pods are deleted.")
-    scaleStrategy: ScaleStrategy | None = Field(None, description="Which pods go first.")
+    scaleStrategy: ScaleStrategy | None = Field(None, description="Which pods are deleted first.")
 
 
 class RayClusterSpec(Section):
     """A Ray cluster on Kubernetes."""
 
     rayVersion: str | None = Field(None, description="Version of Ray in the images.")
-    authOptions: AuthOptions | None = Field(None, description="Who may talk to Ray.")
+    authOptions: AuthOptions | None = Field(None, description="Authentication of Ray.")
     tlsOptions: TLSOptions | None = Field(None, description="Encryption.")
     enableInTreeAutoscaling: bool = Field(False, description="Whether the autoscaler runs.")
     autoscalerOptions: AutoscalerOptions | None = Field(None, description="How the autoscaler runs.")
     headGroupSpec: HeadGroup = Field(description="The head's pod.")
     workerGroupSpecs: tuple[WorkerGroup, ...] = Field((), description="The workers' pods.")
     headServiceAnnotations: Texts = Field({}, description="Annotations of the head's service.")
-    gcsFaultToleranceOptions: Mapping | None = Field(None, description="A head that survives its pod.")
-    historyServerOptions: Mapping | None = Field(None, description="What stays when the cluster is gone.")
+    gcsFaultToleranceOptions: Mapping | None = Field(
+        None, description="Storage of the GCS, so that the head can be restarted."
+    )
+    historyServerOptions: Mapping | None = Field(None, description="What is kept after the cluster is deleted.")
     networkPolicy: Mapping | None = Field(None, description="Who may reach the pods.")
-    upgradeStrategy: Mapping | None = Field(None, description="What a change of the pods does.")
+    upgradeStrategy: Mapping | None = Field(None, description="How pods are replaced when the manifest changes.")
     managedBy: Literal["ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"] | None = Field(
-        None, description="By whom."
+        None, description="The controller that manages the resource."
     )
     suspend: bool | None = Field(None, description="Whether the pods are deleted.")
 
@@ -143,28 +146,28 @@ class RayJobSpec(Section):
     """A Ray cluster for one job."""
 
     rayClusterSpec: RayClusterSpec | None = Field(None, description="The cluster.")
-    clusterSelector: Texts = Field({}, description="Labels of a cluster that is there already.")
+    clusterSelector: Texts = Field({}, description="Labels of an existing cluster.")
     entrypoint: str | None = Field(None, description="The job's command.")
     runtimeEnvYAML: str | None = Field(None, description="The job's runtime environment.")
     submissionMode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"] = Field(
-        "K8sJobMode", description="How."
+        "K8sJobMode", description="How the job is submitted."
     )
     submitterPodTemplate: PodTemplate | None = Field(None, description="The pod that submits.")
     submitterConfig: SubmitterConfig | None = Field(None, description="The Kubernetes job that submits.")
     entrypointNumCpus: float | None = Field(None, ge=0, description="CPUs for the job's command.")
     entrypointNumGpus: float | None = Field(None, ge=0, description="GPUs for the job's command.")
     entrypointResources: str | None = Field(None, description="Custom resources for it, as JSON.")
-    jobId: str | None = Field(None, description="Ray's name of the job.")
-    metadata: Texts = Field({}, description="Kept with the job.")
+    jobId: str | None = Field(None, description="Ray's submission id of the job.")
+    metadata: Texts = Field({}, description="Metadata of the Ray job.")
     backoffLimit: int | None = Field(None, ge=0, description="New clusters after a failure.")
     activeDeadlineSeconds: int | None = Field(None, ge=1, description="How long it may take.")
     preRunningDeadlineSeconds: int | None = Field(None, ge=1, description="How long it may take to start.")
-    shutdownAfterJobFinishes: bool = Field(False, description="Whether the cluster goes with the job.")
+    shutdownAfterJobFinishes: bool = Field(False, description="Whether the cluster is deleted after the job.")
     ttlSecondsAfterFinished: int = Field(0, ge=0, description="How long it stays after the job.")
     deletionStrategy: Mapping | None = Field(None, description="What is deleted when.")
     suspend: bool | None = Field(None, description="Whether to wait; Kueue sets this.")
     managedBy: Literal["ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"] | None = Field(
-        None, description="By whom."
+        None, description="The controller that manages the resource."
     )
 
 
@@ -172,8 +175,8 @@ class RayClusterResource(Section):
     """A manifest of kind RayCluster."""
 
     apiVersion: Literal["ray.io/v1"] = Field(description="Version of KubeRay's resources.")
-    kind: Literal["RayCluster"] = Field(description="What it is.")
-    metadata: Metadata = Field(description="Who it is.")
+    kind: Literal["RayCluster"] = Field(description="Kind of the resource.")
+    metadata: Metadata = Field(description="Name, namespace and labels.")
     spec: RayClusterSpec = Field(description="The cluster.")
 
 
@@ -181,12 +184,12 @@ class RayJobResource(Section):
     """A manifest of kind RayJob."""
 
     apiVersion: Literal["ray.io/v1"] = Field(description="Version of KubeRay's resources.")
-    kind: Literal["RayJob"] = Field(description="What it is.")
-    metadata: Metadata = Field(description="Who it is.")
+    kind: Literal["RayJob"] = Field(description="Kind of the resource.")
+    metadata: Metadata = Field(description="Name, namespace and labels.")
     spec: RayJobSpec = Field(description="The job and its cluster.")
 
 
-# What the groups of a KubeRay manifest say about machines.
+# The node groups of a KubeRay manifest.
 
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
@@ -206,33 +209,33 @@ def groups_of(spec: RayClusterSpec) -> tuple[NodeGroup, ...]:
     return (head, *(_workers(group, spec.enableInTreeAutoscaling) for group in spec.workerGroupSpecs))
 
 
-def machine_of(group: Group) -> str | None:
-    """Return the type of machine: what the pods are kept to, else what the label says."""
+def group_machine(group: Group) -> str | None:
+    """Return the machine type: of the pods' nodeSelector, else of the group's label."""
     return selector_of(group).get(INSTANCE_TYPE) or group.labels.get(MACHINE_LABEL)
 
 
-def market_of(group: Group) -> ClusterMarket:
-    """Return how the machine is paid for; one of unknown type without a label is taken for one's own."""
-    if is_kept_to_spot(group) or group.labels.get(MARKET_LABEL) == "spot":
+def group_market(group: Group) -> ClusterMarket:
+    """Return how the machine is paid for; a machine of unknown type without a label counts as owned."""
+    if requires_spot(group) or group.labels.get(MARKET_LABEL) == "spot":
         return "spot"
-    return "on-demand" if group.labels.get(MARKET_LABEL) or machine_of(group) else "owned"
+    return "on-demand" if group.labels.get(MARKET_LABEL) or group_machine(group) else "owned"
 
 
-def is_kept_to_spot(group: Group) -> bool:
-    """Return whether the pods may run on spot machines only."""
+def requires_spot(group: Group) -> bool:
+    """Return whether the pods' nodeSelector allows only spot machines."""
     selector = selector_of(group)
     return any(selector.get(key) == value for key, value in SPOT_SELECTORS.items())
 
 
 def selector_of(group: Group) -> dict[str, Any]:
-    """Return the labels of Kubernetes nodes that the pods are kept to."""
-    return mapping(group.template.spec.get("nodeSelector"))
+    """Return the pods' nodeSelector."""
+    return mapping_or_empty(group.template.spec.get("nodeSelector"))
 
 
 def limits_of(group: Group) -> dict[str, Any]:
-    """Return the limits of the first container, which is Ray's."""
-    container = next(iter(map(mapping, listing(group.template.spec.get("containers")))), {})
-    return mapping(mapping(container.get("resources")).get("limits"))
+    """Return the resource limits of the first container, which is Ray's."""
+    container = next(iter(map(mapping_or_empty, list_or_empty(group.template.spec.get("containers")))), {})
+    return mapping_or_empty(mapping_or_empty(container.get("resources")).get("limits"))
 
 
 def _workers(group: WorkerGroup, autoscaled: bool) -> NodeGroup:
@@ -243,27 +246,27 @@ def _workers(group: WorkerGroup, autoscaled: bool) -> NodeGroup:
 
 def _group(name: str, group: Group, fewest: int, most: int, *, head: bool = False) -> NodeGroup:
     limits = limits_of(group)
-    cpus = _said(group, "CPU", "num-cpus", limits.get("cpu"))
+    cpus = _declared(group, "CPU", "num-cpus", limits.get("cpu"))
     return NodeGroup(
         name=name,
-        machine=machine_of(group),
-        market=market_of(group),
+        machine=group_machine(group),
+        market=group_market(group),
         fewest=fewest,
         most=most,
         cpus=None if cpus is None else math.ceil(cpus),
-        gpus=_said(group, "GPU", "num-gpus", limits.get(GPU)) or 0,
+        gpus=_declared(group, "GPU", "num-gpus", limits.get(GPU)) or 0,
         head=head,
     )
 
 
-def _said(group: Group, resource: str, option: str, limit: Any) -> float | None:
+def _declared(group: Group, resource: str, option: str, limit: Any) -> float | None:
     for value in (group.resources.get(resource), group.rayStartParams.get(option), limit):
         if value is not None:
             return quantity(value)
     return None
 
 
-# Quantities as Kubernetes writes them.
+# Kubernetes quantities.
 
 
 QUANTITY = re.compile(r"^(?P<number>\d+(\.\d+)?)(?P<suffix>m|k|M|G|T|Ki|Mi|Gi|Ti)?$")
@@ -281,6 +284,6 @@ FACTORS = {
 
 
 def quantity(value: Any) -> float | None:
-    """Return a quantity such as 500m, 4 or 16Gi as a number; None when it is not one."""
-    found = QUANTITY.match(str(value))
-    return float(found["number"]) * FACTORS.get(found["suffix"] or "", 1.0) if found else None
+    """Return a quantity such as 500m, 4 or 16Gi as a number; None when it is not a quantity."""
+    match = QUANTITY.match(str(value))
+    return float(match["number"]) * FACTORS.get(match["suffix"] or "", 1.0) if match else None

@@ -1,4 +1,8 @@
-"""The keys that Ray's providers know; its schema lets any pass."""
+"""Checks of a file for Ray's cluster launcher against what reads it: Ray's schema, its providers, and the clouds' APIs.
+
+Ray's schema allows any key below `provider` and `node_config`, so a misspelt key would be ignored. Nothing here calls a
+cloud: AWS's node_config is checked against boto3's service model, Google Cloud's against the fields listed here.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,11 @@ from botocore.loaders import Loader
 from botocore.model import ListShape, ServiceModel, Shape, StringShape, StructureShape
 from jsonschema import Draft7Validator, ValidationError
 
-from orchestrator.cluster.findings import Faults, listing, mapping
+from orchestrator.cluster.findings import Faults, list_or_empty, mapping_or_empty
 from orchestrator.config.document import KeyPath
 from orchestrator.config.loading import unknown_key
 
-EVERYWHERE = (
+COMMON_KEYS = (
     "type",
     "use_internal_ips",
     "use_external_head_ip",
@@ -56,36 +60,38 @@ PROVIDER_KEYS: dict[str, tuple[str, ...]] = {
     ),
     "local": ("head_ip", "worker_ips", "external_head_ip", "coordinator_address"),
 }
-NEEDED: dict[str, tuple[str, ...]] = {
+REQUIRED_KEYS: dict[str, tuple[str, ...]] = {
     "aws": ("region",),
     "gcp": ("region", "availability_zone", "project_id"),
     "azure": ("location", "resource_group"),
     "external": ("module",),
 }
 CLOUDS = ("aws", "gcp", "azure")
-SECRETS = ("aws_credentials", "gcp_credentials")
-OTHERS = ("external", "aliyun", "vsphere", "spark")
-"""Types whose keys only they themselves know."""
+SECRET_KEYS = ("aws_credentials", "gcp_credentials")
+UNCHECKED_PROVIDERS = ("external", "aliyun", "vsphere", "spark")
+"""Provider types whose keys are not checked."""
 
 SSH = 22
 ANYONE = ("0.0.0.0/0", "::/0")
 
 
 def check_provider(values: dict[str, Any], faults: Faults) -> None:
-    """Note unknown and missing keys of the provider, secrets in the file, and doors that are open to anyone."""
-    provider = mapping(values.get("provider"))
+    """Add faults for unknown and missing provider keys, secrets in the file, and ports open to the internet."""
+    provider = mapping_or_empty(values.get("provider"))
     kind = provider.get("type")
-    if kind not in (*PROVIDER_KEYS, *OTHERS):
+    if kind not in (*PROVIDER_KEYS, *UNCHECKED_PROVIDERS):
         if kind is not None:
-            said = unknown_key(str(kind), (*PROVIDER_KEYS, *OTHERS)).replace("unknown key", "Ray has no provider")
-            faults.add(("provider", "type"), said.replace("known keys", "it has"))
+            message = unknown_key(str(kind), (*PROVIDER_KEYS, *UNCHECKED_PROVIDERS)).replace(
+                "unknown key", "Ray has no provider"
+            )
+            faults.add(("provider", "type"), message.replace("known keys", "it has"))
         return
     if kind in PROVIDER_KEYS:
-        faults.refuse_unknown(("provider",), provider, (*EVERYWHERE, *PROVIDER_KEYS[kind]))
-    for key in NEEDED.get(kind, ()):
+        faults.add_unknown_keys(("provider",), provider, (*COMMON_KEYS, *PROVIDER_KEYS[kind]))
+    for key in REQUIRED_KEYS.get(kind, ()):
         if not provider.get(key):
             faults.add(("provider", key), f"this key is required for provider {kind}.")
-    for key in SECRETS:
+    for key in SECRET_KEYS:
         if key in provider:
             faults.add(("provider", key), "keep secrets out of files; Ray takes the standard credentials of the cloud")
     _check_security_group(provider, faults)
@@ -93,10 +99,10 @@ def check_provider(values: dict[str, Any], faults: Faults) -> None:
 
 
 def _check_security_group(provider: dict[str, Any], faults: Faults) -> None:
-    rules = mapping(provider.get("security_group")).get("IpPermissions") or []
-    for index, rule in enumerate(map(mapping, rules)):
-        sources = [mapping(source).get("CidrIp") for source in rule.get("IpRanges") or []]
-        sources += [mapping(source).get("CidrIpv6") for source in rule.get("Ipv6Ranges") or []]
+    rules = mapping_or_empty(provider.get("security_group")).get("IpPermissions") or []
+    for index, rule in enumerate(map(mapping_or_empty, rules)):
+        sources = [mapping_or_empty(source).get("CidrIp") for source in rule.get("IpRanges") or []]
+        sources += [mapping_or_empty(source).get("CidrIpv6") for source in rule.get("Ipv6Ranges") or []]
         if any(source in ANYONE for source in sources) and not rule.get("FromPort") == rule.get("ToPort") == SSH:
             faults.add(
                 ("provider", "security_group", "IpPermissions", index),
@@ -115,36 +121,36 @@ def _check_addresses(provider: dict[str, Any], faults: Faults) -> None:
         return
     for index, worker in enumerate(workers):
         if worker == head or worker in workers[:index]:
-            faults.add(("provider", "worker_ips", index), f"{worker} is named twice; every machine has one role")
+            faults.add(("provider", "worker_ips", index), f"{worker} is listed twice; every machine has one role")
 
 
-# What Ray itself checks of a file for its cluster launcher: its schema, and its own look at the rest.
+# Ray's own checks: its JSON schema, and its validation.
 
 
 KEYS_OUTSIDE_THE_SCHEMA = ("min_workers",)
-"""Ray moves them elsewhere before it looks at its schema."""
+"""Ray moves these keys elsewhere before it applies its schema."""
 
 
 def check_schema(values: dict[str, Any], faults: Faults) -> None:
-    """Note everything that Ray's schema does not allow."""
-    on_premises = mapping(values.get("provider")).get("type") == "local"
+    """Add a fault for everything that Ray's schema does not allow."""
+    on_premises = mapping_or_empty(values.get("provider")).get("type") == "local"
     seen = {key: value for key, value in values.items() if not (on_premises and key in KEYS_OUTSIDE_THE_SCHEMA)}
     for error in Draft7Validator(_schema()).iter_errors(seen):
-        _note(error, faults)
+        _add_schema_error(error, faults)
 
 
 def check_as_ray_does(values: dict[str, Any], faults: Faults) -> None:
-    """Let Ray complete and validate the file, which calls no cloud, and note what it says."""
+    """Let Ray complete and validate the file, which calls no cloud, and add its error."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             validate_config(prepare_config(json.loads(json.dumps(values))))
     except KeyError as error:
         faults.add((), f"{error.args[0]}: this key is required by Ray for this type of provider.")
     except Exception as error:  # whatever Ray raises is about the file
-        faults.add((), f"Ray refuses the file: {str(error) or said.getvalue().strip()}")
+        faults.add((), f"Ray refuses the file: {str(error) or output.getvalue().strip()}")
 
 
 @cache
@@ -156,28 +162,29 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-def _note(error: ValidationError, faults: Faults) -> None:
+def _add_schema_error(error: ValidationError, faults: Faults) -> None:
     key_path: KeyPath = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
-        faults.refuse_unknown(key_path, error.instance, error.schema.get("properties", {}))
+        faults.add_unknown_keys(key_path, error.instance, error.schema.get("properties", {}))
     elif error.validator == "required":
         for key in error.validator_value:
             if key not in error.instance:
                 faults.add((*key_path, key), "this key is required.")
     elif error.validator == "type":
-        wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
-        faults.add(key_path, f"must be of type {wanted} (got {error.instance!r})")
+        expected = error.validator_value
+        expected = expected if isinstance(expected, str) else " or ".join(expected)
+        faults.add(key_path, f"must be of type {expected} (got {error.instance!r})")
     elif error.validator == "minimum":
         faults.add(key_path, f"must be at least {error.validator_value} (got {error.instance!r})")
     else:
         faults.add(key_path, error.message)
 
 
-# A node's configuration on AWS, held against what boto3 knows of the call RunInstances. Nothing is asked of AWS.
+# The node_config on AWS, checked against boto3's model of the call RunInstances.
 
 
 KEYS_OF_RAY = ("SubnetIds",)
-"""Ray understands these besides: it picks one of the subnets."""
+"""Ray accepts this key, too, and picks one of the subnets."""
 SET_BY_RAY = ("MinCount", "MaxCount")
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -190,14 +197,14 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def check_run_instances(node_config: Any, faults: Faults, key_path: KeyPath) -> None:
-    """Note unknown keys, wrong types and unknown choices at any depth of a `node_config`."""
+    """Add faults for unknown keys, wrong types and unknown enum values at any depth of a `node_config`."""
     if not isinstance(node_config, dict):
         return
     for key in SET_BY_RAY:
         if key in node_config:
             faults.add((*key_path, key), "Ray sets this itself; use min_workers and max_workers of the node type")
-    theirs = {key: value for key, value in node_config.items() if key not in (*KEYS_OF_RAY, *SET_BY_RAY)}
-    _check_structure(theirs, _run_instances(), faults, key_path)
+    aws_keys = {key: value for key, value in node_config.items() if key not in (*KEYS_OF_RAY, *SET_BY_RAY)}
+    _check_structure(aws_keys, _run_instances(), faults, key_path)
 
 
 @cache
@@ -220,7 +227,7 @@ def _check_structure(value: Any, shape: StructureShape, faults: Faults, key_path
     if not isinstance(value, dict):
         faults.add(key_path, f"must be a mapping (got {value!r})")
         return
-    faults.refuse_unknown(key_path, value, shape.members)
+    faults.add_unknown_keys(key_path, value, shape.members)
     for key, inner in value.items():
         if key in shape.members:
             _check(inner, shape.members[key], faults, (*key_path, key))
@@ -235,19 +242,21 @@ def _check_list(value: Any, shape: ListShape, faults: Faults, key_path: KeyPath)
 
 
 def _check_scalar(value: Any, shape: Shape, faults: Faults, key_path: KeyPath) -> None:
-    wanted = TYPES[shape.type_name]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+    expected = TYPES[shape.type_name]
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         faults.add(key_path, f"must be of type {shape.type_name} (got {value!r})")
     elif isinstance(shape, StringShape) and shape.enum and value not in shape.enum:
-        said = (
+        message = (
             unknown_key(str(value), shape.enum)
             .replace("unknown key", "boto3 knows no")
             .replace("known keys", "it knows")
         )
-        faults.add(key_path, said if len(said) < 200 else f"boto3 knows no {value!r}; if it is new, upgrade boto3")
+        faults.add(
+            key_path, message if len(message) < 200 else f"boto3 knows no {value!r}; if it is new, upgrade boto3"
+        )
 
 
-# A node's configuration on Google Cloud: the fields of the call instances.insert that Ray passes on.
+# The node_config on Google Cloud: the fields of the call instances.insert, to which Ray passes it.
 
 
 INSTANCE = (
@@ -335,22 +344,22 @@ INITIALIZE = (
 
 
 def check_instance(node_config: Any, faults: Faults, key_path: KeyPath) -> None:
-    """Note unknown keys of a `node_config`, of its scheduling and of its disks."""
-    node = mapping(node_config)
-    faults.refuse_unknown(key_path, node, (*INSTANCE, *TPU))
+    """Add faults for unknown keys of a `node_config`, of its scheduling and of its disks."""
+    node = mapping_or_empty(node_config)
+    faults.add_unknown_keys(key_path, node, (*INSTANCE, *TPU))
     if not (node.get("machineType") or node.get("acceleratorType") or node.get("acceleratorConfig")):
         faults.add((*key_path, "machineType"), "this key is required.")
-    for place, scheduling in scheduling_parts(node):
-        faults.refuse_unknown((*key_path, "scheduling", *place), scheduling, SCHEDULING)
-    for index, disk in enumerate(map(mapping, listing(node.get("disks")))):
-        faults.refuse_unknown((*key_path, "disks", index), disk, DISK)
+    for part_path, scheduling in scheduling_parts(node):
+        faults.add_unknown_keys((*key_path, "scheduling", *part_path), scheduling, SCHEDULING)
+    for index, disk in enumerate(map(mapping_or_empty, list_or_empty(node.get("disks")))):
+        faults.add_unknown_keys((*key_path, "disks", index), disk, DISK)
         parameters = disk.get("initializeParams")
-        faults.refuse_unknown((*key_path, "disks", index, "initializeParams"), parameters, INITIALIZE)
+        faults.add_unknown_keys((*key_path, "disks", index, "initializeParams"), parameters, INITIALIZE)
 
 
 def scheduling_parts(node: dict[str, Any]) -> list[tuple[KeyPath, dict[str, Any]]]:
-    """Return the parts of `scheduling` and where they stand under it; Ray takes a mapping or a list of them."""
+    """Return the mappings in `scheduling`, each with its key path below it; Ray takes one mapping or a list."""
     scheduling = node.get("scheduling")
     if isinstance(scheduling, list):
-        return [((index,), mapping(part)) for index, part in enumerate(scheduling)]
-    return [((), mapping(scheduling))]
+        return [((index,), mapping_or_empty(part)) for index, part in enumerate(scheduling)]
+    return [((), mapping_or_empty(scheduling))]

@@ -1,1 +1,1 @@
-"""Recipes on a cluster: packing the code, submitting it, following and ending jobs, and remembering them."""
+"""Jobs on a cluster: packing the code, checking and submitting a recipe, following, stopping and listing jobs."""

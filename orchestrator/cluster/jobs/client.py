@@ -1,4 +1,4 @@
-"""A job as its cluster's job server knows it, and what is decided from that."""
+"""The client of a cluster's job server, jobs as it describes them, and the errors of jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ray.job_submission import JobSubmissionClient
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 RUN_KEY = "fuseray_run"
 FOLDER_KEY = "fuseray_run_folder"
-"""What is stored with a job so that others can tell what it is."""
+"""Keys of a job's metadata on the job server."""
 
 Status = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 STOPPED_CODE = 130
-"""As `fuseray train` ends when it is asked to stop; Ray does not keep the code of a job that it stopped."""
+"""The exit code of `fuseray train` after a stop; Ray does not record the code of a job that it stopped."""
 
 NO_PROGRAM_CODE = 127
-"""A shell's exit code for a program that it does not find."""
+"""A shell's exit code for a program that it cannot find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,13 @@ class Job:
     """A job.
 
     Args:
-        id: the name that it was submitted under.
-        status: as Ray has it.
+        id: its submission id.
+        status: Ray's status.
         run: name of the run; empty when Fuseray did not submit the job.
-        run_folder: where the run is written; empty likewise.
-        message: what Ray says about the status.
+        run_folder: URI of the run's folder; empty when Fuseray did not submit the job.
+        message: Ray's message about the status.
         started_ms: when it was submitted, as a Unix time.
-        ended_ms: when it ended.
+        ended_ms: when it ended, as a Unix time.
         exit_code: of its command, if that ended by itself.
     """
 
@@ -56,12 +56,12 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job has ended."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
     def code(self) -> int:
-        """The exit code for whoever waited for the job; a signal's number counts from 128 on, as in shells."""
+        """The exit code for a program that waited for the job; 128 plus the number of a signal, as in shells."""
         if self.status == "STOPPED":
             return STOPPED_CODE
         if self.status == "SUCCEEDED":
@@ -70,29 +70,29 @@ class Job:
         return code if code > 0 else 128 - code
 
     @property
-    def explained_itself(self) -> bool:
-        """Whether the reason of a failure is in the job's log, because its command got as far as that."""
+    def failure_is_in_log(self) -> bool:
+        """Whether the job's log has the reason of a failure, because its command was started."""
         return self.exit_code not in (None, NO_PROGRAM_CODE)
 
     @property
     def failure(self) -> str:
-        """Why the job failed, if it did: Ray's message, with the fix where Ray's words do not lead to it."""
+        """Why the job failed: Ray's message, with the fix where Ray's message does not lead to it; empty otherwise."""
         if self.status != "FAILED":
             return ""
         if self.exit_code == NO_PROGRAM_CODE:
             return (
-                "the head's shell finds no `python`: start Ray there with the bin folder of its Python environment "
+                "the head's shell cannot find `python`: start Ray there with the bin folder of its Python environment "
                 f"first in PATH. Ray says: {self.message}"
             )
         return self.message
 
     def seconds(self, now_ms: int) -> float | None:
-        """Return how long it has been going on, or how long it took."""
+        """Return how long the job has run, or how long it took; None before it was submitted."""
         return None if self.started_ms is None else ((self.ended_ms or now_ms) - self.started_ms) / 1000
 
 
 def job_of(details: Any) -> Job | None:
-    """Return a job from Ray's own description (JobDetails), None when it is no job that was submitted."""
+    """Return a job from Ray's description (JobDetails), None for a driver that was not submitted as a job."""
     if details.submission_id is None:
         return None
     metadata = details.metadata or {}
@@ -108,18 +108,18 @@ def job_of(details: Any) -> Job | None:
     )
 
 
-# What can be asked of a cluster's job server.
+# The jobs of a cluster.
 
 
 ANSWER_S = 30.0
 
 
-class Jobs:
+class JobClient:
     """The jobs of one cluster.
 
     Args:
         server: its job server.
-        answer_s: how long an answer may take.
+        answer_s: timeout of each request, in seconds.
 
     Raises:
         ConnectionLostError: it does not answer; every method raises it too.
@@ -133,17 +133,17 @@ class Jobs:
     def submit(
         self, job: str, entrypoint: str, package: Path, environment: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
-        """Submit a job, unless the server knows it already.
+        """Submit a job, unless the server has a job of this id already.
 
         Args:
-            job: the name to submit it under.
+            job: its submission id.
             entrypoint: its shell command.
             package: zip file that becomes its working directory.
-            environment: its variables.
-            metadata: what is stored with it.
+            environment: its environment variables.
+            metadata: stored with it on the server.
 
         Raises:
-            ClusterError: the server refuses it.
+            ClusterError: the server rejects it.
         """
         if self.knows(job):
             return
@@ -155,7 +155,7 @@ class Jobs:
         )
 
     def knows(self, job: str) -> bool:
-        """Return whether there is such a job."""
+        """Return whether there is a job of this id."""
         try:
             self._client.get_job_info(job)
         except UnknownJobError:
@@ -166,42 +166,42 @@ class Jobs:
         """Return a job.
 
         Raises:
-            UnknownJobError: there is none of this name.
+            UnknownJobError: there is no job of this id.
         """
-        found = job_of(self._client.get_job_info(job))
-        if found is None:
+        submitted = job_of(self._client.get_job_info(job))
+        if submitted is None:
             raise ClusterError(f"{job}: is a program that connected to Ray by itself, not a job that was submitted.")
-        return found
+        return submitted
 
     def all(self) -> list[Job]:
         """Return the jobs that were submitted, newest first."""
-        found = [job for details in self._client.list_jobs() if (job := job_of(details)) is not None]
-        return sorted(found, key=lambda job: (job.started_ms or 0, job.id), reverse=True)
+        jobs = [job for details in self._client.list_jobs() if (job := job_of(details)) is not None]
+        return sorted(jobs, key=lambda job: (job.started_ms or 0, job.id), reverse=True)
 
     def log(self, job: str) -> str:
-        """Return what a job has written so far."""
+        """Return a job's log so far."""
         return str(self._client.get_job_logs(job))
 
     def stop(self, job: str) -> bool:
-        """Ask a job to stop; return whether it was running."""
+        """Request a stop of a job; return whether it was running."""
         return bool(self._client.stop_job(job))
 
 
-# Ray's client of the job server, with an end to every wait and errors that a user can act on.
+# Ray's own client, with a timeout for every request and errors that name the fix.
 
 
 OTHER_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-"""Variables that Ray's client prefers to the address that it is given."""
+"""Variables that Ray's client prefers to the address passed to it."""
 
 NOT_FOUND = 404
 
 
 class RayClient(JobSubmissionClient):
-    """Asks a job server.
+    """Ray's client of a job server.
 
     Args:
         server: the job server.
-        answer_s: how long an answer may take.
+        answer_s: timeout of each request, in seconds.
 
     Raises:
         ConnectionLostError: it does not answer.
@@ -211,60 +211,61 @@ class RayClient(JobSubmissionClient):
     def __init__(self, server: JobServer, answer_s: float) -> None:
         self._answer_s = answer_s
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
-        with _without(OTHER_ADDRESSES):
+        with _without_variables(OTHER_ADDRESSES):
             super().__init__(server.url, headers=authorization(server))
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         try:
             return super()._do_request(method, endpoint, timeout=self._answer_s, **options)
         except AuthenticationError as error:
-            raise refused(self._address) from error
+            raise token_refused(self._address) from error
         except requests.RequestException as error:
-            raise lost(self._address, type(error).__name__) from error
+            raise connection_lost(self._address, type(error).__name__) from error
 
     def _raise_error(self, r: Any) -> NoReturn:
         if r.status_code == NOT_FOUND:
             raise UnknownJobError(f"{self._address}: {r.text}")
-        last = (r.text.strip() or r.reason).splitlines()[-1]
-        raise ClusterError(f"{self._address}: the job server answers {r.status_code}: {last}")
+        last_line = (r.text.strip() or r.reason).splitlines()[-1]
+        raise ClusterError(f"{self._address}: the job server answers {r.status_code}: {last_line}")
 
 
 def authorization(server: JobServer) -> dict[str, str]:
-    """Return the header that carries the token."""
+    """Return the HTTP header with the token."""
     return {"Authorization": f"Bearer {server.token}"}
 
 
-def refused(address: str) -> TokenError:
-    """Say that a job server does not take the token."""
+def token_refused(address: str) -> TokenError:
+    """Return the error of a job server that refuses the token."""
     return TokenError(
-        f"{address}: the job server refuses the token; whoever started the cluster has the right one, and a cluster "
-        "that was started anew has another."
+        f"{address}: the job server refuses the token; get it from the user who started the cluster. A cluster that "
+        "was restarted has a new token."
     )
 
 
-def lost(address: str, how: str) -> ConnectionLostError:
-    """Say that a job server does not answer."""
-    return ConnectionLostError(f"{address}: the job server does not answer ({how}); is the cluster up?")
+def connection_lost(address: str, reason: str) -> ConnectionLostError:
+    """Return the error of a job server that does not answer."""
+    return ConnectionLostError(f"{address}: the job server does not answer ({reason}); is the cluster up?")
 
 
 @contextmanager
-def _without(names: tuple[str, ...]) -> Iterator[None]:
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+def _without_variables(names: tuple[str, ...]) -> Iterator[None]:
+    """Remove environment variables while the body runs."""
+    removed = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(removed)
 
 
-# What can go wrong with a job, as far as somebody else has to tell the cases apart.
+# The errors of jobs that callers handle in different ways.
 
 
-class PackageError(SpecError):
-    """The code cannot travel as it is; nothing was submitted."""
+class PackageError(ConfigError):
+    """The code cannot be packed for a job; nothing was submitted."""
 
 
 class ConnectionLostError(ClusterError):
-    """The job server did not answer; asking again may help."""
+    """The job server did not answer; a retry may succeed."""
 
 
 class TokenError(ClusterError):
@@ -272,4 +273,4 @@ class TokenError(ClusterError):
 
 
 class UnknownJobError(ClusterError):
-    """The job server does not know the job."""
+    """The job server has no job of this id."""

@@ -1,4 +1,4 @@
-"""Following a job's log to its end, over as many connections as it takes."""
+"""Follows a job's log until the job is over, reconnecting as needed; reads progress from logs; stops jobs."""
 
 from __future__ import annotations
 
@@ -15,189 +15,189 @@ from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.jobs.client import (
     ConnectionLostError,
     Job,
-    Jobs,
+    JobClient,
     TokenError,
     UnknownJobError,
     authorization,
-    lost,
-    refused,
+    connection_lost,
+    token_refused,
 )
 from orchestrator.cluster.launch.launcher import JobServer
 
-Reach = Callable[[], AbstractContextManager[JobServer]]
-"""Opens the way to a job server, each time anew."""
+Connect = Callable[[], AbstractContextManager[JobServer]]
+"""Opens a new connection to a job server with each call."""
 
-PATIENCE_S = 300.0
+GIVE_UP_AFTER_S = 300.0
 LONGEST_PAUSE_S = 15.0
 
 
 @dataclass(slots=True)
-class Reader:
-    """Takes a log that begins anew with every connection, and hands on what was not there before.
+class LogReader:
+    """Reads a log that every connection sends from its beginning, and passes on each character once.
 
     Args:
-        take: is given the text.
-        seen: characters that were handed on already.
+        take: takes new text.
+        seen: number of characters that were passed on already.
     """
 
     take: Callable[[str], object]
     seen: int = 0
-    _at: int = field(default=0, init=False)
+    _position: int = field(default=0, init=False)
 
     @property
-    def heard(self) -> bool:
-        """Whether anything came over the newest connection."""
-        return self._at > 0
+    def has_received(self) -> bool:
+        """Whether any text came over the current connection."""
+        return self._position > 0
 
-    def begin(self) -> None:
-        """A new connection: the log comes from its beginning."""
-        self._at = 0
+    def restart(self) -> None:
+        """Expect the log from its beginning, over a new connection."""
+        self._position = 0
 
     def __call__(self, text: str) -> None:
-        """Take a piece of the log."""
-        fresh = text[max(0, self.seen - self._at) :]
-        self._at += len(text)
-        self.seen = max(self.seen, self._at)
-        if fresh:
-            self.take(fresh)
+        """Read the next piece of the log."""
+        new_text = text[max(0, self.seen - self._position) :]
+        self._position += len(text)
+        self.seen = max(self.seen, self._position)
+        if new_text:
+            self.take(new_text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to go on without an answer.
+class Timeouts:
+    """When to give up on a cluster that does not answer.
 
     Args:
-        patience_s: give up after so long without an answer.
+        give_up_after_s: seconds without an answer.
         pause: waits so many seconds.
-        now_s: reads a clock that never goes back.
+        now_s: a monotonic clock.
     """
 
-    patience_s: float = PATIENCE_S
+    give_up_after_s: float = GIVE_UP_AFTER_S
     pause: Callable[[float], object] = time.sleep
     now_s: Callable[[], float] = time.monotonic
 
 
 def follow(
-    reach: Reach, job: str, reader: Reader, log: Callable[[str], object], patience: Patience | None = None
+    connect: Connect, job: str, reader: LogReader, log: Callable[[str], object], timeouts: Timeouts | None = None
 ) -> Job:
-    """Hand on a job's log until the job is over; the caller has seen before that the cluster answers.
+    """Read a job's log until the job is over. The caller has checked that the cluster answers.
 
     Args:
-        reach: opens the way to the job server.
-        job: the job.
-        reader: takes the log.
-        log: is told about lost connections.
-        patience: how long to try.
+        connect: opens a connection to the job server.
+        job: its submission id.
+        reader: reads the log.
+        log: takes a line when a connection is lost.
+        timeouts: when to give up.
 
     Returns:
         The job, which is over.
 
     Raises:
-        ClusterError: the cluster cannot be reached for longer than the patience lasts.
-        UnknownJobError: the job server does not know the job, or not any more.
+        ClusterError: the cluster has not answered within the timeout.
+        UnknownJobError: the job server does not know the job, or no longer.
         TokenError: it refuses the token.
     """
-    patience = patience or Patience()
-    answered_s, attempts = patience.now_s(), 0
+    timeouts = timeouts or Timeouts()
+    answered_s, attempts = timeouts.now_s(), 0
     while True:
-        reader.begin()
+        reader.restart()
         try:
-            return _attempt(reach, job, reader)
+            return _follow_once(connect, job, reader)
         except (UnknownJobError, TokenError):
             raise
         except ClusterError as error:
-            if reader.heard:
-                answered_s, attempts = patience.now_s(), 0
-            if patience.now_s() - answered_s > patience.patience_s:
-                raise _gave_up(job, patience.patience_s, error) from error
+            if reader.has_received:
+                answered_s, attempts = timeouts.now_s(), 0
+            if timeouts.now_s() - answered_s > timeouts.give_up_after_s:
+                raise _gave_up(job, timeouts.give_up_after_s, error) from error
             if attempts == 0:
                 log(f"the connection is lost, the job goes on; trying again ({error})")
-            patience.pause(min(2.0**attempts, LONGEST_PAUSE_S))
+            timeouts.pause(min(2.0**attempts, LONGEST_PAUSE_S))
             attempts += 1
 
 
-def _attempt(reach: Reach, job: str, reader: Reader) -> Job:
-    """Follow the log over one connection; return the job if it is over, and its log was read to the end."""
-    with reach() as server:
-        jobs = Jobs(server)
+def _follow_once(connect: Connect, job: str, reader: LogReader) -> Job:
+    """Follow the log over one connection; return the job if it is over and its log was read to the end."""
+    with connect() as server:
+        jobs = JobClient(server)
         stream_log(jobs, job, reader)
-        found = jobs.job(job)
-        if not found.is_over:
+        current = jobs.job(job)
+        if not current.is_over:
             raise ConnectionLostError(f"{server.url}: the log of {job} broke off")
-        reader.begin()
+        reader.restart()
         reader(jobs.log(job))
-    return found
+    return current
 
 
-def _gave_up(job: str, patience_s: float, error: ClusterError) -> ClusterError:
+def _gave_up(job: str, after_s: float, error: ClusterError) -> ClusterError:
     return ClusterError(
-        f"the cluster has not answered for {patience_s:.0f} s ({error}). The job goes on if the cluster does; "
+        f"the cluster has not answered for {after_s:.0f} s ({error}). The job goes on if the cluster does; "
         f"follow it again with `fuseray logs {job} -f`."
     )
 
 
-# A job's log as it is written, over one connection; the server sends it from its beginning.
+# A job's log over one connection (a WebSocket), on which the server sends it from its beginning.
 
 
 QUIET_S = 20.0
-"""After so long without a word the server is asked whether the job is still going on."""
+"""After so many seconds without a message, the job server is asked for the job's status."""
 
 CONNECT_S = 15.0
-FAREWELL = aiohttp.ClientWSTimeout(ws_close=0.2)
-"""Ray's job server never answers a farewell, so nobody waits for it when a user has seen enough."""
+CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.2)
+"""Ray's job server never answers the closing handshake, so it is not waited for."""
 
-REFUSED = (401, 403)
+UNAUTHORIZED = (401, 403)
 
 
-def stream_log(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: float = QUIET_S) -> None:
-    """Hand on a job's log, from its beginning, until the job is over.
+def stream_log(jobs: JobClient, job: str, take: Callable[[str], object], quiet_s: float = QUIET_S) -> None:
+    """Stream a job's log, from its beginning, until the job is over.
 
     Args:
-        jobs: the cluster's jobs.
-        job: the job.
-        take: is given the text, piece by piece.
-        quiet_s: after so long without a word, see whether anybody is still there.
+        jobs: the client of the cluster's job server.
+        job: its submission id.
+        take: takes each piece of text.
+        quiet_s: after so many seconds without a message, check that the job server still answers.
 
     Raises:
-        ConnectionLostError: the connection broke, or nobody answers any more.
+        ConnectionLostError: the connection broke, or the server no longer answers.
         UnknownJobError: there is no such job.
         TokenError: the server refuses the token.
     """
-    asyncio.run(_hand_on(jobs, job, take, quiet_s))
+    asyncio.run(_stream(jobs, job, take, quiet_s))
 
 
-async def _hand_on(jobs: Jobs, job: str, take: Callable[[str], object], quiet_s: float) -> None:
-    async for text in _pieces(jobs, job, quiet_s):
+async def _stream(jobs: JobClient, job: str, take: Callable[[str], object], quiet_s: float) -> None:
+    async for text in _messages(jobs, job, quiet_s):
         take(text)
 
 
-async def _pieces(jobs: Jobs, job: str, quiet_s: float) -> AsyncIterator[str]:
+async def _messages(jobs: JobClient, job: str, quiet_s: float) -> AsyncIterator[str]:
     try:
         async with (
             _session(jobs) as session,
-            session.ws_connect(_address(jobs, job), max_msg_size=0, timeout=FAREWELL) as log,
+            session.ws_connect(_address(jobs, job), max_msg_size=0, timeout=CLOSE_TIMEOUT) as log,
         ):
-            while (message := await _next(log, jobs, job, quiet_s)) is not None:
+            while (message := await _next_message(log, jobs, job, quiet_s)) is not None:
                 yield message
     except aiohttp.WSServerHandshakeError as error:
-        if error.status in REFUSED:
-            raise refused(jobs.server.url) from error
-        jobs.job(job)  # says it when there is no such job
-        raise lost(jobs.server.url, f"HTTP status {error.status}") from error
+        if error.status in UNAUTHORIZED:
+            raise token_refused(jobs.server.url) from error
+        jobs.job(job)  # raises UnknownJobError when there is no such job
+        raise connection_lost(jobs.server.url, f"HTTP status {error.status}") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise lost(jobs.server.url, type(error).__name__) from error
+        raise connection_lost(jobs.server.url, type(error).__name__) from error
 
 
-def _session(jobs: Jobs) -> aiohttp.ClientSession:
+def _session(jobs: JobClient) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S)
     return aiohttp.ClientSession(headers=authorization(jobs.server), timeout=timeout)
 
 
-def _address(jobs: Jobs, job: str) -> str:
+def _address(jobs: JobClient, job: str) -> str:
     return f"{jobs.server.url}/api/jobs/{job}/logs/tail"
 
 
-async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quiet_s: float) -> str | None:
+async def _next_message(log: aiohttp.ClientWebSocketResponse, jobs: JobClient, job: str, quiet_s: float) -> str | None:
     """Return the next piece of a log, None at its end."""
     while True:
         try:
@@ -209,12 +209,12 @@ async def _next(log: aiohttp.ClientWebSocketResponse, jobs: Jobs, job: str, quie
         if message.type is aiohttp.WSMsgType.TEXT:
             return str(message.data)
         if message.type is aiohttp.WSMsgType.ERROR or log.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
-            raise lost(jobs.server.url, "the log broke off")
+            raise connection_lost(jobs.server.url, "the log broke off")
         if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
             return None
 
 
-# How far a run is, read from its log.
+# The progress of a run, read from its log.
 
 
 STEP_LINE = re.compile(r"^step (\d+)/(\d+) (.*)$", re.MULTILINE)
@@ -223,29 +223,29 @@ STOPPED_LINE = re.compile(r"^The run was stopped with a checkpoint after (\d+) s
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The newest step that a log tells of.
+    """The last step in a run's log.
 
     Args:
-        step: steps done.
-        steps: of the whole run.
-        figures: the step's losses and rates, as the log has them.
+        step: number of completed steps.
+        steps: number of steps of the whole run.
+        metrics: the step's losses and throughput, as text from the log.
     """
 
     step: int
     steps: int
-    figures: str
+    metrics: str
 
 
 def progress_in(log: str) -> Progress | None:
-    """Return how far a run is, None when its log does not say."""
-    found = STEP_LINE.findall(log)
-    return Progress(int(found[-1][0]), int(found[-1][1]), found[-1][2]) if found else None
+    """Return the progress of a run, None when its log has no step."""
+    steps = STEP_LINE.findall(log)
+    return Progress(int(steps[-1][0]), int(steps[-1][1]), steps[-1][2]) if steps else None
 
 
 def stopped_after(log: str) -> int | None:
-    """Return after how many steps a run was stopped with a checkpoint, None when its log does not say."""
-    found = STOPPED_LINE.findall(log)
-    return int(found[-1]) if found else None
+    """Return after how many steps a run was stopped with a checkpoint, None when its log has no such line."""
+    steps = STOPPED_LINE.findall(log)
+    return int(steps[-1]) if steps else None
 
 
 def last_lines(log: str, count: int) -> str:
@@ -253,17 +253,17 @@ def last_lines(log: str, count: int) -> str:
     return "".join(log.splitlines(keepends=True)[-count:]) if count else ""
 
 
-# Stopping a job and waiting until its last checkpoint is written.
+# Stopping a job, which ends with a last checkpoint.
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """How a job ended that was asked to stop.
+class StopResult:
+    """Result of a request to stop a job.
 
     Args:
-        job: the job; it is not over when nobody waited.
-        asked: whether it was still going on.
-        step: steps in its last checkpoint; None when its log does not say.
+        job: the job; it may not be over yet unless its end was waited for.
+        asked: whether it was still running, so that a stop was requested.
+        step: number of steps at its last checkpoint; None when its log has none.
     """
 
     job: Job
@@ -271,22 +271,22 @@ class Stopped:
     step: int | None = None
 
 
-def ask_to_stop(reach: Reach, job: str) -> Stopped:
-    """Ask a job to stop; do not wait for it."""
-    with reach() as server:
-        jobs = Jobs(server)
+def request_stop(connect: Connect, job: str) -> StopResult:
+    """Request a stop of a job, without waiting for its end."""
+    with connect() as server:
+        jobs = JobClient(server)
         asked = not jobs.job(job).is_over and jobs.stop(job)
-        return Stopped(jobs.job(job), asked, stopped_after(jobs.log(job)))
+        return StopResult(jobs.job(job), asked, stopped_after(jobs.log(job)))
 
 
 def wait_for_end(
-    reach: Reach, job: str, log: Callable[[str], object], patience: Patience | None = None
+    connect: Connect, job: str, log: Callable[[str], object], timeouts: Timeouts | None = None
 ) -> tuple[Job, int | None]:
-    """Wait until a job that was asked to stop is over; return it, and the steps in its last checkpoint.
+    """Wait until a job that was requested to stop is over; return it, and the number of steps at its last checkpoint.
 
     Raises:
-        ClusterError: the cluster cannot be reached any more.
+        ClusterError: the cluster no longer answers.
     """
-    heard: list[str] = []
-    ended = follow(reach, job, Reader(heard.append), log, patience)
-    return ended, stopped_after("".join(heard))
+    text: list[str] = []
+    ended = follow(connect, job, LogReader(text.append), log, timeouts)
+    return ended, stopped_after("".join(text))

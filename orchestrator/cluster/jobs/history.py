@@ -1,4 +1,4 @@
-"""The jobs that this machine submitted, one small file each, for this user's eyes only."""
+"""The register of the jobs that this machine submitted, and the status of these jobs on their clusters."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.cluster.findings import ClusterError, within
-from orchestrator.cluster.jobs.client import Job, Jobs
-from orchestrator.cluster.jobs.follow import Reach
-from orchestrator.config.errors import FuserayError, SpecError
-from orchestrator.storage.local_files import state_home, write_private
+from orchestrator.cluster.findings import ClusterError, with_timeout
+from orchestrator.cluster.jobs.client import Job, JobClient
+from orchestrator.cluster.jobs.follow import Connect
+from orchestrator.config.errors import ConfigError, FuserayError
+from orchestrator.storage.local_files import make_private, state_home, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What this machine remembers of a job.
+class JobRecord:
+    """A job in the register.
 
     Args:
-        job: its name on the cluster.
+        job: its submission id.
         cluster_file: the cluster's file, absolute.
         cluster: the cluster's name.
         run: the run's name.
-        run_folder: where the run is written.
+        run_folder: URI of the run's folder.
         recipe: the file of the recipe, or of the sweep.
-        submitted: ISO 8601 time.
-        verb: what it was submitted by.
+        submitted: time of the submission, ISO 8601.
+        verb: the command that submitted it.
     """
 
     job: str
@@ -41,37 +41,37 @@ class Entry:
     verb: Literal["submit", "sweep"] = "submit"
 
     @property
-    def go_on(self) -> str:
-        """The command that continues the job's run, or sweep, after it was lost or stopped."""
+    def resume_command(self) -> str:
+        """The command that resumes the job's run, or sweep, after it was lost or stopped."""
         resume = "auto" if self.verb == "sweep" else self.run
         return f"fuseray {self.verb} {self.recipe} --cluster {self.cluster_file} --resume {resume}"
 
 
 def register_folder() -> Path:
-    """Return the folder of this user's register."""
+    """Return this user's folder of the register."""
     return state_home() / "jobs"
 
 
-class Register:
-    """The register.
+class JobRegister:
+    """The jobs that this machine submitted: one JSON file each, which only this user can read.
 
     Args:
-        folder: holds its files; it need not be there yet.
+        folder: holds the files; `add` makes it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, entry: Entry) -> None:
-        """Remember a job: its file is whole or it is not there."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def add(self, entry: JobRecord) -> None:
+        """Add a job, atomically."""
+        make_private(self._folder)
         write_private(self._file(entry.job), json.dumps(asdict(entry), indent=2))
 
     def remove(self, job: str) -> None:
-        """Forget a job."""
+        """Remove a job, if it is there."""
         self._file(job).unlink(missing_ok=True)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[JobRecord]:
         """Return all jobs, newest first.
 
         Raises:
@@ -84,56 +84,56 @@ class Register:
         return self._folder / f"{job}.json"
 
 
-def the_one(prefix: str, jobs: list[str], where: str) -> str:
-    """Return the job that a user means by its name or the beginning of it.
+def match_job(prefix: str, jobs: list[str], where: str) -> str:
+    """Return the job with a given id, or the only one whose id begins like that.
 
     Args:
-        prefix: what the user wrote.
-        jobs: the jobs there are.
-        where: where they are, for the message.
+        prefix: an id, or the beginning of one.
+        jobs: the ids of all jobs.
+        where: where the jobs are, for the message.
 
     Raises:
-        SpecError: none is meant, or several could be.
+        ConfigError: no id matches, or several do.
     """
-    found = [job for job in jobs if job == prefix] or [job for job in jobs if job.startswith(prefix)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SpecError(f"job {prefix!r} could be {', '.join(sorted(found))}; write more of it.")
-    raise SpecError(
+    matches = [job for job in jobs if job == prefix] or [job for job in jobs if job.startswith(prefix)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(f"job {prefix!r} could be {', '.join(sorted(matches))}; write more of it.")
+    raise ConfigError(
         f"job {prefix!r} is not {where}; `fuseray jobs` lists the jobs that this machine submitted, and "
         "`fuseray jobs --cluster FILE` all jobs of a cluster."
     )
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> JobRecord:
     try:
-        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+        return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(f"{path}: is damaged ({error}); delete it to forget the job.") from error
 
 
-# What became of many jobs: every cluster is asked once, all at the same time, and none is waited for long.
+# The status of registered jobs: all clusters are queried at once, each one time.
 
 
-PATIENCE_S = 15.0
+CLUSTER_TIMEOUT_S = 15.0
 ANSWER_S = 8.0
 
-Answer = dict[str, Job] | str
-"""A cluster's jobs by name, or why it cannot say."""
+ClusterAnswer = dict[str, Job] | str
+"""A cluster's jobs by id, or the error when it did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A remembered job and what became of it.
+class JobState:
+    """A registered job and its state on its cluster.
 
     Args:
-        entry: what this machine remembers.
-        job: what its cluster says; None when that does not answer or does not know it.
-        problem: why there is no job.
+        entry: the job in the register.
+        job: the job on its cluster; None when the cluster does not answer or does not know it.
+        problem: why the cluster did not answer; empty when it did.
     """
 
-    entry: Entry
+    entry: JobRecord
     job: Job | None
     problem: str = ""
 
@@ -145,46 +145,50 @@ class Row:
         return "UNREACHABLE" if self.problem else "LOST"
 
 
-def survey(entries: Sequence[Entry], reach_of: Callable[[str], Reach], patience_s: float = PATIENCE_S) -> list[Row]:
-    """Return what became of jobs, in their order.
+def query_jobs(
+    entries: Sequence[JobRecord], connect_to: Callable[[str], Connect], timeout_s: float = CLUSTER_TIMEOUT_S
+) -> list[JobState]:
+    """Return the states of registered jobs, in their order.
 
     Args:
         entries: the jobs.
-        reach_of: opens the way to a cluster by its file.
-        patience_s: how long all clusters together may take.
+        connect_to: returns what opens a connection to the cluster of a file.
+        timeout_s: timeout of all clusters, which are queried at once.
     """
     files = sorted({entry.cluster_file for entry in entries})
-    with_answers = _ask_all(files, reach_of, patience_s)
-    return [_row(entry, with_answers[entry.cluster_file]) for entry in entries]
+    answers = _query_clusters(files, connect_to, timeout_s)
+    return [_state(entry, answers[entry.cluster_file]) for entry in entries]
 
 
-def jobs_of(reach: Reach) -> list[Job]:
+def jobs_of(connect: Connect) -> list[Job]:
     """Return all jobs of a cluster, newest first."""
-    with reach() as server:
-        return Jobs(server, ANSWER_S).all()
+    with connect() as server:
+        return JobClient(server, ANSWER_S).all()
 
 
-def _ask_all(files: Sequence[str], reach_of: Callable[[str], Reach], patience_s: float) -> Mapping[str, Answer]:
-    def ask(file: str) -> Answer:
+def _query_clusters(
+    files: Sequence[str], connect_to: Callable[[str], Connect], timeout_s: float
+) -> Mapping[str, ClusterAnswer]:
+    def query(file: str) -> ClusterAnswer:
         try:
-            return within(patience_s, lambda: {job.id: job for job in jobs_of(reach_of(file))})
+            return with_timeout(timeout_s, lambda: {job.id: job for job in jobs_of(connect_to(file))})
         except (FuserayError, TimeoutError) as error:
             return str(error)
 
     with ThreadPoolExecutor(max_workers=max(1, len(files))) as threads:
-        return dict(zip(files, threads.map(ask, files), strict=True))
+        return dict(zip(files, threads.map(query, files), strict=True))
 
 
-def _row(entry: Entry, answer: Answer) -> Row:
+def _state(entry: JobRecord, answer: ClusterAnswer) -> JobState:
     if isinstance(answer, str):
-        return Row(entry, None, answer)
-    return Row(entry, answer.get(entry.job))
+        return JobState(entry, None, answer)
+    return JobState(entry, answer.get(entry.job))
 
 
-def lost_job(entry: Entry) -> ClusterError:
-    """Say that a cluster forgot a job, and how the run goes on."""
+def lost_job_error(entry: JobRecord) -> ClusterError:
+    """Return the error of a cluster that no longer knows a job, with the command that resumes its run."""
     return ClusterError(
-        f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was started anew since "
-        f"{entry.submitted}, and jobs end with the head. What the run saved is in {entry.run_folder}; go on with "
-        f"`{entry.go_on}`."
+        f"cluster {entry.cluster} does not know job {entry.job} any more: Ray's head was restarted since "
+        f"{entry.submitted}, and jobs end with the head. The run's checkpoints are in {entry.run_folder}; resume it "
+        f"with `{entry.resume_command}`."
     )

@@ -1,4 +1,8 @@
-"""What a job takes along: code, the recipe, and a table of prices; the same content gives the same file."""
+"""Packs a job's working directory: code, recipe and price table, as a zip file that depends on the content alone.
+
+The code is that of Fuseray and of the distribution with the recipe's workload; see `portability` for what is left out
+and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from orchestrator.cluster.jobs.client import PackageError
-from orchestrator.cluster.jobs.portability import check_content, check_name, is_left_out
+from orchestrator.cluster.jobs.portability import check_content, check_name, is_ignored
 from orchestrator.config.loading import workload_distribution
 
-# The files of a Python package that travel with a job.
+# The source files of a Python package.
 
 
 MOST_BYTES = 64 * 2**20
@@ -26,11 +30,11 @@ LARGEST_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that travels.
+    """A file to pack.
 
     Args:
-        name: its path there, with slashes.
-        path: where it is on this machine.
+        name: its path in the job's working directory, with slashes.
+        path: its path on this machine.
         size_bytes: its size.
     """
 
@@ -42,7 +46,7 @@ class SourceFile:
         """Return the content.
 
         Raises:
-            PackageError: it cannot be read, or holds a private key.
+            PackageError: it cannot be read, or contains a private key.
         """
         try:
             content = self.path.read_bytes()
@@ -53,60 +57,60 @@ class SourceFile:
 
 
 def source_files(top: Path, name: str) -> list[SourceFile]:
-    """Return the files of a package, or the file of a module, by name.
+    """Return the files of a package, or the file of a module, sorted by name.
 
     Args:
         top: the package's folder or the module's file.
-        name: its path in the working directory of the job, with slashes.
+        name: its path in the job's working directory, with slashes.
 
     Raises:
-        PackageError: something in it must not travel.
+        PackageError: it contains a file that must not be packed.
     """
     if top.is_file():
         return [_source_file(top, name)]
-    found = (_source_file(path, f"{name}/{path.relative_to(top).as_posix()}") for path in _walk(top))
-    return sorted(found, key=lambda file: file.name)
+    files = (_source_file(path, f"{name}/{path.relative_to(top).as_posix()}") for path in _walk(top))
+    return sorted(files, key=lambda file: file.name)
 
 
 def check_size(files: Sequence[SourceFile], most_bytes: int = MOST_BYTES) -> None:
-    """Refuse what is too large to be code.
+    """Refuse files that are together too large to be code.
 
     Raises:
-        PackageError: it is; the largest files are named.
+        PackageError: they are; the largest files are named.
     """
     total = sum(file.size_bytes for file in files)
     if total <= most_bytes:
         return
     largest = sorted(files, key=lambda file: file.size_bytes, reverse=True)[:LARGEST_SHOWN]
-    named = ", ".join(f"{file.path} ({_megabytes(file.size_bytes)})" for file in largest)
+    largest_names = ", ".join(f"{file.path} ({_megabytes(file.size_bytes)})" for file in largest)
     raise PackageError(
-        f"the code is {_megabytes(total)}, more than the {_megabytes(most_bytes)} that may travel with a job; "
-        f"the largest files are {named}. Keep data and weights out of Python packages."
+        f"the code is {_megabytes(total)}, more than the {_megabytes(most_bytes)} that a job's package may have; "
+        f"the largest files are {largest_names}. Keep data and weights out of Python packages."
     )
 
 
 def _walk(top: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if not is_left_out(name)]
+        folders[:] = [name for name in folders if not is_ignored(name)]
         for name in folders:
             _check_folder(Path(folder) / name)
-        yield from (Path(folder) / name for name in names if not is_left_out(name))
+        yield from (Path(folder) / name for name in names if not is_ignored(name))
 
 
 def _check_folder(folder: Path) -> None:
     check_name(folder.name, str(folder))
     if folder.is_symlink():
         raise PackageError(
-            f"{folder}: is a link to a folder, whose files would not travel; put the folder itself into the package."
+            f"{folder}: is a link to a folder, whose files would not be packed; put the folder itself into the package."
         )
 
 
 def _source_file(path: Path, name: str) -> SourceFile:
     target = path.resolve()
-    for one in (path, target):
-        check_name(one.name, str(path))
+    for name_source in (path, target):
+        check_name(name_source.name, str(path))
     if not target.is_file():
-        raise PackageError(f"{path}: is no regular file; remove it from the package.")
+        raise PackageError(f"{path}: is not a regular file; remove it from the package.")
     return SourceFile(name, path, target.stat().st_size)
 
 
@@ -114,16 +118,16 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.1f} MB"
 
 
-# What a job takes along: code, the recipe, and a table of prices; the same content gives the same file.
+# The package of a job.
 
 
 RECIPE_NAME = "recipe.yaml"
 PRICES_NAME = "prices.yaml"
 SWEEP_NAME = "sweep.yaml"
-"""The sweep's file in the package; it names the recipe beside it."""
+"""The sweep's file in the package; it refers to the recipe in the same folder."""
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file in the package, as early as zip files know it."""
+"""The modification time of every file in the package: the earliest that a zip file can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,33 +163,33 @@ def build_package(
         workload: the recipe's workload.
         prices: a table of prices, as YAML.
         sweep: a sweep over the recipe, as YAML.
-        most_bytes: how large the code may be before it is packed.
+        most_bytes: largest size of the uncompressed code.
 
     Raises:
-        PackageError: something must not or cannot travel; no file is written.
+        PackageError: something must not or cannot be packed; no file is written.
     """
-    shipped = distributions_for(workload)
-    files = {file.name: file for one in shipped for file in _code(one)}
+    distributions = distributions_for(workload)
+    files = {file.name: file for packed in distributions for file in _code(packed)}
     check_size(tuple(files.values()), most_bytes)
     contents = {name: file.read() for name, file in files.items()}
-    for name, text in _texts(shipped, {RECIPE_NAME: recipe, PRICES_NAME: prices, SWEEP_NAME: sweep}):
+    for name, text in _texts(distributions, {RECIPE_NAME: recipe, PRICES_NAME: prices, SWEEP_NAME: sweep}):
         check_content(text.encode(), name)
         contents[name] = text.encode()
     _write(path, contents)
-    packed = path.read_bytes()
-    return Package(path, sha256(packed).hexdigest(), len(packed), tuple(sorted(contents)))
+    archive = path.read_bytes()
+    return Package(path, sha256(archive).hexdigest(), len(archive), tuple(sorted(contents)))
 
 
-def _code(shipped: Shipped) -> Iterator[SourceFile]:
-    for dotted, top in shipped.modules:
+def _code(packed: PackedDistribution) -> Iterator[SourceFile]:
+    for dotted, top in packed.modules:
         name = dotted.replace(".", "/")
         yield from source_files(top, name if top.is_dir() else f"{name}{top.suffix}")
 
 
-def _texts(shipped: tuple[Shipped, ...], files: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
-    for one in shipped:
-        yield f"{one.folder}/METADATA", one.metadata
-        yield f"{one.folder}/entry_points.txt", one.entry_points
+def _texts(distributions: tuple[PackedDistribution, ...], files: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    for packed in distributions:
+        yield f"{packed.folder}/METADATA", packed.metadata
+        yield f"{packed.folder}/entry_points.txt", packed.entry_points
     yield from ((name, text) for name, text in files.items() if text is not None)
 
 
@@ -198,24 +202,24 @@ def _write(path: Path, contents: Mapping[str, bytes]) -> None:
             archive.writestr(info, contents[name])
 
 
-# The distributions whose code a job needs: Fuseray's own, and the one that brings the recipe's workload.
+# The distributions whose code a job needs: Fuseray's own, and the one that registers the recipe's workload.
 
 
 OWN_NAME = "fuseray"
 OWN_MODULES = ("orchestrator", "workloads")
 GROUPS = "fuseray."
-"""How the names of the entry points begin that a job looks for."""
+"""Prefix of the entry-point groups that a job needs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
-    """A distribution as it travels.
+class PackedDistribution:
+    """A distribution in the package.
 
     Args:
-        name: as pip knows it.
-        version: of it.
+        name: its name for pip.
+        version: its version.
         modules: its packages and modules: dotted name, and folder or file.
-        entry_points: the content of its entry_points.txt, as far as Fuseray reads it.
+        entry_points: the content of its entry_points.txt, reduced to Fuseray's groups.
     """
 
     name: str
@@ -234,8 +238,8 @@ class Shipped:
         return f"{self.name.replace('-', '_')}-{self.version}.dist-info"
 
 
-def distributions_for(workload: str) -> tuple[Shipped, ...]:
-    """Return what a recipe's job needs of this Python environment.
+def distributions_for(workload: str) -> tuple[PackedDistribution, ...]:
+    """Return the distributions of this Python environment that a recipe's job needs.
 
     Args:
         workload: the recipe's workload.
@@ -247,24 +251,24 @@ def distributions_for(workload: str) -> tuple[Shipped, ...]:
         own = distribution(OWN_NAME)
     except PackageNotFoundError as error:
         raise PackageError(f"{OWN_NAME}: is not installed in this Python environment; pip install it.") from error
-    shipped = [_shipped(own, OWN_MODULES)]
-    theirs = workload_distribution(workload)
-    if theirs is not None and theirs.name != own.name:
-        shipped.append(_shipped(theirs, sorted(_module_names(theirs))))
-    return tuple(shipped)
+    packed = [_packed(own, OWN_MODULES)]
+    third_party = workload_distribution(workload)
+    if third_party is not None and third_party.name != own.name:
+        packed.append(_packed(third_party, sorted(_module_names(third_party))))
+    return tuple(packed)
 
 
-def _shipped(found: Distribution, names: Iterable[str]) -> Shipped:
+def _packed(installed: Distribution, names: Iterable[str]) -> PackedDistribution:
     modules = tuple(module for name in names for module in _located(name))
     if not modules:
-        raise PackageError(f"{found.name}: no Python package of this distribution can be found; install it again.")
-    return Shipped(found.name, found.version, modules, _entry_points(found))
+        raise PackageError(f"{installed.name}: no Python package of this distribution can be found; install it again.")
+    return PackedDistribution(installed.name, installed.version, modules, _entry_points(installed))
 
 
-def _entry_points(found: Distribution) -> str:
+def _entry_points(installed: Distribution) -> str:
     parser = ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    for point in found.entry_points:
+    for point in installed.entry_points:
         if point.group.startswith(GROUPS):
             parser.read_dict({point.group: {point.name: point.value}})
     text = StringIO()
@@ -272,15 +276,15 @@ def _entry_points(found: Distribution) -> str:
     return text.getvalue()
 
 
-def _module_names(found: Distribution) -> set[str]:
-    """Return the names that a distribution's code goes by; an editable one may list none of its files."""
-    named = {point.module for point in found.entry_points if point.group.startswith(GROUPS)}
-    named |= set((found.read_text("top_level.txt") or "").split())
-    return {_regular(name) for name in named} | set(_listed(found))
+def _module_names(installed: Distribution) -> set[str]:
+    """Return the names of a distribution's packages and modules; an editable one may list none of its files."""
+    names = {point.module for point in installed.entry_points if point.group.startswith(GROUPS)}
+    names |= set((installed.read_text("top_level.txt") or "").split())
+    return {_regular_package(name) for name in names} | set(_listed_modules(installed))
 
 
-def _listed(found: Distribution) -> Iterator[str]:
-    for file in found.files or ():
+def _listed_modules(installed: Distribution) -> Iterator[str]:
+    for file in installed.files or ():
         top = file.parts[0]
         if len(file.parts) == 1 and file.suffix == ".py" and not top.startswith(("_editable", "__editable")):
             yield file.stem
@@ -288,8 +292,8 @@ def _listed(found: Distribution) -> Iterator[str]:
             yield top
 
 
-def _regular(name: str) -> str:
-    """Return the first part of a dotted name that is a package of its own: a namespace is shared with others."""
+def _regular_package(name: str) -> str:
+    """Return the first regular package in a dotted name; a namespace package is shared with other distributions."""
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         spec = find_spec(".".join(parts[:length]))

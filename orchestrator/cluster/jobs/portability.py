@@ -1,4 +1,4 @@
-"""What must not travel with a job: keys, credentials, caches and the history of the code."""
+"""What a job may take to other machines: no secrets, no caches, and only paths that exist there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel
 
 from orchestrator.cluster.jobs.client import PackageError
-from orchestrator.config.errors import Finding, RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe
 
 SECRET_NAMES = (
@@ -23,48 +23,48 @@ SECRET_NAMES = (
     *("credentials", "credentials.json", ".credentials", ".git-credentials", ".netrc", "_netrc", ".pgpass", ".pypirc"),
     *(".npmrc", ".htpasswd"),
 )
-"""Files and folders that hold secrets by custom."""
+"""Names of files and folders that usually hold secrets."""
 
-LEFT_OUT = (
+IGNORED_NAMES = (
     *("__pycache__", "*.pyc", "*.pyo", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"),
     *(".git", ".hg", ".svn", ".DS_Store"),
 )
-"""Files and folders that no code needs."""
+"""Files and folders that code does not need: caches, and version control."""
 
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY( BLOCK)?-----")
 ADVICE = "move it out of the package, or the secret into a variable or file on the cluster's machines"
 
 
-def is_left_out(name: str) -> bool:
-    """Return whether a file or folder of a package stays here without a word."""
-    return any(fnmatchcase(name, pattern) for pattern in LEFT_OUT)
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of a package is silently left out."""
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED_NAMES)
 
 
-def check_name(name: str, place: str) -> None:
-    """Refuse a file or folder that is a secret by its name; to leave it out would break code that reads it.
+def check_name(name: str, path: str) -> None:
+    """Refuse a file or folder that is a secret by its name; leaving it out would break code that reads it.
 
     Args:
-        name: its last part.
-        place: the whole path, for the message.
+        name: the last part of its path.
+        path: the whole path, for the message.
 
     Raises:
-        PackageError: it is one.
+        PackageError: it is a secret.
     """
     if any(fnmatchcase(name.lower(), pattern) for pattern in SECRET_NAMES):
-        raise PackageError(f"{place}: would travel to the cluster, and by its name it holds a secret; {ADVICE}.")
+        raise PackageError(f"{path}: would be sent to the cluster, and by its name it holds a secret; {ADVICE}.")
 
 
-def check_content(content: bytes, place: str) -> None:
-    """Refuse a file with a private key in it.
+def check_content(content: bytes, path: str) -> None:
+    """Refuse a file that contains a private key.
 
     Raises:
-        PackageError: there is one.
+        PackageError: it does.
     """
     if PRIVATE_KEY.search(content):
-        raise PackageError(f"{place}: would travel to the cluster, and it holds a private key; {ADVICE}.")
+        raise PackageError(f"{path}: would be sent to the cluster, and it holds a private key; {ADVICE}.")
 
 
-# Refusing secrets where others can read them: the job server shows what is stored with a job to whoever asks.
+# Secrets in recipes: the job server shows a job's recipe and metadata to all its users.
 
 
 SECRET_WORDS = {
@@ -77,26 +77,28 @@ SECRET_PAIRS = {*((word, "key") for word in KEYS), *((word, "token") for word in
 INSTEAD = "leave it out and give it to the cluster's machines by a variable, a file or a cloud role"
 
 
-def refuse_secrets(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
-    """Refuse a recipe that would carry a secret to the job server.
+def check_for_secrets(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Refuse a recipe that would show a secret on the job server.
 
     Args:
         overrides: as KEY.PATH=VALUE.
         values: the resolved recipe.
 
     Raises:
-        SpecError: an override's key speaks of a secret, or a URI holds one.
+        ConfigError: the key of an override is the name of a secret, or a URI holds one.
     """
     for key in (override.partition("=")[0] for override in overrides):
         if is_secret_name(key):
-            raise SpecError(f"override {key}: by its name it is a secret, which the job server would show; {INSTEAD}.")
+            raise ConfigError(
+                f"override {key}: by its name it is a secret, which the job server would show; {INSTEAD}."
+            )
     for key, text in texts(values):
         if holds_secret(text):
-            raise SpecError(f"{key}: holds a password or a signature, which the job server would show; {INSTEAD}.")
+            raise ConfigError(f"{key}: holds a password or a signature, which the job server would show; {INSTEAD}.")
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a name speaks of a secret, word by word: `api_token` does, `mask_token` does not."""
+    """Return whether a name is that of a secret, judged by its words: `api_token` is, `mask_token` is not."""
     return any(_is_secret(part) for part in name.split("."))
 
 
@@ -106,7 +108,7 @@ def _is_secret(name: str) -> bool:
 
 
 def holds_secret(text: str) -> bool:
-    """Return whether a text is a URI with a password or with a parameter that is a secret."""
+    """Return whether a text is a URI with a password, or with a query parameter that is a secret."""
     if "://" not in text:
         return False
     try:
@@ -117,7 +119,7 @@ def holds_secret(text: str) -> bool:
 
 
 def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text in nested values with its dotted key."""
+    """Yield every string in nested values with its dotted key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -128,33 +130,36 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from texts(inner, f"{key}.{number}")
 
 
-# The places that a recipe names, and what becomes of them on another machine.
+# The paths in a recipe.
 
 
-OWN_PLACES = (
+PATH_KEYS = (
     *(("data", "train"), ("data", "held_out"), ("start", "checkpoint"), ("storage", "uri")),
     *(("tracking", "uri"), ("tracking", "artifacts"), ("recovery", "notices")),
 )
-NAMES = {"tracking.uri": ("environment", "databricks", "uc"), "recovery.notices": ("none", "auto", "aws", "gcp")}
-"""What is no path although it could be one."""
+RESERVED_VALUES = {
+    "tracking.uri": ("environment", "databricks", "uc"),
+    "recovery.notices": ("none", "auto", "aws", "gcp"),
+}
+"""Values of these keys that are not paths."""
 
-LEADING = re.compile(r"(sqlite:///|file://|file:)?(.*)", re.DOTALL)
+SCHEME = re.compile(r"(sqlite:///|file://|file:)?(.*)", re.DOTALL)
 
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReferencedPath:
     """A value of a recipe that is a path.
 
     Args:
-        keys: where it stands.
-        lead: what comes before the path, such as sqlite:///.
+        keys: its key path in the recipe.
+        scheme: what comes before the path, such as sqlite:///; may be empty.
         path: the path.
     """
 
     keys: KeyPath
-    lead: str
+    scheme: str
     path: str
 
     @property
@@ -164,58 +169,58 @@ class Place:
 
     @property
     def value(self) -> str:
-        """What stands in the recipe."""
-        return self.lead + self.path
+        """The value in the recipe."""
+        return self.scheme + self.path
 
     @property
     def is_absolute(self) -> bool:
-        """Whether it means the same whatever the working directory and the user's home are."""
+        """Whether the path depends on neither the working directory nor the user's home folder."""
         return self.path.startswith("/")
 
-    def below(self, folder: Path) -> str:
-        """Return the value with a path that is absolute."""
-        return f"{self.lead}{folder / Path(self.path).expanduser()}"
+    def absolute_value(self, folder: Path) -> str:
+        """Return the value with its path made absolute, relative to a folder."""
+        return f"{self.scheme}{folder / Path(self.path).expanduser()}"
 
 
-def file_places(resolved: ResolvedRecipe, folder: Path) -> list[Place]:
-    """Return the values of a recipe that are paths of files: those that always are, and the workload's that exist.
+def referenced_paths(resolved: ResolvedRecipe, folder: Path) -> list[ReferencedPath]:
+    """Return the values of a recipe that are paths: of the keys for paths, and strings of the workload that exist.
 
     Args:
         resolved: the recipe.
-        folder: where relative paths of the workload are looked for.
+        folder: the workload's relative paths are looked for here.
     """
     values = resolved.values()
-    found = [_place(keys, _value(values, keys)) for keys in _own_keys(values)]
-    theirs = [
-        Place(keys, "", text)
+    candidates = [_as_path(keys, _value(values, keys)) for keys in _path_keys(values)]
+    workload_paths = [
+        ReferencedPath(keys, "", text)
         for keys, text in _free_texts(resolved.workload)
         if text and (folder / Path(text).expanduser()).exists()
     ]
-    return [place for place in found if place is not None] + theirs
+    return [path for path in candidates if path is not None] + workload_paths
 
 
-def absolute(resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
-    """Return a recipe's values with every path made absolute, as it is meant in a folder."""
+def make_paths_absolute(resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    """Return a recipe's values with every path made absolute, relative to a folder."""
     values = resolved.values()
-    for place in file_places(resolved, folder):
-        *parents, last = place.keys
-        _value(values, tuple(parents))[last] = place.below(folder)
+    for path in referenced_paths(resolved, folder):
+        *parents, last = path.keys
+        _value(values, tuple(parents))[last] = path.absolute_value(folder)
     return values
 
 
-def _own_keys(values: Mapping[str, Any]) -> Iterator[KeyPath]:
-    yield from OWN_PLACES
+def _path_keys(values: Mapping[str, Any]) -> Iterator[KeyPath]:
+    yield from PATH_KEYS
     for number, _ in enumerate(values["data"]["mix"] or ()):
         yield ("data", "mix", number, "uri")
 
 
-def _place(keys: KeyPath, value: object) -> Place | None:
+def _as_path(keys: KeyPath, value: object) -> ReferencedPath | None:
     """Return the value of a key as a path, None when it is another kind of address."""
-    if not isinstance(value, str) or value in NAMES.get(".".join(map(str, keys)), ()):
+    if not isinstance(value, str) or value in RESERVED_VALUES.get(".".join(map(str, keys)), ()):
         return None
-    match = LEADING.fullmatch(value)
-    lead, path = (match[1] or "", match[2]) if match else ("", value)
-    return None if "://" in path else Place(keys, lead, path)
+    match = SCHEME.fullmatch(value)
+    scheme, path = (match[1] or "", match[2]) if match else ("", value)
+    return None if "://" in path else ReferencedPath(keys, scheme, path)
 
 
 def _value(values: Any, keys: KeyPath) -> Any:
@@ -225,7 +230,7 @@ def _value(values: Any, keys: KeyPath) -> Any:
 
 
 def _free_texts(section: BaseModel, keys: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the texts of a workload's config that may be anything, with their keys; choices among words are none."""
+    """Yield the free strings of a workload's config with their keys, without those of a Literal type."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, BaseModel):
@@ -234,10 +239,10 @@ def _free_texts(section: BaseModel, keys: KeyPath = ()) -> Iterator[tuple[KeyPat
             yield (*keys, name), value
 
 
-# Whether the machines of a cluster can find what a recipe names.
+# Whether the machines of a cluster have the paths in a recipe.
 
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 FIXES = {
     "data": "put the data into object storage (s3://, gs://), or give the absolute path of a file system that all "
     "machines of the cluster share",
@@ -248,50 +253,50 @@ FIXES = {
     "start": "copy the checkpoint into object storage (s3://, gs://) and name it there",
     "recovery": "give the absolute path that the file has on every machine",
 }
-OTHERWISE = (
+WORKLOAD_FIX = (
     "give a name on the hub instead, or the absolute path of a file system that all machines of the cluster share"
 )
 
 
-def check_shared(resolved: ResolvedRecipe, folder: Path) -> list[str]:
-    """Refuse a recipe that names what this machine alone has; return warnings about what others may not have.
+def check_paths_shared(resolved: ResolvedRecipe, folder: Path) -> list[str]:
+    """Refuse a recipe with relative paths; return warnings about absolute ones that other machines may not have.
 
     Args:
         resolved: the recipe.
-        folder: where relative paths start.
+        folder: the base of relative paths.
 
     Raises:
-        RecipeError: it does; every such key is listed with the fix.
+        RecipeError: it has relative paths; each key is listed with the fix.
     """
-    places = file_places(resolved, folder)
-    findings = [_only_here(place) for place in places if not place.is_absolute]
+    paths = referenced_paths(resolved, folder)
+    findings = [_relative_path(path) for path in paths if not path.is_absolute]
     if findings:
         raise RecipeError(findings)
-    return [*map(_must_be_shared, places), *_loopback(resolved), *_environment(resolved)]
+    return [*map(_absolute_path_warning, paths), *_loopback_warnings(resolved), *_environment_warnings(resolved)]
 
 
-def _only_here(place: Place) -> Finding:
-    fix = FIXES.get(str(place.keys[0]), OTHERWISE)
-    return Finding(place.key, f"{place.value} is a path that only this machine knows, not the cluster; {fix}.")
+def _relative_path(path: ReferencedPath) -> Finding:
+    fix = FIXES.get(str(path.keys[0]), WORKLOAD_FIX)
+    return Finding(path.key, f"{path.value} is a path that only this machine knows, not the cluster; {fix}.")
 
 
-def _must_be_shared(place: Place) -> str:
-    if place.keys[0] == "recovery":
-        return f"{place.key}: {place.path} is looked for on every machine of the cluster."
-    return f"{place.key}: {place.value} must be on a file system that all machines of the cluster share."
+def _absolute_path_warning(path: ReferencedPath) -> str:
+    if path.keys[0] == "recovery":
+        return f"{path.key}: {path.path} is looked for on every machine of the cluster."
+    return f"{path.key}: {path.value} must be on a file system that all machines of the cluster share."
 
 
-def _loopback(resolved: ResolvedRecipe) -> list[str]:
+def _loopback_warnings(resolved: ResolvedRecipe) -> list[str]:
     recipe = resolved.recipe
     addresses = {"storage.endpoint": recipe.storage.endpoint, "tracking.uri": recipe.tracking.uri}
     return [
         f"{key}: {address} is the cluster's own machine there, not this one."
         for key, address in addresses.items()
-        if address and urlsplit(address).hostname in LOOPBACK
+        if address and urlsplit(address).hostname in LOOPBACK_HOSTS
     ]
 
 
-def _environment(resolved: ResolvedRecipe) -> list[str]:
+def _environment_warnings(resolved: ResolvedRecipe) -> list[str]:
     if resolved.recipe.tracking.uri != "environment":
         return []
     return ["tracking.uri: MLFLOW_TRACKING_URI is read on the cluster; it must be set for Ray on its head."]

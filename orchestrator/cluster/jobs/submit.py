@@ -1,4 +1,4 @@
-"""Submitting a recipe: what is prepared before, and the submission itself."""
+"""Submits a recipe or a sweep as a job: its entrypoint, the submission with retries, and a check on the cluster."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from time import sleep
 from typing import Any, Literal
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, Jobs, TokenError
-from orchestrator.cluster.jobs.follow import Patience, Reach, Reader, follow
-from orchestrator.cluster.jobs.history import Entry, Register
+from orchestrator.cluster.jobs.client import FOLDER_KEY, RUN_KEY, ConnectionLostError, JobClient, TokenError
+from orchestrator.cluster.jobs.follow import Connect, LogReader, Timeouts, follow
+from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.config.cluster import Cluster
@@ -32,16 +32,16 @@ class Submission:
     """A job to submit.
 
     Args:
-        entry: what this machine remembers of it.
+        entry: its entry in the register.
         recipe: the resolved recipe, as YAML.
         workload: the recipe's workload.
-        resume: the run that must be there to be continued; None continues the recipe's own if it is there.
+        resume: the run to resume, which must exist; None resumes the recipe's own run if it exists.
         prices: a table of prices, as YAML.
         sweep: a sweep over the recipe, as YAML; None to train the recipe.
-        machines: variables that tell the run which machines its cluster can have.
+        machines: variables that describe the cluster's node groups to the run.
     """
 
-    entry: Entry
+    entry: JobRecord
     recipe: str
     workload: str
     resume: str | None = None
@@ -56,17 +56,17 @@ def new_entry(
     recipe_file: Path,
     verb: Literal["submit", "sweep"] = "submit",
     suffix: Callable[[], str] = lambda: secrets.token_hex(SUFFIX_BYTES),
-) -> Entry:
-    """Return what will be remembered of a new job.
+) -> JobRecord:
+    """Return the register's entry of a new job.
 
     Args:
-        cluster: where it will run.
-        recipe: the orchestrator's part of its recipe; of a sweep's base recipe, which bears the sweep's name.
+        cluster: the cluster to run on.
+        recipe: the orchestrator's part of its recipe; of a sweep's base recipe, which has the sweep's name.
         recipe_file: the file of the recipe, or of the sweep.
-        verb: what it is submitted by.
-        suffix: makes the end of its name, which tells it from other jobs of the run.
+        verb: the command that submits it.
+        suffix: makes the end of its submission id, which differs between jobs of one run.
     """
-    return Entry(
+    return JobRecord(
         job=f"{recipe.name}-{suffix()}",
         cluster_file=str(cluster.file),
         cluster=cluster.name,
@@ -78,17 +78,19 @@ def new_entry(
     )
 
 
-def submit(submission: Submission, reach: Reach, register: Register, pause: Callable[[float], object] = sleep) -> None:
-    """Pack, remember and submit a job; a connection that breaks meanwhile does not make two of one.
+def submit(
+    submission: Submission, connect: Connect, register: JobRegister, pause: Callable[[float], object] = sleep
+) -> None:
+    """Pack, register and submit a job. After a lost connection it submits again, which cannot start the job twice.
 
     Args:
         submission: the job.
-        reach: opens the way to the job server.
-        register: remembers it; what was refused is forgotten again.
+        connect: opens a connection to the job server.
+        register: the register; a job that was refused is removed from it.
         pause: waits so many seconds.
 
     Raises:
-        PackageError: something must not or cannot travel; nothing was submitted.
+        PackageError: something must not or cannot be packed; nothing was submitted.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     with TemporaryDirectory(prefix="fuseray-job-") as folder:
@@ -96,32 +98,32 @@ def submit(submission: Submission, reach: Reach, register: Register, pause: Call
         build_package(path, submission.recipe, submission.workload, submission.prices, submission.sweep)
         register.add(submission.entry)
         try:
-            _submit(submission, reach, path)
+            _submit(submission, connect, path)
         except ConnectionLostError:
-            _make_sure(submission, reach, path, pause)
+            _submit_again(submission, connect, path, pause)
         except Exception:
             register.remove(submission.entry.job)
             raise
 
 
-def _submit(submission: Submission, reach: Reach, package: Path) -> None:
-    """Submit a job; a lost connection means that it may have been taken.
+def _submit(submission: Submission, connect: Connect, package: Path) -> None:
+    """Submit a job.
 
     Raises:
-        ConnectionLostError: the connection was lost while the job was submitted.
+        ConnectionLostError: the connection was lost, and the job may have been accepted.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     entry = submission.entry
     metadata = {RUN_KEY: entry.run, FOLDER_KEY: entry.run_folder}
-    with reach() as server:
+    with connect() as server:
         jobs = _connected(server)
-        _refuse_second(jobs, entry)
+        _check_run_is_free(jobs, entry)
         with_prices = submission.prices is not None
         command = sweep_entrypoint(with_prices) if submission.sweep else entrypoint(submission.resume, with_prices)
         jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
 
 
-def _refuse_second(jobs: Jobs, entry: Entry) -> None:
+def _check_run_is_free(jobs: JobClient, entry: JobRecord) -> None:
     """Refuse to train a run that another job on the cluster trains already."""
     for job in jobs.all():
         if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
@@ -132,62 +134,62 @@ def _refuse_second(jobs: Jobs, entry: Entry) -> None:
             )
 
 
-def _connected(server: JobServer) -> Jobs:
+def _connected(server: JobServer) -> JobClient:
     try:
-        return Jobs(server)
+        return JobClient(server)
     except ConnectionLostError as error:
         raise ClusterError(str(error)) from error
 
 
-def _make_sure(submission: Submission, reach: Reach, package: Path, pause: Callable[[float], object]) -> None:
-    """Submit a job again that may have been taken; the job server takes a name once."""
+def _submit_again(submission: Submission, connect: Connect, package: Path, pause: Callable[[float], object]) -> None:
+    """Submit a job again that may have been accepted; the job server accepts a submission id once."""
     for attempt in range(1, ATTEMPTS + 1):
         pause(PAUSE_S)
         try:
-            _submit(submission, reach, package)
+            _submit(submission, connect, package)
             return
         except TokenError:
             raise
         except ClusterError as error:
             if attempt == ATTEMPTS:
-                raise _uncertain(submission.entry, error) from error
+                raise _unknown_outcome(submission.entry, error) from error
 
 
-def _uncertain(entry: Entry, error: ClusterError) -> ClusterError:
+def _unknown_outcome(entry: JobRecord, error: ClusterError) -> ClusterError:
     return ClusterError(
-        f"{error} Whether the job was taken is not known; `fuseray status {entry.job}` says it when the cluster "
+        f"{error} It is not known whether the job was accepted; run `fuseray status {entry.job}` when the cluster "
         "answers again."
     )
 
 
-# The command that a job runs, and the variables that it runs with.
+# The command of a job, and its environment variables.
 
 
 STOP_WAIT_S = 600
-"""How long a stopped job may take for its last checkpoint before Ray kills it."""
+"""How long a stopped job may take for its last checkpoint, in seconds, before Ray kills it."""
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-"""Variables of a job; anybody who may ask the job server can read them."""
+"""Environment variables of a job; every user of the job server can read them."""
 
 
 def entrypoint(resume: str | None, with_prices: bool = False) -> str:
     """Return the shell command of a job.
 
-    The shell is replaced by it, so that a signal reaches the run itself. The cluster's address is the one that Ray
-    gives the job, in the variable RAY_ADDRESS.
+    It replaces the shell (`exec`), so that signals reach the run itself. The cluster's address is the one that Ray
+    gives the job in the variable RAY_ADDRESS.
 
     Args:
-        resume: the run that must be there to be continued; None continues the recipe's own run if it is there.
-        with_prices: whether a table of prices travels with the job.
+        resume: the run to resume, which must exist; None resumes the recipe's own run if it exists.
+        with_prices: whether the package has a table of prices.
     """
     return _command("train", RECIPE_NAME, "--resume", resume or "auto", *_prices(with_prices), "scale.address=auto")
 
 
 def sweep_entrypoint(with_prices: bool = False) -> str:
-    """Return the shell command of a job that runs a sweep, or continues it; the sweep itself says where Ray is.
+    """Return the shell command of a job that runs a sweep, or resumes it; the sweep's file has Ray's address.
 
     Args:
-        with_prices: whether a table of prices travels with the job.
+        with_prices: whether the package has a table of prices.
     """
     return _command("sweep", SWEEP_NAME, "--resume", "auto", "--no-plan", *_prices(with_prices))
 
@@ -200,48 +202,48 @@ def _command(*words: str) -> str:
     return f"exec {shlex.join(['python', '-m', 'orchestrator.cli', *words])}"
 
 
-# Having a machine of the cluster look at what a run needs, as a short job before the job itself.
+# `fuseray plan --here` on the cluster's head, as a short job before the job itself.
 
 
-COMMAND = f"exec {shlex.join(['python', '-m', 'orchestrator.cli', 'plan', RECIPE_NAME, '--here', '--json'])}"
+PLAN_COMMAND = f"exec {shlex.join(['python', '-m', 'orchestrator.cli', 'plan', RECIPE_NAME, '--here', '--json'])}"
 LAST_LINES = 15
 
 
-def look_from_cluster(
-    submission: Submission, reach: Reach, log: Callable[[str], object], patience: Patience | None = None
+def check_recipe_on_cluster(
+    submission: Submission, connect: Connect, log: Callable[[str], object], timeouts: Timeouts | None = None
 ) -> dict[str, Any]:
-    """Return what `fuseray plan --here --json` says on the cluster's head.
+    """Run `fuseray plan --here --json` on the cluster's head and return its output.
 
     Args:
-        submission: the job that is to be submitted; the look is named after it.
-        reach: opens the way to the job server.
-        log: is told when the connection is lost.
-        patience: how long it may be lost.
+        submission: the job to check; the submission id of the check begins with that of the job.
+        connect: opens a connection to the job server.
+        log: takes a line when the connection is lost.
+        timeouts: when to give up.
 
     Raises:
-        PackageError: something must not or cannot travel.
-        ClusterError: the cluster cannot be reached, or the look itself fails there; its last words are in the message.
+        PackageError: something must not or cannot be packed.
+        ClusterError: the cluster cannot be reached, or the command failed; the message has its last output.
     """
     name = f"{submission.entry.job}-check"
-    with TemporaryDirectory(prefix="fuseray-job-") as folder, reach() as server:
+    with TemporaryDirectory(prefix="fuseray-job-") as folder, connect() as server:
         package = Path(folder) / "job.zip"
         build_package(package, submission.recipe, submission.workload, submission.prices, submission.sweep)
-        Jobs(server).submit(name, COMMAND, package, ENVIRONMENT, {})
-    heard: list[str] = []
-    job = follow(reach, name, Reader(heard.append), log, patience)
-    text = "".join(heard)
-    found = parse_look(text)
-    if found is None:
-        last = "\n".join(text.splitlines()[-LAST_LINES:]) or job.failure
-        raise ClusterError(f"cluster {submission.entry.cluster}: its head cannot check the recipe:\n{last}")
-    return found
+        JobClient(server).submit(name, PLAN_COMMAND, package, ENVIRONMENT, {})
+    pieces: list[str] = []
+    job = follow(connect, name, LogReader(pieces.append), log, timeouts)
+    text = "".join(pieces)
+    plan = parse_plan(text)
+    if plan is None:
+        last_lines = "\n".join(text.splitlines()[-LAST_LINES:]) or job.failure
+        raise ClusterError(f"cluster {submission.entry.cluster}: its head cannot check the recipe:\n{last_lines}")
+    return plan
 
 
-def parse_look(log: str) -> dict[str, Any] | None:
-    """Return the JSON object in a log that may hold other lines before and after it, None when there is none."""
+def parse_plan(log: str) -> dict[str, Any] | None:
+    """Return the plan, a JSON object, in a log that may have other lines before and after it; None without one."""
     start, end = log.find("\n{") + 1 if not log.startswith("{") else 0, log.rfind("}") + 1
     try:
-        found = json.loads(log[start:end])
+        plan = json.loads(log[start:end])
     except json.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) and "findings" in found else None
+    return plan if isinstance(plan, dict) and "findings" in plan else None

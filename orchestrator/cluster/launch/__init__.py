@@ -1,8 +1,5 @@
-"""Starting, reaching and ending clusters.
+"""Launchers start clusters, connect to their job servers, and shut them down.
 
-Clusters that KubeRay runs on Kubernetes, reached through kubectl.
-
-A cluster of this machine alone.
-
-Clusters of Ray's cluster launcher: clouds and machines of one's own, reached by SSH.
+Three kinds: a cluster of this machine alone (`local`), one that Ray's cluster launcher starts on a cloud or on your own
+machines (`ray_up`, through SSH), and one that KubeRay runs on Kubernetes (`kuberay`, through kubectl).
 """

@@ -1,4 +1,7 @@
-"""Starting, reaching and ending a cluster that KubeRay runs."""
+"""A cluster that KubeRay runs on Kubernetes: its launcher, kubectl, and what its manifest and status say.
+
+kubectl runs with the user's own rights, in the user's own context.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ KIND = "rayclusters.ray.io"
 REMOTE_PORT = 8265
 READY = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) -> ")
 HEAD_S = 900.0
-LOOK_S = 5.0
+POLL_S = 5.0
 
 
 class KubeRayLauncher:
@@ -30,7 +33,7 @@ class KubeRayLauncher:
 
     Args:
         cluster: its file is a manifest.
-        head_s: seconds that the head may take to start, which may need a new machine and a large image.
+        head_s: timeout for the start of the head, in seconds; it may need a new machine and a large image.
     """
 
     def __init__(self, cluster: Cluster, head_s: float = HEAD_S) -> None:
@@ -39,67 +42,67 @@ class KubeRayLauncher:
         self._kubectl = Kubectl(cluster.name, cluster.settings["metadata"].get("namespace"))
 
     def is_up(self) -> bool:
-        """Return whether its head takes requests, as Kubernetes says."""
-        found = self._found()
-        return found is not None and is_ready(found)
+        """Return whether its head is ready, according to its status in Kubernetes."""
+        manifest = self._manifest()
+        return manifest is not None and is_ready(manifest)
 
     def up(self, log: Callable[[str], object]) -> None:
         """Apply the manifest and wait for the head.
 
         Raises:
-            ClusterError: Kubernetes does not take the manifest, or the head does not start.
+            ClusterError: Kubernetes rejects the manifest, or the head does not start.
         """
         check_manifest(self._cluster.settings, self._cluster.file)
         log(self._kubectl.run("apply", "--filename", str(self._cluster.file)).strip())
-        until_s = time.monotonic() + self._head_s
-        said = ""
+        deadline_s = time.monotonic() + self._head_s
+        logged_pods = ""
         while not self.is_up():
-            if time.monotonic() > until_s:
+            if time.monotonic() > deadline_s:
                 raise ClusterError(
                     f"cluster {self._cluster.name}: its head was not ready within {self._head_s:g} s; see "
                     f"`kubectl describe pods -l ray.io/cluster={self._cluster.name}`. Its pods:\n{self._pods()}"
                 )
-            if (pods := self._pods()) != said:
+            if (pods := self._pods()) != logged_pods:
                 log(f"waiting for the head\n{pods}")
-                said = pods
-            time.sleep(LOOK_S)
+                logged_pods = pods
+            time.sleep(POLL_S)
         log(f"the head of cluster {self._cluster.name} is ready")
 
     def down(self, log: Callable[[str], object]) -> None:
-        """Delete what the manifest made, with all pods."""
+        """Delete the manifest's resources, with all pods."""
         check_manifest(self._cluster.settings, self._cluster.file)
         file = str(self._cluster.file)
-        said = self._kubectl.run("delete", "--filename", file, "--ignore-not-found", "--wait", seconds=self._head_s)
-        log(said.strip() or f"cluster {self._cluster.name} is not up")
+        output = self._kubectl.run("delete", "--filename", file, "--ignore-not-found", "--wait", timeout_s=self._head_s)
+        log(output.strip() or f"cluster {self._cluster.name} is not up")
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         """Forward a port of the loopback to the head's Service.
 
         Raises:
-            ClusterError: the cluster is not there, or its job server does not answer.
+            ClusterError: the cluster is not up, or its job server does not answer.
         """
         check_manifest(self._cluster.settings, self._cluster.file)
-        found = self._found()
-        if found is None:
+        manifest = self._manifest()
+        if manifest is None:
             raise ClusterError(
                 f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
             )
-        secret = secret_name(found)
+        secret = secret_name(manifest)
         token = token_in(self._kubectl.get("secret", secret), secret)
-        with tunnel(self._forward(service_name(found))) as opened:
-            server = JobServer(f"http://127.0.0.1:{opened[1]}", token)
+        with tunnel(self._port_forward(service_name(manifest))) as ready:
+            server = JobServer(f"http://127.0.0.1:{ready[1]}", token)
             check_server(server, self._cluster.name, f"Secret {secret}")
             yield server
 
-    def _found(self) -> Mapping[str, Any] | None:
+    def _manifest(self) -> Mapping[str, Any] | None:
         return self._kubectl.get(KIND, self._cluster.name)
 
-    def _forward(self, service: str) -> TunnelCommand:
+    def _port_forward(self, service: str) -> TunnelCommand:
         command = self._kubectl.command(
             "port-forward", f"service/{service}", f":{REMOTE_PORT}", "--address", "127.0.0.1"
         )
-        return TunnelCommand(command, READY, f"the way to the head of cluster {self._cluster.name}")
+        return TunnelCommand(command, READY, f"the port-forward to the head of cluster {self._cluster.name}")
 
     def _pods(self) -> str:
         return self._kubectl.run(
@@ -107,10 +110,10 @@ class KubeRayLauncher:
         ).strip()
 
 
-# Asking Kubernetes through kubectl, with the user's own rights and in the user's own context.
+# kubectl.
 
 
-REQUEST = "--request-timeout=15s"
+REQUEST_TIMEOUT = "--request-timeout=15s"
 ANSWER_S = 90.0
 KEPT_CHARACTERS = 600
 INSTALL = "install it (https://kubernetes.io/docs/tasks/tools/) and give it the cluster's kubeconfig."
@@ -126,14 +129,14 @@ REASONS = (
     ),
     (
         r"unauthorized|must be logged in|provide credentials",
-        "Kubernetes does not know you; log in again and see `kubectl config view --minify`.",
+        "Kubernetes rejects your credentials; log in again and see `kubectl config view --minify`.",
     ),
     (
         r"refused|unable to connect|no such host|timed out|i/o timeout|deadline exceeded|no configuration",
         "no Kubernetes cluster answers; see `kubectl config current-context` and whether you reach that cluster.",
     ),
 )
-"""What kubectl's words mean; the first that fits counts."""
+"""Patterns of kubectl's errors, with what each means and its fix; the first match counts."""
 
 
 class Kubectl:
@@ -141,7 +144,7 @@ class Kubectl:
 
     Args:
         cluster: its name, for messages.
-        namespace: where it is; None for the context's own.
+        namespace: its namespace; None for the context's own.
     """
 
     def __init__(self, cluster: str, namespace: str | None) -> None:
@@ -152,60 +155,60 @@ class Kubectl:
         """Return a command line.
 
         Raises:
-            ClusterError: there is no kubectl.
+            ClusterError: kubectl is not installed.
         """
         kubectl = find_program("kubectl", f"cluster {self._cluster}", INSTALL)
         return [kubectl, *arguments, *(["--namespace", self._namespace] if self._namespace else [])]
 
-    def run(self, *arguments: str, seconds: float = ANSWER_S) -> str:
-        """Run a command to its end and return what it printed.
+    def run(self, *arguments: str, timeout_s: float = ANSWER_S) -> str:
+        """Run a command to its end and return its output.
 
         Raises:
-            ClusterError: it failed; the message says why, in kubectl's words and in ours.
+            ClusterError: it failed; the message has the meaning, the fix and kubectl's own error.
         """
         try:
-            ran = subprocess.run(
-                self.command(*arguments, REQUEST),
+            completed = subprocess.run(
+                self.command(*arguments, REQUEST_TIMEOUT),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=seconds,
+                timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise ClusterError(
-                f"cluster {self._cluster}: `kubectl {arguments[0]}` took more than {seconds:g} s; see whether "
+                f"cluster {self._cluster}: `kubectl {arguments[0]}` took more than {timeout_s:g} s; check that "
                 "Kubernetes answers."
             ) from None
-        if ran.returncode != 0:
-            raise ClusterError(f"cluster {self._cluster}: {explain(ran.stderr)}")
-        return ran.stdout
+        if completed.returncode != 0:
+            raise ClusterError(f"cluster {self._cluster}: {explain(completed.stderr)}")
+        return completed.stdout
 
     def get(self, kind: str, name: str) -> Mapping[str, Any] | None:
-        """Return an object, None when there is none of that name.
+        """Return a resource, None when there is none of that name.
 
         Raises:
-            ClusterError: nobody can say.
+            ClusterError: kubectl failed.
         """
-        said = self.run("get", kind, name, "--output=json", "--ignore-not-found")
-        found: Mapping[str, Any] | None = json.loads(said) if said.strip() else None
-        return found
+        output = self.run("get", kind, name, "--output=json", "--ignore-not-found")
+        resource: Mapping[str, Any] | None = json.loads(output) if output.strip() else None
+        return resource
 
 
 def explain(stderr: str) -> str:
-    """Return what kubectl's complaint means and what to do, with its own words."""
-    words = " ".join(_last(stderr).split())
-    meant = next((advice for pattern, advice in REASONS if re.search(pattern, stderr, re.IGNORECASE)), None)
-    return f"{meant} kubectl says: {words}" if meant else f"kubectl says: {words}"
+    """Return the meaning and the fix of kubectl's error, if they are known, and the error itself."""
+    error = " ".join(_without_log_lines(stderr).split())
+    meaning = next((advice for pattern, advice in REASONS if re.search(pattern, stderr, re.IGNORECASE)), None)
+    return f"{meaning} kubectl says: {error}" if meaning else f"kubectl says: {error}"
 
 
-def _last(stderr: str) -> str:
-    """Return the end of a complaint, without the log lines before it."""
+def _without_log_lines(stderr: str) -> str:
+    """Return the end of kubectl's standard error, without log lines."""
     lines: Sequence[str] = [line for line in stderr.splitlines() if line.strip() and not re.match(r"[EWI]\d{4} ", line)]
     return "\n".join(lines)[-KEPT_CHARACTERS:] or "nothing"
 
 
-# What a RayCluster's manifest and status say about reaching it.
+# The manifest and status of a RayCluster: its head, its Service and its token.
 
 
 LONGEST_NAME = 50
@@ -213,52 +216,52 @@ TOKEN_KEY = "auth_token"  # noqa: S105
 
 
 def check_manifest(manifest: Mapping[str, Any], file: Path) -> None:
-    """See that a manifest is of a cluster that can be started and reached.
+    """Check that a manifest is of a RayCluster with token authentication.
 
     Raises:
-        ClusterError: it is a job's, or its cluster would ask for no token.
+        ClusterError: it is a RayJob, or its cluster would not require a token.
     """
     kind = manifest.get("kind")
     if kind != "RayCluster":
         raise ClusterError(
-            f"{file}: a {kind} brings its own cluster and goes with it; start it with `kubectl apply -f {file}`, or "
+            f"{file}: a {kind} makes its own cluster and deletes it; start it with `kubectl apply -f {file}`, or "
             "use a file with a RayCluster, such as clusters/kuberay/raycluster.yaml, with `fuseray submit`."
         )
     options = manifest["spec"].get("authOptions") or {}
     if options.get("mode") != "token":
         raise ClusterError(
-            f"{file}: the cluster would ask for no token, so whoever reaches it could run code on it; put "
+            f"{file}: the cluster would not require a token, so anyone who reaches it could run code on it; put "
             "`authOptions: {mode: token}` under spec."
         )
     if options.get("enableK8sTokenAuth"):
         raise ClusterError(
-            f"{file}: Fuseray has no use for tokens of Kubernetes (enableK8sTokenAuth); leave that key out, so that "
+            f"{file}: Fuseray does not use tokens of Kubernetes (enableK8sTokenAuth); leave that key out, so that "
             "KubeRay makes a token for the cluster."
         )
 
 
 def secret_name(manifest: Mapping[str, Any]) -> str:
-    """Return the name of the Secret with the cluster's token: the one it names, or the one that KubeRay makes."""
-    named = (manifest["spec"].get("authOptions") or {}).get("secretName")
-    return str(named) if named else fitted_name(str(manifest["metadata"]["name"]))
+    """Return the name of the Secret with the cluster's token: the manifest's, or the one that KubeRay makes."""
+    secret = (manifest["spec"].get("authOptions") or {}).get("secretName")
+    return str(secret) if secret else kuberay_name(str(manifest["metadata"]["name"]))
 
 
-def service_name(found: Mapping[str, Any]) -> str:
-    """Return the name of the head's Service: as the cluster's status says, or as KubeRay would name it."""
-    head = (found.get("status") or {}).get("head") or {}
-    return str(head.get("serviceName") or fitted_name(f"{found['metadata']['name']}-head-svc"))
+def service_name(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the head's Service: the one in the status, or the one that KubeRay would give it."""
+    head = (manifest.get("status") or {}).get("head") or {}
+    return str(head.get("serviceName") or kuberay_name(f"{manifest['metadata']['name']}-head-svc"))
 
 
-def fitted_name(name: str) -> str:
-    """Return a name as KubeRay cuts it: its last 50 characters, with a letter in front."""
-    cut = name[-LONGEST_NAME:]
-    return cut if cut[0].isalpha() else f"r{cut[1:]}"
+def kuberay_name(name: str) -> str:
+    """Return a name as KubeRay truncates it: its last 50 characters, beginning with a letter."""
+    last = name[-LONGEST_NAME:]
+    return last if last[0].isalpha() else f"r{last[1:]}"
 
 
-def is_ready(found: Mapping[str, Any]) -> bool:
-    """Return whether the head of a RayCluster takes requests, by its status."""
-    conditions = (found.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "HeadPodReady" and one["status"] == "True" for one in conditions)
+def is_ready(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the head of a RayCluster is ready, by its status."""
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    return any(condition["type"] == "HeadPodReady" and condition["status"] == "True" for condition in conditions)
 
 
 def token_in(secret: Mapping[str, Any] | None, name: str) -> str:
@@ -266,10 +269,10 @@ def token_in(secret: Mapping[str, Any] | None, name: str) -> str:
 
     Args:
         secret: the Secret, None when there is none.
-        name: its name.
+        name: its name, for the message.
 
     Raises:
-        ClusterError: it holds none.
+        ClusterError: there is no token in it.
     """
     encoded = ((secret or {}).get("data") or {}).get(TOKEN_KEY)
     try:

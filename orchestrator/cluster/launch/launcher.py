@@ -1,4 +1,4 @@
-"""What can be done with a cluster, whoever starts its machines."""
+"""The interface of all launchers, and what they share: the check of a job server, ports, and the state folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.storage.local_files import state_home
+from orchestrator.storage.local_files import make_private, state_home
 
 
 @dataclass(frozen=True, slots=True)
 class JobServer:
-    """Where a cluster takes jobs, as this machine reaches it.
+    """Ray's job server of a cluster, as this machine reaches it.
 
     Args:
         url: such as http://127.0.0.1:8265.
@@ -32,21 +32,21 @@ class JobServer:
 
 
 class Launcher(Protocol):
-    """Starts, reaches and ends one cluster."""
+    """Starts one cluster, connects to it, and shuts it down."""
 
     def is_up(self) -> bool:
-        """Return whether the cluster's head is there.
+        """Return whether the cluster has a head.
 
         Raises:
-            ClusterError: nobody can say, for example for want of credentials.
+            ClusterError: this cannot be found out, for example without credentials.
         """
         ...
 
     def up(self, log: Callable[[str], object]) -> None:
-        """Start what is not there yet.
+        """Start what does not run yet.
 
         Args:
-            log: is told how it goes.
+            log: takes lines of progress.
 
         Raises:
             ClusterError: it cannot be started; the message says what to do.
@@ -54,11 +54,11 @@ class Launcher(Protocol):
         ...
 
     def down(self, log: Callable[[str], object]) -> None:
-        """End all machines; it is no error when there are none."""
+        """Shut down all machines; it is not an error when there are none."""
         ...
 
-    def reach(self) -> AbstractContextManager[JobServer]:
-        """Open the way to the job server, by an SSH tunnel where that is needed, and close it again.
+    def connect(self) -> AbstractContextManager[JobServer]:
+        """Connect to the job server, through a tunnel where one is needed, while the body runs.
 
         Raises:
             ClusterError: the cluster is not up, or cannot be reached.
@@ -66,55 +66,54 @@ class Launcher(Protocol):
         ...
 
 
-# Seeing that a cluster's job server answers, and answers only to whoever has its token.
+# The check that a job server answers, and requires its token.
 
 
 ANSWER_S = 10.0
 GUARDED = "/api/version"
-"""A page that Ray shows only with the token."""
+"""A page that Ray serves only with the token."""
 
 
-def check_server(server: JobServer, cluster: str, token_place: str) -> None:
-    """See that a job server can be used.
+def check_server(server: JobServer, cluster: str, token_source: str) -> None:
+    """Check that a job server answers and requires its token.
 
     Args:
         server: as this machine reaches it.
         cluster: the cluster's name.
-        token_place: where its token comes from, for the message.
+        token_source: where its token comes from, for the message.
 
     Raises:
-        ClusterError: it does not answer, refuses the token, or does without one.
+        ClusterError: it does not answer, refuses the token, or does not require one.
     """
-    complaint = complaint_of(status_of(server), status_of(server, with_token=False), token_place)
-    if complaint:
-        raise ClusterError(f"cluster {cluster}: {complaint}")
+    problem = server_problem(http_status(server), http_status(server, with_token=False), token_source)
+    if problem:
+        raise ClusterError(f"cluster {cluster}: {problem}")
 
 
-def complaint_of(with_token: int | None, without: int | None, token_place: str) -> str | None:
-    """Return what is wrong with a job server, None when nothing is.
+def server_problem(with_token: int | None, without_token: int | None, token_source: str) -> str | None:
+    """Return what is wrong with a job server and how to fix it, None when nothing is.
 
     Args:
         with_token: HTTP status of its answer to a request with the token; None for no answer.
-        without: the same without the token.
-        token_place: where the token comes from.
+        without_token: the same without the token.
+        token_source: where the token comes from.
     """
     if with_token is None:
-        return (
-            "Ray's job server does not answer; see whether Ray still runs on the head, or start it with `fuseray up`."
-        )
+        return "Ray's job server does not answer; check that Ray still runs on the head, or start it with `fuseray up`."
     if with_token in (401, 403):
-        return f"it refuses the token of {token_place}; put the token there that it was started with."
+        return f"it refuses the token of {token_source}; put the token there that it was started with."
     if with_token != 200:
-        return f"what answers is no job server of Ray (HTTP status {with_token})."
-    if without == 200:
+        return f"what answers is not Ray's job server (HTTP status {with_token})."
+    if without_token == 200:
         return (
-            "it asks for no token, so whoever reaches it can run code on it; start Ray there with RAY_AUTH_MODE=token."
+            "it requires no token, so anyone who reaches it can run code on it; start Ray there with "
+            "RAY_AUTH_MODE=token."
         )
     return None
 
 
-def status_of(server: JobServer, with_token: bool = True, timeout_s: float = ANSWER_S) -> int | None:
-    """Return the HTTP status of a job server's answer, None when there is none."""
+def http_status(server: JobServer, with_token: bool = True, timeout_s: float = ANSWER_S) -> int | None:
+    """Return the HTTP status of a job server's answer, None when it does not answer."""
     parts = urlsplit(server.url)
     headers = {"Authorization": f"Bearer {server.token}"} if with_token else {}
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
@@ -127,61 +126,60 @@ def status_of(server: JobServer, with_token: bool = True, timeout_s: float = ANS
         connection.close()
 
 
-# Ports of this machine's loopback.
+# Ports of the loopback.
 
 
 LOOPBACK = "127.0.0.1"
 
 
-def usable_port(wanted: int) -> int:
-    """Return a port for the job server: the one that is wanted, or another when it is taken."""
+def usable_port(preferred: int) -> int:
+    """Return a port for the job server: the preferred one, or another when that is taken."""
     with socket.socket() as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            attempt.bind((LOOPBACK, wanted))
+            attempt.bind((LOOPBACK, preferred))
         except OSError:
             return free_port()
-    return wanted
+    return preferred
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
+    """Return a free port of the loopback."""
     with socket.socket() as attempt:
         attempt.bind((LOOPBACK, 0))
         return int(attempt.getsockname()[1])
 
 
-# Where this machine keeps what it knows of clusters: one folder for each, for this user's eyes only.
+# The state of each cluster on this machine: a folder that only this user can read.
 
 
-SOUND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def state_folder(name: str) -> Path:
-    """Return a cluster's folder, made with mode 0700 if it was not there.
+    """Return a cluster's state folder, made with mode 0700 if it does not exist.
 
     Raises:
-        ClusterError: the name cannot be a folder's, or the folder cannot be made.
+        ClusterError: the name is not valid as a folder's, or the folder cannot be made.
     """
-    if not SOUND_NAME.fullmatch(name):
+    if not VALID_NAME.fullmatch(name):
         raise ClusterError(f"cluster {name!r}: a name has letters, digits, '.', '_' and '-'; change cluster_name.")
     folder = state_home() / "clusters" / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        make_private(folder)
     except OSError as error:
         raise ClusterError(
-            f"{folder} cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder of yours."
+            f"{folder} cannot be made ({error.strerror or error}); set XDG_STATE_HOME to a folder of yours."
         ) from None
     return folder
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes of Fuseray; whoever comes second is refused.
+    """Lock a state folder against other processes of Fuseray while the body runs, without waiting.
 
     Raises:
-        ClusterError: another process holds it.
+        ClusterError: another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -189,7 +187,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError(
-                f"cluster {folder.name}: another fuseray is starting or ending it; wait for that one."
+                f"cluster {folder.name}: another fuseray is starting or ending it; wait for it to finish."
             ) from None
         yield
     finally:

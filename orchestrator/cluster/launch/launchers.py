@@ -1,4 +1,4 @@
-"""Which launcher a cluster has."""
+"""The launcher of each kind of cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.config.cluster import Cluster
 
 
 def launcher_of(cluster: Cluster) -> Launcher:
-    """Return what starts, reaches and ends a cluster."""
+    """Return the launcher of a cluster, by the kind of its file."""
     if cluster.kind == "local":
         return LocalLauncher(cluster)
     if cluster.kind == "launcher":

@@ -1,4 +1,4 @@
-"""Starting, reaching and ending a cluster of this machine alone."""
+"""A cluster of this machine alone: its launcher, the command that starts Ray, its state, and its processes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from orchestrator.cluster.launch.launcher import (
     JobServer,
     check_server,
     free_port,
+    http_status,
     locked,
     state_folder,
-    status_of,
     usable_port,
 )
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
@@ -34,47 +34,47 @@ from orchestrator.storage.local_files import write_private
 
 KEPT_LINES = 5
 LONGEST_FOLDER = 36
-"""Characters; Ray's sockets, deep inside, may have 107."""
+"""Longest path of the temporary folder, in characters; paths of Ray's sockets, deep inside, may have 107."""
 
 
 class LocalLauncher:
-    """A Ray of this machine that outlives the terminal it was started from.
+    """Ray on this machine; it outlives the terminal it was started from.
 
     Args:
-        cluster: what its file asks for.
-        patience: how long its processes may take.
+        cluster: the cluster, with the settings of its file.
+        timeouts: how long its processes may take.
     """
 
-    def __init__(self, cluster: Cluster, patience: Patience | None = None) -> None:
+    def __init__(self, cluster: Cluster, timeouts: Timeouts | None = None) -> None:
         self._cluster = cluster
-        self._patience = patience or Patience()
-        self._memory = Memory(state_folder(cluster.name))
+        self._timeouts = timeouts or Timeouts()
+        self._state = LocalClusterState(state_folder(cluster.name))
 
     def is_up(self) -> bool:
         """Return whether its job server answers."""
-        record = self._memory.record()
-        return record is not None and status_of(self._memory.server(record)) == 200
+        record = self._state.record()
+        return record is not None and http_status(self._state.server(record)) == 200
 
     def up(self, log: Callable[[str], object]) -> None:
-        """Start it, unless it is up; what an earlier start left half done is cleared away first.
+        """Start it, unless it is up; what an incomplete start left is removed first.
 
         Raises:
-            ClusterError: Ray does not start, or one that runs does not answer.
+            ClusterError: Ray does not start, or it runs but does not answer.
         """
-        with locked(self._memory.folder):
-            record = self._memory.record()
+        with locked(self._state.folder):
+            record = self._state.record()
             if record and self._runs(record):
-                log(f"cluster {self._cluster.name} is up already, at {self._memory.server(record).url}")
+                log(f"cluster {self._cluster.name} is up already, at {self._state.server(record).url}")
                 return
             if record:
-                log("clearing away what an earlier start left")
+                log("removing what an earlier start left")
                 self._clear(record)
             self._start(log)
 
     def down(self, log: Callable[[str], object]) -> None:
-        """End its processes, and no other Ray's; remove what they wrote."""
-        with locked(self._memory.folder):
-            record = self._memory.record()
+        """End its processes, but those of no other Ray, and remove their files."""
+        with locked(self._state.folder):
+            record = self._state.record()
             if record is None:
                 log(f"cluster {self._cluster.name} is not up")
                 return
@@ -82,30 +82,30 @@ class LocalLauncher:
             log(f"cluster {self._cluster.name} is down")
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
-        """Give the job server, which is on this machine.
+    def connect(self) -> Iterator[JobServer]:
+        """Yield the job server, which is on this machine.
 
         Raises:
-            ClusterError: it is not up, or does not answer.
+            ClusterError: the cluster is not up, or the job server does not answer.
         """
-        record = self._memory.record()
+        record = self._state.record()
         if record is None or not record.ready:
             raise ClusterError(
                 f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
             )
-        server = self._memory.server(record)
-        check_server(server, self._cluster.name, str(self._memory.token_file))
+        server = self._state.server(record)
+        check_server(server, self._cluster.name, str(self._state.token_file))
         yield server
 
-    def _runs(self, record: Record) -> bool:
-        """Say whether an earlier start is still good.
+    def _runs(self, record: ClusterStart) -> bool:
+        """Return whether the cluster of an earlier start still runs.
 
         Raises:
-            ClusterError: its processes are there but do not answer; jobs may still run there.
+            ClusterError: its processes run but do not answer; jobs may still run there.
         """
-        if not record.ready or not members(str(record.folder)):
+        if not record.ready or not cluster_processes(str(record.folder)):
             return False
-        if status_of(self._memory.server(record)) != 200:
+        if http_status(self._state.server(record)) != 200:
             raise ClusterError(
                 f"cluster {self._cluster.name} runs but its job server at port {record.port} does not answer; end it "
                 f"with `fuseray down {self._cluster.file}`, which ends its jobs too, and start it again."
@@ -113,65 +113,65 @@ class LocalLauncher:
         return True
 
     def _start(self, log: Callable[[str], object]) -> None:
-        wanted = wanted_port(self._cluster.settings)
-        port = usable_port(wanted)
-        if port != wanted:
-            log(f"port {wanted} is taken; the job server gets port {port} (dashboard_port in {self._cluster.file})")
-        record = Record(folder=_new_folder(), port=port)
+        preferred = dashboard_port(self._cluster.settings)
+        port = usable_port(preferred)
+        if port != preferred:
+            log(f"port {preferred} is taken; the job server gets port {port} (dashboard_port in {self._cluster.file})")
+        record = ClusterStart(folder=_new_folder(), port=port)
         try:
-            self._memory.keep(record)
-            write_private(self._memory.token_file, secrets.token_hex(32))
+            self._state.save(record)
+            write_private(self._state.token_file, secrets.token_hex(32))
             record.folder.mkdir(mode=0o700)
             log("starting Ray on this machine")
             self._run_ray(record)
-            self._memory.keep(replace(record, ready=True))
+            self._state.save(replace(record, ready=True))
         except BaseException:
             self._clear(record)
             raise
-        log(f"cluster {self._cluster.name} is up, at {self._memory.server(record).url}")
+        log(f"cluster {self._cluster.name} is up, at {self._state.server(record).url}")
 
-    def _run_ray(self, record: Record) -> None:
+    def _run_ray(self, record: ClusterStart) -> None:
         """Start Ray and wait until its job server answers."""
-        until_s = time.monotonic() + self._patience.start_s
+        deadline_s = time.monotonic() + self._timeouts.start_s
         log = record.folder / "start.log"
         with log.open("w") as file:
             process = subprocess.Popen(
                 start_command(self._cluster, record.folder, record.port),
-                env=environment(os.environ, record.folder, self._memory.token_file),
+                env=environment(os.environ, record.folder, self._state.token_file),
                 cwd=record.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        while process.poll() is None or status_of(self._memory.server(record)) != 200:
+        while process.poll() is None or http_status(self._state.server(record)) != 200:
             if process.poll():
-                raise ClusterError(f"Ray does not start on this machine:\n{_end_of(log)}")
-            if time.monotonic() > until_s:
+                raise ClusterError(f"Ray does not start on this machine:\n{_last_lines(log)}")
+            if time.monotonic() > deadline_s:
                 raise ClusterError(
-                    f"Ray did not answer within {self._patience.start_s:g} s; see what else keeps this machine busy. "
-                    f"It said last:\n{_end_of(log)}"
+                    f"Ray did not answer within {self._timeouts.start_s:g} s; see what else keeps this machine busy. "
+                    f"Its last output:\n{_last_lines(log)}"
                 )
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
-    def _clear(self, record: Record) -> None:
-        end_processes(str(record.folder), self._patience)
+    def _clear(self, record: ClusterStart) -> None:
+        end_processes(str(record.folder), self._timeouts)
         shutil.rmtree(record.folder, ignore_errors=True)
-        self._memory.forget()
+        self._state.clear()
 
 
 def _new_folder() -> Path:
-    """Return a name for a temporary folder."""
-    usual = Path(tempfile.gettempdir())
-    base = usual if len(str(usual)) <= LONGEST_FOLDER else Path("/tmp")  # noqa: S108
+    """Return a path for a new temporary folder."""
+    default = Path(tempfile.gettempdir())
+    base = default if len(str(default)) <= LONGEST_FOLDER else Path("/tmp")  # noqa: S108
     return base / f"fuseray-{secrets.token_hex(4)}"
 
 
-def _end_of(log: Path) -> str:
+def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").strip().splitlines()[-KEPT_LINES:])
 
 
-# How Ray is started on this machine: closed to other machines, with a token, apart from every other Ray here.
+# The command that starts Ray: closed to other machines, with a token, and separate from any other Ray here.
 
 
 DASHBOARD_PORT = 8265
@@ -181,8 +181,8 @@ def start_command(cluster: Cluster, folder: Path, port: int) -> list[str]:
     """Return the command that starts Ray.
 
     Args:
-        cluster: what its settings ask for.
-        folder: temporary folder of this start; Ray opens its own folder to everybody, so it gets one inside.
+        cluster: the cluster, with its settings.
+        folder: temporary folder of this start; Ray opens its own folder to all users, so it gets one inside.
         port: of the job server and dashboard.
     """
     settings = cluster.settings
@@ -197,25 +197,25 @@ def start_command(cluster: Cluster, folder: Path, port: int) -> list[str]:
         "max-worker-port": 0,
         "temp-dir": folder / "ray",
         "object-store-memory": _bytes(settings.get("object_store_mb")),
-        "num-cpus": _whole(settings.get("cpus")),
-        "num-gpus": _whole(settings.get("gpus")),
+        "num-cpus": _integer(settings.get("cpus")),
+        "num-gpus": _integer(settings.get("gpus")),
         "labels": _labels(cluster),
     }
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true", *given]
+    arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=true", *arguments]
 
 
-def environment(known: Mapping[str, str], folder: Path, token_file: Path) -> dict[str, str]:
-    """Return the variables of the cluster's processes: this process's own, but what they say of some other Ray.
+def environment(variables: Mapping[str, str], folder: Path, token_file: Path) -> dict[str, str]:
+    """Return the variables of the cluster's processes: this process's own, without those for another Ray.
 
     Args:
-        known: this process's variables.
+        variables: this process's variables.
         folder: temporary folder of this start.
         token_file: the file with the token.
     """
-    kept = {name: value for name, value in known.items() if not name.startswith("RAY_")}
-    return kept | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), known.get("PATH", os.defpath)]),
+    inherited = {name: value for name, value in variables.items() if not name.startswith("RAY_")}
+    return inherited | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -225,37 +225,37 @@ def environment(known: Mapping[str, str], folder: Path, token_file: Path) -> dic
     }
 
 
-def wanted_port(settings: Mapping[str, Any]) -> int:
-    """Return the port that the settings name for the job server, or Ray's own."""
+def dashboard_port(settings: Mapping[str, Any]) -> int:
+    """Return the job server's port in the settings, or Ray's default."""
     return int(settings.get("dashboard_port") or DASHBOARD_PORT)
 
 
-def _whole(count: float | None) -> int | None:
-    """Return a count as `ray start` takes it, which is without fractions."""
+def _integer(count: float | None) -> int | None:
+    """Return a count as `ray start` takes it, which is as an integer."""
     return None if count is None else max(0, int(count))
 
 
 def _labels(cluster: Cluster) -> str | None:
     head = cluster.head
-    known = {MACHINE_LABEL: head.machine, MARKET_LABEL: None if head.market == "owned" else head.market}
-    return ",".join(f"{name}={value}" for name, value in known.items() if value) or None
+    labels = {MACHINE_LABEL: head.machine, MARKET_LABEL: None if head.market == "owned" else head.market}
+    return ",".join(f"{name}={value}" for name, value in labels.items() if value) or None
 
 
 def _bytes(megabytes: float | None) -> int | None:
     return None if megabytes is None else int(megabytes * 10**6)
 
 
-# What this machine remembers of its own cluster between two commands.
+# The cluster's state between two commands.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One start of a cluster; it is written before anything is started.
+class ClusterStart:
+    """The record of a start of a cluster; it is written before anything is started.
 
     Args:
         folder: temporary folder of this start, whose path also marks its processes.
         port: of the job server and dashboard.
-        ready: whether the start came to its end.
+        ready: whether the start was completed.
     """
 
     folder: Path
@@ -263,8 +263,8 @@ class Record:
     ready: bool = False
 
 
-class Memory:
-    """The files in a cluster's state folder.
+class LocalClusterState:
+    """The record and the token in a cluster's state folder.
 
     Args:
         folder: the state folder.
@@ -275,15 +275,14 @@ class Memory:
         self.token_file = folder / "token"
         self._file = folder / "local.json"
 
-    def record(self) -> Record | None:
-        """Return what was started last and not ended since.
+    def record(self) -> ClusterStart | None:
+        """Return the last start, None when the cluster was shut down since.
 
         Raises:
             ClusterError: the file is damaged.
         """
         try:
-            kept = json.loads(self._file.read_text())
-            return _record_of(kept)
+            return _record_of(json.loads(self._file.read_text()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -291,43 +290,43 @@ class Memory:
                 f"{self._file} is damaged ({error}); end the cluster's processes by hand and delete the file."
             ) from None
 
-    def keep(self, record: Record) -> None:
-        """Remember a start."""
-        kept = {"folder": str(record.folder), "port": record.port, "ready": record.ready}
-        write_private(self._file, json.dumps(kept))
+    def save(self, record: ClusterStart) -> None:
+        """Write the record of a start."""
+        values = {"folder": str(record.folder), "port": record.port, "ready": record.ready}
+        write_private(self._file, json.dumps(values))
 
-    def server(self, record: Record) -> JobServer:
+    def server(self, record: ClusterStart) -> JobServer:
         """Return the job server of a start."""
         token = self.token_file.read_text() if self.token_file.exists() else ""
         return JobServer(f"http://127.0.0.1:{record.port}", token)
 
-    def forget(self) -> None:
-        """Forget the last start and its token."""
+    def clear(self) -> None:
+        """Delete the record of the last start, and its token."""
         self.token_file.unlink(missing_ok=True)
         self._file.unlink(missing_ok=True)
 
 
-def _record_of(kept: Mapping[str, Any]) -> Record:
-    return Record(folder=Path(kept["folder"]), port=int(kept["port"]), ready=bool(kept["ready"]))
+def _record_of(values: Mapping[str, Any]) -> ClusterStart:
+    return ClusterStart(folder=Path(values["folder"]), port=int(values["port"]), ready=bool(values["ready"]))
 
 
-# The processes of a cluster on this machine: found by a mark in their environment, which children inherit.
+# The cluster's processes, identified by a variable in their environment, which child processes inherit.
 
 
 MARK = "FUSERAY_LOCAL_CLUSTER"
 """Variable that holds the cluster's temporary folder in each of its processes."""
 
-LOOK_S = 0.1
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long processes may take.
+class Timeouts:
+    """How long the processes of a cluster may take, in seconds.
 
     Args:
         start_s: to start and answer.
-        end_s: to end when they are asked to.
-        kill_s: to be gone when they are killed.
+        end_s: to end after SIGTERM.
+        kill_s: to end after SIGKILL.
     """
 
     start_s: float = 120.0
@@ -335,56 +334,56 @@ class Patience:
     kill_s: float = 10.0
 
 
-def members(mark: str) -> set[psutil.Process]:
-    """Return the living processes of a cluster, without this one: those with the mark, and their descendants."""
+def cluster_processes(mark: str) -> set[psutil.Process]:
+    """Return the running processes of a cluster, without this one: those with the mark, and their descendants."""
     parents: dict[int, int] = {}
-    living: dict[int, psutil.Process] = {}
-    found: set[int] = set()
+    running: dict[int, psutil.Process] = {}
+    members: set[int] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            living[process.pid] = process
+            running[process.pid] = process
             parents[process.pid] = process.ppid()
             if process.environ().get(MARK) == mark:
-                found.add(process.pid)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {living[pid] for pid in found - {os.getpid()}}
+                members.add(process.pid)
+    while children := {pid for pid, parent in parents.items() if parent in members} - members:
+        members |= children
+    return {running[pid] for pid in members - {os.getpid()}}
 
 
-def end_processes(mark: str, patience: Patience) -> None:
-    """End all processes of a cluster: ask them, then kill what is left.
+def end_processes(mark: str, timeouts: Timeouts) -> None:
+    """End all processes of a cluster: terminate them, then kill those that are left.
 
     Raises:
         ClusterError: some cannot be killed.
     """
-    known = members(mark)
-    for process in known:
+    processes = cluster_processes(mark)
+    for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    left = _wait(mark, known, patience.end_s, kill=False)
-    left = left and _wait(mark, left, patience.kill_s, kill=True)
+    left = _wait(mark, processes, timeouts.end_s, kill=False)
+    left = left and _wait(mark, left, timeouts.kill_s, kill=True)
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         raise ClusterError(f"these processes of the cluster do not end even when killed: {pids}; see what holds them.")
 
 
-def _wait(mark: str, known: set[psutil.Process], seconds: float, kill: bool) -> set[psutil.Process]:
-    """Wait for processes to be gone; return those that are not, with what they started meanwhile."""
-    until_s = time.monotonic() + seconds
-    while left := {process for process in known if _lives(process)} | members(mark):
+def _wait(mark: str, processes: set[psutil.Process], timeout_s: float, kill: bool) -> set[psutil.Process]:
+    """Wait for processes to end; return those that have not, with those that they started meanwhile."""
+    deadline_s = time.monotonic() + timeout_s
+    while left := {process for process in processes if _is_running(process)} | cluster_processes(mark):
         for process in left if kill else ():
             with suppress(psutil.Error):
                 process.kill()
-        if time.monotonic() > until_s:
+        if time.monotonic() > deadline_s:
             break
-        known = left
-        time.sleep(LOOK_S)
+        processes = left
+        time.sleep(POLL_S)
     return left
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

@@ -1,33 +1,26 @@
-"""Starting, reaching and ending a cluster with Ray's cluster launcher."""
+"""A cluster that Ray's cluster launcher starts (`ray up`): its launcher, and its token.
+
+The token is a file of this machine that `file_mounts` copy to every node.
+"""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, locked, state_folder, status_of
-from orchestrator.cluster.launch.ssh import (
-    REMOTE_PORT,
-    Head,
-    ensure_token,
-    find_head,
-    launcher_variables,
-    read_token,
-    ssh_to,
-    ssh_tunnel,
-    token_source,
-)
-from orchestrator.cluster.launch.subprocesses import find_program, run_aloud, tunnel
+from orchestrator.cluster.launch.head import find_head, launcher_variables
+from orchestrator.cluster.launch.launcher import JobServer, check_server, free_port, http_status, locked, state_folder
+from orchestrator.cluster.launch.ssh import REMOTE_PORT, Head, ssh_command, ssh_tunnel, stop_workers
+from orchestrator.cluster.launch.subprocesses import find_program, run_streaming, tunnel
 from orchestrator.config.cluster import Cluster
 
-REMEMBERED = "ray-config-*"
-"""Files in which Ray remembers what it worked out of a cluster's file."""
+RAY_CACHE = "ray-config-*"
+"""Files in which Ray caches what it resolved from a cluster's file."""
 
 
 class RayLauncher:
@@ -44,45 +37,45 @@ class RayLauncher:
         self._folder = state_folder(cluster.name)
 
     def is_up(self) -> bool:
-        """Return whether there is a head that was set up to its end."""
+        """Return whether there is a head whose setup was completed."""
         return find_head(self._cluster, self._folder) is not None
 
     def up(self, log: Callable[[str], object]) -> None:
-        """Run `ray up`; on a cluster that answers, without starting Ray again, so that jobs go on.
+        """Run `ray up`; on a cluster whose Ray answers, without restarting Ray, so that jobs go on.
 
         Raises:
-            ClusterError: no token is brought to the nodes, others can read it, or `ray up` failed.
+            ClusterError: no token is mounted on the nodes, other users can read it, or `ray up` failed.
         """
         with locked(self._folder):
             ensure_token(self._token_source())
-            answers = self._answers()
-            for remembered in self._folder.glob(REMEMBERED):
-                remembered.unlink()
-            if answers:
-                log(f"cluster {self._cluster.name} is up already; `ray up` brings it what changed in its file")
-            self._ray("up", ["--no-restart"] if answers else [], log)
+            ray_runs = self._ray_runs()
+            for cached in self._folder.glob(RAY_CACHE):
+                cached.unlink()
+            if ray_runs:
+                log(f"cluster {self._cluster.name} is up already; `ray up` applies what changed in its file")
+            self._ray("up", ["--no-restart"] if ray_runs else [], log)
 
     def down(self, log: Callable[[str], object]) -> None:
-        """Run `ray down`, and stop Ray on machines of one's own, which it leaves running.
+        """Run `ray down`, and stop Ray on workers that are no cloud's, where `ray down` leaves it running.
 
         Raises:
-            ClusterError: it failed, so machines may still run, and cost.
+            ClusterError: it failed, so machines may still run, and cost money.
         """
         with locked(self._folder):
             workers = own_workers(self._cluster.settings)
             head = find_head(self._cluster, self._folder) if workers else None
             self._ray("down", [], log)
             if head is not None:
-                way = ssh_to(head, self._folder / "known_hosts", self._cluster.name)
-                stop_workers(workers, head, [*way, "--", head.address], log)
+                ssh = ssh_command(head, self._folder / "known_hosts", self._cluster.name)
+                stop_workers(workers, head.user, [*ssh, "--", head.address], log)
             (self._folder / "known_hosts").unlink(missing_ok=True)
 
     @contextmanager
-    def reach(self) -> Iterator[JobServer]:
+    def connect(self) -> Iterator[JobServer]:
         """Open an SSH tunnel to the head's job server.
 
         Raises:
-            ClusterError: there is no head, it cannot be logged in to, or its job server does not answer.
+            ClusterError: there is no head, the login failed, or its job server does not answer.
         """
         head = find_head(self._cluster, self._folder)
         if head is None:
@@ -97,22 +90,22 @@ class RayLauncher:
     @contextmanager
     def _tunnel(self, head: Head, token: str) -> Iterator[JobServer]:
         port = free_port()
-        wanted = ssh_tunnel(head, port, self._folder / "known_hosts", self._cluster.name, self._remote_port)
-        with tunnel(wanted):
+        command = ssh_tunnel(head, port, self._folder / "known_hosts", self._cluster.name, self._remote_port)
+        with tunnel(command):
             yield JobServer(f"http://127.0.0.1:{port}", token)
 
-    def _answers(self) -> bool:
-        """Say whether Ray runs there already.
+    def _ray_runs(self) -> bool:
+        """Return whether Ray runs on the head already.
 
         Raises:
-            ClusterError: the head is there but cannot be asked; jobs may run on it.
+            ClusterError: there is a head but it cannot be reached; jobs may run on it.
         """
         head = find_head(self._cluster, self._folder)
         if head is None:
             return False
         source = self._token_source()
         with self._tunnel(head, read_token(source)) as server:
-            if status_of(server) is None:
+            if http_status(server) is None:
                 return False
             check_server(server, self._cluster.name, str(source))
         return True
@@ -123,64 +116,80 @@ class RayLauncher:
     def _ray(self, verb: str, options: list[str], log: Callable[[str], object]) -> None:
         ray = find_program("ray", f"cluster {self._cluster.name}", "install Ray in this environment.")
         command = [ray, verb, str(self._cluster.file), "--yes", *options]
-        ended = run_aloud(command, log, launcher_variables(self._folder))
-        if ended.code != 0:
+        result = run_streaming(command, log, launcher_variables(self._folder))
+        if result.code != 0:
             raise ClusterError(
-                f"`ray {verb}` of cluster {self._cluster.name} failed (exit code {ended.code}); it said last:\n"
-                f"{ended.said}\nMachines may be left; `fuseray down` ends them."
+                f"`ray {verb}` of cluster {self._cluster.name} failed (exit code {result.code}); its last output:\n"
+                f"{result.last_lines}\nMachines may be left; `fuseray down` ends them."
             )
 
 
-# Stopping Ray on machines of one's own: `ray down` ends it on the head alone there.
-
-
-KEY_ON_HEAD = "ray_bootstrap_key.pem"
-"""Ray's launcher leaves the key that opens the workers in the home of the head."""
-
-STOP = "bash -lic 'source ~/.bashrc; ray stop' 2>&1"
-"""Finds Ray as the launcher's own commands do, in an interactive login shell that reads ~/.bashrc."""
-
-CONNECT_S = 10
-STOP_S = 60.0
-AT_ONCE = 32
-
-
 def own_workers(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the addresses of the workers, none where a provider makes and ends its machines."""
+    """Return the addresses of the workers; none where a cloud makes and deletes the machines."""
     provider: Mapping[str, Any] = settings.get("provider") or {}
     return tuple(provider.get("worker_ips") or ()) if provider.get("type") == "local" else ()
 
 
-def stop_workers(workers: Sequence[str], head: Head, way: Sequence[str], log: Callable[[str], object]) -> None:
-    """Stop Ray on all workers, by way of the head.
+# The token.
+
+
+ON_NODES = "~/.ray/auth_token"
+ACCESS_OF_OTHERS = 0o077
+
+
+def token_source(settings: Mapping[str, Any], file: Path) -> Path:
+    """Return the file of this machine that is mounted on the nodes as their token.
 
     Args:
-        workers: their addresses, as the head reaches them.
-        head: says who logs in.
-        way: the SSH command that runs a command on the head.
-        log: is told which worker could not be reached.
+        settings: the cluster's file.
+        file: its path, for the message.
+
+    Raises:
+        ClusterError: no token is mounted, so anyone who reaches the cluster could run code on it.
     """
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="stop-worker") as pool:
-        for worker, fault in zip(workers, pool.map(lambda one: _stop(one, head.user, way), workers), strict=True):
-            if fault:
-                log(f"{worker}: Ray could not be stopped there ({fault}); run `ray stop` on it when it can be reached.")
-
-
-def _stop(worker: str, user: str, way: Sequence[str]) -> str | None:
-    """Stop Ray on a worker; return why that failed, None when it did not."""
-    options = (
-        "BatchMode=yes",
-        f"ConnectTimeout={CONNECT_S}",
-        "StrictHostKeyChecking=no",
-        "UserKnownHostsFile=/dev/null",
+    mounts: Mapping[str, str] = settings.get("file_mounts") or {}
+    for on_node, here in mounts.items():
+        if on_node == ON_NODES or on_node.endswith(ON_NODES.removeprefix("~")):
+            return Path(here).expanduser()
+    raise ClusterError(
+        f"{file}: no token is mounted on the nodes, so anyone who reaches the cluster could run code on it; add "
+        f'"{ON_NODES}: {ON_NODES}" to file_mounts and start Ray there with RAY_AUTH_MODE=token.'
     )
-    flags = [word for option in ("LogLevel=ERROR", "IdentitiesOnly=yes", *options) for word in ("-o", option)]
-    hop = shlex.join(["ssh", "-i", KEY_ON_HEAD, *flags, "-l", user, "--", worker, STOP])
+
+
+def ensure_token(source: Path) -> None:
+    """Make a token if there is none.
+
+    Raises:
+        ClusterError: other users can read the existing token, or none can be made.
+    """
+    if source.exists():
+        read_token(source)
+        return
     try:
-        ran = subprocess.run(
-            [*way, hop], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STOP_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {STOP_S:g} s"
-    said = (ran.stdout.strip() or ran.stderr.strip()).splitlines()
-    return None if ran.returncode == 0 else (said[-1] if said else f"exit code {ran.returncode}")
+        source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except OSError as error:
+        raise ClusterError(f"the token {source} cannot be made ({error.strerror}).") from None
+
+
+def read_token(source: Path) -> str:
+    """Return the token.
+
+    Raises:
+        ClusterError: the file does not exist, is empty, or other users can read it.
+    """
+    try:
+        mode = source.stat().st_mode
+        token = source.read_text().strip()
+    except OSError as error:
+        raise ClusterError(
+            f"the cluster's token {source} cannot be read ({error.strerror}); copy it from the machine that started "
+            "the cluster."
+        ) from None
+    if mode & ACCESS_OF_OTHERS:
+        raise ClusterError(f"others can read the cluster's token {source}; run: chmod 600 {source}")
+    if not token:
+        raise ClusterError(f"the cluster's token {source} is empty; copy it from the machine that started the cluster.")
+    return token

@@ -1,27 +1,39 @@
-"""SSH to a head, and the tunnel to its job server."""
+"""SSH to a head: the tunnel to its job server, and commands on the workers by way of the head."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import secrets
+import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orchestrator
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.subprocesses import TunnelCommand
-from orchestrator.config.cluster import Cluster
 
 REMOTE_PORT = 8265
 CONNECT_S = 20
 READY = "fuseray-tunnel-is-open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The head of a cluster, and how to log in there.
+
+    Args:
+        address: as this machine reaches it.
+        user: the user to log in as.
+        key: file with the private key; None for the keys that ssh finds by itself.
+        proxy: ssh's ProxyCommand; None for a direct connection.
+    """
+
+    address: str
+    user: str
+    key: Path | None
+    proxy: str | None
 
 
 def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, remote_port: int) -> TunnelCommand:
@@ -37,28 +49,30 @@ def ssh_tunnel(head: Head, local_port: int, known_hosts: Path, cluster: str, rem
         remote_port: the job server's port on the head's loopback.
 
     Raises:
-        ClusterError: there is no ssh, or no such key.
+        ClusterError: ssh is not installed, or the key's file does not exist.
     """
-    saying = {"ExitOnForwardFailure": "yes", "LocalCommand": f"echo {READY}", "PermitLocalCommand": "yes"}
+    options = {"ExitOnForwardFailure": "yes", "LocalCommand": f"echo {READY}", "PermitLocalCommand": "yes"}
     forward = ["-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"]
-    ssh, *login = ssh_to(head, known_hosts, cluster, saying)
+    ssh, *login = ssh_command(head, known_hosts, cluster, options)
     command = [ssh, "-N", "-T", *login, *forward, "--", head.address]
     return TunnelCommand(command, re.compile(re.escape(READY)), f"the SSH tunnel to the head of cluster {cluster}")
 
 
-def ssh_to(head: Head, known_hosts: Path, cluster: str, more: Mapping[str, object] | None = None) -> list[str]:
+def ssh_command(
+    head: Head, known_hosts: Path, cluster: str, more_options: Mapping[str, object] | None = None
+) -> list[str]:
     """Return the beginning of an SSH command to the head; `--`, the head's address and a command may follow.
 
-    It asks no questions. A host that is new is written down; one whose key changed is refused.
+    It never prompts. The key of a new host is added to `known_hosts`; a host whose key changed is rejected.
 
     Args:
         head: where to log in.
         known_hosts: file with the keys of the cluster's hosts.
         cluster: the cluster's name, for messages.
-        more: further options of ssh.
+        more_options: further options of ssh.
 
     Raises:
-        ClusterError: there is no ssh, or no such key.
+        ClusterError: ssh is not installed, or the key's file does not exist.
     """
     if shutil.which("ssh") is None:
         raise ClusterError(f"reaching cluster {cluster} needs ssh; install an OpenSSH client.")
@@ -70,7 +84,7 @@ def ssh_to(head: Head, known_hosts: Path, cluster: str, more: Mapping[str, objec
         "ServerAliveInterval": 10,
         "StrictHostKeyChecking": "accept-new",
         "UserKnownHostsFile": f'"{known_hosts}"',
-        **(more or {}),
+        **(more_options or {}),
     }
     identity = ["-i", _key(head.key, cluster), "-o", "IdentitiesOnly=yes"] if head.key else []
     proxy = ["-o", f"ProxyCommand={head.proxy}"] if head.proxy else []
@@ -87,150 +101,55 @@ def _key(key: Path, cluster: str) -> str:
     return str(key)
 
 
-# Where the head of a cluster is, asked of Ray's launcher in a process of its own: it may hang or print.
+# Stopping Ray on the workers of a cluster without a cloud: there, `ray down` stops it on the head alone.
 
 
-CHILD = "orchestrator.cluster.launch.ray_up_query"
-ANSWER_S = 90.0
-KEPT_LINES = 5
+KEY_ON_HEAD = "ray_bootstrap_key.pem"
+"""Ray's launcher leaves the key for the workers in the home folder of the head."""
+
+STOP = "bash -lic 'source ~/.bashrc; ray stop' 2>&1"
+"""Finds Ray as the launcher's own commands do, in an interactive login shell that reads ~/.bashrc."""
+
+WORKER_CONNECT_S = 10
+STOP_S = 60.0
+CONCURRENT_STOPS = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """The head, and how to log in there.
-
-    Args:
-        address: as this machine reaches it.
-        user: who logs in.
-        key: file with the private key; None for the keys that ssh finds by itself.
-        proxy: command that ssh reaches it through; None for none.
-    """
-
-    address: str
-    user: str
-    key: Path | None
-    proxy: str | None
-
-
-def find_head(cluster: Cluster, folder: Path) -> Head | None:
-    """Return the head of a cluster, None when there is none.
+def stop_workers(workers: Sequence[str], user: str, to_head: Sequence[str], log: Callable[[str], object]) -> None:
+    """Stop Ray on all workers, through SSH from the head.
 
     Args:
-        cluster: a cluster of Ray's launcher.
-        folder: where Ray keeps what it worked out of the cluster's file; see `launcher_variables`.
-
-    Raises:
-        ClusterError: Ray cannot say.
+        workers: their addresses, as the head reaches them.
+        user: the user to log in as.
+        to_head: the SSH command that runs a command on the head.
+        log: takes a line for each worker on which Ray could not be stopped.
     """
+    with ThreadPoolExecutor(CONCURRENT_STOPS, thread_name_prefix="stop-worker") as pool:
+        errors = pool.map(lambda worker: _stop_worker(worker, user, to_head), workers)
+        for worker, error in zip(workers, errors, strict=True):
+            if error:
+                log(f"{worker}: Ray could not be stopped there ({error}); run `ray stop` on it when it can be reached.")
+
+
+def _stop_worker(worker: str, user: str, to_head: Sequence[str]) -> str | None:
+    """Stop Ray on a worker; return the error, None on success."""
+    options = (
+        "LogLevel=ERROR",
+        "IdentitiesOnly=yes",
+        "BatchMode=yes",
+        f"ConnectTimeout={WORKER_CONNECT_S}",
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+    )
+    flags = [word for option in options for word in ("-o", option)]
+    from_head = shlex.join(["ssh", "-i", KEY_ON_HEAD, *flags, "-l", user, "--", worker, STOP])
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", CHILD, str(cluster.file)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_S,
-            check=False,
-            env=os.environ | launcher_variables(folder) | {"PYTHONPATH": _python_path()},
+        completed = subprocess.run(
+            [*to_head, from_head], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STOP_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"cluster {cluster.name}: nobody said within {ANSWER_S:g} s where its head is; see whether the network and "
-            "the provider of its machines are there."
-        ) from None
-    return _head(cluster, ran)
-
-
-def launcher_variables(folder: Path) -> dict[str, str]:
-    """Return variables for programs of Ray's launcher: their temporary files, secrets among them, stay in a folder."""
-    return {"TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def _head(cluster: Cluster, ran: subprocess.CompletedProcess[str]) -> Head | None:
-    lines = ran.stdout.splitlines()
-    if ran.returncode != 0 or not lines:
-        words = "\n".join((ran.stderr.strip() or ran.stdout.strip()).splitlines()[-KEPT_LINES:])
-        raise ClusterError(f"cluster {cluster.name}: Ray cannot say where its head is:\n{words}")
-    answer = json.loads(lines[-1])
-    if "error" in answer:
-        raise ClusterError(f"cluster {cluster.name}: Ray cannot say where its head is: {answer['error']}")
-    if answer["address"] is None:
+        return f"it took longer than {STOP_S:g} s"
+    if completed.returncode == 0:
         return None
-    auth = answer["auth"]
-    key = auth.get("ssh_private_key")
-    return Head(
-        address=answer["address"],
-        user=auth["ssh_user"],
-        key=Path(key).expanduser() if key else None,
-        proxy=auth.get("ssh_proxy_command"),
-    )
-
-
-def _python_path() -> str:
-    root = str(Path(orchestrator.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([root, known] if known else [root])
-
-
-# The token of a cluster of Ray's launcher: a file of this machine that `file_mounts` bring to every node.
-
-
-ON_NODES = "~/.ray/auth_token"
-OTHERS = 0o077
-
-
-def token_source(settings: Mapping[str, Any], file: Path) -> Path:
-    """Return the file of this machine that becomes the nodes' token.
-
-    Args:
-        settings: the cluster's file.
-        file: its path, for the message.
-
-    Raises:
-        ClusterError: the file mounts none, so the cluster would be open to whoever reaches it.
-    """
-    mounts: Mapping[str, str] = settings.get("file_mounts") or {}
-    for on_node, here in mounts.items():
-        if on_node == ON_NODES or on_node.endswith(ON_NODES.removeprefix("~")):
-            return Path(here).expanduser()
-    raise ClusterError(
-        f"{file}: no token is brought to the nodes, so whoever reaches the cluster could run code on it; add "
-        f'"{ON_NODES}: {ON_NODES}" to file_mounts and start Ray there with RAY_AUTH_MODE=token.'
-    )
-
-
-def ensure_token(source: Path) -> None:
-    """Make a token where there is none.
-
-    Raises:
-        ClusterError: others can read the one that is there, or none can be made.
-    """
-    if source.exists():
-        read_token(source)
-        return
-    try:
-        source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except OSError as error:
-        raise ClusterError(f"the token {source} cannot be made ({error.strerror}).") from None
-
-
-def read_token(source: Path) -> str:
-    """Return the token.
-
-    Raises:
-        ClusterError: it is not there, is empty, or others can read it.
-    """
-    try:
-        mode = source.stat().st_mode
-        token = source.read_text().strip()
-    except OSError as error:
-        raise ClusterError(
-            f"the cluster's token {source} cannot be read ({error.strerror}); copy it from the machine that started "
-            "the cluster."
-        ) from None
-    if mode & OTHERS:
-        raise ClusterError(f"others can read the cluster's token {source}; run: chmod 600 {source}")
-    if not token:
-        raise ClusterError(f"the cluster's token {source} is empty; copy it from the machine that started the cluster.")
-    return token
+    lines = (completed.stdout.strip() or completed.stderr.strip()).splitlines()
+    return lines[-1] if lines else f"exit code {completed.returncode}"

@@ -1,8 +1,9 @@
-"""Programs that end when this process does, however it ends."""
+"""Subprocesses: programs that end with this process, tunnels to a cluster, and child processes that answer in JSON."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import select
@@ -17,121 +18,186 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
+import orchestrator
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.config.errors import FuserayError
 
-LEASH = Path(__file__).with_name("parent_watch.py")
+PARENT_WATCH = Path(__file__).with_name("parent_watch.py")
+KEPT_LINES = 12
 
 
-class Leashed:
-    """A program that runs; see `parent_watch`.
+class ChildProcess:
+    """A running program that ends when this process does, however it ends; see `parent_watch`.
 
     Args:
         command: the program and its arguments.
         errors: where its standard error goes, as for `subprocess.Popen`.
-        variables: environment variables beside this process's own.
+        variables: environment variables in addition to this process's own.
     """
 
     def __init__(
         self, command: Sequence[str], errors: int | IO[bytes], variables: Mapping[str, str] | None = None
     ) -> None:
-        held, self._leash = os.pipe()
+        watched_end, self._parent_end = os.pipe()
         output, written = os.pipe()
         self.output = os.fdopen(output, "rb", buffering=0)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(LEASH), *command],
-                stdin=held,
+                [sys.executable, "-I", str(PARENT_WATCH), *command],
+                stdin=watched_end,
                 stdout=written,
                 stderr=errors,
                 env=os.environ | dict(variables or {}),
             )
         finally:
-            os.close(held)
+            os.close(watched_end)
             os.close(written)
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Wait for its end; return its exit code, None when it takes longer."""
+        """Wait until it ends; return its exit code, None after the timeout."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """End it, unless it has ended; return when it has."""
-        if self._leash >= 0:
-            os.close(self._leash)
-            self._leash = -1
+        """End it, unless it has ended, and wait for it."""
+        if self._parent_end >= 0:
+            os.close(self._parent_end)
+            self._parent_end = -1
         self._process.wait()
 
 
-# Finding programs, and running those that take their time.
-
-
-KEPT_LINES = 12
-
-
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a program ended.
+class ProgramResult:
+    """Result of a program.
 
     Args:
         code: its exit code.
-        said: the last lines that it printed.
+        last_lines: the last lines of its output.
     """
 
     code: int | None
-    said: str
+    last_lines: str
 
 
-def run_aloud(
+def run_streaming(
     command: Sequence[str], log: Callable[[str], object], variables: Mapping[str, str] | None = None
-) -> Ended:
-    """Run a program to its end; it ends with this process, too.
+) -> ProgramResult:
+    """Run a program and pass on its output line by line; it ends with this process, too.
 
     Args:
         command: the program and its arguments.
-        log: is told every line that it prints.
-        variables: environment variables beside this process's own.
+        log: takes every line of its output.
+        variables: environment variables in addition to this process's own.
     """
-    program = Leashed(command, subprocess.STDOUT, variables)
-    last: deque[str] = deque(maxlen=KEPT_LINES)
+    program = ChildProcess(command, subprocess.STDOUT, variables)
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
     try:
         with io.TextIOWrapper(io.BufferedReader(program.output), errors="replace") as lines:
             for line in lines:
                 if line.strip():
-                    last.append(line.rstrip())
+                    last_lines.append(line.rstrip())
                     log(line.rstrip())
-        return Ended(program.wait(), "\n".join(last))
+        return ProgramResult(program.wait(), "\n".join(last_lines))
     finally:
         program.end()
 
 
 def find_program(name: str, purpose: str, fix: str) -> str:
-    """Return the path of a program: beside this Python, or on the path.
+    """Return the path of a program: in the folder of this Python, or on the path.
 
     Args:
-        name: the program's.
-        purpose: who needs it, for the message.
-        fix: what to do where there is none.
+        name: the program's name.
+        purpose: what needs it, for the message.
+        fix: how to install it, for the message.
 
     Raises:
-        ClusterError: there is none.
+        ClusterError: it is not installed.
     """
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
-    if found is None:
+    candidate = Path(sys.executable).with_name(name)
+    program = str(candidate) if os.access(candidate, os.X_OK) else shutil.which(name)
+    if program is None:
         raise ClusterError(f"{purpose} needs the program {name}, which is not on the path; {fix}")
-    return found
+    return program
 
 
-# Tunnels: programs that carry connections to a cluster for as long as a block of code runs.
+# Questions to a module of the project in a child process, which may hang, crash or print.
+
+
+class ChildFailedError(Exception):
+    """A child process ended without an answer.
+
+    Args:
+        output: its standard error, or its standard output if that is empty.
+    """
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
+
+
+def query_child(
+    module: str, question: Mapping[str, Any], timeout_s: float, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Run a module in a child process that answers one question with `answer_parent`; return the answer.
+
+    Args:
+        module: the module's dotted name; it is run as `python -m`.
+        question: JSON values.
+        timeout_s: after so long, the child is killed.
+        variables: environment variables in addition to this process's own.
+
+    Raises:
+        subprocess.TimeoutExpired: there was no answer in time.
+        ChildFailedError: the child ended without an answer.
+        OSError: the child could not be started.
+    """
+    completed = subprocess.run(
+        [sys.executable, "-m", module],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=os.environ | {"PYTHONPATH": _python_path()} | dict(variables or {}),
+    )
+    lines = completed.stdout.splitlines()
+    if completed.returncode != 0 or not lines:
+        raise ChildFailedError(completed.stderr.strip() or completed.stdout.strip())
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def answer_parent(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Answer the question on standard input with a line of JSON on standard output, in the child of `query_child`.
+
+    Whatever else the process prints goes to standard error.
+
+    Args:
+        answer: returns the answer to a question, as JSON values.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print(json.dumps(answer(json.load(sys.stdin))), file=answers, flush=True)
+
+
+def _python_path() -> str:
+    """Return PYTHONPATH with the project's own folder first."""
+    root = str(Path(orchestrator.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([root, inherited] if inherited else [root])
+
+
+# Tunnels: programs that forward connections to a cluster while a block of code runs.
 
 
 OPEN_S = 60.0
-LAST_BREATH_S = 1.0
+EXIT_S = 1.0
+"""How long the program of a broken tunnel may take to end."""
+
 KEPT_CHARACTERS = 1000
 NOISE = re.compile(r"^Warning: Permanently added .*$", re.MULTILINE)
 
@@ -152,57 +218,57 @@ class TunnelCommand:
 
 
 @contextmanager
-def tunnel(wanted: TunnelCommand, open_s: float = OPEN_S) -> Iterator[re.Match[str]]:
-    """Hold a tunnel open while the body runs; give the body what matched when it opened.
+def tunnel(command: TunnelCommand, open_s: float = OPEN_S) -> Iterator[re.Match[str]]:
+    """Hold a tunnel open while the body runs; give the body the match of `ready`.
 
     Args:
-        wanted: the program.
-        open_s: seconds that it may take to open the tunnel.
+        command: the program.
+        open_s: timeout for opening the tunnel, in seconds.
 
     Raises:
-        ClusterError: it cannot be opened, or it broke and the body failed for that; in the program's own words.
+        ClusterError: the tunnel cannot be opened, or it broke and the body failed because of that; the message has the
+            program's own error.
     """
-    with TemporaryFile() as said:
-        program = Leashed(wanted.command, said)
+    with TemporaryFile() as errors:
+        program = ChildProcess(command.command, errors)
         try:
-            opened = _opened(program, wanted, said, open_s)
-            threading.Thread(target=_drain, args=(program,), daemon=True).start()
-            yield opened
+            ready = _wait_until_open(program, command, errors, open_s)
+            threading.Thread(target=_drain_output, args=(program,), daemon=True).start()
+            yield ready
         except FuserayError:
             raise
         except Exception as error:
-            # A connection breaks a moment before the program that carried it is gone.
-            if program.wait(LAST_BREATH_S) is None:
+            # A connection breaks a moment before the program that forwarded it ends.
+            if program.wait(EXIT_S) is None:
                 raise
-            raise ClusterError(f"{wanted.purpose} broke: {_words(said)}") from error
+            raise ClusterError(f"{command.purpose} broke: {_last_words(errors)}") from error
         finally:
             program.end()
 
 
-def _opened(program: Leashed, wanted: TunnelCommand, said: IO[bytes], open_s: float) -> re.Match[str]:
-    """Wait until it is open."""
-    until_s = time.monotonic() + open_s
-    heard = b""
-    while select.select([program.output], [], [], max(0.0, until_s - time.monotonic()))[0]:
-        piece = os.read(program.output.fileno(), 4096)
-        if not piece:
+def _wait_until_open(program: ChildProcess, command: TunnelCommand, errors: IO[bytes], open_s: float) -> re.Match[str]:
+    deadline_s = time.monotonic() + open_s
+    output = b""
+    while select.select([program.output], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        chunk = os.read(program.output.fileno(), 4096)
+        if not chunk:
             program.wait()
-            raise ClusterError(f"{wanted.purpose} cannot be opened: {_words(said)}")
-        heard += piece
-        if found := wanted.ready.search(heard.decode(errors="replace")):
-            return found
-    raise ClusterError(f"{wanted.purpose} did not open within {open_s:g} s: {_words(said)}")
+            raise ClusterError(f"{command.purpose} cannot be opened: {_last_words(errors)}")
+        output += chunk
+        if match := command.ready.search(output.decode(errors="replace")):
+            return match
+    raise ClusterError(f"{command.purpose} did not open within {open_s:g} s: {_last_words(errors)}")
 
 
-def _drain(program: Leashed) -> None:
-    """Take what the program goes on to say, or it would stop when the pipe is full."""
+def _drain_output(program: ChildProcess) -> None:
+    """Read the program's further output, or it would block once the pipe is full."""
     with program.output:
         while program.output.read(65536):
             pass
 
 
-def _words(said: IO[bytes]) -> str:
-    """Return what the program said last."""
-    said.seek(0)
-    text = NOISE.sub("", said.read().decode(errors="replace")).strip()
-    return " ".join(text[-KEPT_CHARACTERS:].split()) or "it said nothing."
+def _last_words(errors: IO[bytes]) -> str:
+    """Return the end of the program's standard error on one line."""
+    errors.seek(0)
+    text = NOISE.sub("", errors.read().decode(errors="replace")).strip()
+    return " ".join(text[-KEPT_CHARACTERS:].split()) or "it printed nothing."

@@ -1,1 +1,1 @@
-"""From a cloud's notice that a machine will be taken away to the drain of that machine's node in Ray."""
+"""Preemption notices of clouds, and the drain of the Ray node on a machine that will be taken away."""

@@ -1,7 +1,11 @@
-"""Spot interruptions of AWS EC2, from its instance metadata service (IMDSv2).
+"""Preemption notices of AWS and Google Cloud, from their metadata services, and the choice of a source by its name.
 
-`spot/instance-action` answers 404 until the instance is marked, then with {"action": ..., "time": ...}: two minutes
-ahead, save for hibernation, which begins at once. `events/recommendations/rebalance` may answer earlier.
+AWS EC2 (IMDSv2): `spot/instance-action` answers 404 until the instance is marked, then with {"action": ..., "time":
+...}: two minutes ahead, except for hibernation, which begins at once. `events/recommendations/rebalance` may answer
+earlier.
+
+Google Compute Engine: `instance/preempted` changes from FALSE to TRUE when the machine is preempted, 30 seconds before
+it is switched off; `instance/maintenance-event` may announce earlier that a host maintenance will switch it off.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.findings import within
+from orchestrator.cluster.findings import with_timeout
 from orchestrator.cluster.preemption.notices import (
     FileNotices,
     Notice,
@@ -26,7 +30,7 @@ from orchestrator.cluster.preemption.notices import (
     now_ms,
     one_line,
 )
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 
 AWS_URL = "http://169.254.169.254"
 TOKEN = "/latest/api/token"  # noqa: S105
@@ -38,18 +42,18 @@ TOKEN_FIX = {
     403: "Switch the metadata service on: aws ec2 modify-instance-metadata-options --http-endpoint enabled.",
 }
 HOP_FIX = (
-    "In a container its answers need one hop more: "
+    "In a container its answers need one more hop: "
     "aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2."
 )
 
 
 class AwsNotices:
-    """Asks EC2's metadata service with a session token, which is kept and renewed.
+    """Notices of EC2's metadata service, requested with a session token that is cached and renewed.
 
     Args:
-        url: where the service is.
-        early: also take a rebalance recommendation, which has no deadline, for a notice.
-        clock: seconds that only grow, for the age of the token.
+        url: the service's address.
+        early: also report a rebalance recommendation, which has no deadline, as a notice.
+        clock: a monotonic clock in seconds, for the age of the token.
     """
 
     name = "aws"
@@ -63,7 +67,7 @@ class AwsNotices:
         self._token_since_s = 0.0
 
     def poll(self) -> Notice | None:
-        """Return the interruption that is announced, None while there is none."""
+        """Return the announced interruption, None while there is none."""
         if (action := self._get(ACTION)) is not None:
             return _interruption(action)
         if self._early and self._get(REBALANCE) is not None:
@@ -71,33 +75,33 @@ class AwsNotices:
         return None
 
     def reachable(self) -> bool:
-        """Return whether the service is there and gives out tokens."""
+        """Return whether the service answers with a token."""
         try:
-            return bool(self._fresh_token())
+            return bool(self._new_token())
         except SourceError:
             return False
 
     def _get(self, path: str) -> Answer | None:
-        """Return the answer for a path, None when there is nothing at it."""
-        answer = self._with_token(path, self._usable_token() or self._fresh_token())
+        """Return the answer for a path, None for status 404."""
+        answer = self._get_with_token(path, self._cached_token() or self._new_token())
         if answer.status == 401:
-            answer = self._with_token(path, self._fresh_token())
+            answer = self._get_with_token(path, self._new_token())
         if answer.status == 404:
             return None
         if answer.status != 200:
             raise SourceError(f"{self._url}{path}: status {answer.status}.")
         return answer
 
-    def _with_token(self, path: str, token: str) -> Answer:
-        return ask("GET", self._url + path, {"X-aws-ec2-metadata-token": token})
+    def _get_with_token(self, path: str, token: str) -> Answer:
+        return request("GET", self._url + path, {"X-aws-ec2-metadata-token": token})
 
-    def _usable_token(self) -> str | None:
+    def _cached_token(self) -> str | None:
         return self._token if self._clock() - self._token_since_s < TOKEN_RENEWED_S else None
 
-    def _fresh_token(self) -> str:
+    def _new_token(self) -> str:
         since_s = self._clock()
         try:
-            answer = ask("PUT", self._url + TOKEN, {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)})
+            answer = request("PUT", self._url + TOKEN, {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)})
         except SourceError as error:
             raise SourceError(f"{error} {HOP_FIX}") from None
         if answer.status != 200 or not answer.body:
@@ -109,25 +113,22 @@ class AwsNotices:
 
 def _interruption(answer: Answer) -> Notice:
     try:
-        found = json.loads(answer.body)
-        action = found["action"]
+        interruption = json.loads(answer.body)
+        action = interruption["action"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise SourceError(f"EC2's {ACTION} says something other than an action and a time.") from None
-    return Notice(f"spot instance, action {one_line(str(action))}", _time_ms(found.get("time")), AwsNotices.name)
+        raise SourceError(f"EC2's {ACTION} has something other than an action and a time.") from None
+    return Notice(f"spot instance, action {one_line(str(action))}", _time_ms(interruption.get("time")), AwsNotices.name)
 
 
 def _time_ms(text: object) -> int | None:
-    """Return EC2's time; an interruption whose time cannot be read is one all the same."""
+    """Return EC2's time, None for an invalid one, which still is an interruption."""
     try:
         return epoch_ms(datetime.fromisoformat(str(text)))
     except ValueError:
         return None
 
 
-# Preemptions of Google Compute Engine's spot and preemptible machines, from its metadata server.
-#
-# `instance/preempted` turns from FALSE to TRUE when the machine is preempted, 30 seconds before it is switched off;
-# `instance/maintenance-event` may announce earlier that the host will be serviced with this machine switched off.
+# Google Compute Engine's spot and preemptible machines.
 
 
 GCP_URL = "http://metadata.google.internal"
@@ -138,11 +139,11 @@ CONCEALED_FIX = "GKE's metadata server hides it from pods; run the watcher with 
 
 
 class GcpNotices:
-    """Asks Google's metadata server.
+    """Notices of Google's metadata server.
 
     Args:
-        url: where the server is.
-        early: also take a coming maintenance that switches this machine off, which has no deadline, for a notice.
+        url: the server's address.
+        early: also report a maintenance that will switch this machine off, which has no deadline, as a notice.
         now_ms: milliseconds since 1970 in UTC.
     """
 
@@ -156,7 +157,7 @@ class GcpNotices:
         self._preempted: Notice | None = None
 
     def poll(self) -> Notice | None:
-        """Return the preemption, None while there is none; its 30 seconds count from when it was first seen."""
+        """Return the preemption, None while there is none; its deadline is 30 s after the first poll that saw it."""
         if self._is_preempted():
             self._preempted = self._preempted or Notice(
                 "spot instance, preempted", self._now_ms() + GRACE_MS, self.name
@@ -167,27 +168,27 @@ class GcpNotices:
         return None
 
     def reachable(self) -> bool:
-        """Return whether Google's metadata server is there."""
+        """Return whether Google's metadata server answers."""
         try:
             return self._get("id").headers.get("metadata-flavor") == "Google"
         except SourceError:
             return False
 
     def _is_preempted(self) -> bool:
-        said = self._get("preempted").text()
-        if said not in ("TRUE", "FALSE"):
-            raise SourceError(f"{self._url}{INSTANCE}preempted says neither TRUE nor FALSE.")
-        return said == "TRUE"
+        value = self._get("preempted").text()
+        if value not in ("TRUE", "FALSE"):
+            raise SourceError(f"{self._url}{INSTANCE}preempted is neither TRUE nor FALSE.")
+        return value == "TRUE"
 
     def _get(self, name: str) -> Answer:
-        answer = ask("GET", f"{self._url}{INSTANCE}{name}", HEADERS)
+        answer = request("GET", f"{self._url}{INSTANCE}{name}", HEADERS)
         if answer.status != 200:
             fix = f" {CONCEALED_FIX}" if answer.status in (403, 404) else ""
             raise SourceError(f"{self._url}{INSTANCE}{name}: status {answer.status}.{fix}")
         return answer
 
 
-# Asking a cloud's metadata service: a small answer, soon, from itself and nobody else.
+# Requests to a metadata service: with a timeout, a limit of the answer's size, and no proxy.
 
 
 TIMEOUT_S = 2.0
@@ -196,7 +197,7 @@ LARGEST_ANSWER_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a metadata service said.
+    """The answer of a metadata service.
 
     Args:
         status: HTTP status; redirects are not followed.
@@ -209,12 +210,12 @@ class Answer:
     body: bytes
 
     def text(self) -> str:
-        """Return the content as text without white space around it."""
+        """Return the content as text, without surrounding white space."""
         return self.body.decode(errors="replace").strip()
 
 
-def ask(method: str, url: str, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> Answer:
-    """Send one request, past any proxy.
+def request(method: str, url: str, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> Answer:
+    """Send one request, without a proxy.
 
     Args:
         method: such as "GET".
@@ -223,7 +224,7 @@ def ask(method: str, url: str, headers: Mapping[str, str], timeout_s: float = TI
         timeout_s: for connecting, for every read, and for all reads together.
 
     Raises:
-        SourceError: no answer, or one that is too large or no HTTP.
+        SourceError: no answer, or one that is too large or not HTTP.
     """
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
@@ -234,30 +235,30 @@ def ask(method: str, url: str, headers: Mapping[str, str], timeout_s: float = TI
     except TimeoutError:
         raise SourceError(f"{url}: no answer within {timeout_s:g} s.") from None
     except (OSError, HTTPException, ValueError) as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        raise SourceError(f"{url}: no answer ({said}).") from None
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SourceError(f"{url}: no answer ({reason}).") from None
     finally:
         connection.close()
     if len(body) > LARGEST_ANSWER_BYTES:
         raise SourceError(
-            f"{url}: the answer is larger than {LARGEST_ANSWER_BYTES} bytes; this is no metadata service."
+            f"{url}: the answer is larger than {LARGEST_ANSWER_BYTES} bytes; this is not a metadata service."
         )
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 
-def _read(response: HTTPResponse, until_s: float) -> bytes:
-    """Read an answer, but not much more than may be in it."""
+def _read(response: HTTPResponse, deadline_s: float) -> bytes:
+    """Read an answer, up to a byte more than its largest size."""
     body = b""
-    while len(body) <= LARGEST_ANSWER_BYTES and (piece := response.read1(LARGEST_ANSWER_BYTES + 1 - len(body))):
-        body += piece
-        if time.monotonic() > until_s:
+    while len(body) <= LARGEST_ANSWER_BYTES and (chunk := response.read1(LARGEST_ANSWER_BYTES + 1 - len(body))):
+        body += chunk
+        if time.monotonic() > deadline_s:
             raise TimeoutError
     if response.length and len(body) <= LARGEST_ANSWER_BYTES:
         raise IncompleteRead(body, response.length)
     return body
 
 
-# Which source of notices a word such as `auto`, `aws`, `gcp` or `file:/run/preempted` means.
+# The choice of a source by its name: `auto`, `aws`, `gcp`, or a file as in `file:/run/preempted`.
 
 
 FILE = "file:"
@@ -265,53 +266,53 @@ PROBE_S = 5.0
 
 
 class NoSourceError(FuserayError):
-    """Nothing on this machine announces preemptions."""
+    """This machine has no source of notices, or it is ambiguous."""
 
 
-def check_source(word: str) -> None:
-    """Refuse a word that names no source, without asking anybody.
+def check_source_name(name: str) -> None:
+    """Refuse an unknown source, without sending a request.
 
     Raises:
-        SpecError: it names none.
+        ConfigError: there is no such source.
     """
-    if word.startswith(FILE):
-        if not Path(word.removeprefix(FILE)).is_absolute():
-            raise SpecError(f"source {word!r}: give the file's whole path, as in {FILE}/run/preempted.")
-    elif word not in ("auto", "aws", "gcp"):
-        raise SpecError(f"source {word!r} is unknown; choose auto, aws, gcp or {FILE}PATH.")
+    if name.startswith(FILE):
+        if not Path(name.removeprefix(FILE)).is_absolute():
+            raise ConfigError(f"source {name!r}: give the file's absolute path, as in {FILE}/run/preempted.")
+    elif name not in ("auto", "aws", "gcp"):
+        raise ConfigError(f"source {name!r} is unknown; choose auto, aws, gcp or {FILE}PATH.")
 
 
-def open_source(word: str, early: bool = False, aws_url: str = AWS_URL, gcp_url: str = GCP_URL) -> NoticeSource:
-    """Return the source that a word names.
+def open_notice_source(name: str, early: bool = False, aws_url: str = AWS_URL, gcp_url: str = GCP_URL) -> NoticeSource:
+    """Return the source of a name.
 
     Args:
-        word: `auto` asks the metadata services of the clouds once which of them is there.
-        early: take recommendations and announcements without a deadline for notices, too.
-        aws_url: where EC2's metadata service is.
-        gcp_url: where Google's metadata server is.
+        name: `auto` probes the clouds' metadata services once and chooses the one that answers.
+        early: also report recommendations and announcements without a deadline as notices.
+        aws_url: address of EC2's metadata service.
+        gcp_url: address of Google's metadata server.
 
     Raises:
-        SpecError: it names none.
-        NoSourceError: `auto`, and this machine is in neither cloud.
+        ConfigError: there is no such source.
+        NoSourceError: the name is `auto`, and not exactly one of the clouds answers.
     """
-    check_source(word)
-    if word.startswith(FILE):
-        return FileNotices(Path(word.removeprefix(FILE)))
+    check_source_name(name)
+    if name.startswith(FILE):
+        return FileNotices(Path(name.removeprefix(FILE)))
     aws, gcp = AwsNotices(aws_url, early), GcpNotices(gcp_url, early)
-    if word == "auto":
-        word = choose_cloud(_answers(aws), _answers(gcp))
-    return aws if word == "aws" else gcp
+    if name == "auto":
+        name = choose_cloud(_answers(aws), _answers(gcp))
+    return aws if name == "aws" else gcp
 
 
 def choose_cloud(aws: bool, gcp: bool) -> Literal["aws", "gcp"]:
-    """Decide which cloud this machine is in.
+    """Return the cloud that this machine is in.
 
     Args:
         aws: whether EC2's metadata service answered.
         gcp: whether Google's metadata server answered.
 
     Raises:
-        NoSourceError: neither or both.
+        NoSourceError: neither or both answered.
     """
     if aws and gcp:
         raise NoSourceError("the metadata services of AWS and GCP both answer; name the right one with --source.")
@@ -324,8 +325,8 @@ def choose_cloud(aws: bool, gcp: bool) -> Literal["aws", "gcp"]:
 
 
 def _answers(source: AwsNotices | GcpNotices) -> bool:
-    """Ask once; looking up a name that does not exist may take longer than any request."""
+    """Probe a cloud once, with a timeout: resolving a host name that does not exist may take longer than a request."""
     try:
-        return within(PROBE_S, source.reachable)
+        return with_timeout(PROBE_S, source.reachable)
     except TimeoutError:
         return False

@@ -1,7 +1,8 @@
-"""Draining a node through Ray's GCS. All that the project uses of Ray beyond its public interface for it is here.
+"""Drains a node through Ray's GCS, and decides which node of a cluster is this machine's.
 
-It is what Ray's own hidden command `ray drain-node` does. `GcsClient` tries for 40 seconds to reach a GCS that is not
-there, and may end the whole process, so `drain_process` runs this in a process of its own.
+It does what Ray's own hidden command `ray drain-node` does; all use of Ray's private interfaces for it is here.
+`GcsClient` tries for 40 seconds to reach a GCS that does not exist, and may end the whole process, so `drain_process`
+runs this in a child process.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from orchestrator.config.errors import FuserayError
 
 CONNECT_S = 5.0
 CALL_S = 10.0
-REFUSED = (
-    "wants its token, and this process has none that fits: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file "
-    "with the cluster's token, as for `ray start` on this machine."
+REFUSED_BY_AUTH = (
+    "requires its token, and this process has none or a wrong one: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to "
+    "the file with the cluster's token, as for `ray start` on this machine."
 )
 
 
@@ -29,7 +30,7 @@ class Gcs:
         address: HOST:PORT; None for the cluster that this machine belongs to.
 
     Raises:
-        DrainError: there is none, it does not answer, or it wants another token.
+        DrainError: there is none, it does not answer, or it refuses the token.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -43,7 +44,7 @@ class Gcs:
             tokens.ensure_token_if_auth_enabled(create_token_if_missing=False)
             self._client = GcsClient(address=self.address)
         except AuthenticationError:
-            raise DrainError(f"the cluster at {self.address} {REFUSED}") from None
+            raise DrainError(f"the cluster at {self.address} {REFUSED_BY_AUTH}") from None
         except RayError as error:
             raise DrainError(f"the cluster at {self.address} does not answer ({_first_line(error)}).") from None
 
@@ -51,27 +52,27 @@ class Gcs:
         """Return the network address of every alive node, by its id."""
         from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
-        found = self._call("get_all_node_info", state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
-        return {node_id.hex(): node.node_manager_address for node_id, node in found.items()}
+        nodes = self._call("get_all_node_info", state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+        return {node_id.hex(): node.node_manager_address for node_id, node in nodes.items()}
 
     def draining(self) -> Mapping[str, int]:
-        """Return the deadline of every draining node by its id: milliseconds since 1970, 0 for none."""
+        """Return the deadline of every draining node, by its id: milliseconds since 1970, 0 for none."""
         return dict(self._call("get_draining_nodes"))
 
     def drain(self, node_id: str, message: str, deadline_ms: int) -> None:
-        """Ask for a drain because of preemption; such a request replaces the one before it.
+        """Request a drain because of preemption, which replaces an earlier request.
 
-        Ray says yes to nodes that it does not know, too.
+        Ray accepts requests for nodes that it does not know, too.
         """
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         accepted, refusal = self._call("drain_node", node_id, reason, message, deadline_ms)
         if not accepted:
-            raise DrainError(f"the cluster at {self.address} refuses to drain node {short(node_id)}: {refusal}.")
+            raise DrainError(f"the cluster at {self.address} refuses to drain node {short_id(node_id)}: {refusal}.")
 
     def machine(self) -> Machine:
-        """Return what this machine knows of itself."""
+        """Return the identity of this machine."""
         import ray
         from ray._private import services
 
@@ -91,11 +92,11 @@ def draining_here() -> Mapping[str, int]:
     """Return the deadline of every draining node of the cluster that this process is connected to, by its id."""
     import ray
 
-    found: dict[str, int] = ray._private.state.state.get_draining_nodes()
-    return found
+    deadlines: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return deadlines
 
 
-def find_node(gcs: Gcs, target: Target) -> str:
+def find_node(gcs: Gcs, target: DrainTarget) -> str:
     """Return the id of the node to drain.
 
     Raises:
@@ -105,27 +106,29 @@ def find_node(gcs: Gcs, target: Target) -> str:
 
 
 def drain_node(gcs: Gcs, node_id: str, message: str, deadline_ms: int | None) -> str:
-    """Drain a node and see that it drains; return in one line what was done.
+    """Drain a node and check that it drains; return a line that says what was done.
 
     Args:
         gcs: the cluster.
         node_id: the node's id in hexadecimal.
-        message: why, for people.
+        message: the reason, which Ray shows.
         deadline_ms: when the node will be gone, in milliseconds since 1970; None when that is not known.
 
     Raises:
-        DrainError: the cluster did not answer or did not do it.
+        DrainError: the cluster did not answer or did not drain it.
     """
-    standing_ms = gcs.draining().get(node_id)
-    told_ms = deadline_to_set(deadline_ms, standing_ms)
-    if told_ms is None:
-        return f"node {short(node_id)} is draining already{_until(standing_ms)}"
-    gcs.drain(node_id, message, told_ms)
+    current_ms = gcs.draining().get(node_id)
+    new_ms = deadline_to_set(deadline_ms, current_ms)
+    if new_ms is None:
+        return f"node {short_id(node_id)} is draining already{_until(current_ms)}"
+    gcs.drain(node_id, message, new_ms)
     if node_id in gcs.draining():
-        return f"node {short(node_id)} drains{_until(told_ms)}"
+        return f"node {short_id(node_id)} drains{_until(new_ms)}"
     if node_id in gcs.alive():
-        raise DrainError(f"the cluster at {gcs.address} did not drain node {short(node_id)}, though it said yes.")
-    return f"node {short(node_id)} has left the cluster; nothing ran on it"
+        raise DrainError(
+            f"the cluster at {gcs.address} did not drain node {short_id(node_id)}, though it accepted the request."
+        )
+    return f"node {short_id(node_id)} has left the cluster; nothing ran on it"
 
 
 def _until(deadline_ms: int | None) -> str:
@@ -133,11 +136,11 @@ def _until(deadline_ms: int | None) -> str:
 
 
 def _reachable(address: str | None) -> str:
-    """Return the HOST:PORT of a cluster at which something listens."""
+    """Return the HOST:PORT of a cluster's GCS, which accepts connections."""
     from ray._private import services
 
     try:
-        found = str(services.canonicalize_bootstrap_address_or_die(address or "auto"))
+        gcs_address = str(services.canonicalize_bootstrap_address_or_die(address or "auto"))
     except ValueError:
         raise DrainError("the cluster's address must be HOST:PORT; check --address and RAY_ADDRESS.") from None
     except ConnectionError as error:
@@ -146,26 +149,26 @@ def _reachable(address: str | None) -> str:
         raise DrainError(
             "no Ray runs on this machine; start it first (ray start ...), or name the cluster with --address HOST:PORT."
         ) from None
-    host, _, port = found.rpartition(":")
+    host, _, port = gcs_address.rpartition(":")
     try:
         create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise DrainError(
-            f"no Ray cluster answers at {found} ({said}); check --address, RAY_ADDRESS and that the head runs."
+            f"no Ray cluster answers at {gcs_address} ({reason}); check --address, RAY_ADDRESS and that the head runs."
         ) from None
-    return found
+    return gcs_address
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-# Which node of a Ray cluster is this machine's: a pure function of what the cluster and the machine say.
+# The choice of the node and of the deadline: pure functions of the states of the cluster and the machine.
 
 
-SHOWN_ID = 8
-MOST_SHOWN = 4
+SHORT_ID_LENGTH = 8
+MAX_SHOWN = 4
 
 
 class DrainError(FuserayError):
@@ -173,8 +176,8 @@ class DrainError(FuserayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Whom to drain.
+class DrainTarget:
+    """The node to drain.
 
     Args:
         address: HOST:PORT of the cluster's GCS; None for the cluster that this machine belongs to.
@@ -187,10 +190,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine knows of itself.
+    """The identity of a machine.
 
     Args:
-        raylets: ids of the nodes whose raylet is a process here; empty in a container beside Ray's.
+        raylets: ids of the nodes whose raylet is a process on it; empty in a container other than Ray's.
         addresses: its network addresses.
     """
 
@@ -198,21 +201,21 @@ class Machine:
     addresses: Set[str]
 
 
-def choose_node(alive: Mapping[str, str], machine: Machine, wanted: str | None) -> str:
+def choose_node(alive: Mapping[str, str], machine: Machine, node_id: str | None) -> str:
     """Return the id of the node to drain.
 
     Args:
         alive: address of each alive node, by id.
         machine: this machine.
-        wanted: the id that the user named; None for the one node on this machine.
+        node_id: the id that the user named; None for the one node on this machine.
 
     Raises:
         DrainError: there is none, or there are several.
     """
-    if wanted is not None:
-        if wanted not in alive:
-            raise DrainError(f"no alive node of the cluster has the id {wanted}; alive are {_names(alive)}.")
-        return wanted
+    if node_id is not None:
+        if node_id not in alive:
+            raise DrainError(f"no alive node of the cluster has the id {node_id}; alive are {_names(alive)}.")
+        return node_id
     here = [node for node in alive if node in machine.raylets]
     here = here or [node for node, address in alive.items() if address in machine.addresses]
     if not here:
@@ -225,27 +228,27 @@ def choose_node(alive: Mapping[str, str], machine: Machine, wanted: str | None) 
     return here[0]
 
 
-def deadline_to_set(wanted_ms: int | None, standing_ms: int | None) -> int | None:
-    """Return the deadline to tell Ray, in milliseconds since 1970, None when there is nothing to tell.
+def deadline_to_set(notice_ms: int | None, current_ms: int | None) -> int | None:
+    """Return the deadline to set in Ray, in milliseconds since 1970, 0 for none; None to leave Ray's deadline as it is.
 
-    Ray forgets an earlier deadline when it is told a later one or none (0 in its words), so that is not done.
+    A request with a later deadline, or without one, would replace an earlier deadline in Ray, so none is sent then.
 
     Args:
-        wanted_ms: the notice's deadline; None when it has none.
-        standing_ms: the deadline with which the node is draining already, 0 when without; None when it is not.
+        notice_ms: the notice's deadline; None when it has none.
+        current_ms: the deadline with which the node drains already, 0 without one; None when it does not drain.
     """
-    told_ms = 0 if wanted_ms is None else max(wanted_ms, 1)
-    if standing_ms is None:
-        return told_ms
-    return told_ms if told_ms and (standing_ms == 0 or told_ms < standing_ms) else None
+    new_ms = 0 if notice_ms is None else max(notice_ms, 1)
+    if current_ms is None:
+        return new_ms
+    return new_ms if new_ms and (current_ms == 0 or new_ms < current_ms) else None
 
 
-def short(node_id: str) -> str:
-    """Return as much of an id as people need."""
-    return node_id[:SHOWN_ID]
+def short_id(node_id: str) -> str:
+    """Return the beginning of a node's id, for messages."""
+    return node_id[:SHORT_ID_LENGTH]
 
 
 def _names(nodes: Mapping[str, str] | list[str]) -> str:
     names = sorted(nodes)
-    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
-    return ", ".join(names[:MOST_SHOWN]) + more
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more

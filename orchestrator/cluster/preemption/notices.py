@@ -1,4 +1,4 @@
-"""What announces that this machine will be taken away, and where such announcements come from."""
+"""Preemption notices: what a notice says, the interface of their sources, and notices from a file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LONGEST_REASON = 200
 
 
 class SourceError(FuserayError):
-    """A source cannot say right now whether there is a notice; it is worth asking again."""
+    """A source cannot say whether there is a notice; a retry may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """This machine will be taken away.
+    """A notice that this machine will be taken away.
 
     Args:
-        reason: why, in one line for people.
+        reason: why, in one line of text.
         deadline_ms: when, in milliseconds since 1970 in UTC; None when that is not known.
-        source: who said so.
+        source: name of the source.
     """
 
     reason: str
@@ -36,29 +36,29 @@ class Notice:
         """Return the notice as one line."""
         if self.deadline_ms is None:
             return f"{self.source}: {self.reason}; when is not known"
-        left_s = (self.deadline_ms - now_ms) / 1000
-        when = f"in {left_s:.0f} s" if left_s > 0 else "which is past"
+        remaining_s = (self.deadline_ms - now_ms) / 1000
+        when = f"in {remaining_s:.0f} s" if remaining_s > 0 else "which is past"
         return f"{self.source}: {self.reason} at {clock_time(self.deadline_ms)}, {when}"
 
 
 class NoticeSource(Protocol):
-    """Where notices come from."""
+    """A source of notices."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         ...
 
     @property
     def interval_s(self) -> float:
-        """How often it is worth asking."""
+        """Default interval between polls, in seconds."""
         ...
 
     def poll(self) -> Notice | None:
-        """Return the notice that stands, None while there is none. Equal calls about one notice give equal notices.
+        """Return the current notice, None while there is none. Polls during one notice return equal notices.
 
         Raises:
-            SourceError: it cannot be known right now.
+            SourceError: the source did not answer.
         """
         ...
 
@@ -68,22 +68,22 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def epoch_ms(moment: datetime) -> int:
-    """Return a moment in milliseconds since 1970; one without a time zone is in UTC."""
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+def epoch_ms(when: datetime) -> int:
+    """Return a time in milliseconds since 1970; a time without a time zone is in UTC."""
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def clock_time(moment_ms: int) -> str:
-    """Return a moment in milliseconds since 1970 as the time of its day in UTC."""
-    return datetime.fromtimestamp(moment_ms / 1000, UTC).strftime("%H:%M:%SZ")
+def clock_time(time_ms: int) -> str:
+    """Return a time in milliseconds since 1970 as the time of day in UTC."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%H:%M:%SZ")
 
 
 def one_line(text: str) -> str:
-    """Return a text from outside as one short line that is safe to print."""
+    """Return external text as one short line of printable characters."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:LONGEST_REASON]
 
 
-# A file that appears when a machine will be taken away, for machines of one's own, hooks and tests.
+# Notices from a file, for on-premises machines, hooks and tests.
 
 
 LARGEST_BYTES = 4096
@@ -91,11 +91,11 @@ DEFAULT_REASON = "this machine will be taken away"
 
 
 class FileNotices:
-    """A file that is there is a notice, whatever it holds; it may say more in JSON.
+    """A file that is a notice as soon as it exists, whatever its content; it may have details in JSON.
 
     Args:
         path: the file. Empty, or an object of `reason` and either `deadline_s` (seconds after the file was written)
-            or `deadline` (a time such as "2027-01-31T12:00:00Z"). What cannot be understood is taken for not said.
+            or `deadline` (a time such as "2027-01-31T12:00:00Z"). Invalid content is ignored.
     """
 
     name = "file"
@@ -105,7 +105,7 @@ class FileNotices:
         self._path = path
 
     def poll(self) -> Notice | None:
-        """Return what the file says, None while it is not there.
+        """Return the file's notice, None while the file does not exist.
 
         Raises:
             SourceError: it cannot be read.
@@ -120,24 +120,25 @@ class FileNotices:
             raise SourceError(
                 f"{self._path}: cannot be read ({error.strerror}); it must be a file that this user may read."
             ) from None
-        found = _object(text)
-        reason = one_line(str(found.get("reason") or DEFAULT_REASON))
-        return Notice(reason, _deadline_ms(found, written_s), f"{self.name} {self._path}")
+        details = _json_object(text)
+        reason = one_line(str(details.get("reason") or DEFAULT_REASON))
+        return Notice(reason, _deadline_ms(details, written_s), f"{self.name} {self._path}")
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _json_object(text: bytes) -> dict[str, Any]:
+    """Return the object in a text, an empty one for any other text."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _deadline_ms(found: dict[str, Any], written_s: float) -> int | None:
-    after_s, moment = found.get("deadline_s"), found.get("deadline")
+def _deadline_ms(details: dict[str, Any], written_s: float) -> int | None:
+    after_s, deadline = details.get("deadline_s"), details.get("deadline")
     try:
         if isinstance(after_s, int | float):
             return epoch_ms(datetime.fromtimestamp(written_s + after_s, UTC))
-        return epoch_ms(datetime.fromisoformat(moment)) if isinstance(moment, str) else None
+        return epoch_ms(datetime.fromisoformat(deadline)) if isinstance(deadline, str) else None
     except (ValueError, OverflowError, OSError):
         return None

@@ -1,4 +1,7 @@
-"""The loop that polls a source and drains the node once there is a notice."""
+"""Watches for preemption notices: polls a source, and drains the node when there is a notice.
+
+A `Watcher` watches one machine; `Watchers` runs one on each node of a run, as Ray actors.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.preemption.cloud import NoSourceError, check_source, open_source
-from orchestrator.cluster.preemption.drain import DrainError, Target, draining_here, short
+from orchestrator.cluster.preemption.cloud import NoSourceError, check_source_name, open_notice_source
+from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, draining_here, short_id
 from orchestrator.cluster.preemption.drain_process import drain
 from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError, now_ms
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     import ray
 
 
-# What a watcher does next: pure functions of what it has seen and done.
+# The decisions of a watcher: pure functions of its progress.
 
 
 LONGEST_PAUSE_S = 10.0
@@ -28,13 +31,13 @@ LONGEST_RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a watcher is.
+    """The state of a watcher.
 
     Args:
-        notice: the notice that stands.
+        notice: the current notice.
         drained: the notice with which the node was drained.
-        drain_failures: attempts to drain in a row that failed.
-        poll_failures: polls in a row that failed.
+        drain_failures: number of consecutive failed attempts to drain.
+        poll_failures: number of consecutive failed polls.
     """
 
     notice: Notice | None = None
@@ -45,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """There is nothing to do yet."""
+    """Go on polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Drain:
     """Drain the node.
 
     Args:
-        notice: why, and until when.
+        notice: has the reason and the deadline.
     """
 
     notice: Notice
@@ -61,7 +64,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The node is drained, and Ray knows until when."""
+    """The node is drained, and Ray has the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,10 @@ Decision = Watch | Drain | Finish | GiveUp
 
 
 def decide(progress: Progress, now_ms: int) -> Decision:
-    """Decide what follows.
+    """Return the next step.
 
-    A node is drained once; a second time only when the first notice had no deadline and a later one has. At least one
-    attempt is made, however late it is.
+    A node is drained once; a second time only if the first notice had no deadline and a later one has. At least one
+    attempt is made, even after the deadline.
     """
     notice, drained = progress.notice, progress.drained
     if drained is not None and drained.deadline_ms is not None:
@@ -89,23 +92,23 @@ def decide(progress: Progress, now_ms: int) -> Decision:
 
 
 def pause_s(progress: Progress, interval_s: float) -> float:
-    """Return how long to wait before the next poll: longer when the source, shorter when Ray did not answer."""
+    """Return the time until the next poll: longer after failures of the source, shorter after failures to drain."""
     if progress.drain_failures:
         return float(min(interval_s, LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(progress.drain_failures - 1, 10)))
-    grown_s = interval_s * 2 ** min(max(progress.poll_failures - 1, 0), 10)
-    return float(min(grown_s, max(interval_s, LONGEST_PAUSE_S)))
+    backoff_s = interval_s * 2 ** min(max(progress.poll_failures - 1, 0), 10)
+    return float(min(backoff_s, max(interval_s, LONGEST_PAUSE_S)))
 
 
-# The loop that polls a source and drains the node once there is a notice.
+# The loop.
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time, as a watcher knows it.
+    """The clock of a watcher.
 
     Args:
         now_ms: milliseconds since 1970 in UTC.
-        sleep: waits some seconds.
+        sleep: waits so many seconds.
     """
 
     now_ms: Callable[[], int] = now_ms
@@ -117,11 +120,11 @@ class Watcher:
     """Watches one machine.
 
     Args:
-        source: where notices come from.
-        drain: drains the machine's node and says in one line what it did; raises `DrainError`.
+        source: the source of notices.
+        drain: drains the machine's node and returns a line that says what was done; raises `DrainError`.
         log: takes one line per event.
-        interval_s: pause between polls; the source's own when None.
-        clock: time.
+        interval_s: seconds between polls; the source's default when None.
+        clock: the clock.
     """
 
     source: NoticeSource
@@ -130,7 +133,7 @@ class Watcher:
     interval_s: float | None = None
     clock: Clock = field(default_factory=Clock)
     _progress: Progress = field(default_factory=Progress, init=False)
-    _last_fault: str = field(default="", init=False)
+    _last_error: str = field(default="", init=False)
 
     def run(self) -> None:
         """Watch until the node is drained with a deadline. After a notice without one, one with one may follow.
@@ -145,7 +148,7 @@ class Watcher:
             self.clock.sleep(pause_s(self._progress, self.interval_s or self.source.interval_s))
 
     def _poll(self) -> None:
-        """Take the notice that stands; a source that does not answer is reported once, and its last word holds."""
+        """Poll the source; a source that does not answer is logged once, and its last notice stays current."""
         before = self._progress
         try:
             notice = self.source.poll()
@@ -161,50 +164,50 @@ class Watcher:
         self._progress = replace(before, notice=notice, poll_failures=0)
 
     def _act(self) -> bool:
-        """Do what is due; return whether that was all there is to do."""
+        """Take the next step; return whether the watcher is done."""
         decision = decide(self._progress, self.clock.now_ms())
         if isinstance(decision, Drain):
             self._drain(decision.notice)
             decision = decide(self._progress, self.clock.now_ms())
         if isinstance(decision, GiveUp):
-            raise DrainError(f"the deadline passed before the node could be drained: {self._last_fault}")
+            raise DrainError(f"the deadline passed before the node could be drained: {self._last_error}")
         return isinstance(decision, Finish)
 
     def _drain(self, notice: Notice) -> None:
-        """Drain the node; why it fails is said when it is news."""
+        """Drain the node; log an error unless it is the same as the last one."""
         try:
             self.log(self.drain(notice))
         except DrainError as error:
-            if str(error) != self._last_fault:
+            if str(error) != self._last_error:
                 self.log(f"warning: {error} It is tried again until the deadline.")
-            self._last_fault = str(error)
+            self._last_error = str(error)
             self._progress = replace(self._progress, drain_failures=self._progress.drain_failures + 1)
             return
         self._progress = replace(self._progress, drained=notice, drain_failures=0)
 
 
-# Watchers as Ray actors: one on each node that matters, for as long as the run that started them.
+# Watchers as Ray actors, which end with the run that started them.
 
 
 KEPT_LINES = 3
-"""Of what a watcher said in its time, these last ones are told."""
+"""Number of a watcher's last log lines that it returns."""
 
 
 class NodeWatcher:
-    """Watches the node it runs on; becomes a Ray actor."""
+    """The Ray actor that watches the node it runs on."""
 
-    def watch(self, word: str, interval_s: float | None, early: bool) -> str:
-        """Watch until the node is drained; return in one line how it ended."""
+    def watch(self, source: str, interval_s: float | None, early: bool) -> str:
+        """Watch until the node is drained; return the last log lines as one line."""
         import ray
 
         context = ray.get_runtime_context()
-        target = Target(context.gcs_address, context.get_node_id())
-        said: deque[str] = deque(maxlen=KEPT_LINES)
+        target = DrainTarget(context.gcs_address, context.get_node_id())
+        last_lines: deque[str] = deque(maxlen=KEPT_LINES)
         try:
-            Watcher(open_source(word, early), partial(drain, target), said.append, interval_s).run()
+            Watcher(open_notice_source(source, early), partial(drain, target), last_lines.append, interval_s).run()
         except (NoSourceError, DrainError) as error:
-            said.append(f"warning: {error}")
-        return f"on node {short(context.get_node_id())}: {'; '.join(said)}"
+            last_lines.append(f"warning: {error}")
+        return f"on node {short_id(context.get_node_id())}: {'; '.join(last_lines)}"
 
 
 @dataclass(slots=True)
@@ -215,19 +218,19 @@ class _Running:
 
 @dataclass(slots=True)
 class Watchers:
-    """Watchers on nodes of the cluster that this process is connected to.
+    """Watchers on nodes of the cluster that this process is connected to; `refresh` starts them.
 
-    The actors need no CPU and go with the driver. A drained node's goes once it has said so, since a draining node
-    leaves the cluster when nothing runs on it; only the driver's node keeps its own, or the driver would go with it.
-    Ray's autoscaler takes no node for idle that an actor is on, so only nodes are watched that work anyway.
+    The actors reserve no CPU and end with the driver. The actor of a drained node ends after its report, because a
+    draining node leaves the cluster when nothing runs on it; only the one on the driver's node stays, or the driver
+    would end with it. To Ray's autoscaler a node with an actor is not idle, so only nodes in use should be watched.
 
     Args:
-        source: `auto`, `aws`, `gcp` or `file:PATH`, seen from every node.
-        interval_s: seconds between polls; the source's own when None.
-        early: take recommendations and announcements without a deadline for notices, too.
+        source: `auto`, `aws`, `gcp` or `file:PATH`, as seen from every node.
+        interval_s: seconds between polls; the source's default when None.
+        early: also report recommendations and announcements without a deadline as notices.
 
     Raises:
-        SpecError: there is no such source.
+        ConfigError: there is no such source.
     """
 
     source: str
@@ -236,19 +239,15 @@ class Watchers:
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        check_source(self.source)
-
-    def start(self) -> None:
-        """Start a watcher on every node; Ray must be connected."""
-        self.refresh()
+        check_source_name(self.source)
 
     def refresh(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
         """Watch these nodes and no others, and return a line for each watcher that has ended.
 
-        Quick enough to be called every few seconds.
+        Ray must be connected. The call is quick enough to be made every few seconds, for nodes that join later.
 
         Args:
-            nodes: by id; those that are not alive do not count. None: all nodes.
+            nodes: ids; those of nodes that are not alive are ignored. None for all nodes.
         """
         alive, draining = _nodes()
         watched = alive if nodes is None else alive.intersection(nodes)
@@ -259,7 +258,7 @@ class Watchers:
         return tuple(line for node_id in tuple(self._running) if (line := self._ended(node_id)))
 
     def stop(self) -> None:
-        """Stop all watchers. Nodes that drain go on draining."""
+        """Stop all watchers; draining nodes go on draining."""
         for node_id in tuple(self._running):
             self._stop_on(node_id)
 
@@ -274,12 +273,12 @@ class Watchers:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        actor: Any = ray.remote(NodeWatcher).options(num_cpus=0, scheduling_strategy=here).remote()
+        on_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        actor: Any = ray.remote(NodeWatcher).options(num_cpus=0, scheduling_strategy=on_node).remote()
         return _Running(actor, actor.watch.remote(self.source, self.interval_s, self.early))
 
     def _ended(self, node_id: str) -> str | None:
-        """Return how a node's watcher ended, once; one that died is started again by the next refresh."""
+        """Return a line when a node's watcher has ended, once; the next refresh restarts a watcher that died."""
         import ray
 
         outcome = self._running[node_id].outcome
@@ -289,27 +288,14 @@ class Watchers:
             line: str = ray.get(outcome)
         except ray.exceptions.RayError as error:
             del self._running[node_id]
-            return f"warning: node {short(node_id)}: its watcher died ({type(error).__name__}); another starts"
-        kept = self._running[node_id].actor if node_id == ray.get_runtime_context().get_node_id() else None
-        self._running[node_id] = _Running(kept, None)
+            return f"warning: node {short_id(node_id)}: its watcher died ({type(error).__name__}); another starts"
+        is_drivers_node = node_id == ray.get_runtime_context().get_node_id()
+        self._running[node_id] = _Running(self._running[node_id].actor if is_drivers_node else None, None)
         return line
 
 
-def start_watchers(source: str, interval_s: float | None = None, early: bool = False) -> Watchers:
-    """Start a watcher for preemption notices on every node of the connected cluster.
-
-    Call `refresh()` of the result now and then for nodes that join later, and `stop()` at the end.
-
-    Raises:
-        SpecError: there is no such source.
-    """
-    watchers = Watchers(source, interval_s, early)
-    watchers.start()
-    return watchers
-
-
 def _nodes() -> tuple[set[str], set[str]]:
-    """Return the ids of the nodes that are alive, and of those that drain, on which no actor can be started."""
+    """Return the ids of the alive nodes, and of the draining nodes, on which no actor can be started."""
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}, set(draining_here())

@@ -1,1 +1,1 @@
-"""Data sets as stored: index, shards, samples."""
+"""Reading data sets: the index, WebDataset and Parquet shards, their sidecars, samples and images."""

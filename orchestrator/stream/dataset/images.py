@@ -1,4 +1,4 @@
-"""Encoded images looked at with care: only known formats, and sizes checked before anything is decoded."""
+"""Safe decoding of untrusted images: only known formats, and sizes are checked before decoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from workloads.contract import BadSample
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The only formats that Pillow may try."""
+"""The only formats that Pillow may open."""
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
@@ -25,8 +25,8 @@ class SizeLimit:
     """The largest image that is decoded.
 
     Args:
-        pixels: width times height.
-        side: width or height, in pixels.
+        pixels: limit of width times height.
+        side: limit of width and of height, in pixels.
     """
 
     pixels: int = MAX_PIXELS
@@ -34,15 +34,15 @@ class SizeLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What an image file says about itself: its format, and its size in pixels."""
+class ImageHeader:
+    """The format of an image file, and its size in pixels."""
 
     format: str
     width: int
     height: int
 
 
-def read_header(data: bytes, limit: SizeLimit | None = None) -> Header:
+def read_header(data: bytes, limit: SizeLimit | None = None) -> ImageHeader:
     """Return an image's format and size without decoding it.
 
     Args:
@@ -53,11 +53,11 @@ def read_header(data: bytes, limit: SizeLimit | None = None) -> Header:
         BadSample: with reason "image is empty", "image is too large" or "image is corrupt".
     """
     with _opened(data, limit or SizeLimit()) as image:
-        return Header(str(image.format), *image.size)
+        return ImageHeader(str(image.format), *image.size)
 
 
 def decode(data: bytes, limit: SizeLimit | None = None) -> Image.Image:
-    """Decode an image to RGB; transparent parts become white, and of an animation the first frame counts.
+    """Decode an image to RGB; transparent parts become white, and of an animation the first frame is used.
 
     Args:
         data: the encoded file.

@@ -1,12 +1,14 @@
-"""The index of a data set: which shards it has and how many samples are in each."""
+"""The index of a data set: its shards with their number of samples, size and digest, in `index.parquet`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
@@ -25,32 +27,39 @@ DIGEST_BYTES = 16
 
 ShardFormat = Literal["webdataset", "parquet"]
 
+INDEX_NAME = "index.parquet"
+BLOCK_BYTES = 4 * 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+
+PARTS_AT_ONCE = 4
+"""`drain` reads so many parts concurrently."""
+
 
 class DataSetError(FuserayError):
-    """A data set or its index is missing, unreadable or not what was expected."""
+    """A data set or its index is missing, unreadable, or another one than expected."""
 
 
-class Names(Sequence[str]):
-    """Shard names, held as one buffer of text: a million of them take some ten megabytes."""
+class ShardNames(Sequence[str]):
+    """Shard names in one Arrow buffer: a million of them take some ten megabytes."""
 
     def __init__(self, names: Iterable[str] | pa.Array) -> None:
         self.array = names if isinstance(names, pa.Array) else pa.array(list(names), pa.string())
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, at: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> Names: ...
-    def __getitem__(self, place: int | slice) -> str | Names:
+    def __getitem__(self, at: slice) -> ShardNames: ...
+    def __getitem__(self, at: int | slice) -> str | ShardNames:
         """Return a name, or the names of a slice."""
-        if isinstance(place, slice):
-            return Names(self.array[place])
-        return str(self.array[int(place)].as_py())
+        if isinstance(at, slice):
+            return ShardNames(self.array[at])
+        return str(self.array[int(at)].as_py())
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Names) and bool(self.array.equals(other.array))
+        return isinstance(other, ShardNames) and bool(self.array.equals(other.array))
 
     def __hash__(self) -> int:
         return hash(len(self))
@@ -61,15 +70,15 @@ class Index:
     """The shards of a data set in a fixed order.
 
     Args:
-        shards: file names beside the index.
+        shards: file names, in the folder of the index.
         samples: samples in each shard, int64[shards].
         bytes: size of each shard file, int64[shards].
         digests: BLAKE2b digest of each shard file, uint8[shards, DIGEST_BYTES].
-        format: how the shards are written.
-        columns: for Parquet shards, which column holds what (see `parquet.Columns`).
+        format: the format of the shards.
+        columns: for Parquet shards, the column of each role (see `parquet.Columns`).
     """
 
-    shards: Names
+    shards: ShardNames
     samples: NDArray[np.int64]
     bytes: NDArray[np.int64]
     digests: NDArray[np.uint8]
@@ -78,7 +87,7 @@ class Index:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Number of the first sample of each shard, and the total at the end, int64[shards + 1]."""
+        """Number of the first sample of each shard, and the total as the last element, int64[shards + 1]."""
         return np.concatenate([[0], np.cumsum(self.samples)]).astype(np.int64)
 
     @property
@@ -88,7 +97,7 @@ class Index:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of everything the index says: equal digests give equal samples in equal orders."""
+        """A digest of the whole index: equal digests mean equal samples in equal order."""
         content = hashlib.blake2b(f"{VERSION} {self.format} {sorted(self.columns.items())}".encode(), digest_size=16)
         for start in range(0, len(self.shards), 10_000):
             content.update("\n".join(self.shards[start : start + 10_000].array.to_pylist()).encode() + b"\n")
@@ -102,14 +111,8 @@ class Index:
         return shards.astype(np.int64), numbers - self.starts[shards]
 
 
-# The file `index.parquet` beside the shards, and whether the shards still agree with it.
-
-
-INDEX_NAME = "index.parquet"
-
-
 def write_index(folder: Location, index: Index) -> None:
-    """Write the index of a folder of shards; it comes last, so that a folder with an index is complete."""
+    """Write the index of a folder of shards; write it last, so that a folder with an index is complete."""
     digests = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(DIGEST_BYTES), len(index.shards), [None, pa.py_buffer(np.ascontiguousarray(index.digests))]
     )
@@ -134,11 +137,12 @@ def read_index(folder: Location) -> Index:
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if metadata.get("fuseray_index") != str(VERSION):
             raise DataSetError(
-                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; {_remake(folder)}"
+                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; "
+                f"{_how_to_reindex(folder)}"
             )
         index = _index(table, metadata)
     except (pa.ArrowException, KeyError) as error:
-        raise DataSetError(f"{location.uri}: is not a readable index ({error}); {_remake(folder)}") from error
+        raise DataSetError(f"{location.uri}: is not a readable index ({error}); {_how_to_reindex(folder)}") from error
     if index.total == 0:
         raise DataSetError(f"{location.uri}: the data set has no samples.")
     return index
@@ -158,11 +162,11 @@ def check_shards(folder: Location, index: Index) -> list[str]:
     if missing:
         raise DataSetError(
             f"{folder.uri}: {len(missing)} of {len(index.shards)} shards are missing, for example {missing[0]}; "
-            f"put them back, or {_remake(folder)}"
+            f"put them back, or {_how_to_reindex(folder)}"
         )
     grown = [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] > size]
     if grown:
-        raise DataSetError(f"{folder.uri}: {grown[0]} has grown since it was indexed; {_remake(folder)}")
+        raise DataSetError(f"{folder.uri}: {grown[0]} has grown since it was indexed; {_how_to_reindex(folder)}")
     return [name for name, size in zip(index.shards, index.bytes, strict=True) if sizes[name] < size]
 
 
@@ -170,7 +174,7 @@ def _index(table: pa.Table, metadata: dict[str, str]) -> Index:
     digests = table.column("digest").combine_chunks()
     start = digests.offset * DIGEST_BYTES
     return Index(
-        shards=Names(table.column("shard").combine_chunks()),
+        shards=ShardNames(table.column("shard").combine_chunks()),
         samples=table.column("samples").to_numpy(),
         bytes=table.column("bytes").to_numpy(),
         digests=np.frombuffer(digests.buffers()[1], np.uint8)[start : start + table.num_rows * DIGEST_BYTES].reshape(
@@ -182,19 +186,19 @@ def _index(table: pa.Table, metadata: dict[str, str]) -> Index:
 
 
 def _format(metadata: dict[str, str]) -> ShardFormat:
-    found = metadata.get("format")
-    if found == "webdataset":
+    shard_format = metadata.get("format")
+    if shard_format == "webdataset":
         return "webdataset"
-    if found == "parquet":
+    if shard_format == "parquet":
         return "parquet"
-    raise DataSetError(f"unknown shard format {found!r}; known: webdataset, parquet.")
+    raise DataSetError(f"unknown shard format {shard_format!r}; known: webdataset, parquet.")
 
 
 def _why_no_index(folder: Location) -> str:
     names = list(folder.sizes())
     shards = [name for name in names if name.endswith((".tar", ".parquet"))]
     if shards:
-        return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_remake(folder)}"
+        return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_how_to_reindex(folder)}"
     if names or folder.exists():
         return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji`."
     return (
@@ -202,21 +206,18 @@ def _why_no_index(folder: Location) -> str:
     )
 
 
-def _remake(folder: Location) -> str:
+def _how_to_reindex(folder: Location) -> str:
     return f"make the index again with `fuseray shards index {folder.uri}`."
-
-
-# What an index says of one shard, and an index from what it says of all.
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """What an index says of one shard.
+    """The entry of one shard in an index.
 
     Args:
         shard: its file name.
-        samples: how many it has.
-        bytes: its size.
+        samples: number of its samples.
+        bytes: size of the file.
         digest: BLAKE2b digest of the file, in hexadecimal.
     """
 
@@ -230,41 +231,38 @@ class ShardFacts:
         return asdict(self)
 
 
-def index_of(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Mapping[str, str]) -> Index:
-    """Return the index of some shards, in that order."""
+def build_index(facts: Iterable[ShardFacts], shard_format: ShardFormat, columns: Mapping[str, str]) -> Index:
+    """Build an index from the entries of its shards, in that order."""
     shards = tuple(facts)
-    digests = b"".join(bytes.fromhex(one.digest) for one in shards)
+    digests = b"".join(bytes.fromhex(shard.digest) for shard in shards)
     return Index(
-        Names(one.shard for one in shards),
-        np.array([one.samples for one in shards], np.int64),
-        np.array([one.bytes for one in shards], np.int64),
+        ShardNames(shard.shard for shard in shards),
+        np.array([shard.samples for shard in shards], np.int64),
+        np.array([shard.bytes for shard in shards], np.int64),
         np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
         shard_format,
         columns,
     )
 
 
-def digest_of(content: bytes) -> str:
+def shard_digest(content: bytes) -> str:
     """Return the digest of a shard, in hexadecimal."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
 
-# Reads a file once, from its beginning to its end, and digests it on the way.
-
-
-BLOCK_BYTES = 4 * 1024 * 1024
-
-
-class Stream(Protocol):
-    """What is read from its beginning to its end."""
+class ByteStream(Protocol):
+    """A stream that is read once, from beginning to end."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, at most `size`; none at the end."""
         ...
 
 
-class ReadThrough:
-    """A file as a stream; it is fetched in large blocks, each tried again where that helps.
+class HashingReader:
+    """A stored file as a stream that hashes what it reads; it fetches large blocks and retries failed requests.
+
+    Args:
+        file: the file.
 
     Raises:
         StorageError: there is no such file.
@@ -287,31 +285,49 @@ class ReadThrough:
             StorageError: the store is failing, or the file was cut short in the meantime.
         """
         if not self._block:
-            self._block = self._next_block()
-        found, self._block = self._block[:size], self._block[size:]
-        return bytes(found)
+            (self._block,) = self._next_blocks(1, BLOCK_BYTES)
+        content, self._block = self._block[:size], self._block[size:]
+        return bytes(content)
 
-    def _next_block(self) -> memoryview:
-        stop = min(self._fetched + BLOCK_BYTES, self.size)
-        (block,) = read_ranges([FileRange(self._file, self._fetched, stop)])
-        if len(block) < stop - self._fetched:
+    def drain(self, copy: Path | None = None) -> None:
+        """Read the rest of the file, and copy it to a local file if one is given.
+
+        Raises:
+            StorageError: the store is failing, the file was cut short in the meantime, or the copy cannot be written.
+        """
+        try:
+            with copy.open("wb") if copy else nullcontext() as target:
+                while self._fetched < self.size:
+                    for block in self._next_blocks(PARTS_AT_ONCE, PART_BYTES):
+                        if target:
+                            target.write(block)
+        except OSError as error:
+            raise StorageError(
+                f"{self._file.uri}: cannot be copied to {copy} ({error.strerror}); name a larger disk in TMPDIR."
+            ) from error
+
+    def _next_blocks(self, count: int, size: int) -> list[memoryview]:
+        start, stop = self._fetched, min(self._fetched + count * size, self.size)
+        starts = range(start, stop, size) or [start]
+        blocks = read_ranges([FileRange(self._file, at, min(at + size, stop)) for at in starts])
+        if sum(map(len, blocks)) < stop - start:
             raise StorageError(f"{self._file.uri}: changed while it was read; begin again when nothing writes to it.")
         self._fetched = stop
-        self._digest.update(block)
-        return block
+        for block in blocks:
+            self._digest.update(block)
+        return blocks
 
     def digest(self) -> str:
-        """Return the digest of what was read, in hexadecimal; of the file, once `read` returned nothing."""
+        """Return the digest of what was read, in hexadecimal: all of it after `drain`, or at the end of `read`."""
         return self._digest.hexdigest()
 
 
-def digest_of_file(file: Location) -> str:
+def file_digest(file: Location) -> str:
     """Return the digest of a file, in hexadecimal.
 
     Raises:
         StorageError: it is missing, or the store is failing.
     """
-    stream = ReadThrough(file)
-    while stream.read(BLOCK_BYTES):
-        pass
-    return stream.digest()
+    reader = HashingReader(file)
+    reader.drain()
+    return reader.digest()

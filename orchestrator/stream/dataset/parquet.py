@@ -1,4 +1,4 @@
-"""Parquet shards: which column holds what, and samples from rows."""
+"""Parquet shards: the columns by role, samples from rows, and writing shards."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS, open_stored
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import DataSetError
-from orchestrator.stream.dataset.sidecar import Content, Unreadable, captions_of
+from orchestrator.stream.dataset.sidecar import Content, Unreadable, parse_captions
 from workloads.contract import BadSample, Sample
 
-KNOWN = {
+COLUMN_NAMES = {
     "image": ("image", "jpg", "png", "image_bytes"),
     "address": ("image_uri", "image_url", "uri", "url"),
     "captions": ("captions", "caption", "text", "txt"),
     "key": ("key", "__key__", "id", "image_id"),
     "fields": ("fields", "json"),
 }
-"""Column names that are recognised, the preferred one first."""
+"""Recognised column names by role, in order of preference."""
 
 ROW_GROUP = 256
-"""Rows of a row group in shards that we write: the least that a reader fetches."""
+"""Rows per row group in the shards written here: the least that a reader fetches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column of a Parquet shard holds what; empty for none.
+    """The column of each role in a Parquet shard; an empty name for none.
 
     Args:
         image: encoded images, as bytes or as a struct with a field `bytes`.
         address: URIs of images, or paths relative to the data set; used where there is no `image`.
         captions: a text or a list of texts.
         key: unique keys; without one, a sample's key is its shard and row.
-        fields: JSON text of whatever else is known.
+        fields: a JSON object of further fields.
     """
 
     image: str
@@ -53,32 +53,32 @@ class Columns:
     fields: str
 
     @classmethod
-    def found_in(cls, schema: pa.Schema, wanted: Mapping[str, str], place: str) -> Columns:
+    def detect(cls, schema: pa.Schema, requested: Mapping[str, str], shard: str) -> Columns:
         """Return the columns of a shard.
 
         Args:
             schema: of the shard.
-            wanted: names that the user gave, by role.
-            place: the shard, for messages.
+            requested: names that the user gave, by role; the other roles are detected.
+            shard: its URI, for messages.
 
         Raises:
-            DataSetError: a wanted column is not there, or there are no images or captions.
+            DataSetError: a requested column is missing, or there are no images or captions.
         """
-        absent = [name for name in wanted.values() if name not in schema.names]
+        absent = [name for name in requested.values() if name not in schema.names]
         if absent:
-            raise DataSetError(f"{place}: has no column {absent[0]!r}; its columns: {', '.join(schema.names)}.")
-        found = {
-            role: wanted.get(role) or next((name for name in names if name in schema.names), "")
-            for role, names in KNOWN.items()
+            raise DataSetError(f"{shard}: has no column {absent[0]!r}; its columns: {', '.join(schema.names)}.")
+        columns = {
+            role: requested.get(role) or next((name for name in names if name in schema.names), "")
+            for role, names in COLUMN_NAMES.items()
         }
         for needed, roles in (("images", ("image", "address")), ("captions", ("captions",))):
-            if not any(found[role] for role in roles):
-                known = ", ".join(name for role in roles for name in KNOWN[role])
+            if not any(columns[role] for role in roles):
+                known = ", ".join(name for role in roles for name in COLUMN_NAMES[role])
                 raise DataSetError(
-                    f"{place}: no column of {needed} among {', '.join(schema.names)}; known names are {known}. "
+                    f"{shard}: no column of {needed} among {', '.join(schema.names)}; known names are {known}. "
                     "Name yours with `fuseray shards index --image-column/--address-column/--captions-column`."
                 )
-        return cls(**found)
+        return cls(**columns)
 
     def as_mapping(self) -> dict[str, str]:
         """Return the columns by role, for the index."""
@@ -92,13 +92,13 @@ class Columns:
 
 
 def read_rows(folder: Location, shard: Location, rows: Sequence[int], columns: Columns) -> list[Content]:
-    """Return the samples at some rows of a shard, in the order asked for.
+    """Return the samples at some rows of a shard, in the order given.
 
     Args:
         folder: the data set, which relative addresses start from.
         shard: the shard.
         rows: the rows.
-        columns: which column holds what.
+        columns: its columns by role.
 
     Raises:
         StorageError: the store is failing.
@@ -112,7 +112,7 @@ def read_rows(folder: Location, shard: Location, rows: Sequence[int], columns: C
         group = _group_of(ends, row)
         first = ends[group - 1] if group else 0
         contents.append(_content(tables[group], row - first, columns, f"{shard.name}:{row}"))
-    return contents if columns.image else _fetched(folder, contents)
+    return contents if columns.image else _fetch_images(folder, contents)
 
 
 def write_parquet(samples: Sequence[Sample]) -> bytes:
@@ -155,7 +155,7 @@ def _group_of(ends: Sequence[int], row: int) -> int:
 
 
 def _row_group(file: pq.ParquetFile, group: int, columns: Columns) -> pa.Table | BadSample:
-    """Return the rows of a group, or why none of them can be read."""
+    """Return the rows of a row group, or why it cannot be read."""
     try:
         return file.read_row_group(group, columns=columns.names)
     except StorageError:
@@ -172,7 +172,7 @@ def _content(table: pa.Table | BadSample, row: int, columns: Columns, default_ke
         values = table.slice(row, 1).to_pylist()[0]
         if columns.key and values[columns.key] is not None:
             key = str(values[columns.key])
-        captions = captions_of(values[columns.captions])
+        captions = parse_captions(values[columns.captions])
         image = _image(values[columns.image or columns.address])
         if not captions:
             raise BadSample("caption is missing")
@@ -195,24 +195,24 @@ def _image(value: object) -> bytes:
     return content
 
 
-def _fetched(folder: Location, contents: Sequence[Content]) -> list[Content]:
+def _fetch_images(folder: Location, contents: Sequence[Content]) -> list[Content]:
     with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
-        return list(pool.map(lambda content: _with_image(folder, content), contents))
+        return list(pool.map(lambda content: _fetch_image(folder, content), contents))
 
 
-def _with_image(folder: Location, content: Content) -> Content:
+def _fetch_image(folder: Location, content: Content) -> Content:
     if isinstance(content, Unreadable):
         return content
     address = content.image.decode()
     if urlsplit(address).scheme not in ("", "file", "s3", "gs", "gcs"):
         return Unreadable(content.key, BadSample("image address is not supported", address[:200]))
-    place = _located(folder, address)
-    if place.size() is None:
-        return Unreadable(content.key, BadSample("image is missing", place.uri))
-    return Sample(content.key, place.read(), content.captions, content.fields)
+    location = _locate_image(folder, address)
+    if location.size() is None:
+        return Unreadable(content.key, BadSample("image is missing", location.uri))
+    return Sample(content.key, location.read(), content.captions, content.fields)
 
 
-def _located(folder: Location, address: str) -> Location:
+def _locate_image(folder: Location, address: str) -> Location:
     scheme = urlsplit(address).scheme
     if not scheme and not address.startswith("/"):
         return folder / address

@@ -1,4 +1,4 @@
-"""Samples out of the shards of a data set, by shard and row; many shards are read at once."""
+"""Reads samples of a data set by shard and row, by number, by key, or evenly spaced; shards are read concurrently."""
 
 from __future__ import annotations
 
@@ -24,106 +24,99 @@ from workloads.contract import BadSample, KeyedRandom, Sample
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+SHARDS_AT_ONCE = 32
 
-class Rows(NamedTuple):
+
+class ShardRows(NamedTuple):
     """Rows of one shard."""
 
     shard: Location
     rows: Sequence[int]
 
 
-def read_samples(folder: Location, index: Index, wanted: Sequence[Rows]) -> list[list[Content]]:
-    """Return the samples at some rows of some shards, in the order asked for.
+def read_samples(folder: Location, index: Index, requests: Sequence[ShardRows]) -> list[list[Content]]:
+    """Return the samples at some rows of some shards, in the order given.
 
     Raises:
         StorageError: the store is failing; nothing is known about the samples.
         DataSetError: a sidecar is damaged.
     """
     if index.format == "webdataset":
-        return _read_tars(wanted)
+        return _read_tars(requests)
     columns = Columns(**index.columns)
-    return _in_parallel(folder, lambda one: read_rows(folder, one.shard, one.rows, columns), wanted)
+    return _in_parallel(folder, lambda request: read_rows(folder, request.shard, request.rows, columns), requests)
 
 
 @lru_cache(maxsize=1024)
 def cached_sidecar(shard: Location) -> Sidecar:
-    """Return the sidecar of a shard; asking again is cheap."""
+    """Return the sidecar of a shard, cached."""
     return read_sidecar(shard)
 
 
-def _read_tars(wanted: Sequence[Rows]) -> list[list[Content]]:
-    places = [shard for shard, _ in wanted]
-    sidecars = _in_parallel(places[0], cached_sidecar, places) if places else []
+def _read_tars(requests: Sequence[ShardRows]) -> list[list[Content]]:
+    shards = [shard for shard, _ in requests]
+    sidecars = _in_parallel(shards[0], cached_sidecar, shards) if shards else []
     ranges = [
         FileRange(shard, int(sidecar.offsets[row]), int(sidecar.offsets[row] + sidecar.sizes[row]))
-        for (shard, rows), sidecar in zip(wanted, sidecars, strict=True)
+        for (shard, rows), sidecar in zip(requests, sidecars, strict=True)
         for row in rows
     ]
     contents = iter(zip(ranges, read_ranges(ranges), strict=True))
     return [
         [_parsed(sidecar.key(row), *next(contents)) for row in rows]
-        for (_, rows), sidecar in zip(wanted, sidecars, strict=True)
+        for (_, rows), sidecar in zip(requests, sidecars, strict=True)
     ]
 
 
-def _parsed(key: str, place: FileRange, content: memoryview) -> Content:
+def _parsed(key: str, extent: FileRange, content: memoryview) -> Content:
     try:
-        return webdataset.parse(key, bytes(content), place.stop - place.start)
+        return webdataset.parse(key, bytes(content), extent.stop - extent.start)
     except BadSample as fault:
         return Unreadable(key, fault)
 
 
-def _in_parallel(place: Location, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map over items, at once where waiting for an object store is what takes time."""
-    if place.is_local or len(items) < 2:
+def _in_parallel(location: Location, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Map over items, concurrently when they are in an object store, whose latency dominates."""
+    if location.is_local or len(items) < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(OBJECT_STORE_READERS, len(items))) as pool:
         return list(pool.map(function, items))
 
 
-# Reading samples outside the training order, for evaluation.
-
-
-def evenly_spaced(folder: Location, index: Index, limit: int | None = None) -> Iterator[Sample]:
-    """Yield samples spread evenly over a data set, in storage order; unreadable ones are left out.
+def evenly_spaced_samples(folder: Location, index: Index, limit: int | None = None) -> Iterator[Sample]:
+    """Yield evenly spaced samples of a data set, in storage order, without the unreadable ones.
 
     Args:
         folder: the data set.
         index: its index.
-        limit: how many at most; None for all.
+        limit: most samples; None for all.
     """
     count = index.total if limit is None else min(limit, index.total)
     numbers = np.unique(np.linspace(0, index.total - 1, count).astype(np.int64))
     shards, rows = index.find(numbers)
     for shard in np.unique(shards):
-        wanted = Rows(folder / index.shards[shard], rows[shards == shard].tolist())
-        for content in read_samples(folder, index, [wanted])[0]:
+        request = ShardRows(folder / index.shards[shard], rows[shards == shard].tolist())
+        for content in read_samples(folder, index, [request])[0]:
             if not isinstance(content, Unreadable):
                 yield content
 
 
-# Chosen samples of a data set: spread evenly, or by key.
-
-
-SHARDS_AT_ONCE = 32
-
-
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A sample and where it lies: the shard's name, and the row in it."""
+class LocatedSample:
+    """A sample with the name of its shard and its row there."""
 
     shard: str
     row: int
     content: Content
 
 
-def spread(total: int, count: int, seed: int) -> Ids:
-    """Return at most `count` numbers below `total`: one from each of as many equal stretches, in ascending order.
+def stratified_sample(total: int, count: int, seed: int) -> Ids:
+    """Return at most `count` numbers below `total`, ascending: one random number from each of `count` equal strata.
 
     Args:
-        total: samples to choose from.
-        count: how many; all of them when there are no more.
-        seed: of the choice within the stretches.
+        total: numbers to choose from.
+        count: how many; all of them when `total` is not larger.
+        seed: of the random choice.
     """
     if count >= total:
         return np.arange(total, dtype=np.int64)
@@ -131,8 +124,8 @@ def spread(total: int, count: int, seed: int) -> Ids:
     return KeyedRandom((seed, "spread", total, count)).numpy().integers(edges[:-1], edges[1:])
 
 
-def read_chosen(folder: Location, index: Index, numbers: Ids) -> Iterator[Chosen]:
-    """Yield the samples of some ascending numbers, in that order; a few shards are read at once.
+def read_numbered(folder: Location, index: Index, numbers: Ids) -> Iterator[LocatedSample]:
+    """Yield the samples of some ascending numbers, in that order; several shards are read at once.
 
     Raises:
         StorageError: the store is failing.
@@ -141,42 +134,42 @@ def read_chosen(folder: Location, index: Index, numbers: Ids) -> Iterator[Chosen
     shards, rows = index.find(numbers)
     present = np.unique(shards).tolist()
     for start in range(0, len(present), SHARDS_AT_ONCE):
-        some = present[start : start + SHARDS_AT_ONCE]
-        wanted = [Rows(folder / index.shards[shard], rows[shards == shard].tolist()) for shard in some]
-        for one, contents in zip(wanted, read_samples(folder, index, wanted), strict=True):
-            for row, content in zip(one.rows, contents, strict=True):
-                yield Chosen(one.shard.name, row, content)
+        group = present[start : start + SHARDS_AT_ONCE]
+        requests = [ShardRows(folder / index.shards[shard], rows[shards == shard].tolist()) for shard in group]
+        for request, contents in zip(requests, read_samples(folder, index, requests), strict=True):
+            for row, content in zip(request.rows, contents, strict=True):
+                yield LocatedSample(request.shard.name, row, content)
 
 
 def find_keys(folder: Location, index: Index, keys: Sequence[str]) -> Ids:
-    """Return the numbers of the samples with some keys, ascending; the sidecars are searched until all are found.
+    """Return the numbers of the samples with some keys, ascending; sidecars are read until all keys are found.
 
     Raises:
         DataSetError: no sample has one of the keys, or a sidecar is damaged.
         StorageError: the store is failing.
     """
-    wanted = pa.array(sorted(set(keys)), pa.string())
-    found: dict[str, int] = {}
-    for shard, rows in _search(folder, index, wanted):
+    distinct = pa.array(sorted(set(keys)), pa.string())
+    numbers: dict[str, int] = {}
+    for shard, rows in _search(folder, index, distinct):
         for key, row in rows.items():
-            found.setdefault(key, int(index.starts[shard]) + row)
-        if len(found) == len(wanted):
-            return np.array(sorted(found.values()), dtype=np.int64)
-    missing = next(key for key in wanted.to_pylist() if key not in found)
-    raise DataSetError(f"{folder.uri}: no sample has the key {missing!r}; keys are matched letter by letter.")
+            numbers.setdefault(key, int(index.starts[shard]) + row)
+        if len(numbers) == len(distinct):
+            return np.array(sorted(numbers.values()), dtype=np.int64)
+    missing = next(key for key in distinct.to_pylist() if key not in numbers)
+    raise DataSetError(f"{folder.uri}: no sample has the key {missing!r}; keys must match exactly.")
 
 
-def _search(folder: Location, index: Index, wanted: pa.Array) -> Iterator[tuple[int, dict[str, int]]]:
-    """Yield each shard with the rows of the wanted keys in it, a few shards being read at once."""
+def _search(folder: Location, index: Index, keys: pa.Array) -> Iterator[tuple[int, dict[str, int]]]:
+    """Yield each shard with the rows of the keys in it; several shards are read at once."""
     shards = range(len(index.shards))
     with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
         for start in range(0, len(shards), SHARDS_AT_ONCE):
-            some = shards[start : start + SHARDS_AT_ONCE]
-            places = [folder / index.shards[shard] for shard in some]
-            yield from zip(some, pool.map(partial(_rows, wanted), places), strict=True)
+            group = shards[start : start + SHARDS_AT_ONCE]
+            files = [folder / index.shards[shard] for shard in group]
+            yield from zip(group, pool.map(partial(_rows, keys), files), strict=True)
 
 
-def _rows(wanted: pa.Array, shard: Location) -> dict[str, int]:
-    """Return the first row of each wanted key that a shard has."""
-    rows = pc.index_in(wanted, value_set=read_sidecar(shard).keys).to_pylist()
-    return {key: row for key, row in zip(wanted.to_pylist(), rows, strict=True) if row is not None}
+def _rows(keys: pa.Array, shard: Location) -> dict[str, int]:
+    """Return the first row of each key that a shard has."""
+    rows = pc.index_in(keys, value_set=read_sidecar(shard).keys).to_pylist()
+    return {key: row for key, row in zip(keys.to_pylist(), rows, strict=True) if row is not None}

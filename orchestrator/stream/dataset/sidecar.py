@@ -1,4 +1,7 @@
-"""What is known of every sample of a shard without opening it: a small Parquet file beside the shard."""
+"""The sidecar of a shard: a small Parquet file with the key, extent and caption lengths of each sample.
+
+Also `Content`, a stored sample or why it could not be read, and the parsing of captions.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SidecarEntry:
     """One sample of a shard.
 
     Args:
         key: its key.
-        offset: where its members begin in a tar shard, in bytes; its row in a Parquet shard.
-        size: bytes of its members in a tar shard; of its image, or its address, in a Parquet shard.
-        caption_words: words of each of its captions; empty when they cannot be read.
+        offset: byte offset of its members in a tar shard; its row in a Parquet shard.
+        size: bytes of its members in a tar shard; of its image, or of its address, in a Parquet shard.
+        caption_words: number of words of each caption; empty when they cannot be read.
     """
 
     key: str
@@ -44,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Sidecar:
-    """The samples of a shard in storage order, a column per property of `Entry`, and each its own row."""
+    """The entries of a shard's samples in storage order, a column per field of `SidecarEntry`."""
 
     keys: pa.StringArray
     offsets: NDArray[np.int64]
@@ -56,17 +59,17 @@ class Sidecar:
         return str(self.keys[row].as_py())
 
 
-def place(shard: Location) -> Location:
-    """Return where the sidecar of a shard is."""
+def sidecar_location(shard: Location) -> Location:
+    """Return the location of a shard's sidecar."""
     return Location(shard.filesystem, shard.path + SUFFIX, shard.uri + SUFFIX)
 
 
-def write_sidecar(shard: Location, entries: Sequence[Entry]) -> None:
+def write_sidecar(shard: Location, entries: Sequence[SidecarEntry]) -> None:
     """Write the sidecar of a shard."""
     columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd")
-    place(shard).write(sink.getvalue().to_pybytes())
+    sidecar_location(shard).write(sink.getvalue().to_pybytes())
 
 
 def read_sidecar(shard: Location) -> Sidecar:
@@ -76,7 +79,7 @@ def read_sidecar(shard: Location) -> Sidecar:
         DataSetError: it is damaged.
         StorageError: it is missing or cannot be read.
     """
-    location = place(shard)
+    location = sidecar_location(shard)
     try:
         table = pq.read_table(pa.BufferReader(location.read()), schema=SCHEMA).combine_chunks()
     except pa.ArrowException as error:
@@ -91,9 +94,6 @@ def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-# What lies at one row of a shard: a sample, or why it could not be read.
-
-
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A sample that could not be read, and why."""
@@ -105,14 +105,11 @@ class Unreadable:
 Content = Sample | Unreadable
 
 
-# Captions as shards hold them.
-
-
-def captions_of(value: object) -> tuple[str, ...]:
-    """Return the captions in a cell: a text, a list of texts, or nothing.
+def parse_captions(value: object) -> tuple[str, ...]:
+    """Return the captions in a value: a text, a list of texts, or None.
 
     Raises:
-        BadSample: there is something else in it.
+        BadSample: it is something else.
     """
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(caption, str) for caption in values):
@@ -120,6 +117,6 @@ def captions_of(value: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def words_of(captions: Sequence[str]) -> tuple[int, ...]:
-    """Return how many words each caption has."""
+def count_words(captions: Sequence[str]) -> tuple[int, ...]:
+    """Return the number of words of each caption."""
     return tuple(len(caption.split()) for caption in captions)

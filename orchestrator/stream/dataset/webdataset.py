@@ -1,4 +1,4 @@
-"""WebDataset tar shards: where each sample lies, and samples from byte ranges."""
+"""WebDataset tar shards: scanning them for the extent of each sample, parsing a sample's bytes, writing shards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Self, cast
 
-from orchestrator.stream.dataset.index import Stream
-from orchestrator.stream.dataset.sidecar import Entry, captions_of, words_of
+from orchestrator.stream.dataset.index import ByteStream
+from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, parse_captions
 from workloads.contract import BadSample, Sample
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
@@ -26,29 +26,29 @@ IMAGE_STARTS = {
 }
 TEXT_SUFFIXES = ("txt", "json")
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-"""Larger captions are not counted when a shard is scanned."""
+"""The words of larger captions are not counted when a shard is scanned."""
 SCAN_BYTES = 32 * 1024
-"""tarfile copies what it has read ahead with every header, so reading far ahead is slow."""
-ENDS_MID_WAY = (
+"""tarfile copies its read-ahead buffer with every header, so a large buffer is slow."""
+DAMAGED_HEADERS = (
     tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
     tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
     tarfile.EmptyHeaderError,  # type: ignore[attr-defined]
 )
-"""What tarfile takes for the end of an archive, though the end is marked by zeros."""
+"""What tarfile accepts as the end of an archive, though the end is marked by zeros."""
 SIZE, CHECKSUM, TYPE, PREFIX = slice(124, 136), slice(148, 156), 156, slice(345, 500)
-"""Where a tar header keeps what (POSIX ustar)."""
+"""Fields of a tar header (POSIX ustar)."""
 PLAIN_FILES = (b"0", b"\0")
 
 
-def scan(shard: Stream) -> Iterator[Entry]:
-    """Yield the samples of a tar shard; neighbouring members with one name up to the first dot are a sample.
+def scan(shard: ByteStream) -> Iterator[SidecarEntry]:
+    """Yield the samples of a tar shard: consecutive members with the same name up to the first dot are a sample.
 
-    The shard is read once, from its beginning to its end.
+    The shard is read once, from beginning to end.
 
     Raises:
-        tarfile.TarError: the shard is not a tar file, is cut short, or is damaged between its members.
+        tarfile.TarError: the shard is not a tar file, is truncated, or is damaged between its members.
     """
-    current: _Open | None = None
+    current: _OpenSample | None = None
     with tarfile.open(fileobj=cast(IO[bytes], shard), mode="r|", bufsize=SCAN_BYTES, tarinfo=_StrictHeader) as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
@@ -58,7 +58,7 @@ def scan(shard: Stream) -> Iterator[Entry]:
             if current is None or key != current.key:
                 if current is not None:
                     yield current.entry()
-                current = _Open(key, member.offset)
+                current = _OpenSample(key, member.offset)
             current.add(archive, member)
         _check_end(archive)
     if current is not None:
@@ -66,7 +66,7 @@ def scan(shard: Stream) -> Iterator[Entry]:
 
 
 def write(samples: Sequence[Sample]) -> bytes:
-    """Return a tar shard: `KEY.png` (or its true suffix) and `KEY.json` with captions and fields per sample.
+    """Return a tar shard: `KEY.png` (or the suffix of its format) and `KEY.json` with captions and fields per sample.
 
     The bytes depend on the samples alone.
     """
@@ -84,11 +84,11 @@ def parse(key: str, content: bytes, size: int) -> Sample:
 
     Args:
         key: the sample's key.
-        content: what could be read of its extent.
+        content: the bytes that could be read of its extent.
         size: the extent's full size in bytes.
 
     Raises:
-        BadSample: the extent is cut short or holds no image or no caption.
+        BadSample: the extent is truncated or holds no image or no caption.
     """
     if len(content) < size:
         raise BadSample("shard is truncated", f"{len(content)} of {size} bytes")
@@ -103,15 +103,15 @@ def parse(key: str, content: bytes, size: int) -> Sample:
 
 
 def image_suffix(image: bytes) -> str:
-    """Return the file suffix that an encoded image's first bytes call for."""
+    """Return the file suffix of an encoded image, from its first bytes."""
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "webp"
     return next((suffix for start, suffix in IMAGE_STARTS.items() if image.startswith(start)), "png")
 
 
 @dataclass(slots=True)
-class _Open:
-    """A sample of which more members may come."""
+class _OpenSample:
+    """A sample during the scan, to which more members may be added."""
 
     key: str
     offset: int
@@ -123,27 +123,27 @@ class _Open:
         if _suffix(member.name) in TEXT_SUFFIXES and member.size <= MAX_TEXT_BYTES:
             self.texts[_suffix(member.name)] = _content(archive, member)
 
-    def entry(self) -> Entry:
+    def entry(self) -> SidecarEntry:
         try:
             captions, _ = _captions(self.texts)
         except BadSample:
             captions = ()
-        return Entry(self.key, self.offset, self.stop - self.offset, words_of(captions))
+        return SidecarEntry(self.key, self.offset, self.stop - self.offset, count_words(captions))
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that is an error where it is damaged or missing."""
+    """A header whose damage or absence is an error."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except ENDS_MID_WAY as error:
+        except DAMAGED_HEADERS as error:
             raise tarfile.ReadError(f"there is no whole header at byte {archive.offset} ({error})") from error
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Read what follows the last member; there must be nothing but zeros."""
+    """Read the rest after the last member, which must be zeros."""
     end = archive.offset
     while block := archive.fileobj.read(SCAN_BYTES):
         if block.count(0) != len(block):
@@ -151,9 +151,9 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _captions(members: Mapping[str, bytes]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the captions in a sample's .txt and .json, each once, and the other fields of its .json."""
+    """Return the distinct captions in a sample's .txt and .json, and the other fields of its .json."""
     fields = _json(members.get("json", b"{}"))
-    captions = captions_of(fields.pop("captions", fields.pop("caption", None)))
+    captions = parse_captions(fields.pop("captions", fields.pop("caption", None)))
     if "txt" in members:
         captions = (_text(members["txt"]), *captions)
     return tuple(dict.fromkeys(captions)), fields
@@ -167,20 +167,20 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the names and contents of the plain files among a sample's members."""
-    place = 0
-    while place < len(content):
-        header = content[place : place + BLOCK_BYTES]
+    offset = 0
+    while offset < len(content):
+        header = content[offset : offset + BLOCK_BYTES]
         if header[TYPE : TYPE + 1] not in PLAIN_FILES:
-            yield from _members_by_tarfile(content[place:])
+            yield from _members_by_tarfile(content[offset:])
             return
         size = _checked_size(header)
-        start = place + BLOCK_BYTES
+        start = offset + BLOCK_BYTES
         yield _name(header), content[start : start + size]
-        place = start + _padded(size)
+        offset = start + _padded(size)
 
 
 def _checked_size(header: bytes) -> int:
-    """Return the size that a member's header gives, once its checksum is found right."""
+    """Return the size in a member's header, after verifying its checksum."""
     try:
         expected, size = int(header[CHECKSUM].strip(b"\0 "), 8), int(header[SIZE].strip(b"\0 "), 8)
     except ValueError as error:
@@ -199,7 +199,7 @@ def _name(header: bytes) -> str:
 
 
 def _members_by_tarfile(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield members whose headers are extended (long names, other tar dialects), more slowly."""
+    """Yield members with extended headers (long names, other tar dialects); slower."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:

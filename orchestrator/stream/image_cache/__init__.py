@@ -1,1 +1,1 @@
-"""Decoded images that the runs on a machine share: each is decoded once, whoever asks for it."""
+"""A cache of decoded images in files, shared by all runs of a user on a machine: each image is decoded once."""

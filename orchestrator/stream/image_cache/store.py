@@ -1,13 +1,13 @@
 """The files of the cache, shared by all threads and processes of a user on a machine.
 
     head, ring      the images; see `Ring`
-    table           where each of them is; see `Table`
-    lock            held while the head changes, and while a process opens the cache
-    users           held together by all processes that have the cache open
-    claims/N        held by who decodes an image whose key falls to it
+    table           their positions in the ring, by key; see `Table`
+    lock            locked while the head changes, and while a process opens the cache
+    users           locked in shared mode by all processes that have the cache open
+    claims/N        locked while an image with this first byte of the key, in hexadecimal, is decoded
 
-A process that is killed at any moment leaves all of it usable: locks go with their holders, and the table points to an
-image only once the whole of it is there.
+A process that is killed at any moment leaves all of it usable: the kernel releases its locks, and the table points to
+an image only once it is complete.
 """
 
 from __future__ import annotations
@@ -19,29 +19,44 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.storage.local_files import held, hold_for_good, make_private, open_private, share
+from orchestrator.storage.local_files import (
+    downgrade_to_shared,
+    make_private,
+    open_private,
+    try_lock,
+    try_lock_until_exit,
+)
 from orchestrator.stream.image_cache.ring_file import PAGE_BYTES, Pixels, Ring, check_pixels
 
 TABLE_SHARE = 1 / 512
-"""Of the limit: more than the table takes."""
+"""Share of the limit that is reserved for the table; more than it takes."""
 
-LOCK_PATIENCE_S = 10.0
-"""How long to wait for the lock, which is held for microseconds; who holds it longer has been stopped."""
+LOCK_TIMEOUT_S = 10.0
+"""Timeout for the lock, which is held for microseconds; a process that holds it longer has been stopped."""
 
 RESERVE_BYTES = 1024**3
 RESERVE_SHARE = 0.05
-"""What is left free on the disk: the smaller of so many bytes and such a share of it."""
+"""Space left free on the disk: the smaller of this number of bytes and this share of it."""
+
+SLOT = struct.Struct("<16sQ")
+"""The first 16 bytes of a key, and a position in the ring; 0 for none."""
+
+WAYS = 8
+BUCKET_BYTES = WAYS * SLOT.size
+
+EXPECTED_BYTES = 16 * 1024
+"""Bytes of the ring per slot; with entries of at least twice that size, buckets rarely overflow."""
 
 
 class Store:
-    """Keeps decoded images in a folder.
+    """Decoded images in a folder.
 
-    A folder that others have in use stays as large as it is; otherwise one of another size is begun anew.
+    If no other process has the folder open, a store of another size than the limit is cleared and resized.
 
     Args:
-        folder: private to this user; made if it is not there.
-        limit_bytes: that the images may take.
-        spare_bytes: tells how much more may be written to the disk.
+        folder: private to this user; created if missing.
+        limit_bytes: most disk space that the images take.
+        spare_bytes: returns how many more bytes may be written to the disk.
 
     Raises:
         OSError: the folder cannot be used.
@@ -55,19 +70,19 @@ class Store:
         self._stopped: set[int] = set()
         with self._locked():
             self._ring, self._table = Ring(folder), Table(folder / "table")
-            self._users, alone = hold_for_good(folder / "users")
+            self._users, alone = try_lock_until_exit(folder / "users")
             if alone:
-                self._adapt(limit_bytes)
-            share(self._users)
+                self._resize(limit_bytes)
+            downgrade_to_shared(self._users)
 
     @property
     def capacity_bytes(self) -> int:
-        """What its images may take; 0 when the head is damaged."""
+        """Most disk space that its images take; 0 when the head is damaged."""
         head = self._ring.head
         return 0 if head is None else head.capacity
 
     def read(self, key: bytes) -> Pixels | None:
-        """Return an image; None when it is not there, or damaged.
+        """Return an image; None when it is missing or damaged.
 
         Raises:
             OSError: the disk is failing.
@@ -76,50 +91,55 @@ class Store:
         return None if position is None else self._ring.read(position, key)
 
     @contextmanager
-    def claim(self, key: bytes, patience_s: float = 0.0) -> Iterator[bool]:
-        """Keep others from decoding an image while the body runs; yields False when somebody else does that.
+    def claim(self, key: bytes, timeout_s: float = 0.0) -> Iterator[bool]:
+        """Hold the claim to decode an image during the body; yields False when another thread or process holds it.
 
-        Whoever kept a claim for all of the patience has been stopped, and is not waited for again.
+        A holder that outlasts the timeout counts as stopped, and is not waited for again.
 
         Raises:
             OSError: the claim's file cannot be opened.
         """
         number = key[0]
-        with held(self.folder / "claims" / f"{number:02x}", 0.0 if number in self._stopped else patience_s) as mine:
-            if mine:
+        with try_lock(
+            self.folder / "claims" / f"{number:02x}", 0.0 if number in self._stopped else timeout_s
+        ) as acquired:
+            if acquired:
                 self._stopped.discard(number)
-            elif patience_s:
+            elif timeout_s:
                 self._stopped.add(number)
-            yield mine
+            yield acquired
 
     def write(self, key: bytes, pixels: Pixels) -> bool:
-        """Keep an image, over the oldest ones if need be; returns False when it is too large, or its turn is over.
+        """Store an image, overwriting the oldest if necessary.
+
+        Returns:
+            False when it is too large, or its room was overwritten in the meantime.
 
         Raises:
-            OSError: the disk is full or failing, or another process has been stopped while it held the lock.
-            ValueError: it is no image.
+            OSError: the disk is full or failing, or a stopped process holds the lock.
+            ValueError: it is not an image.
         """
         check_pixels(pixels)
         with self._locked():
-            position = self._ring.give_out(pixels, self._spare_bytes)
+            position = self._ring.allocate(pixels, self._spare_bytes)
         if position is None or not self._ring.write(position, key, pixels):
             return False
-        self._table.note(key, position)
+        self._table.put(key, position)
         return True
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with held(self.folder / "lock", LOCK_PATIENCE_S) as mine:
-            if not mine:
-                raise OSError(errno.EBUSY, "another process keeps the file `lock`")
+        with try_lock(self.folder / "lock", LOCK_TIMEOUT_S) as acquired:
+            if not acquired:
+                raise OSError(errno.EBUSY, "another process holds the file `lock`")
             yield
 
-    def _adapt(self, limit_bytes: int) -> None:
-        """Begin anew unless ring and table have the sizes that they should have."""
-        wanted = int(limit_bytes * (1 - TABLE_SHARE)) // PAGE_BYTES * PAGE_BYTES
-        if self.capacity_bytes != wanted or not self._table.fits(wanted):
-            self._table.clear(wanted)
-            self._ring.clear(wanted)
+    def _resize(self, limit_bytes: int) -> None:
+        """Clear ring and table unless they have the right sizes."""
+        capacity = int(limit_bytes * (1 - TABLE_SHARE)) // PAGE_BYTES * PAGE_BYTES
+        if self.capacity_bytes != capacity or not self._table.fits(capacity):
+            self._table.clear(capacity)
+            self._ring.clear(capacity)
 
 
 def _spare_bytes(folder: Path) -> int:
@@ -128,26 +148,14 @@ def _spare_bytes(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize - reserve
 
 
-# Where in the ring an image is: a table in a file, eight places for each bucket of keys.
-#
-# It is a hint: what it points to says itself which image it is. So nothing is locked, and a place that two processes
-# write at once, or that is damaged, costs no more than decoding an image again.
-
-
-SLOT = struct.Struct("<16sQ")
-"""The start of a key, and a position in the ring; 0 for none."""
-
-WAYS = 8
-BUCKET_BYTES = WAYS * SLOT.size
-EXPECTED_BYTES = 16 * 1024
-"""Of the ring for each slot; entries of twice that size and more leave the buckets room for chance."""
-
-
 class Table:
-    """An open table.
+    """The position of each image in the ring: a hash table in a file, with buckets of eight slots.
+
+    It is a hint, since every entry of the ring holds its key. So nothing is locked, and a slot that two processes write
+    at once, or that is damaged, costs no more than decoding an image again.
 
     Args:
-        path: of its file.
+        path: its file.
 
     Raises:
         OSError: it cannot be opened.
@@ -157,7 +165,7 @@ class Table:
         self._handle = open_private(path)
 
     def clear(self, capacity: int) -> None:
-        """Make it an empty table for a ring of a size, in bytes.
+        """Clear it, for a ring of this capacity in bytes.
 
         Raises:
             OSError: the disk is failing.
@@ -166,11 +174,11 @@ class Table:
         os.ftruncate(self._handle, _size(capacity))
 
     def fits(self, capacity: int) -> bool:
-        """Return whether it has the size for a ring of a size, in bytes."""
+        """Return whether it has the right size for a ring of this capacity in bytes."""
         return os.fstat(self._handle).st_size == _size(capacity)
 
     def find(self, key: bytes) -> int | None:
-        """Return the position that is noted for a key.
+        """Return the position of a key, or None.
 
         Raises:
             OSError: the disk is failing.
@@ -178,24 +186,25 @@ class Table:
         _, slots = self._bucket(key)
         return next((position for start, position in slots if start == key[:16] and position), None)
 
-    def note(self, key: bytes, position: int) -> None:
-        """Note a key's position, in place of its former one, of one that is yet to come and so makes no sense, or of
-        the oldest one.
+    def put(self, key: bytes, position: int) -> None:
+        """Set the position of a key.
+
+        It replaces the key's former position, else an invalid one (higher than this one), else the oldest one.
 
         Raises:
             OSError: the disk is full or failing.
         """
-        place, slots = self._bucket(key)
+        offset, slots = self._bucket(key)
         if slots:
-            ranks = [(start != key[:16], found <= position, found) for start, found in slots]
+            ranks = [(start != key[:16], other <= position, other) for start, other in slots]
             way = ranks.index(min(ranks))
-            os.pwrite(self._handle, SLOT.pack(key[:16], position), place + way * SLOT.size)
+            os.pwrite(self._handle, SLOT.pack(key[:16], position), offset + way * SLOT.size)
 
     def _bucket(self, key: bytes) -> tuple[int, list[tuple[bytes, int]]]:
         buckets = max(1, os.fstat(self._handle).st_size // BUCKET_BYTES)
-        place = int.from_bytes(key[16:24], "little") % buckets * BUCKET_BYTES
-        content = os.pread(self._handle, BUCKET_BYTES, place)
-        return place, list(SLOT.iter_unpack(content[: len(content) // SLOT.size * SLOT.size]))
+        offset = int.from_bytes(key[16:24], "little") % buckets * BUCKET_BYTES
+        content = os.pread(self._handle, BUCKET_BYTES, offset)
+        return offset, list(SLOT.iter_unpack(content[: len(content) // SLOT.size * SLOT.size]))
 
 
 def _size(capacity: int) -> int:

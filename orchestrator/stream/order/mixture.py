@@ -1,8 +1,7 @@
-"""The mixture of data sets: a pure function position -> (source, place within that source).
+"""The mixture of data sets: a pure function position -> (source, position within that source).
 
-Positions are cut into cycles of 4096. Every source has a fixed number of the places of a cycle, and which places
-these are is shuffled anew in every cycle. Each source has an `Order` of its own over its places, so that it runs
-through its own epochs at its own pace.
+Positions are divided into cycles of 4096. Every source has a fixed number of positions in a cycle, which are shuffled
+differently in every cycle. Each source has its own `Order` over its positions, and so its own epochs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.stream.order.sample_order import Ids, shuffled
 from workloads.contract import KeyedRandom
 
@@ -24,13 +23,13 @@ CYCLE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Which source each position of a run draws from.
+    """The source of each position of a run.
 
     A source's share is its weight rounded to a multiple of 1/4096, and it holds exactly in every cycle of 4096
     positions, not only on average.
 
     Args:
-        quotas: places of each source in a cycle; together `CYCLE`.
+        quotas: positions of each source in a cycle; their sum is `CYCLE`.
         seed: the run's seed.
     """
 
@@ -42,35 +41,35 @@ class Mixture:
         """Return the mixture of sources with some weights, which need not add up to one.
 
         Raises:
-            SpecError: a weight is not a positive number, or too small beside the others for one place per cycle.
+            ConfigError: a weight is not a positive number, or so small that the source has no position in a cycle.
         """
         _check_weights(weights)
         quotas = _largest_remainders(weights)
         if 0 in quotas:
             source = quotas.index(0)
-            raise SpecError(
+            raise ConfigError(
                 f"data.mix.{source}.weight: {weights[source]:g} is {weights[source] / sum(weights):.1g} "
                 f"of the whole, and shares are multiples of 1/{CYCLE}; give it more weight or leave it out."
             )
         return cls(quotas, seed)
 
     def locate(self, positions: Ids) -> tuple[Ids, Ids]:
-        """Return the source at each global position and the place within that source, int64[n] each."""
+        """Return the source at each global position and the position within that source, int64[n] each."""
         positions = np.asarray(positions, dtype=np.int64)
         if len(self.quotas) == 1:
             return np.zeros_like(positions), positions
-        sources, places = np.empty_like(positions), np.empty_like(positions)
+        sources, in_source = np.empty_like(positions), np.empty_like(positions)
         cycles = positions // CYCLE
         quotas = np.array(self.quotas, dtype=np.int64)
         for cycle in np.unique(cycles):
             here = cycles == cycle
             of_cycle, ranks = _cycle(self, int(cycle))
             sources[here] = of_cycle[positions[here] % CYCLE]
-            places[here] = cycle * quotas[sources[here]] + ranks[positions[here] % CYCLE]
-        return sources, places
+            in_source[here] = cycle * quotas[sources[here]] + ranks[positions[here] % CYCLE]
+        return sources, in_source
 
-    def first_places(self, position: int) -> tuple[int, ...]:
-        """Return how many samples each source has given before a global position: the first place not yet used."""
+    def samples_before(self, position: int) -> tuple[int, ...]:
+        """Return how many samples of each source precede a global position."""
         if len(self.quotas) == 1:
             return (position,)
         cycle, offset = divmod(position, CYCLE)
@@ -80,16 +79,16 @@ class Mixture:
 
 def _check_weights(weights: Sequence[float]) -> None:
     if not weights:
-        raise SpecError("data.mix: has no data sets; name at least one.")
+        raise ConfigError("data.mix: has no data sets; name at least one.")
     for source, weight in enumerate(weights):
         if not (weight > 0 and math.isfinite(weight)):
-            raise SpecError(f"data.mix.{source}.weight: is {weight:g}; give a positive number.")
+            raise ConfigError(f"data.mix.{source}.weight: is {weight:g}; give a positive number.")
     if not math.isfinite(sum(weights)):
-        raise SpecError("data.mix: the weights add up to infinity; make them smaller, only their proportions count.")
+        raise ConfigError("data.mix: the weights add up to infinity; make them smaller, only their proportions count.")
 
 
 def _largest_remainders(weights: Sequence[float]) -> tuple[int, ...]:
-    """Share out the places of a cycle: each its whole part, what is left to the largest fractions, ties in order."""
+    """Apportion the positions of a cycle by largest remainders, ties in order."""
     shares = np.array(weights, dtype=np.float64) / sum(weights) * CYCLE
     quotas = np.floor(shares).astype(np.int64)
     largest = np.argsort(quotas - shares, kind="stable")
@@ -99,7 +98,7 @@ def _largest_remainders(weights: Sequence[float]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _cycle(mixture: Mixture, cycle: int) -> tuple[Ids, Ids]:
-    """Return the source of each place of a cycle and its rank among the places of that source, int64[CYCLE] each."""
+    """Return the source of each position of a cycle and its rank among those of that source, int64[CYCLE] each."""
     of_quota = np.repeat(np.arange(len(mixture.quotas)), mixture.quotas)
     sources = of_quota[shuffled(CYCLE, KeyedRandom((mixture.seed, "mix", cycle)))]
     ranks = np.empty_like(sources)

@@ -1,8 +1,10 @@
-"""Which worker runs which micro-batch, and how they travel. Pure functions; a step's result does not depend on them.
+"""Which worker runs which micro-batch, and in which blocks they are sent to it. Pure functions.
+
+The result of a step does not depend on them.
 
 Micro-batches are numbered through the run: step s has the numbers s*M to s*M + M - 1. A worker's micro-batches of
-some neighbouring steps travel in one block; the blocks of all workers for the same steps are a round. A Ray Data
-execution hands block b to worker b mod W as long as all blocks of a round have equally many rows.
+some consecutive steps are one block; the blocks of all workers for the same steps are a round. A Ray Data execution
+gives block b to worker b mod W as long as all blocks of a round have the same number of rows.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from itertools import islice
 
 FIRST_SEGMENT_BLOCKS = 64
 SEGMENT_BLOCKS = 2048
-"""An execution takes about 1 ms to start for every block in it, so the first is short, and none is endless."""
+"""An execution takes about 1 ms per block to start, so the first one is short and all are limited."""
 
 MIN_ROUNDS = 4
-"""Rounds of a segment at least: the next segment starts when one is half used."""
+"""Least number of rounds of a segment: the next segment starts when half of one is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What one Ray Data execution delivers: rounds of neighbouring steps."""
+    """What one Ray Data execution delivers: rounds of consecutive steps."""
 
     rounds: tuple[range, ...]
 
@@ -32,16 +34,16 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """How the micro-batches of a step are shared out.
+class WorkerPartition:
+    """How the micro-batches of a step are divided among the workers.
 
     Args:
         micro_batches: micro-batches per step (M).
         workers: training workers (W), at most M.
-        first_step: the first step to be done.
+        first_step: the first step to run.
         steps: steps in the whole run.
-        block_steps: steps of a round; rounds begin with one step and double, so that training starts early, and later
-            ones start at a multiple of it.
+        block_steps: most steps of a round. The first round has one step, so that training starts early, and the
+            following ones double; later ones start at multiples of it.
     """
 
     micro_batches: int
@@ -50,7 +52,7 @@ class Sharing:
     steps: int
     block_steps: int = 1
 
-    def share(self, step: int, worker: int) -> range:
+    def micro_batches_of(self, step: int, worker: int) -> range:
         """Return the micro-batches of a step that a worker runs."""
         first = step * self.micro_batches
         return range(
@@ -70,14 +72,14 @@ class Sharing:
         """Yield the segments of the run."""
         rounds = self.rounds()
         blocks = FIRST_SEGMENT_BLOCKS
-        while taken := tuple(islice(rounds, max(MIN_ROUNDS, blocks // self.workers))):
-            yield Segment(taken)
+        while segment := tuple(islice(rounds, max(MIN_ROUNDS, blocks // self.workers))):
+            yield Segment(segment)
             blocks = SEGMENT_BLOCKS
 
-    def block(self, steps: Sequence[int], worker: int) -> list[int]:
+    def block_micro_batches(self, steps: Sequence[int], worker: int) -> list[int]:
         """Return the micro-batches of a worker's block in a round."""
-        return [number for step in steps for number in self.share(step, worker)]
+        return [number for step in steps for number in self.micro_batches_of(step, worker)]
 
-    def rows(self, steps: Sequence[int]) -> int:
-        """Return the rows of every block of a round; blocks of workers with less to do are filled up."""
+    def block_rows(self, steps: Sequence[int]) -> int:
+        """Return the rows of every block of a round; those of workers with fewer micro-batches are padded."""
         return len(steps) * -(-self.micro_batches // self.workers)

@@ -1,8 +1,11 @@
 """The order of samples: a pure function (samples, seed, epoch, position) -> sample.
 
-Samples are numbered through all shards. The numbers are cut into chunks of neighbours, the chunks are permuted,
-and the resulting sequence is shuffled inside windows. Positions run on through the epochs: position p is sample
-number `p mod samples` of epoch `p div samples`, so every sample comes exactly once per epoch whatever the batch.
+Samples are numbered across all shards. The numbers are divided into chunks of consecutive ones, the chunks are
+permuted, and the resulting sequence is shuffled inside windows. Positions continue across epochs: position p is number
+`p mod samples` of epoch `p div samples`, so every sample comes exactly once per epoch at any batch size.
+
+Below `Order`: the keyed permutations, which materialise nothing of the size of the data set, and `MicroBatchLayout`,
+which assigns the order's positions to micro-batches.
 """
 
 from __future__ import annotations
@@ -16,6 +19,11 @@ from numpy.typing import NDArray
 
 from workloads.contract import KeyedRandom
 
+Ids = NDArray[np.int64]
+
+ROUNDS = 6
+"""Feistel rounds. Four already mix well; two more cost little and help when the domain is tiny."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -24,7 +32,7 @@ class Order:
     Args:
         samples: samples in one epoch.
         seed: the run's seed.
-        chunk: neighbouring samples that stay together until the windows are shuffled.
+        chunk: consecutive samples that stay together until the windows are shuffled.
         window: positions that are shuffled among themselves.
         align: windows begin at global positions that are multiples of this, and at the start of an epoch.
     """
@@ -46,36 +54,36 @@ class Order:
         return result
 
     def position_of(self, numbers: Ids, epoch: int) -> Ids:
-        """Return the global positions at which an epoch has some sample numbers, int64[n] -> int64[n]."""
-        places = _chunk_places(self, epoch, np.asarray(numbers, dtype=np.int64))
-        return epoch * self.samples + self._in_windows(epoch, places, inverse=True)
+        """Return the global positions of sample numbers in an epoch, int64[n] -> int64[n]."""
+        offsets = _chunk_offsets(self, epoch, np.asarray(numbers, dtype=np.int64))
+        return epoch * self.samples + self._in_windows(epoch, offsets, inverse=True)
 
     def _in_epoch(self, epoch: int, positions: Ids) -> Ids:
         return _chunk_order(self, epoch, self._in_windows(epoch, positions, inverse=False))
 
-    def _in_windows(self, epoch: int, places: Ids, inverse: bool) -> Ids:
-        result = np.empty_like(places)
+    def _in_windows(self, epoch: int, offsets: Ids, inverse: bool) -> Ids:
+        result = np.empty_like(offsets)
         first = -epoch * self.samples % self.align
-        windows = (places - first) // self.window
+        windows = (offsets - first) // self.window
         for window in np.unique(windows):
             start = max(0, first + int(window) * self.window)
             stop = min(self.samples, first + (int(window) + 1) * self.window)
             here = windows == window
             order = _window_order(self.seed, epoch, int(window), stop - start)
-            result[here] = start + (_inverse(order) if inverse else order)[places[here] - start]
+            result[here] = start + (_inverse(order) if inverse else order)[offsets[here] - start]
         return result
 
 
-def _chunk_order(order: Order, epoch: int, places: Ids) -> Ids:
-    """Return the sample at each place of the permuted chunks; the last chunk may be short, wherever it lands."""
+def _chunk_order(order: Order, epoch: int, offsets: Ids) -> Ids:
+    """Return the sample at each offset in the permuted chunks; the last chunk may be short, whatever its slot."""
     permutation, short_slot, missing = _chunks(order, epoch)
-    after_short = places >= (short_slot + 1) * order.chunk - missing
-    slots, inside = np.divmod(np.where(after_short, places + missing, places), order.chunk)
+    after_short = offsets >= (short_slot + 1) * order.chunk - missing
+    slots, inside = np.divmod(np.where(after_short, offsets + missing, offsets), order.chunk)
     return permutation(slots) * order.chunk + inside
 
 
-def _chunk_places(order: Order, epoch: int, numbers: Ids) -> Ids:
-    """Return the place of each sample among the permuted chunks: the inverse of `_chunk_order`."""
+def _chunk_offsets(order: Order, epoch: int, numbers: Ids) -> Ids:
+    """Return the offset of each sample in the permuted chunks: the inverse of `_chunk_order`."""
     permutation, short_slot, missing = _chunks(order, epoch)
     chunks, inside = np.divmod(numbers, order.chunk)
     slots = permutation.inverse(chunks)
@@ -83,7 +91,7 @@ def _chunk_places(order: Order, epoch: int, numbers: Ids) -> Ids:
 
 
 def _chunks(order: Order, epoch: int) -> tuple[Permutation, int, int]:
-    """Return the permutation of an epoch's chunks, the slot of the last chunk, and how many samples that one lacks."""
+    """Return the permutation of an epoch's chunks, and the last chunk's slot and number of missing samples."""
     chunks = -(-order.samples // order.chunk)
     permutation = Permutation(chunks, KeyedRandom((order.seed, "order", epoch)))
     short_slot = int(permutation.inverse(np.array([chunks - 1]))[0])
@@ -99,15 +107,6 @@ def _inverse(permutation: Ids) -> Ids:
 @lru_cache(maxsize=256)
 def _window_order(seed: int, epoch: int, window: int, size: int) -> Ids:
     return shuffled(size, KeyedRandom((seed, "window", epoch, window)))
-
-
-# Permutations as pure functions of a key: nothing of the size of the data set is materialised.
-
-
-Ids = NDArray[np.int64]
-
-ROUNDS = 6
-"""Feistel rounds. Four already mix well; two more cost little and help when the domain is tiny."""
 
 
 class Permutation:
@@ -167,22 +166,19 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-# Which places of the order the micro-batches of a step take: a bijection of every epoch's positions.
-#
-# Taken as they come, the places of a window would be spread over all workers, and every worker would fetch a few
-# samples out of every chunk. So each micro-batch of a step is a lane with windows of its own: a stretch of neighbouring
-# places feeds one lane for as many steps as it lasts, and whoever runs that lane reads its chunks whole.
-
-
 @dataclass(frozen=True, slots=True)
-class Lanes:
-    """The lanes of a run.
+class MicroBatchLayout:
+    """Which positions of the order the micro-batches of a step take: a bijection of every epoch's positions.
+
+    In plain order, the positions of a window would be spread over all workers, and every worker would fetch a few
+    samples of every chunk. So the m-th micro-batches of all steps form a lane with windows of its own: consecutive
+    positions feed one lane for as many steps as they last, and the worker that runs the lane reads whole chunks.
 
     Args:
         epoch: samples in one epoch.
-        micro_batches: lanes: micro-batches per step.
+        micro_batches: micro-batches per step, and so lanes.
         micro_batch_size: samples per micro-batch.
-        window: places that are shuffled among themselves.
+        window: positions that are shuffled among themselves.
     """
 
     epoch: int
@@ -191,24 +187,24 @@ class Lanes:
     window: int
 
     @property
-    def stretch_steps(self) -> int:
-        """Steps for which a stretch lasts."""
+    def lane_window_steps(self) -> int:
+        """Steps for which a lane window lasts."""
         return max(1, self.window // self.micro_batch_size)
 
     @property
-    def stretch(self) -> int:
-        """Neighbouring places that feed one lane: the window, in whole micro-batches."""
-        return self.stretch_steps * self.micro_batch_size
+    def lane_window(self) -> int:
+        """Consecutive positions that feed one lane: the window, in whole micro-batches."""
+        return self.lane_window_steps * self.micro_batch_size
 
     @property
     def block(self) -> int:
-        """Samples in a stretch of every lane; blocks begin at multiples of this, counted through the whole run."""
-        return self.micro_batches * self.stretch
+        """Samples in one window of every lane; blocks begin at multiples of this in the whole run."""
+        return self.micro_batches * self.lane_window
 
-    def place_at(self, positions: Ids) -> Ids:
-        """Return the place of each global position, int64[n] -> int64[n], in the same epoch.
+    def permute(self, positions: Ids) -> Ids:
+        """Return the order's position for each global position, int64[n] -> int64[n], in the same epoch.
 
-        What an epoch has before its first whole block and after its last stays where it is.
+        Positions before the first whole block of an epoch and after its last are unchanged.
         """
         positions = np.asarray(positions, dtype=np.int64)
         start = positions // self.epoch * self.epoch
@@ -216,5 +212,5 @@ class Lanes:
         steps, in_step = np.divmod(positions - block_start, self.micro_batches * self.micro_batch_size)
         lanes, in_micro_batch = np.divmod(in_step, self.micro_batch_size)
         whole = (block_start >= start) & (block_start + self.block <= start + self.epoch)
-        places = block_start + lanes * self.stretch + steps * self.micro_batch_size + in_micro_batch
-        return np.where(whole, places, positions)
+        permuted = block_start + lanes * self.lane_window + steps * self.micro_batch_size + in_micro_batch
+        return np.where(whole, permuted, positions)

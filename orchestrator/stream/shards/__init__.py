@@ -1,8 +1,1 @@
-"""Shards: built, indexed, verified and described.
-
-Building shards from images and captions.
-
-Looking at shards: verification, statistics, samples.
-
-Making the index of shards that exist.
-"""
+"""Building shards from images and captions, indexing existing shards, verifying them, and their statistics."""

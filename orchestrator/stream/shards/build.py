@@ -1,7 +1,7 @@
-"""Builds shards from image-text pairs that lie about as files; a build that was stopped is taken up again.
+"""Builds shards from image-text pairs in files; an interrupted build is resumed.
 
-A shard is a function of the source and the shard's number alone: those of the items in its range that can be used. So
-shards are made at once, and those that an earlier process finished are left as they are.
+A shard is a function of the source and the shard's number alone: the usable items in its range. So shards are built
+concurrently, and those that an earlier process finished are kept.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from orchestrator.storage.jsonl_log import Journal
+from orchestrator.storage.jsonl_log import JsonlLog, encode_jsonl
 from orchestrator.storage.location import Location
-from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, index_of, write_index
+from orchestrator.stream.dataset.index import DataSetError, ShardFacts, ShardFormat, build_index, write_index
 from orchestrator.stream.shards.corpus import RECEIPT_NAME, shard_name, write_shard, written_columns
-from orchestrator.stream.shards.executors import InThreads
-from orchestrator.stream.shards.index_shards import Standing
-from orchestrator.stream.shards.load_items import Keyed, Survey, keyed, load, survey
+from orchestrator.stream.shards.executors import ThreadMapper
+from orchestrator.stream.shards.index_shards import ShardProgress
+from orchestrator.stream.shards.load_items import KeyedItem, SourceSummary, load_sample, summarize, with_unique_keys
 from orchestrator.stream.shards.sources import Source
 from workloads.contract import BadSample, Sample
 
-JOURNAL_NAME = ".building"
+LOG_NAME = ".building"
 SHARDS_AT_ONCE = 2
 """One is read while another is written."""
+
+REJECTED_NAME = "rejected.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """How to build.
+    """Options of a build.
 
     Args:
-        shard_format: kind of shards.
-        samples_per_shard: items that go into a shard; those that cannot be used are missing from it.
-        readers: files read at once.
+        shard_format: format of the shards.
+        samples_per_shard: items per shard, the unusable ones included.
+        readers: files that are read concurrently.
         max_bad_share: share of the items that may be unusable, in [0, 1].
     """
 
@@ -48,7 +50,14 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build made: samples, shards, rejected items by reason, items of an image that came before."""
+    """The result of a build.
+
+    Args:
+        samples: number of samples.
+        shards: number of shards.
+        rejected: number of rejected items by reason.
+        repeated_images: items whose image an earlier item has.
+    """
 
     samples: int
     shards: int
@@ -60,35 +69,35 @@ def build_annotated(
     source: Source,
     destination: Location,
     options: BuildOptions,
-    progress: Callable[[Standing], None] = lambda _: None,
+    progress: Callable[[ShardProgress], None] = lambda _: None,
 ) -> BuildResult:
-    """Build indexed shards, or go on with a build of the same source and shape; a finished one is left as it is.
+    """Build indexed shards, or resume a build of the same source and options; a finished one is left unchanged.
 
     Args:
-        source: where the items come from.
+        source: of the items.
         destination: gets the shards, their index and `rejected.jsonl`; empty, or begun by this function.
-        options: how.
+        options: of the build.
         progress: called after every shard.
 
     Raises:
         DataSetError: the source is malformed or empty, too much of it is bad, or the destination holds something else.
         StorageError: storage is failing.
     """
-    receipt = Receipt(destination, _made_of(source, options))
+    receipt = BuildReceipt(destination, _made_of(source, options))
     if done := receipt.result():
         return BuildResult(**done)
-    looked_at = survey(source)
-    if not looked_at.items:
+    summary = summarize(source)
+    if not summary.items:
         raise DataSetError(f"{source.name}: has no images (.jpg, .jpeg, .png, .webp) and no captions.")
     receipt.write(None)
-    with Journal(destination / JOURNAL_NAME) as journal:
-        parts = _all_parts(source, looked_at, destination, options, journal, progress)
+    with JsonlLog(destination / LOG_NAME) as log:
+        parts = _build_parts(source, summary, destination, options, log, progress)
         write_rejected(destination, parts)
         facts = [part.facts for part in parts if part.facts]
-        write_index(destination, index_of(facts, options.shard_format, written_columns(options.shard_format)))
-        result = BuildResult(sum(one.samples for one in facts), len(facts), _reasons(parts), looked_at.repeats)
+        write_index(destination, build_index(facts, options.shard_format, written_columns(options.shard_format)))
+        result = BuildResult(sum(shard.samples for shard in facts), len(facts), _reasons(parts), summary.repeats)
         receipt.write(asdict(result))
-        journal.remove()
+        log.remove()
     return result
 
 
@@ -97,35 +106,35 @@ def _made_of(source: Source, options: BuildOptions) -> dict[str, str]:
     return {"source": source.digest(), **shape}
 
 
-def _all_parts(
+def _build_parts(
     source: Source,
-    looked_at: Survey,
+    summary: SourceSummary,
     destination: Location,
     options: BuildOptions,
-    journal: Journal,
-    progress: Callable[[Standing], None],
+    log: JsonlLog,
+    progress: Callable[[ShardProgress], None],
 ) -> list[Part]:
-    """Make the shards that are not there yet; return the parts in order."""
-    known = _known(journal, destination)
-    count = -(-looked_at.items // options.samples_per_shard)
+    """Build the shards that are missing; return all parts in order."""
+    known = _finished(log, destination)
+    count = -(-summary.items // options.samples_per_shard)
     parts: dict[int, Part] = {}
     samples = bad = 0
     with _Builder(source, destination, options, known) as builder:
-        chunks = _chunks(keyed(source, looked_at), options.samples_per_shard)
-        for part in InThreads(SHARDS_AT_ONCE)(builder.part, enumerate(chunks)):
+        chunks = _chunks(with_unique_keys(source, summary), options.samples_per_shard)
+        for part in ThreadMapper(SHARDS_AT_ONCE)(builder.part, enumerate(chunks)):
             parts[part.number] = part
             if part != known.get(part.number):
-                journal.add(part.as_json())
+                log.add(part.as_json())
             samples, bad = samples + part.samples, bad + len(part.rejected)
-            progress(Standing(len(parts), count, samples, bad))
-            if bad > options.max_bad_share * looked_at.items:
+            progress(ShardProgress(len(parts), count, samples, bad))
+            if bad > options.max_bad_share * summary.items:
                 write_rejected(destination, parts.values())
-                raise DataSetError(_too_bad(source, destination, parts.values(), looked_at.items, options))
+                raise DataSetError(_too_many_rejected(source, destination, parts.values(), summary.items, options))
     return [parts[number] for number in sorted(parts)]
 
 
 class _Builder:
-    """Makes shards, a few at once, with a common pool of readers that is given up when the body ends."""
+    """Builds shards, several concurrently, with a shared pool of readers that is shut down when the body ends."""
 
     def __init__(self, source: Source, destination: Location, options: BuildOptions, known: Mapping[int, Part]) -> None:
         self._source = source
@@ -134,29 +143,29 @@ class _Builder:
         self._known = known
         self._readers = ThreadPoolExecutor(options.readers)
 
-    def part(self, chunk: tuple[int, list[Keyed]]) -> Part:
+    def part(self, chunk: tuple[int, list[KeyedItem]]) -> Part:
         number, items = chunk
         known = self._known.get(number)
-        if known and not self._is_mended(known, items):
+        if known and not self._is_fixed(known, items):
             return known
-        found = list(self._readers.map(self._load, items))
-        samples = [one for one in found if isinstance(one, Sample)]
-        place = self._destination / shard_name(number, self._options.shard_format)
-        facts = write_shard(place, samples, self._options.shard_format) if samples else None
-        return Part(number, facts, tuple(one for one in found if isinstance(one, Rejected)))
+        loaded = list(self._readers.map(self._load, items))
+        samples = [sample for sample in loaded if isinstance(sample, Sample)]
+        shard = self._destination / shard_name(number, self._options.shard_format)
+        facts = write_shard(shard, samples, self._options.shard_format) if samples else None
+        return Part(number, facts, tuple(item for item in loaded if isinstance(item, RejectedItem)))
 
-    def _is_mended(self, known: Part, items: list[Keyed]) -> bool:
-        """Return whether an item that was rejected earlier can be used now."""
-        rejected = {one.item for one in known.rejected}
-        again = [one for one in items if one.number in rejected]
-        return any(isinstance(found, Sample) for found in self._readers.map(self._load, again))
+    def _is_fixed(self, known: Part, items: list[KeyedItem]) -> bool:
+        """Return whether an item that was rejected earlier is usable now."""
+        rejected = {item.item for item in known.rejected}
+        again = [item for item in items if item.number in rejected]
+        return any(isinstance(loaded, Sample) for loaded in self._readers.map(self._load, again))
 
-    def _load(self, keyed_item: Keyed) -> Sample | Rejected:
+    def _load(self, keyed_item: KeyedItem) -> Sample | RejectedItem:
         item = keyed_item.item
         try:
-            return load(self._source, item, keyed_item.key)
+            return load_sample(self._source, item, keyed_item.key)
         except BadSample as fault:
-            return Rejected(keyed_item.number, keyed_item.key, item.image, fault.reason, fault.detail)
+            return RejectedItem(keyed_item.number, keyed_item.key, item.image, fault.reason, fault.detail)
 
     def __enter__(self) -> _Builder:
         return self
@@ -165,46 +174,42 @@ class _Builder:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _known(journal: Journal, destination: Location) -> dict[int, Part]:
-    """Return the parts that an earlier process finished and that are still there; remove its unfinished files."""
+def _finished(log: JsonlLog, destination: Location) -> dict[int, Part]:
+    """Return the parts of an earlier process whose shards still exist; delete its unfinished files."""
     sizes = destination.sizes()
     for name in sizes:
         if name.startswith(".shard-"):
             (destination / name).delete()
-    parts = (Part.from_json(note) for note in journal.read())
+    parts = (Part.from_json(record) for record in log.read())
     return {
         part.number: part for part in parts if part.facts is None or sizes.get(part.facts.shard) == part.facts.bytes
     }
 
 
-def _chunks(items: Iterator[Keyed], size: int) -> Iterator[list[Keyed]]:
+def _chunks(items: Iterator[KeyedItem], size: int) -> Iterator[list[KeyedItem]]:
     while chunk := list(islice(items, size)):
         yield chunk
 
 
-def _too_bad(source: Source, destination: Location, parts: Iterable[Part], items: int, options: BuildOptions) -> str:
+def _too_many_rejected(
+    source: Source, destination: Location, parts: Iterable[Part], items: int, options: BuildOptions
+) -> str:
     reasons = _reasons(parts)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     return (
         f"{source.name}: at least {sum(reasons.values())} of {items} samples cannot be used ({counts}), more than "
-        f"{options.max_bad_share:.1%}; they are listed in {(destination / REJECTED_NAME).uri}. Mend them, or allow "
-        "more with --max-bad-share, and run the same command again: it goes on with what is built."
+        f"{options.max_bad_share:.1%}; they are listed in {(destination / REJECTED_NAME).uri}. Fix them, or allow "
+        "more with --max-bad-share, and run the same command again: it resumes the build."
     )
 
 
 def _reasons(parts: Iterable[Part]) -> dict[str, int]:
-    return dict(Counter(one.reason for part in parts for one in part.rejected).most_common())
-
-
-# What a build remembers: of what it is made, what became of each shard, and which items it rejected.
-
-
-REJECTED_NAME = "rejected.jsonl"
+    return dict(Counter(item.reason for part in parts for item in part.rejected).most_common())
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """An item that cannot be used: its number in the source, what it names, and why."""
+class RejectedItem:
+    """An unusable item: its number in the source, key, path of the image, and the reason."""
 
     item: int
     key: str
@@ -215,17 +220,17 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What became of the items of one shard.
+    """One finished shard of a build.
 
     Args:
         number: of the shard.
-        facts: of the shard; None when no item can be used, so that there is no shard.
-        rejected: items that cannot be used.
+        facts: its entry in the index; None when no item is usable, so that there is no shard.
+        rejected: its unusable items.
     """
 
     number: int
     facts: ShardFacts | None
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedItem, ...]
 
     @property
     def samples(self) -> int:
@@ -238,53 +243,53 @@ class Part:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
-        """Return the part that plain values stand for."""
+        """Build it from what `as_json` returned."""
         facts = values["facts"] and ShardFacts(**values["facts"])
-        return cls(values["number"], facts, tuple(Rejected(**one) for one in values["rejected"]))
+        return cls(values["number"], facts, tuple(RejectedItem(**item) for item in values["rejected"]))
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The file that says of what a folder of shards is made.
+class BuildReceipt:
+    """The file `build.json`: what a folder of shards is built from, and the result once the build is finished.
 
     Args:
         destination: the folder.
-        made_of: what determines the shards.
+        made_of: everything that determines the shards.
     """
 
     destination: Location
     made_of: Mapping[str, str]
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result of a finished build, or None when it is not finished or not begun.
+        """Return the result of a finished build, or None when it is unfinished or not begun.
 
         Raises:
             DataSetError: the folder holds something else.
         """
-        place = self.destination / RECEIPT_NAME
-        if place.size() is None:
-            self._refuse_strangers()
+        file = self.destination / RECEIPT_NAME
+        if file.size() is None:
+            self._check_empty()
             return None
         try:
-            found = json.loads(place.read())
-            made_of, result = dict(found["source"]), dict(found.get("result", {}))
+            content = json.loads(file.read())
+            made_of, result = dict(content["source"]), dict(content.get("result", {}))
         except (ValueError, KeyError, TypeError) as error:
-            raise DataSetError(f"{place.uri}: is damaged ({error}); remove {self.destination.uri}.") from error
+            raise DataSetError(f"{file.uri}: is damaged ({error}); remove {self.destination.uri}.") from error
         changed = [name for name in self.made_of if made_of.get(name) != self.made_of[name]]
         if changed:
             differences = ", ".join(f"{name} {self.made_of[name]}, was {made_of.get(name)}" for name in changed)
             raise DataSetError(
-                f"{self.destination.uri}: holds shards that are made of something else ({differences}); "
+                f"{self.destination.uri}: holds shards that are built from something else ({differences}); "
                 "name another destination, or remove this one."
             )
         return result or None
 
     def write(self, result: Mapping[str, Any] | None) -> None:
-        """Write the receipt of a build that begins (no result) or is finished."""
+        """Write the receipt of a build that begins (None) or is finished."""
         content = {"source": dict(self.made_of)} | ({"result": dict(result)} if result else {})
         (self.destination / RECEIPT_NAME).write(json.dumps(content, indent=2, sort_keys=True).encode())
 
-    def _refuse_strangers(self) -> None:
+    def _check_empty(self) -> None:
         files = sorted(self.destination.sizes())
         if files:
             raise DataSetError(
@@ -294,10 +299,10 @@ class Receipt:
 
 
 def write_rejected(destination: Location, parts: Iterable[Part]) -> None:
-    """List the rejected items, if there are any, in a file beside the shards."""
+    """Write the rejected items to a file in the folder of the shards, if there are any."""
     ordered = sorted(parts, key=lambda part: part.number)
-    lines = [json.dumps(asdict(one), ensure_ascii=True) + "\n" for part in ordered for one in part.rejected]
-    if lines:
-        (destination / REJECTED_NAME).write("".join(lines).encode())
+    rejected = [asdict(item) for part in ordered for item in part.rejected]
+    if rejected:
+        (destination / REJECTED_NAME).write(encode_jsonl(rejected))
     else:
         (destination / REJECTED_NAME).delete()

@@ -1,10 +1,12 @@
-"""Looks at one shard: its file, its sidecar and every sample in it."""
+"""Checks one shard: its file, its sidecar and every sample in it; and finds duplicate keys across shards.
+
+Findings are values; the checks that make them are pure functions, apart from reading.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,33 +18,44 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.storage.range_reader import FileRange, read_ranges
-from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset import images, sidecar
 from orchestrator.stream.dataset.images import MAX_PIXELS, MAX_SIDE, SizeLimit
-from orchestrator.stream.dataset.index import DIGEST_BYTES, DataSetError, Index, ShardFacts, ShardFormat, index_of
+from orchestrator.stream.dataset.index import DataSetError, HashingReader, Index, ShardFacts, ShardFormat, build_index
 from orchestrator.stream.dataset.parquet import Columns
-from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids
 from workloads.contract import BadSample, Sample
 
-# What can be wrong with a data set: findings as values, and the checks that make them, apart from reading.
-
-
 MAX_CAPTION_WORDS = 256
-"""Longer captions are usually pages or lists that got into the wrong field."""
+"""Longer captions are usually pages or lists in the wrong field."""
+
+ROWS_AT_ONCE = 256
+
+DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""The exceptions of Parquet's decoders for damage."""
+
+BUCKET_SAMPLES = 4_000_000
+"""Approximate number of samples whose hashes are sorted at once, in a quarter of a gigabyte."""
+
+HASH_BYTES = 16
+"""With 128 bits, two keys out of 1e9 have the same hash with a probability of 1e-21."""
+
+RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
+
+Keys = tuple[int, pa.Array]
+"""Number of a shard in the index, and the keys of its samples in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault.
+    """One fault of a data set.
 
     Args:
         shard: name of the shard.
-        key: of the sample; empty when the shard as a whole is meant.
-        kind: class of fault; those of a sample are the reasons for which training would skip it.
-        detail: what exactly was found.
+        key: of the sample; empty for a fault of the whole shard.
+        kind: class of fault; for a sample, the reason for which training would skip it.
+        detail: for the user.
     """
 
     shard: str
@@ -57,13 +70,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """How closely samples are looked at.
+    """Options of the checks of samples.
 
     Args:
-        decode: decode every image; otherwise only its header is read.
-        max_pixels: largest image, in pixels.
-        max_side: largest width or height, in pixels.
-        max_caption_words: longest caption, in words.
+        decode: decode every image; otherwise read only its header.
+        max_pixels: limit of an image's width times height.
+        max_side: limit of an image's width and height, in pixels.
+        max_caption_words: limit of a caption's length, in words.
     """
 
     decode: bool = True
@@ -73,7 +86,7 @@ class Checks:
 
     @property
     def size_limit(self) -> SizeLimit:
-        """The largest image."""
+        """The largest image allowed."""
         return SizeLimit(self.max_pixels, self.max_side)
 
     def as_json(self) -> dict[str, Any]:
@@ -81,36 +94,36 @@ class Checks:
         return asdict(self)
 
 
-def check_size(shard: str, indexed: int, found: int | None) -> Iterator[Finding]:
+def check_size(shard: str, indexed: int, actual: int | None) -> Iterator[Finding]:
     """Compare the size of a shard's file with the index.
 
     Args:
         shard: its name.
-        indexed: bytes when it was indexed.
-        found: bytes now; None when there is no file.
+        indexed: bytes in the index.
+        actual: bytes now; None when there is no file.
     """
-    if found is None:
+    if actual is None:
         yield Finding(shard, "", "shard is missing", f"{indexed} bytes when it was indexed")
-    elif found < indexed:
-        yield Finding(shard, "", "shard is shorter", f"{found} bytes, {indexed} when it was indexed")
-    elif found > indexed:
-        yield Finding(shard, "", "shard has grown", f"{found} bytes, {indexed} when it was indexed")
+    elif actual < indexed:
+        yield Finding(shard, "", "shard is shorter", f"{actual} bytes, {indexed} when it was indexed")
+    elif actual > indexed:
+        yield Finding(shard, "", "shard has grown", f"{actual} bytes, {indexed} when it was indexed")
 
 
-def check_digest(shard: str, indexed: str, found: str) -> Iterator[Finding]:
+def check_digest(shard: str, indexed: str, actual: str) -> Iterator[Finding]:
     """Compare the digest of a shard's file, whose size is right, with the index."""
-    if found != indexed:
-        yield Finding(shard, "", "shard has changed", f"digest {found}, {indexed} when it was indexed")
+    if actual != indexed:
+        yield Finding(shard, "", "shard has changed", f"digest {actual}, {indexed} when it was indexed")
 
 
-def check_samples(shard: str, indexed: int, found: int, place: str) -> Iterator[Finding]:
-    """Compare the number of samples that a shard has in some place with the index."""
-    if found != indexed:
-        yield Finding(shard, "", "samples disagree with the index", f"{found} in {place}, {indexed} in the index")
+def check_samples(shard: str, indexed: int, actual: int, counted_in: str) -> Iterator[Finding]:
+    """Compare the number of samples in a shard's sidecar or footer with the index."""
+    if actual != indexed:
+        yield Finding(shard, "", "samples disagree with the index", f"{actual} in {counted_in}, {indexed} in the index")
 
 
 def check_content(shard: str, content: Content, checks: Checks) -> Iterator[Finding]:
-    """Find what is wrong with what was read at one row."""
+    """Check the content of one row."""
     if isinstance(content, Unreadable):
         yield Finding(shard, content.key, content.fault.reason, content.fault.detail)
         return
@@ -119,9 +132,9 @@ def check_content(shard: str, content: Content, checks: Checks) -> Iterator[Find
 
 
 def _caption_faults(sample: Sample, max_words: int) -> Iterator[BadSample]:
-    for place, caption in enumerate(sample.captions, start=1):
+    for number, caption in enumerate(sample.captions, start=1):
         words = len(caption.split())
-        which = f"caption {place} of {len(sample.captions)}"
+        which = f"caption {number} of {len(sample.captions)}"
         if words == 0:
             yield BadSample("caption is empty", which)
         elif words > max_words:
@@ -129,34 +142,24 @@ def _caption_faults(sample: Sample, max_words: int) -> Iterator[BadSample]:
 
 
 def _image_faults(sample: Sample, checks: Checks) -> Iterator[BadSample]:
-    look = images.decode if checks.decode else images.read_header
+    check = images.decode if checks.decode else images.read_header
     try:
-        look(sample.image, checks.size_limit)
+        check(sample.image, checks.size_limit)
     except BadSample as fault:
         yield fault
 
 
-# Looks at one shard: its file, its sidecar and every sample in it.
-
-
-ROWS_AT_ONCE = 256
-PART_BYTES = 8 * 1024 * 1024
-PARTS_AT_ONCE = 4
-DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
-"""How Parquet's decoders report damage."""
-
-
 @dataclass(frozen=True, slots=True)
 class CheckJob:
-    """A shard to look at.
+    """A shard to check.
 
     Args:
         folder: the data set.
-        facts: what the index says of the shard.
-        format: how it is written.
-        columns: for Parquet shards, which column holds what.
-        stamp: stands for the file's present state.
-        checks: how closely to look.
+        facts: the shard's entry in the index.
+        format: of the shard.
+        columns: for Parquet shards, the columns by role.
+        stamp: identifies the present state of the files.
+        checks: options.
     """
 
     folder: Location
@@ -174,7 +177,7 @@ class CheckJob:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What was found in a shard: its faults, and how many samples and bytes were looked at."""
+    """The faults of a shard, and the number of samples and bytes checked."""
 
     name: str
     stamp: str
@@ -184,7 +187,7 @@ class ShardResult:
 
 
 def check_shard(job: CheckJob) -> ShardResult:
-    """Read a shard once, from storage to a temporary folder where it is not local, and check all of it.
+    """Read a shard once, by way of a temporary copy unless it is local, and check all of it.
 
     Raises:
         StorageError: the store is failing; nothing is known about the shard.
@@ -192,7 +195,9 @@ def check_shard(job: CheckJob) -> ShardResult:
     shard = job.folder / job.name
     with TemporaryDirectory(prefix="fuseray-verify-") as scratch:
         copy = shard if shard.is_local else locate(f"{scratch}/{job.name}")
-        digest, size = _read_through(shard, None if shard.is_local else Path(copy.path))
+        reader = HashingReader(shard)
+        reader.drain(None if shard.is_local else Path(copy.path))
+        digest, size = reader.digest(), reader.size
         findings = list(check_size(job.name, job.facts.bytes, size))
         findings = findings or list(check_digest(job.name, job.facts.digest, digest))
         rows, faults = _sidecar(job, shard, copy)
@@ -201,41 +206,13 @@ def check_shard(job: CheckJob) -> ShardResult:
     return ShardResult(job.name, job.stamp, job.facts.samples, size, tuple(findings))
 
 
-def _read_through(shard: Location, copy: Path | None) -> tuple[str, int]:
-    """Return the digest and size of a shard, and keep a copy of it where one is wanted."""
-    content, size = hashlib.blake2b(digest_size=DIGEST_BYTES), 0
-    try:
-        with copy.open("wb") if copy else nullcontext() as file:
-            for part in _parts(shard):
-                content.update(part)
-                size += len(part)
-                if file:
-                    file.write(part)
-    except OSError as error:
-        raise StorageError(
-            f"{shard.uri}: cannot be copied to {copy} ({error.strerror}); name a larger disk in TMPDIR."
-        ) from error
-    return content.hexdigest(), size
-
-
-def _parts(shard: Location) -> Iterator[memoryview]:
-    size = shard.size()
-    if size is None:
-        raise StorageError(f"{shard.uri}: cannot be read: it is gone since the folder was listed; begin again.")
-    for start in range(0, size, PART_BYTES * PARTS_AT_ONCE):
-        stop = min(start + PART_BYTES * PARTS_AT_ONCE, size)
-        yield from read_ranges(
-            [FileRange(shard, at, min(at + PART_BYTES, stop)) for at in range(start, stop, PART_BYTES)]
-        )
-
-
 def _sidecar(job: CheckJob, shard: Location, copy: Location) -> tuple[int, list[Finding]]:
-    """Put a shard's sidecar beside the copy; return how many samples it has, and what is wrong with it."""
-    place = sidecar.place(shard)
-    if place.size() is None:
-        return 0, [Finding(job.name, "", "sidecar is missing", f"{place.name}; index the shards again")]
+    """Copy a shard's sidecar next to the copy of the shard; return its number of samples, and its faults."""
+    original = sidecar.sidecar_location(shard)
+    if original.size() is None:
+        return 0, [Finding(job.name, "", "sidecar is missing", f"{original.name}; index the shards again")]
     if copy != shard:
-        sidecar.place(copy).write(place.read())
+        sidecar.sidecar_location(copy).write(original.read())
     try:
         rows = len(sidecar.read_sidecar(copy).keys)
     except DataSetError as error:
@@ -249,7 +226,7 @@ def _tar_faults(job: CheckJob, copy: Location, rows: int) -> Iterator[Finding]:
 
 
 def _parquet_faults(job: CheckJob, copy: Location) -> Iterator[Finding]:
-    """Read row group by row group; one that cannot be read is one finding."""
+    """Check row group by row group; an unreadable one is one finding."""
     try:
         file = pq.ParquetFile(copy.path)
     except DAMAGE as error:
@@ -273,34 +250,21 @@ def _parquet_faults(job: CheckJob, copy: Location) -> Iterator[Finding]:
 
 
 def _row_faults(job: CheckJob, copy: Location, rows: range) -> Iterator[Finding]:
-    (contents,) = read_samples(job.folder, index_of([job.facts], job.format, job.columns), [Rows(copy, rows)])
+    (contents,) = read_samples(job.folder, build_index([job.facts], job.format, job.columns), [ShardRows(copy, rows)])
     for content in contents:
         yield from check_content(job.name, content, job.checks)
 
 
-# Keys that a data set has more than once, found in bounded memory: hashes are spilled to disk and sorted in parts.
+def find_duplicates(folder: Location, index: Index, keys: Iterable[Keys], scratch: Path) -> Iterator[Finding]:
+    """Find samples whose key an earlier sample of the data set has, in bounded memory.
 
-
-BUCKET_SAMPLES = 4_000_000
-"""Samples whose hashes are sorted at once, about: a quarter of a gigabyte."""
-
-HASH_BYTES = 16
-"""With 128 bits, two keys out of 1e9 have the same hash with a probability of 1e-21."""
-
-RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
-
-Keys = tuple[int, pa.Array]
-"""Number of a shard in the index, and the keys of its samples in order."""
-
-
-def duplicates(folder: Location, index: Index, keys: Iterable[Keys], scratch: Path) -> Iterator[Finding]:
-    """Find samples whose key an earlier sample of the data set has.
+    Hashes of the keys are written to buckets on disk, which are sorted one by one.
 
     Args:
         folder: the data set.
         index: its index.
-        keys: of the shards that can be looked at, each as long as the index says.
-        scratch: an empty folder for the hashes, 24 bytes a sample.
+        keys: of the readable shards, each as many as in the index.
+        scratch: an empty folder for the hashes, 24 bytes per sample.
 
     Raises:
         StorageError: the sidecar of a shard with duplicates cannot be read again.
@@ -310,10 +274,10 @@ def duplicates(folder: Location, index: Index, keys: Iterable[Keys], scratch: Pa
     for bucket in range(buckets):
         path = scratch / str(bucket)
         if path.exists():
-            yield from _findings(folder, index, repeated(np.fromfile(path, RECORD)))
+            yield from _findings(folder, index, repeated_numbers(np.fromfile(path, RECORD)))
 
 
-def repeated(records: NDArray[np.void]) -> dict[int, int]:
+def repeated_numbers(records: NDArray[np.void]) -> dict[int, int]:
     """Return the number of every sample whose hash a sample of a lower number has, and the lowest such number."""
     order = np.lexsort((records["number"], records["low"], records["high"]))
     high, low, number = (records[name][order] for name in ("high", "low", "number"))
@@ -323,22 +287,22 @@ def repeated(records: NDArray[np.void]) -> dict[int, int]:
     return dict(sorted(zip(number[~is_first].tolist(), first[~is_first].tolist(), strict=True)))
 
 
-def records(keys: pa.Array, numbers: Ids) -> NDArray[np.void]:
-    """Return the hashes of keys beside the numbers of their samples."""
+def hash_records(keys: pa.Array, numbers: Ids) -> NDArray[np.void]:
+    """Return records of the hashes of keys and the numbers of their samples."""
     digests = b"".join(hashlib.blake2b(key.encode(), digest_size=HASH_BYTES).digest() for key in keys.to_pylist())
     halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-    found = np.empty(len(keys), RECORD)
-    found["high"], found["low"], found["number"] = halves[:, 0], halves[:, 1], numbers
-    return found
+    hashed = np.empty(len(keys), RECORD)
+    hashed["high"], hashed["low"], hashed["number"] = halves[:, 0], halves[:, 1], numbers
+    return hashed
 
 
 def _spill(index: Index, keys: Iterable[Keys], scratch: Path, buckets: int) -> None:
     for shard, of_shard in keys:
-        found = records(of_shard, np.arange(index.starts[shard], index.starts[shard + 1]))
-        bucket_of = found["high"] % buckets
+        hashed = hash_records(of_shard, np.arange(index.starts[shard], index.starts[shard + 1]))
+        bucket_of = hashed["high"] % buckets
         for bucket in np.unique(bucket_of):
             with (scratch / str(bucket)).open("ab") as file:
-                file.write(found[bucket_of == bucket].tobytes())
+                file.write(hashed[bucket_of == bucket].tobytes())
 
 
 def _findings(folder: Location, index: Index, first_of: Mapping[int, int]) -> Iterator[Finding]:
@@ -348,6 +312,6 @@ def _findings(folder: Location, index: Index, first_of: Mapping[int, int]) -> It
     for shard in np.unique(shards).tolist():
         name = index.shards[shard]
         sidecar = read_sidecar(folder / name)
-        for place in np.flatnonzero(shards == shard).tolist():
-            detail = f"row {rows[place]}; first in {index.shards[first_shards[place]]}, row {first_rows[place]}"
-            yield Finding(name, sidecar.key(int(rows[place])), "key is a duplicate", detail)
+        for i in np.flatnonzero(shards == shard).tolist():
+            detail = f"row {rows[i]}; first in {index.shards[first_shards[i]]}, row {first_rows[i]}"
+            yield Finding(name, sidecar.key(int(rows[i])), "key is a duplicate", detail)

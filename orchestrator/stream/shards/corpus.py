@@ -1,4 +1,4 @@
-"""Writes a corpus as indexed shards, one folder per split."""
+"""Writes samples as shards with sidecars, and a corpus as indexed shards, one folder per split."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset import webdataset
-from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, digest_of, index_of, write_index
+from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, build_index, shard_digest, write_index
 from orchestrator.stream.dataset.parquet import Columns, write_parquet
-from orchestrator.stream.dataset.sidecar import Entry, words_of, write_sidecar
+from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, write_sidecar
 from workloads.contract import Example, Sample
 
 RECEIPT_NAME = "build.json"
 
+SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
+
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """What a build made: from which source, samples per split, and whether it was there already."""
+class CorpusBuild:
+    """The result of a build: the corpus's source, samples per split, and whether it was up to date before."""
 
     source: Mapping[str, str]
     samples: Mapping[str, int]
@@ -33,16 +35,16 @@ def build(
     shard_format: ShardFormat,
     samples_per_shard: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Built:
-    """Write a corpus below a destination, unless the same corpus is there already.
+) -> CorpusBuild:
+    """Write a corpus below a destination, unless the same corpus is up to date there.
 
-    The receipt is removed first and written last, so an interrupted build is never taken for a complete one.
+    The receipt is deleted first and written last, so an interrupted build never counts as complete.
 
     Args:
-        examples: makes the corpus's examples; not called when the build is up to date.
-        source: what determines the corpus.
+        examples: yields the corpus's examples; not called when the build is up to date.
+        source: everything that determines the corpus.
         destination: gets a folder per split.
-        shard_format: kind of shards.
+        shard_format: format of the shards.
         samples_per_shard: samples in all shards of a split but its last.
         progress: called with the number of samples written so far.
     """
@@ -51,7 +53,7 @@ def build(
     if receipt.size() is not None:
         done = json.loads(receipt.read())
         if done["source"] == made_of:
-            return Built(source, done["samples"], up_to_date=True)
+            return CorpusBuild(source, done["samples"], up_to_date=True)
         receipt.delete()
     writers: dict[str, _SplitWriter] = {}
     for number, example in enumerate(examples(), start=1):
@@ -62,11 +64,11 @@ def build(
         progress(number)
     samples = {split: writer.finish() for split, writer in writers.items()}
     receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
-    return Built(source, samples, up_to_date=False)
+    return CorpusBuild(source, samples, up_to_date=False)
 
 
 class _SplitWriter:
-    """Collects the samples of one split and writes a shard whenever it is full."""
+    """Collects the samples of one split and writes every full shard."""
 
     def __init__(self, folder: Location, shard_format: ShardFormat, samples_per_shard: int) -> None:
         self._folder = folder
@@ -84,7 +86,7 @@ class _SplitWriter:
         """Write what is pending and the index; return the number of samples."""
         if self._pending:
             self._flush()
-        index = index_of(self._shards, self._format, written_columns(self._format))
+        index = build_index(self._shards, self._format, written_columns(self._format))
         write_index(self._folder, index)
         return index.total
 
@@ -94,25 +96,19 @@ class _SplitWriter:
         self._pending = []
 
 
-# Writes samples as one shard with its sidecar.
-
-
-SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
-
-
 def shard_name(number: int, shard_format: ShardFormat) -> str:
     """Return the file name of a shard."""
     return f"shard-{number:06d}.{SUFFIXES[shard_format]}"
 
 
 def written_columns(shard_format: ShardFormat) -> Mapping[str, str]:
-    """Return which column holds what in the Parquet shards that `write_shard` writes; nothing for tar shards."""
+    """Return the columns by role of the Parquet shards that `write_shard` writes; empty for tar shards."""
     columns = Columns(image="image", address="", captions="captions", key="key", fields="fields")
     return columns.as_mapping() if shard_format == "parquet" else {}
 
 
 def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardFormat) -> ShardFacts:
-    """Write a shard and its sidecar; each is there whole or not at all.
+    """Write a shard and its sidecar, each atomically.
 
     Raises:
         StorageError: they cannot be written.
@@ -123,8 +119,9 @@ def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardF
     else:
         content = write_parquet(samples)
         entries = [
-            Entry(sample.key, row, len(sample.image), words_of(sample.captions)) for row, sample in enumerate(samples)
+            SidecarEntry(sample.key, row, len(sample.image), count_words(sample.captions))
+            for row, sample in enumerate(samples)
         ]
     shard.write(content)
     write_sidecar(shard, entries)
-    return ShardFacts(shard.name, len(samples), len(content), digest_of(content))
+    return ShardFacts(shard.name, len(samples), len(content), shard_digest(content))

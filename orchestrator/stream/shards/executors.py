@@ -1,4 +1,4 @@
-"""Maps a function over many items at once, a few ahead of what is asked for, in the order in which they are done."""
+"""Mappers: run a function over many items in threads, processes or Ray tasks; results come as they are finished."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Items that are waiting or running per thread, or per CPU of a cluster."""
+"""Items in flight per thread, process or CPU of a cluster."""
 
 
 class Mapper(Protocol):
-    """Yields the results of a function in the order in which they are done.
+    """Yields the results of a function in the order in which they are finished.
 
-    When the function raises, or the caller stops asking, what has not begun is given up and what has begun is left to
-    itself; so the function must do no harm when it is run again beside itself.
+    When the function raises, or the caller stops iterating, items that have not begun are cancelled, and running ones
+    may continue; so the function must tolerate running again at the same time.
     """
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -39,7 +39,7 @@ class Mapper(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InThreads:
+class ThreadMapper:
     """Maps in threads of this process: for work that waits for storage."""
 
     threads: int
@@ -61,12 +61,9 @@ class InThreads:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-# Maps a function over many items in Ray tasks, on all nodes of a cluster.
-
-
 @dataclass(frozen=True, slots=True)
-class InRayTasks:
-    """A `Mapper` by tasks of one CPU each; Ray must be connected, and function, items and results travel pickled."""
+class RayTaskMapper:
+    """Maps in Ray tasks of one CPU each, on all nodes; Ray must be connected, and all arguments and results pickle."""
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Map.
@@ -108,27 +105,24 @@ def _cpus() -> int:
     return cpus
 
 
-# Work shared out over processes that end with the process that started them.
-
-
 class WorkerError(FuserayError):
-    """A worker process ended without saying why."""
+    """A worker process died without an exception."""
 
 
 @dataclass(frozen=True, slots=True)
-class InProcesses:
-    """A `Mapper` by processes of this machine: for work that keeps a CPU busy.
+class ProcessMapper:
+    """Maps in processes of this machine: for CPU-bound work. The processes end with this one.
 
-    When the caller stops asking, what is being worked on is given up at once.
+    When the caller stops iterating, running items are killed.
 
     Args:
-        workers: how many; with one, the work is done in this process.
+        workers: number of processes; with one, the function runs in this process.
     """
 
     workers: int
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Map; the function is importable by its name, and items and results travel pickled.
+        """Map; the function must be importable by name, and items and results must pickle.
 
         Raises:
             WorkerError: a worker died.
@@ -142,7 +136,7 @@ class InProcesses:
             yield from _results(pool, function, iter(items), AHEAD * self.workers)
         except BrokenProcessPool as error:
             raise WorkerError(
-                f"one of {self.workers} worker processes died, most often for want of memory; use fewer --workers."
+                f"one of {self.workers} worker processes died, most often for lack of memory; use fewer --workers."
             ) from error
         finally:
             for process in set(active_children()) - others:
@@ -163,12 +157,12 @@ def _results(
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, however it does."""
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent exits for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True, name="follow-parent").start()
+    threading.Thread(target=_exit_with_parent, daemon=True, name="follow-parent").start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""From an item that a source names to a sample, or the reason why it cannot be one."""
+"""Loads the samples of a source and checks them, and gives its items unique keys."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ import numpy as np
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.images import read_header
-from orchestrator.stream.dataset.sidecar import captions_of
+from orchestrator.stream.dataset.sidecar import parse_captions
 from orchestrator.stream.shards.sources import Item, Source
 from workloads.contract import BadSample, Sample
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 MAX_CAPTION_BYTES = 1024 * 1024
 
+HASH_BYTES = 8
 
-def load(source: Source, item: Item, key: str) -> Sample:
-    """Read what an item names and check it; the image's bytes stay as they are.
+
+def load_sample(source: Source, item: Item, key: str) -> Sample:
+    """Read the files of an item and check them; the image's bytes are unchanged.
 
     Args:
         source: of the item.
@@ -35,10 +37,10 @@ def load(source: Source, item: Item, key: str) -> Sample:
         StorageError: the store is failing; nothing is known about the sample.
     """
     fields = dict(item.record)
-    captions = list(_captions_in(fields))
+    captions = list(_pop_captions(fields))
     for path in item.caption_files:
-        content = _content(source.place(path), "caption", MAX_CAPTION_BYTES)
-        captions += _captions_of_file(path, content, fields)
+        content = _content(source.locate(path), "caption", MAX_CAPTION_BYTES)
+        captions += _parse_caption_file(path, content, fields)
     stripped = (caption.strip() for caption in captions)
     distinct = tuple(dict.fromkeys(caption for caption in stripped if caption))
     if not distinct:
@@ -49,13 +51,13 @@ def load(source: Source, item: Item, key: str) -> Sample:
     return Sample(key, image, distinct, fields)
 
 
-def _captions_in(fields: dict[str, Any]) -> tuple[str, ...]:
-    """Take the captions out of an object."""
+def _pop_captions(fields: dict[str, Any]) -> tuple[str, ...]:
+    """Remove the captions from an object and return them."""
     single = fields.pop("caption", None)
-    return captions_of(fields.pop("captions", single))
+    return parse_captions(fields.pop("captions", single))
 
 
-def _captions_of_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
+def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
     """Return the captions in a .txt or .json file; the other values of the latter become fields."""
     try:
         if path.lower().endswith(".txt"):
@@ -67,7 +69,7 @@ def _captions_of_file(path: str, content: bytes, fields: dict[str, Any]) -> tupl
         raise BadSample("json is malformed", str(error)) from error
     if not isinstance(value, dict):
         raise BadSample("json is malformed", "expected an object")
-    captions = _captions_in(value)
+    captions = _pop_captions(value)
     fields.update(value)
     return captions
 
@@ -78,39 +80,33 @@ def _image(source: Source, path: str) -> bytes:
     scheme, is_uri, _ = path.partition("://")
     if is_uri and scheme not in ("file", "s3", "gs", "gcs"):
         raise BadSample("image address is not supported", "download the images first")
-    return _content(source.place(path), "image", MAX_IMAGE_BYTES)
+    return _content(source.locate(path), "image", MAX_IMAGE_BYTES)
 
 
-def _content(place: Location, what: str, limit_bytes: int) -> bytes:
-    size = place.size()
+def _content(file: Location, kind: str, limit_bytes: int) -> bytes:
+    size = file.size()
     if size is None:
-        raise BadSample(f"{what} is missing", f"no file {place.uri}")
+        raise BadSample(f"{kind} is missing", f"no file {file.uri}")
     if size > limit_bytes:
-        raise BadSample(f"{what} is too large", f"{size} bytes, the limit is {limit_bytes}")
-    return place.read()
+        raise BadSample(f"{kind} is too large", f"{size} bytes, the limit is {limit_bytes}")
+    return file.read()
 
 
 def _check_text(values: Any) -> None:
-    """Refuse text that JSON can escape but no file can hold, such as half of a surrogate pair."""
+    """Reject text that JSON can escape but UTF-8 cannot encode, such as half of a surrogate pair."""
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise BadSample("text is not UTF-8", str(error)) from error
 
 
-# A first look at a source: how many items it has, and which images it names more than once.
-
-
-HASH_BYTES = 8
-
-
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SourceSummary:
     """What is known of a source before its files are read.
 
     Args:
-        items: how many it has.
-        repeats: items whose key an earlier item has, as when an image is listed once for each of its captions.
+        items: number of its items.
+        repeats: number of items whose key an earlier item has, as when an image is listed once per caption.
         repeated: hashes of the keys that more than one item has.
     """
 
@@ -120,30 +116,30 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """An item with its number in the source and a key that no other item has."""
+class KeyedItem:
+    """An item with its number in the source and a unique key."""
 
     number: int
     key: str
     item: Item
 
 
-def survey(source: Source) -> Survey:
-    """Go through a source once; that takes 8 bytes of memory an item."""
+def summarize(source: Source) -> SourceSummary:
+    """Iterate over a source once; takes 8 bytes of memory per item."""
     hashes = array("Q", (_hash(item.key) for item in source.items()))
     values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
-    return Survey(len(hashes), len(hashes) - len(values), frozenset(values[counts > 1].tolist()))
+    return SourceSummary(len(hashes), len(hashes) - len(values), frozenset(values[counts > 1].tolist()))
 
 
-def keyed(source: Source, looked_at: Survey) -> Iterator[Keyed]:
-    """Yield the items with unique keys: the second item of an image gets its key with #2 behind it, and so on."""
+def with_unique_keys(source: Source, summary: SourceSummary) -> Iterator[KeyedItem]:
+    """Yield the items with unique keys: the second item of an image gets the suffix #2, and so on."""
     seen: Counter[int] = Counter()
     for number, item in enumerate(source.items()):
         key = item.key
-        if looked_at.repeated and (hashed := _hash(key)) in looked_at.repeated:
+        if summary.repeated and (hashed := _hash(key)) in summary.repeated:
             seen[hashed] += 1
             key = f"{key}#{seen[hashed]}" if seen[hashed] > 1 else key
-        yield Keyed(number, key, item)
+        yield KeyedItem(number, key, item)
 
 
 def _hash(key: str) -> int:

@@ -1,7 +1,8 @@
-"""Image-text pairs listed in JSON files, in the annotation form of ALBEF.
+"""Sources of image-text pairs: JSON annotation lists, and folders of images with caption files.
 
-That is a list of objects with `image`, a path, and `caption`, a text or a list of texts; everything else in an object
-is kept as the sample's fields.
+`JsonLists` reads the annotation format of ALBEF: a list of objects with `image`, a path, and `caption`, a text or a
+list of texts; all other values of an object become the sample's fields. `ImageFolder` reads images with a text or JSON
+file of the same name.
 """
 
 from __future__ import annotations
@@ -21,21 +22,30 @@ from pyarrow import fs
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.retry import retrying
-from orchestrator.stream.dataset.index import DataSetError, ReadThrough, Stream, digest_of_file
+from orchestrator.stream.dataset.index import ByteStream, DataSetError, HashingReader, file_digest
 
 IN_KEYS = str.maketrans(".#", "__")
-"""What a key may not hold: WebDataset ends it at the first dot, and # numbers an image's further samples."""
+"""Characters that keys cannot have: WebDataset ends a key at the first dot, and # numbers repeated images."""
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+CAPTION_SUFFIXES = ("txt", "json")
+BLOCK_BYTES = 4 << 20
+
+MAX_ITEM_CHARACTERS = 16 << 20
+"""A longer item counts as malformed."""
+
+BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A sample as its source names it; its files have not been read.
+    """A sample as listed by its source; its files have not been read.
 
     Args:
         key: not yet unique.
         image: path or URI; empty when the source names none.
-        record: caption and fields that are known already.
-        caption_files: paths of files with captions, to be read.
+        record: captions and fields in the list.
+        caption_files: paths of files with captions.
     """
 
     key: str
@@ -45,11 +55,11 @@ class Item:
 
 
 class Source(Protocol):
-    """Where samples come from; it can be gone through again and gives the same items in the same order."""
+    """Yields items; every iteration gives the same items in the same order."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name, for messages."""
         ...
 
     def digest(self) -> str:
@@ -65,11 +75,11 @@ class Source(Protocol):
         """
         ...
 
-    def place(self, path: str) -> Location:
-        """Return where a path that an item names is.
+    def locate(self, path: str) -> Location:
+        """Return the location of a path in an item.
 
         Raises:
-            StorageError: that kind of storage is not known.
+            StorageError: the URI scheme is unknown.
         """
         ...
 
@@ -79,8 +89,8 @@ class JsonLists:
     """Samples listed in JSON files.
 
     Args:
-        files: lists of objects, or files of an object a line.
-        image_root: what relative paths of images start from; by default the folder of the first file.
+        files: JSON lists of objects, or JSON lines.
+        image_root: base of relative image paths; by default the folder of the first file.
         endpoint: address of an S3-compatible server, for images with `s3://` URIs.
 
     Raises:
@@ -93,33 +103,33 @@ class JsonLists:
 
     def __post_init__(self) -> None:
         uris = [file.uri for file in self.files]
-        twice = next((uri for uri in uris if uris.count(uri) > 1), None)
-        if twice:
-            raise DataSetError(f"{twice}: is named twice; every sample would be there twice.")
+        repeated = next((uri for uri in uris if uris.count(uri) > 1), None)
+        if repeated:
+            raise DataSetError(f"{repeated}: is named twice; every sample would be there twice.")
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name, for messages."""
         return ", ".join(file.uri for file in self.files)
 
     def digest(self) -> str:
-        """Return a digest of the files' content and of where images are."""
+        """Return a digest of the files' content and of the image root."""
         content = hashlib.blake2b(self._root().uri.encode(), digest_size=16)
         for file in self.files:
-            content.update(digest_of_file(file).encode())
+            content.update(file_digest(file).encode())
         return content.hexdigest()
 
     def items(self) -> Iterator[Item]:
         """Yield an item per object."""
         root = f"{self._root().uri}/"
         for file in self.files:
-            for record in json_objects(ReadThrough(file), file.uri):
-                named = record.get("image")
-                image = named if isinstance(named, str) else ""
+            for record in json_objects(HashingReader(file), file.uri):
+                path = record.get("image")
+                image = path if isinstance(path, str) else ""
                 yield Item(key_of(image.removeprefix(root)), image, record)
 
-    def place(self, path: str) -> Location:
-        """Return where an image is."""
+    def locate(self, path: str) -> Location:
+        """Return the location of an image."""
         scheme, is_uri, rest = path.partition("://")
         if is_uri and scheme != "file":
             bucket, _, name = rest.partition("/")
@@ -135,7 +145,7 @@ class JsonLists:
 
 
 def key_of(path: str) -> str:
-    """Return the key of an image from its path: without scheme, suffix and what a key may not hold."""
+    """Return the key of an image from its path: without scheme, suffix and forbidden characters."""
     folder, _, name = path.rpartition("://")[2].rpartition("/")
     parts = [part for part in folder.split("/") if part not in ("", ".", "..")]
     stem = name.rpartition(".")[0] or name
@@ -147,16 +157,9 @@ def _bucket(uri: str, endpoint: str | None) -> Location:
     return locate(uri, endpoint)
 
 
-# Image-text pairs in a folder: images, and beside each its captions.
-
-
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-CAPTION_SUFFIXES = ("txt", "json")
-
-
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """A `Source`: KEY.jpg (or .jpeg, .png, .webp) with KEY.txt, KEY.json or both; sub-folders count.
+    """A `Source`: KEY.jpg (or .jpeg, .png, .webp) with KEY.txt, KEY.json or both; subfolders are included.
 
     Args:
         folder: the folder.
@@ -166,7 +169,7 @@ class ImageFolder:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name, for messages."""
         return self.folder.uri
 
     def digest(self) -> str:
@@ -184,11 +187,11 @@ class ImageFolder:
             StorageError: the folder cannot be listed.
         """
         paths = (path for path, _ in self._files(""))
-        for _, together in groupby(paths, key=lambda path: path.rpartition("/")[0]):
-            yield from self._items(together)
+        for _, of_folder in groupby(paths, key=lambda path: path.rpartition("/")[0]):
+            yield from self._items(of_folder)
 
-    def place(self, path: str) -> Location:
-        """Return where a file is."""
+    def locate(self, path: str) -> Location:
+        """Return the location of a file."""
         return self.folder / path
 
     def _items(self, paths: Iterable[str]) -> Iterator[Item]:
@@ -208,9 +211,9 @@ class ImageFolder:
             yield Item(key_of([*images, *captions][0]), images[0] if images else "", caption_files=captions)
 
     def _files(self, below: str) -> Iterator[tuple[str, fs.FileInfo]]:
-        """Yield the files below a folder, those of one folder together; hidden ones are left out."""
-        place = self.folder / below if below else self.folder
-        infos = _listed(place)
+        """Yield the files below a folder, grouped by folder, without hidden ones."""
+        folder = self.folder / below if below else self.folder
+        infos = _list(folder)
         prefix = f"{below}/" if below else ""
         yield from ((prefix + info.base_name, info) for info in infos if info.type == fs.FileType.File)
         for info in infos:
@@ -218,52 +221,42 @@ class ImageFolder:
                 yield from self._files(prefix + info.base_name)
 
 
-def _listed(place: Location) -> list[fs.FileInfo]:
-    selector = fs.FileSelector(place.path)
-    found = retrying(lambda: place.requests.get_file_info(selector), place.uri, "listed")
-    visible = (info for info in found if not info.base_name.startswith("."))
+def _list(folder: Location) -> list[fs.FileInfo]:
+    selector = fs.FileSelector(folder.path)
+    infos = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
+    visible = (info for info in infos if not info.base_name.startswith("."))
     return sorted(visible, key=lambda info: str(info.base_name))
 
 
-# Reads a long JSON list item by item; files of some gigabytes need some megabytes of memory.
-
-
-BLOCK_BYTES = 4 << 20
-MAX_ITEM_CHARACTERS = 16 << 20
-"""A longer item is taken for a malformed one."""
-
-BETWEEN = re.compile(r"[\s,]*")
-
-
-def json_objects(stream: Stream, place: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON list, or of JSON lines.
+def json_objects(stream: ByteStream, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON list or of JSON lines one by one; files of gigabytes need some megabytes of memory.
 
     Args:
         stream: the file.
-        place: its name, for messages.
+        name: its name, for messages.
 
     Raises:
-        DataSetError: it is neither, or it is malformed or cut short.
+        DataSetError: it is neither, or it is malformed or truncated.
     """
-    text = _Text(stream, place)
+    text = _Text(stream, name)
     if text.skip() == "{":
         yield from _until(text, "")
         return
     if text.skip() != "[":
-        raise DataSetError(f'{place}: is not a JSON list; expected [{{"image": ..., "caption": ...}}, ...].')
-    text.place += 1
+        raise DataSetError(f'{name}: is not a JSON list; expected [{{"image": ..., "caption": ...}}, ...].')
+    text.position += 1
     yield from _until(text, "]")
-    text.place += 1
+    text.position += 1
     if text.skip():
-        raise DataSetError(f"{place}: has something behind the end of its list.")
+        raise DataSetError(f"{name}: has something behind the end of its list.")
 
 
 def _until(text: _Text, end: str) -> Iterator[dict[str, Any]]:
     number = 0
     while (start := text.skip()) != end:
         if start != "{":
-            found = f"{start!r}" if start else "its end"
-            raise DataSetError(f"{text.name}: expected an object as item {number}, found {found}; is it cut short?")
+            actual = f"{start!r}" if start else "its end"
+            raise DataSetError(f"{text.name}: expected an object as item {number}, found {actual}; is it truncated?")
         yield text.item(number)
         number += 1
 
@@ -271,32 +264,32 @@ def _until(text: _Text, end: str) -> Iterator[dict[str, Any]]:
 class _Text:
     """A window over a text file that grows only while an item is incomplete."""
 
-    def __init__(self, stream: Stream, name: str) -> None:
+    def __init__(self, stream: ByteStream, name: str) -> None:
         self.name = name
-        self.place = 0
+        self.position = 0
         self._stream = stream
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._window = ""
         self._parse = json.JSONDecoder().raw_decode
 
     def skip(self) -> str:
-        """Go to the next character that is neither space nor comma and return it; empty at the end."""
+        """Skip spaces and commas and return the next character; empty at the end."""
         while True:
-            if found := BETWEEN.match(self._window, self.place):
-                self.place = found.end()
-            if self.place < len(self._window):
-                return self._window[self.place]
+            if match := BETWEEN.match(self._window, self.position):
+                self.position = match.end()
+            if self.position < len(self._window):
+                return self._window[self.position]
             if not self._grow():
                 return ""
 
     def item(self, number: int) -> dict[str, Any]:
-        """Return the object that begins here."""
+        """Return the object that begins at the position."""
         while True:
             try:
-                value, self.place = self._parse(self._window, self.place)
+                value, self.position = self._parse(self._window, self.position)
                 return dict(value)
             except (json.JSONDecodeError, RecursionError) as error:
-                if len(self._window) - self.place > MAX_ITEM_CHARACTERS or not self._grow():
+                if len(self._window) - self.position > MAX_ITEM_CHARACTERS or not self._grow():
                     raise DataSetError(f"{self.name}: item {number} is malformed JSON ({error}).") from error
 
     def _grow(self) -> bool:
@@ -305,5 +298,5 @@ class _Text:
             more = self._decode(block, final=not block)
         except UnicodeDecodeError as error:
             raise DataSetError(f"{self.name}: is not UTF-8 text ({error}).") from error
-        self._window, self.place = self._window[self.place :] + more, 0
+        self._window, self.position = self._window[self.position :] + more, 0
         return bool(block)

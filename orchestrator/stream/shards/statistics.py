@@ -1,4 +1,4 @@
-"""What a data set is made of, in figures: captions from the sidecars, images from the headers of some samples."""
+"""Statistics of a data set: captions from the sidecars, images from the headers of some samples, shuffle quality."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.stream.dataset.images import read_header
 from orchestrator.stream.dataset.index import Index
-from orchestrator.stream.dataset.samples import Chosen, read_chosen, spread
+from orchestrator.stream.dataset.samples import LocatedSample, read_numbered, stratified_sample
 from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids, Order
-from orchestrator.stream.order.shuffle_quality import Mates, ReadCost, Separation, mates, read_cost, separation
+from orchestrator.stream.order.shuffle_quality import (
+    BatchCooccurrence,
+    NeighbourDistance,
+    ReadCost,
+    batch_cooccurrence,
+    neighbour_distance,
+    read_cost,
+)
 from workloads.contract import BadSample
 
 MOST_WORDS = 10_000
-"""Longer captions are counted as this long."""
+"""Longer captions are counted as having this many words."""
 
 SHARDS_AT_ONCE = 256
 
@@ -36,7 +43,7 @@ class CaptionCounts:
     Args:
         words: captions with 0, 1, 2 ... words, int64[n].
         per_sample: samples with 0, 1, 2 ... captions, int64[n].
-        shards: how many shards were looked at.
+        shards: number of shards that were read.
     """
 
     words: Ids
@@ -53,7 +60,7 @@ class ImageSizes:
         heights: in pixels, int64[n].
         bytes: of the files, int64[n].
         formats: how many images there are of each format, the most frequent first.
-        unusable: how many more have no readable header.
+        unusable: number of samples without a readable header.
     """
 
     widths: Ids
@@ -64,14 +71,14 @@ class ImageSizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
-    """What decides how well the order shuffles, as in a recipe.
+class ShuffleParams:
+    """The settings of a recipe that determine how well the order shuffles.
 
     Args:
-        chunk: neighbouring samples that stay together until the windows are shuffled.
+        chunk: consecutive samples that stay together until the windows are shuffled.
         window: samples that are shuffled among themselves, and read together.
         micro_batch_size: samples of a micro-batch.
-        gap_bytes: ranges that are no further apart are read as one.
+        gap_bytes: ranges with no more than this between them are merged.
     """
 
     chunk: int
@@ -82,11 +89,11 @@ class Knobs:
 
 @dataclass(frozen=True, slots=True)
 class Shuffle:
-    """How well some knobs shuffle a data set, and what that costs."""
+    """How well some settings shuffle a data set, and what reading it costs."""
 
-    knobs: Knobs
-    separation: Separation
-    mates: Mates
+    knobs: ShuffleParams
+    separation: NeighbourDistance
+    mates: BatchCooccurrence
     cost: ReadCost
 
 
@@ -98,7 +105,7 @@ def count_captions(
     Args:
         folder: the data set.
         index: its index.
-        most_shards: of more shards, as many are chosen evenly.
+        most_shards: if there are more shards, a stratified sample of this size is read.
         progress: called after every shard.
 
     Raises:
@@ -106,7 +113,7 @@ def count_captions(
         DataSetError: a sidecar is damaged.
     """
     words, per_sample = np.zeros(MOST_WORDS + 1, np.int64), np.zeros(1, np.int64)
-    shards = spread(len(index.shards), most_shards, seed=0).tolist()
+    shards = stratified_sample(len(index.shards), most_shards, seed=0).tolist()
     with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             for column in pool.map(partial(_caption_words, folder, index), shards[start : start + SHARDS_AT_ONCE]):
@@ -118,42 +125,42 @@ def count_captions(
 
 
 def measure_images(folder: Location, index: Index, count: int, progress: Callable[[], None]) -> ImageSizes:
-    """Read the headers of images that are spread evenly over a data set.
+    """Read the image headers of a stratified sample of a data set.
 
     Args:
         folder: the data set.
         index: its index.
-        count: how many samples.
+        count: size of the sample.
         progress: called after every sample.
 
     Raises:
         StorageError: the store is failing.
     """
-    found: list[tuple[int, int, int]] = []
+    sizes: list[tuple[int, int, int]] = []
     formats: Counter[str] = Counter()
-    looked = 0
-    for chosen in read_chosen(folder, index, spread(index.total, count, seed=0)):
-        looked += 1
-        _measure(chosen, found, formats)
+    read = 0
+    for sample in read_numbered(folder, index, stratified_sample(index.total, count, seed=0)):
+        read += 1
+        _measure(sample, sizes, formats)
         progress()
-    widths, heights, sizes = np.array(found, np.int64).reshape(-1, 3).T
-    return ImageSizes(widths, heights, sizes, dict(formats.most_common()), looked - len(found))
+    widths, heights, sizes_bytes = np.array(sizes, np.int64).reshape(-1, 3).T
+    return ImageSizes(widths, heights, sizes_bytes, dict(formats.most_common()), read - len(sizes))
 
 
-def measure_shuffle(index: Index, knobs: Knobs, seed: int) -> Shuffle:
-    """Measure how well an order shuffles a data set and what reading it costs; see `shuffle_quality`."""
-    window = max(1, knobs.window // knobs.micro_batch_size) * knobs.micro_batch_size
-    order = Order(samples=index.total, seed=seed, chunk=knobs.chunk, window=window)
+def measure_shuffle(index: Index, params: ShuffleParams, seed: int) -> Shuffle:
+    """Measure how well the settings shuffle a data set and what reading it costs; see `shuffle_quality`."""
+    window = max(1, params.window // params.micro_batch_size) * params.micro_batch_size
+    order = Order(samples=index.total, seed=seed, chunk=params.chunk, window=window)
     return Shuffle(
-        knobs,
-        separation(order),
-        mates(order, index, knobs.micro_batch_size),
-        read_cost(order, index, window, knobs.gap_bytes),
+        params,
+        neighbour_distance(order),
+        batch_cooccurrence(order, index, params.micro_batch_size),
+        read_cost(order, index, window, params.gap_bytes),
     )
 
 
 def percentile(counts: Ids, share: float) -> int:
-    """Return the least value that at least a share of what was counted does not exceed.
+    """Return a percentile of counted values: the least value that at least a share of them does not exceed.
 
     Args:
         counts: how often there is 0, 1, 2 ..., int64[n], not all zero.
@@ -166,15 +173,15 @@ def _caption_words(folder: Location, index: Index, shard: int) -> pa.ListArray:
     return read_sidecar(folder / index.shards[shard]).caption_words
 
 
-def _measure(chosen: Chosen, found: list[tuple[int, int, int]], formats: Counter[str]) -> None:
-    if isinstance(chosen.content, Unreadable):
+def _measure(sample: LocatedSample, sizes: list[tuple[int, int, int]], formats: Counter[str]) -> None:
+    if isinstance(sample.content, Unreadable):
         return
     try:
-        header = read_header(chosen.content.image)
+        header = read_header(sample.content.image)
     except BadSample:
         return
     formats[header.format] += 1
-    found.append((header.width, header.height, len(chosen.content.image)))
+    sizes.append((header.width, header.height, len(sample.content.image)))
 
 
 def _sum(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Verifies a data set: every shard, then the keys of all of them together."""
+"""Verifies a data set: every shard, then the uniqueness of keys; progress is recorded so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import IO, Any, Self
 import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
+from orchestrator.storage.jsonl_log import encode_jsonl
+from orchestrator.storage.local_files import replace_atomically
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.storage.retry import StorageError, retrying
@@ -30,7 +32,7 @@ from orchestrator.stream.shards.checks import (
     ShardResult,
     check_shard,
     check_size,
-    duplicates,
+    find_duplicates,
 )
 from orchestrator.stream.shards.executors import Mapper
 
@@ -38,13 +40,13 @@ SIDECARS_AT_ONCE = 256
 
 
 class Verification:
-    """The verification of one data set, as it stood when this was made.
+    """The verification of one data set, in its state at construction.
 
     Args:
         folder: the data set.
         index: its index.
-        checks: how closely to look at samples.
-        record: remembers what is finished.
+        checks: options of the checks of samples.
+        record: of the finished shards.
 
     Raises:
         StorageError: the data set cannot be listed.
@@ -59,23 +61,23 @@ class Verification:
 
     @cached_property
     def present(self) -> int:
-        """Shards of the index that are there."""
+        """Number of shards of the index that exist."""
         return sum(name in self._files for name in self._index.shards)
 
     def finished(self) -> int:
-        """Return how many shards need not be read any more."""
+        """Return the number of finished shards."""
         return sum(self._is_finished(shard) for shard in range(len(self._index.shards)))
 
     def run(self, mapper: Mapper, progress: Callable[[ShardResult], None] = lambda _: None) -> None:
-        """Look at the shards that are not finished; after an interruption, call again.
+        """Check the shards that are not finished; after an interruption, call again.
 
         Args:
-            mapper: shares out the shards.
+            mapper: distributes the shards over workers.
             progress: called with each shard's result.
 
         Raises:
-            StorageError: the store is failing; what is finished is kept.
-            WorkerError: a worker died; what is finished is kept.
+            StorageError: the store is failing; the record keeps finished shards.
+            WorkerError: a worker died; the record keeps finished shards.
         """
         unfinished = (shard for shard in range(len(self._index.shards)) if self._is_outstanding(shard))
         for result in mapper(check_shard, map(self._job, unfinished)):
@@ -83,7 +85,7 @@ class Verification:
             progress(result)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what is known of the shards so far, in the order of the index, then of files beside them."""
+        """Yield the findings so far, in the order of the index, then those of files that are not in it."""
         for shard, name in enumerate(self._index.shards):
             if name not in self._files:
                 yield from check_size(name, int(self._index.bytes[shard]), None)
@@ -92,13 +94,13 @@ class Verification:
         yield from self._unindexed()
 
     def duplicate_keys(self) -> Iterator[Finding]:
-        """Yield the samples whose key an earlier sample has, in all shards that have a readable sidecar.
+        """Yield the samples whose key an earlier sample has, in all shards with a readable sidecar.
 
         Raises:
             StorageError: the store is failing.
         """
         with TemporaryDirectory(prefix="fuseray-keys-") as scratch:
-            yield from duplicates(self._folder, self._index, self._keys(), Path(scratch))
+            yield from find_duplicates(self._folder, self._index, self._keys(), Path(scratch))
 
     def _is_finished(self, shard: int) -> bool:
         name = self._index.shards[shard]
@@ -113,10 +115,10 @@ class Verification:
         return ShardFacts(index.shards[shard], int(index.samples[shard]), int(index.bytes[shard]), digest)
 
     def _stamp(self, shard: int) -> str:
-        """Return what stands for the present state of a shard's file, its sidecar and its line in the index."""
+        """Return a string that identifies the present state of a shard's file, sidecar and index entry."""
         facts = self._facts(shard)
-        beside = self._files.get(facts.shard + sidecar.SUFFIX, "none")
-        return f"{self._files[facts.shard]} {beside} {facts.samples} {facts.digest}"
+        sidecar_state = self._files.get(facts.shard + sidecar.SUFFIX, "none")
+        return f"{self._files[facts.shard]} {sidecar_state} {facts.samples} {facts.digest}"
 
     def _job(self, shard: int) -> CheckJob:
         return CheckJob(
@@ -153,35 +155,33 @@ class Verification:
 
 
 def _files(folder: Location) -> dict[str, str]:
-    """Return the files of a folder, each with its size and time of change."""
-    found = retrying(lambda: folder.requests.get_file_info(fs.FileSelector(folder.path)), folder.uri, "listed")
-    return {info.base_name: f"{info.size} {info.mtime_ns}" for info in found if info.type == fs.FileType.File}
-
-
-# What a verification has found so far, kept on disk so that it can be taken up again, and its report.
+    """Return the size and modification time of each file of a folder, by name."""
+    selector = fs.FileSelector(folder.path)
+    infos = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
+    return {info.base_name: f"{info.size} {info.mtime_ns}" for info in infos if info.type == fs.FileType.File}
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where the line of a finished shard lies in the state file, and the state of the shard it speaks of."""
+    """The offset of a finished shard's line in the record, and the stamp of the shard."""
 
     offset: int
     stamp: str
 
 
 class VerifyRecord:
-    """The shards that are finished, one JSON line each in a file beside the report.
+    """The finished shards with their findings, as JSON lines in the file REPORT.state.
 
-    Memory does not grow with the findings: they stay in the file.
+    The findings stay in the file, so that memory does not grow with them.
 
     Args:
-        report: the report that is to be written.
+        report: the report that will be written.
         data_set: URI of the data set.
-        checks: how closely samples are looked at; a record of other checks is begun anew.
-        again: begin anew in any case.
+        checks: options of the checks; a record with other options is discarded.
+        again: discard an existing record.
 
     Raises:
-        SpecError: the record beside the report is of another data set.
+        ConfigError: the record is of another data set.
         StorageError: it cannot be read or written.
     """
 
@@ -189,15 +189,14 @@ class VerifyRecord:
         self.path = report.with_name(f"{report.name}.state")
         self._about = {"data_set": data_set, "checks": dict(checks)}
         self._entries: dict[str, _Entry] = {}
-        draft = report.with_name(f".{self.path.name}.draft")
         try:
             report.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = draft.open("w+b")
-            self._write(self._about)
-            for line in () if again else self._lines():
-                self._keep(line)
-            self._file.flush()
-            draft.replace(self.path)
+            with replace_atomically(self.path) as draft:
+                self._file: IO[bytes] = draft.open("w+b")
+                self._append(self._about)
+                for line in () if again else self._lines():
+                    self._add_line(line)
+                self._file.flush()
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror}).") from error
 
@@ -210,38 +209,38 @@ class VerifyRecord:
         self._file.close()
 
     def has(self, shard: str, stamp: str) -> bool:
-        """Return whether a shard is finished in its present state."""
+        """Return whether a shard is finished, with this stamp."""
         return shard in self._entries and self._entries[shard].stamp == stamp
 
     def add(self, result: ShardResult) -> None:
-        """Remember a finished shard."""
-        found = [[finding.key, finding.kind, finding.detail] for finding in result.findings]
-        self._keep({"shard": result.name, "stamp": result.stamp, "samples": result.samples, "findings": found})
+        """Add a finished shard."""
+        findings = [[finding.key, finding.kind, finding.detail] for finding in result.findings]
+        self._add_line({"shard": result.name, "stamp": result.stamp, "samples": result.samples, "findings": findings})
         self._file.flush()
 
     def findings(self, shard: str) -> Iterator[Finding]:
-        """Yield what was found in a finished shard."""
+        """Yield the findings of a finished shard."""
         self._file.seek(self._entries[shard].offset)
         for key, kind, detail in json.loads(self._file.readline())["findings"]:
             yield Finding(shard, key, kind, detail)
 
-    def _keep(self, line: Mapping[str, Any]) -> None:
-        self._entries[line["shard"]] = _Entry(self._write(line), line["stamp"])
+    def _add_line(self, line: Mapping[str, Any]) -> None:
+        self._entries[line["shard"]] = _Entry(self._append(line), line["stamp"])
 
-    def _write(self, line: Mapping[str, Any]) -> int:
+    def _append(self, line: Mapping[str, Any]) -> int:
         offset = self._file.seek(0, 2)
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.write(encode_jsonl([line]))
         return offset
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of an earlier record that still count; the last may have been cut off."""
+        """Yield the lines of an existing record if its options are the same; the last line may be truncated."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             lines = (self._parsed(line) for line in file if line.endswith(b"\n"))
             about = next(lines, self._about)
             if about.get("data_set") != self._about["data_set"]:
-                raise SpecError(
+                raise ConfigError(
                     f"{self.path}: is not of {self._about['data_set']}; name another --report, or remove it."
                 )
             if about == self._about:
@@ -251,39 +250,35 @@ class VerifyRecord:
         try:
             return dict(json.loads(line))
         except (ValueError, TypeError) as error:
-            raise SpecError(
+            raise ConfigError(
                 f"{self.path}: is not the record of a verification; name another --report, or remove it."
             ) from error
 
 
 def write_report(report: Path, findings: Iterable[Finding], about: Mapping[str, Any]) -> dict[str, int]:
-    """Write the findings as JSON lines, and a summary beside them; both are there whole or not at all.
+    """Write the findings as JSON lines, and a summary; each file is written atomically.
 
     Args:
-        report: the file of findings; the summary has the same name, ending in `.summary.json`.
-        findings: in the order in which they are to stand.
-        about: what else the summary says.
+        report: the file of findings; the summary has the same name with the suffix `.summary.json`.
+        findings: in the order of the report.
+        about: further values of the summary.
 
     Returns:
-        How many findings there are of each kind.
+        The number of findings of each kind.
     """
     counts: Counter[str] = Counter()
-    draft = report.with_name(f".{report.name}.draft")
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        with replace_atomically(report) as draft, draft.open("wb") as file:
             for finding in findings:
                 counts[finding.kind] += 1
-                file.write(json.dumps(finding.as_json()) + "\n")
-        draft.replace(report)
+                file.write(encode_jsonl([finding.as_json()]))
     except OSError as error:
         raise StorageError(f"{report}: cannot be written ({error.strerror}).") from error
-    finally:
-        draft.unlink(missing_ok=True)
     summary = {**about, "findings": dict(sorted(counts.items()))}
-    locate(str(summary_of(report))).write(json.dumps(summary, indent=2).encode())
+    locate(str(summary_path(report))).write(json.dumps(summary, indent=2).encode())
     return dict(sorted(counts.items()))
 
 
-def summary_of(report: Path) -> Path:
-    """Return where the summary of a report is."""
+def summary_path(report: Path) -> Path:
+    """Return the path of a report's summary."""
     return report.with_name(f"{report.name}.summary.json")

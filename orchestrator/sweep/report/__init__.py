@@ -1,1 +1,1 @@
-"""The report of a sweep: from its folder to a page, the best recipe and a registered model."""
+"""The report of a sweep: a page, the best recipe, and the best model in MLflow's registry."""

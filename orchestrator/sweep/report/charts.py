@@ -1,4 +1,4 @@
-"""An objective over the values of one searched key."""
+"""The charts of a sweep's report over one axis: response curves, learning curves and the Pareto front."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from orchestrator.sweep.report.axes import (
     EARLY,
     WHOLE,
     Scale,
-    aside,
-    beyond,
+    jitter,
+    outlier_note,
     plain,
     set_scale,
     show_values,
     tick_text,
 )
-from orchestrator.sweep.report.gather import Findings
+from orchestrator.sweep.report.sweep_results import SweepResults
 from orchestrator.sweep.results import Configuration, Score
 
 WINDOW = 0.1
-"""Standard deviation of the window under which neighbours are averaged, as a share of the axis."""
+"""Standard deviation of the Gaussian window of the trend, as a share of the axis."""
 
-LEAST = 6
-"""Configurations from which on a curve is drawn through them."""
+MIN_TREND_CONFIGURATIONS = 6
+"""Minimum number of configurations for a trend."""
 
 Floats = NDArray[np.float64]
 
@@ -48,9 +48,9 @@ class Dot:
 
     Args:
         number: of the configuration.
-        x: where its value of the key lies.
+        x: position of its value of the key, in [0, 1].
         score: its objective.
-        whole: whether this is the end of its training, not the samples at which all are compared.
+        whole: whether the score is of the end of its training, not of the samples at which all are compared.
         best: whether it is the best.
     """
 
@@ -66,49 +66,51 @@ class Dot:
         return self.score.mean
 
 
-def response_drawing(parameter: Parameter, findings: Findings, objective: int, prefix: str) -> Drawing | None:
-    """Draw an objective over a key, None when no configuration has both.
+def response_drawing(parameter: Parameter, results: SweepResults, objective: int, prefix: str) -> Drawing | None:
+    """Draw an objective over a searched key; None when no configuration has both.
 
-    Configurations that were trained to the end are drawn with what they came to. Where some were stopped before, all
-    are drawn once more with what they had come to after the samples that nearly all have seen.
+    Configurations that were trained to the end are drawn with their final scores. Where some were stopped before, all
+    are also drawn with their scores after the samples that nearly all have seen.
 
     Args:
         parameter: the key.
-        findings: of the sweep.
+        results: of the sweep.
         objective: number of the objective.
         prefix: of the ids in the SVG.
     """
     scale = Scale(parameter.domain)
-    whole = [_dot(one, parameter, scale, one.scores[objective], findings) for one in _having(parameter, findings.whole)]
+    whole = [
+        _dot(each, parameter, scale, each.scores[objective], results) for each in _with_key(parameter, results.whole)
+    ]
     compared = [
-        replace(_dot(one, parameter, scale, one.at(findings.compared_at)[objective], findings), whole=False)
-        for one in _having(parameter, findings.compared if findings.some_less_far else ())
+        replace(_dot(each, parameter, scale, each.at(results.compared_at)[objective], results), whole=False)
+        for each in _with_key(parameter, results.compared if results.some_less_far else ())
     ]
     dots = [*compared, *whole]
     if not dots:
         return None
-    metric = findings.metrics[objective]
+    metric = results.metrics[objective]
     drawing, axes = canvas(plain(metric), along=plain(parameter.key))
     set_scale(axes.xaxis, scale, axes.set_xlim)
     outside = show_values(axes, [dot.y for dot in dots])
-    _draw_course(axes, compared or whole, scale)
+    _draw_trend(axes, compared or whole, scale)
     low, high = axes.get_ylim()
-    for dot in _apart(dots, parameter):
+    for dot in _jittered(dots, parameter):
         if low <= dot.y <= high:
             _draw_response(axes, dot)
     note = " ".join(
-        filter(None, [beyond(outside, "values are" if outside > 1 else "value is"), _without(parameter, findings)])
+        filter(None, [outlier_note(outside, "values are" if outside > 1 else "value is"), _without(parameter, results)])
     )
     return Drawing(parameter.key, inline(drawing, prefix, _response_summary(parameter, metric, whole, compared)), note)
 
 
 def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
-    """Return the mean and the standard deviation of neighbours under a Gaussian window; not a number far from any.
+    """Return the mean and standard deviation under a Gaussian window; NaN far from all points.
 
     Args:
-        x: places in [0, 1], [n].
+        x: positions in [0, 1], [n].
         y: values, [n].
-        at: where to look, [m].
+        at: positions to evaluate at, [m].
     """
     weight_MN = np.exp(-0.5 * ((at[:, None] - x[None, :]) / WINDOW) ** 2)
     total = weight_MN.sum(axis=1)
@@ -118,36 +120,36 @@ def smoothed(x: Floats, y: Floats, at: Floats) -> tuple[Floats, Floats]:
     return np.where(far, np.nan, mean), np.where(far, np.nan, spread)
 
 
-def _having(parameter: Parameter, found: Sequence[Configuration]) -> list[Configuration]:
-    return [one for one in found if parameter.key in one.assignment]
+def _with_key(parameter: Parameter, configurations: Sequence[Configuration]) -> list[Configuration]:
+    return [each for each in configurations if parameter.key in each.assignment]
 
 
-def _dot(one: Configuration, parameter: Parameter, scale: Scale, score: Score, findings: Findings) -> Dot:
-    best = findings.best.first
+def _dot(configuration: Configuration, parameter: Parameter, scale: Scale, score: Score, results: SweepResults) -> Dot:
+    best = results.best.first
     return Dot(
-        one.number,
-        scale.place(one.assignment[parameter.key]),
+        configuration.number,
+        scale.place(configuration.assignment[parameter.key]),
         score,
         True,
-        best is not None and best.number == one.number,
+        best is not None and best.number == configuration.number,
     )
 
 
-def _without(parameter: Parameter, findings: Findings) -> str:
-    numbers = {one.number for one in (*findings.whole, *findings.compared) if parameter.key not in one.assignment}
+def _without(parameter: Parameter, results: SweepResults) -> str:
+    numbers = {each.number for each in (*results.whole, *results.compared) if parameter.key not in each.assignment}
     if not numbers:
         return ""
     leave = "configuration leaves" if len(numbers) == 1 else "configurations leave"
     return f"{len(numbers)} {leave} this key as it is in the recipe."
 
 
-def _apart(dots: Sequence[Dot], parameter: Parameter) -> list[Dot]:
-    """Return the dots moved sideways a little where several configurations have the same value."""
+def _jittered(dots: Sequence[Dot], parameter: Parameter) -> list[Dot]:
+    """Return the dots with horizontal jitter where several configurations have the same value."""
     if len({dot.x for dot in dots}) == len({dot.number for dot in dots}):
         return list(dots)
     choices = len(parameter.domain.values) if isinstance(parameter.domain, Choice) else 0
     width = 0.5 / choices if choices else 0.03
-    return [replace(dot, x=dot.x + aside(dot.number, width)) for dot in dots]
+    return [replace(dot, x=dot.x + jitter(dot.number, width)) for dot in dots]
 
 
 def _draw_response(axes: Axes, dot: Dot) -> None:
@@ -165,14 +167,14 @@ def _draw_response(axes: Axes, dot: Dot) -> None:
     )
 
 
-def _draw_course(axes: Axes, dots: Sequence[Dot], scale: Scale) -> None:
-    """Draw how the objective goes with the key, as far as there are enough configurations within the chart."""
+def _draw_trend(axes: Axes, dots: Sequence[Dot], scale: Scale) -> None:
+    """Draw the objective's trend over the key, if enough configurations are within the chart."""
     low, high = axes.get_ylim()
     inside = [dot for dot in dots if low <= dot.y <= high]
     x, y = np.array([dot.x for dot in inside]), np.array([dot.y for dot in inside])
     if not scale.is_numeric:
         _draw_means(axes, x, y)
-    elif len(inside) >= LEAST and len(set(x.tolist())) > 2:
+    elif len(inside) >= MIN_TREND_CONFIGURATIONS and len(set(x.tolist())) > 2:
         at = np.linspace(x.min(), x.max(), 60)
         mean, spread = smoothed(x, y, at)
         axes.fill_between(at, mean - spread, mean + spread, color=LIGHT["sky"], alpha=0.25, linewidth=0, zorder=1)
@@ -180,31 +182,31 @@ def _draw_course(axes: Axes, dots: Sequence[Dot], scale: Scale) -> None:
 
 
 def _draw_means(axes: Axes, x: Floats, y: Floats) -> None:
-    for place in sorted(set(x.tolist())):
-        mean = y[x == place].mean()
-        axes.plot([place - 0.1, place + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
+    for position in sorted(set(x.tolist())):
+        mean = y[x == position].mean()
+        axes.plot([position - 0.1, position + 0.1], [mean, mean], color=LIGHT["sky"], linewidth=2.5, zorder=1)
 
 
 def _response_summary(parameter: Parameter, metric: str, whole: Sequence[Dot], compared: Sequence[Dot]) -> str:
-    said = [f"{metric} over {parameter.key}"]
-    for dots, what in ((whole, "trained to the end"), (compared, "after the samples that nearly all have seen")):
+    parts = [f"{metric} over {parameter.key}"]
+    for dots, description in ((whole, "trained to the end"), (compared, "after the samples that nearly all have seen")):
         if dots:
             values = [dot.y for dot in dots]
-            said.append(f"{len(dots)} configurations {what}, from {min(values):.4g} to {max(values):.4g}")
-    return "; ".join(said)
+            parts.append(f"{len(dots)} configurations {description}, from {min(values):.4g} to {max(values):.4g}")
+    return "; ".join(parts)
 
 
-# An objective over the samples seen, a line per trial, with stops and the scheduler's rungs.
+# Learning curves: an objective over samples, a line per trial, with early stops and the scheduler's rungs.
 
 
 MOST_RUNGS = 12
-"""Comparisons of a schedule that are drawn; more would be a hatching."""
+"""Maximum number of rungs that are drawn; more would hide the curves."""
 
 
 def learning_drawing(
     trials: Sequence[TrialRecord], objective: int, metric: str, rungs: Sequence[int], best: str, samples: int
 ) -> Drawing | None:
-    """Draw the trials that did not fail, None when none has reported.
+    """Draw the trials that did not fail; None when none has reported.
 
     Args:
         trials: of the sweep.
@@ -212,10 +214,10 @@ def learning_drawing(
         metric: its name.
         rungs: samples at which the scheduler compares trials.
         best: name of the best trial; empty when there is none.
-        samples: that a whole trial sees.
+        samples: of a trial that is trained to the end.
     """
-    shown = [(one, _finite(one.points, objective)) for one in trials if one.status != "FAILED"]
-    lines = [(one, points) for one, points in shown if points]
+    shown = [(trial, _finite(trial.points, objective)) for trial in trials if trial.status != "FAILED"]
+    lines = [(trial, points) for trial, points in shown if points]
     if not lines:
         return None
     drawing, axes = canvas(plain(metric), right=14, along="samples")
@@ -225,9 +227,9 @@ def learning_drawing(
     if len(rungs) <= MOST_RUNGS:
         for rung in rungs:
             axes.axvline(rung, color=LIGHT["grey"], linewidth=1, linestyle=(0, (2, 3)), zorder=0)
-    for one, points in lines:
-        _draw_learning(axes, one, points, one.name == best)
-    note = beyond(outside, "points are" if outside > 1 else "point is")
+    for trial, points in lines:
+        _draw_learning(axes, trial, points, trial.name == best)
+    note = outlier_note(outside, "points are" if outside > 1 else "point is")
     return Drawing(metric, inline(drawing, f"learning-{objective}", _learning_summary(metric, lines)), note)
 
 
@@ -243,7 +245,7 @@ def _widen(drawing: Figure, axes: Axes) -> None:
 
 
 def _finite(points: Sequence[Point], objective: int) -> list[tuple[int, float]]:
-    return [(one.samples, one.values[objective]) for one in points if math.isfinite(one.values[objective])]
+    return [(point.samples, point.values[objective]) for point in points if math.isfinite(point.values[objective])]
 
 
 def _draw_learning(axes: Axes, trial: TrialRecord, points: Sequence[tuple[int, float]], best: bool) -> None:
@@ -258,7 +260,7 @@ def _draw_learning(axes: Axes, trial: TrialRecord, points: Sequence[tuple[int, f
 
 
 def _learning_summary(metric: str, lines: Sequence[tuple[TrialRecord, Sequence[tuple[int, float]]]]) -> str:
-    count = {status: sum(one.status == status for one, _ in lines) for status in ("FINISHED", "STOPPED")}
+    count = {status: sum(trial.status == status for trial, _ in lines) for status in ("FINISHED", "STOPPED")}
     going_on = len(lines) - sum(count.values())
     return (
         f"{metric} over samples: {count['FINISHED']} trials to their end, {count['STOPPED']} stopped early, "
@@ -266,7 +268,7 @@ def _learning_summary(metric: str, lines: Sequence[tuple[TrialRecord, Sequence[t
     )
 
 
-# Two objectives against each other, with the configurations that no other one beats in all of them.
+# The Pareto front: two objectives against each other.
 
 
 def front_drawing(
@@ -276,18 +278,18 @@ def front_drawing(
 
     Args:
         whole: those that were trained to the end, at least one.
-        front: those of them that no other one beats.
-        pair: numbers of the objectives along and up.
+        front: those on the Pareto front.
+        pair: numbers of the objectives on the horizontal and vertical axes.
         metrics: names of the objectives.
     """
     a, b = pair
     drawing, axes = canvas(plain(metrics[b]), right=24, along=plain(metrics[a]))
-    show_values(axes, [one.scores[b].mean for one in whole])
+    show_values(axes, [each.scores[b].mean for each in whole])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
-    for one in whole:
-        best = one in front
-        x, y = one.scores[a], one.scores[b]
+    for each in whole:
+        best = each in front
+        x, y = each.scores[a], each.scores[b]
         axes.errorbar(
             x.mean,
             y.mean,
@@ -302,8 +304,8 @@ def front_drawing(
         )
         if best:
             axes.annotate(
-                str(one.number), (x.mean, y.mean), (7, 5), textcoords="offset points", color=LIGHT["ink"], fontsize=12
+                str(each.number), (x.mean, y.mean), (7, 5), textcoords="offset points", color=LIGHT["ink"], fontsize=12
             )
-    numbers = ", ".join(str(one.number) for one in front)
-    said = f"{metrics[b]} against {metrics[a]} of {len(whole)} configurations; not beaten: {numbers}"
-    return Drawing(f"{metrics[b]} against {metrics[a]}", inline(drawing, f"front-{a}-{b}", said))
+    numbers = ", ".join(str(each.number) for each in front)
+    summary = f"{metrics[b]} against {metrics[a]} of {len(whole)} configurations; not beaten: {numbers}"
+    return Drawing(f"{metrics[b]} against {metrics[a]}", inline(drawing, f"front-{a}-{b}", summary))

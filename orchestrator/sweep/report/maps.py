@@ -18,7 +18,7 @@ from orchestrator.config.sweep import Assignment
 from orchestrator.report.charts import WIDTH, canvas
 from orchestrator.report.html import LIGHT, inline
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.report.axes import Grades, Scale, label, plain, set_scale, usual
+from orchestrator.sweep.report.axes import ColourRanks, Scale, label, plain, set_scale, usual
 from orchestrator.sweep.results import Configuration
 from orchestrator.sweep.sampler import as_optuna, distribution
 from orchestrator.sweep.validate import short_keys
@@ -29,9 +29,6 @@ WIDEST = 0.6
 
 ALL_PAIRS = 3
 """Numeric keys up to which every pair has a map; of more, the most important ones have."""
-
-ALWAYS = ("distillation.alpha", "adversarial.step_size")
-"""A pair that has a map whenever both are searched: how soft the targets are, and how large the perturbation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,20 @@ class Spot:
     best: bool
 
 
-def mapped_pairs(parameters: Sequence[Parameter], ranking: Sequence[str]) -> list[tuple[Parameter, Parameter]]:
+def mapped_pairs(
+    parameters: Sequence[Parameter], ranking: Sequence[str], related: Sequence[tuple[str, str]]
+) -> list[tuple[Parameter, Parameter]]:
     """Return the pairs of numeric keys that have a map.
 
     Args:
         parameters: what is searched.
         ranking: keys by importance.
+        related: pairs that have a map whenever both keys are searched.
     """
     numeric = {one.key: one for one in parameters if isinstance(one.domain, Range)}
     ranked = [key for key in ranking if key in numeric][:ALL_PAIRS]
     keys = [key for key in numeric if key in ranked]
-    pairs = [ALWAYS] if set(ALWAYS) <= numeric.keys() else []
+    pairs = [pair for pair in related if set(pair) <= numeric.keys()]
     pairs += [pair for pair in combinations(keys, 2) if set(pair) not in [set(one) for one in pairs]]
     return [(numeric[a], numeric[b]) for a, b in pairs]
 
@@ -62,7 +62,7 @@ def mapped_pairs(parameters: Sequence[Parameter], ranking: Sequence[str]) -> lis
 def map_drawing(
     pair: tuple[Parameter, Parameter],
     values: Sequence[tuple[Configuration, float]],
-    colours: Grades,
+    colours: ColourRanks,
     metric: str,
     best: int | None,
     prefix: str,
@@ -113,7 +113,7 @@ def triangles(x: NDArray[np.float64], y: NDArray[np.float64]) -> Triangulation |
     return found
 
 
-def _fill(axes: Axes, spots: Sequence[Spot], colours: Grades) -> bool:
+def _fill(axes: Axes, spots: Sequence[Spot], colours: ColourRanks) -> bool:
     places = sorted({(spot.x, spot.y) for spot in spots})
     if len(places) < 3 or colours.edges[0] == colours.edges[-1]:
         return False
@@ -127,7 +127,7 @@ def _fill(axes: Axes, spots: Sequence[Spot], colours: Grades) -> bool:
     return True
 
 
-def _draw(axes: Axes, spots: Sequence[Spot], colours: Grades) -> None:
+def _draw(axes: Axes, spots: Sequence[Spot], colours: ColourRanks) -> None:
     for spot in spots:
         axes.plot(
             spot.x,
@@ -172,7 +172,7 @@ def parallel_chart(
     tried: Sequence[Configuration],
     values: Sequence[Sequence[float]],
     metrics: Sequence[str],
-    colours: Grades,
+    colours: ColourRanks,
     best: int | None,
 ) -> str:
     """Draw the configurations.

@@ -1,4 +1,4 @@
-"""A sweep's report as one self-contained HTML page, in the look of a run's."""
+"""Renders a sweep's report as one self-contained HTML page, with a run report's templates and style."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.html import environment, frame
 from orchestrator.report.page import Tile
 from orchestrator.report.panels import Drawing
-from orchestrator.sweep.report.axes import Grades, grades, score_text, value_text
+from orchestrator.sweep.report.axes import ColourRanks, cell_text, colour_ranks, score_text
 from orchestrator.sweep.report.charts import MOST_RUNGS, front_drawing, learning_drawing, response_drawing
-from orchestrator.sweep.report.gather import Findings
 from orchestrator.sweep.report.maps import LEAST, WIDEST, map_drawing, mapped_pairs, parallel_chart
-from orchestrator.sweep.results import WHY, Configuration, Score, best_replica, signs
-from orchestrator.track.cost import Spent
-from orchestrator.track.payloads import Registered
+from orchestrator.sweep.report.sweep_results import SweepResults
+from orchestrator.sweep.results import NOT_CONSIDERED, Configuration, Score, best_replica, signs
+from orchestrator.track.cost import RunCost
+from orchestrator.track.payloads import RegisteredVersion
 
 SECTIONS = {
     "best": "The best configuration",
@@ -41,34 +41,34 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """A colour's name in the palette, and the values that it stands for."""
+    """An entry of a legend: a colour's name in the palette, and the values that it stands for."""
 
     colour: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What the page says beyond the findings.
+class PageInputs:
+    """What the page shows besides the sweep's results.
 
     Args:
         recipe: the best configuration's, as YAML; empty when there is none.
         recipe_uri: where it is.
         spec: the sweep's YAML.
-        registered: the best trial's model in MLflow; None when it is not there.
-        unsent: what is not in MLflow, and why.
+        registered: the best trial's model in MLflow's registry; None when it is not registered.
+        unsent: what could not be sent to MLflow, and why.
     """
 
     recipe: str
     recipe_uri: str
     spec: str
-    registered: Registered | None
+    registered: RegisteredVersion | None
     unsent: tuple[str, ...]
 
 
-def render(findings: Findings, shared: Shared) -> str:
-    """Return the page; it needs no network and no JavaScript save for its copy button."""
-    return _environment().get_template("sweep.html.j2").render(_context(findings, shared))
+def render(results: SweepResults, inputs: PageInputs) -> str:
+    """Return the page; it needs no network, and JavaScript only for its copy button."""
+    return _environment().get_template("sweep.html.j2").render(_context(results, inputs))
 
 
 @cache
@@ -78,106 +78,107 @@ def _environment() -> Environment:
     return common.overlay(loader=ChoiceLoader([own, common.loader] if common.loader else [own]))
 
 
-def _context(findings: Findings, shared: Shared) -> dict[str, Any]:
-    sections = {id_: title for id_, title in SECTIONS.items() if id_ != "front" or len(findings.metrics) > 1}
-    best = findings.best.first
-    values = [tuple(score.mean for score in one.at(findings.compared_at)) for one in findings.compared]
+def _context(results: SweepResults, inputs: PageInputs) -> dict[str, Any]:
+    sections = {id_: title for id_, title in SECTIONS.items() if id_ != "front" or len(results.metrics) > 1}
+    best = results.best.first
+    values = [tuple(score.mean for score in each.at(results.compared_at)) for each in results.compared]
     colours = [
-        grades([one[number] for one in values], mode) if values else None for number, mode in enumerate(findings.modes)
+        colour_ranks([means[number] for means in values], mode) if values else None
+        for number, mode in enumerate(results.modes)
     ]
     return {
         **frame(sections, "sweep-sections"),
-        "findings": findings,
-        "sweep": findings.sweep.sweep,
-        "file": findings.file,
-        "shared": shared,
-        "tiles": tiles(findings),
-        "rows": rows(findings),
-        "keys": [one.key for one in findings.sweep.parameters],
+        "results": results,
+        "sweep": results.sweep.sweep,
+        "file": results.file,
+        "inputs": inputs,
+        "tiles": tiles(results),
+        "rows": rows(results),
+        "keys": [parameter.key for parameter in results.sweep.parameters],
         "best": best,
-        "best_values": _best_values(findings),
-        "best_trial": best_replica(best, findings.modes[0]).name if best else "",
-        "train": f"fuseray train {shlex.quote(shared.recipe_uri)}",
-        "left_out": [(one.number, WHY[one.outcome]) for one in findings.best.left_out],
-        "failures": [(one, name, reason) for one in findings.configurations for name, reason in one.reasons],
-        "responses": list(_responses(findings)),
-        "maps": list(_maps(findings, values, colours)),
-        "legends": [_legend(one) if one else [] for one in colours],
-        "parallel": _parallel(findings, values, colours[0]),
-        "learning": list(_learning(findings)),
-        "fronts": list(_fronts(findings)),
+        "best_values": _best_values(results),
+        "best_trial": best_replica(best, results.modes[0]).name if best else "",
+        "train": f"fuseray train {shlex.quote(inputs.recipe_uri)}",
+        "left_out": [(each.number, NOT_CONSIDERED[each.outcome]) for each in results.best.left_out],
+        "failures": [(each, name, reason) for each in results.configurations for name, reason in each.reasons],
+        "responses": list(_responses(results)),
+        "maps": list(_maps(results, values, colours)),
+        "legends": [_legend(ranks) if ranks else [] for ranks in colours],
+        "parallel": _parallel(results, values, colours[0]),
+        "learning": list(_learning(results)),
+        "fronts": list(_fronts(results)),
         "least": LEAST,
         "widest": WIDEST,
-        "rungs_drawn": 0 < len(findings.rungs) <= MOST_RUNGS,
+        "rungs_drawn": 0 < len(results.rungs) <= MOST_RUNGS,
     }
 
 
-def _best_values(findings: Findings) -> list[tuple[str, str]]:
-    best = findings.best.first
+def _best_values(results: SweepResults) -> list[tuple[str, str]]:
+    best = results.best.first
     if best is None:
         return []
     return [
-        (one.key, value_text(best.assignment[one.key]))
-        for one in findings.sweep.parameters
-        if one.key in best.assignment
+        (parameter.key, cell_text(best.assignment[parameter.key]))
+        for parameter in results.sweep.parameters
+        if parameter.key in best.assignment
     ]
 
 
-def _responses(findings: Findings) -> Iterator[tuple[str, list[Drawing]]]:
-    """Yield per objective its name and its curves."""
-    for objective, metric in enumerate(findings.metrics):
-        found = [
-            response_drawing(parameter, findings, objective, f"response-{objective}-{at}")
-            for at, parameter in enumerate(findings.sweep.parameters)
+def _responses(results: SweepResults) -> Iterator[tuple[str, list[Drawing]]]:
+    """Yield each objective's name and response curves."""
+    for objective, metric in enumerate(results.metrics):
+        drawings = [
+            response_drawing(parameter, results, objective, f"response-{objective}-{at}")
+            for at, parameter in enumerate(results.sweep.parameters)
         ]
-        drawn = [one for one in found if one is not None]
+        drawn = [drawing for drawing in drawings if drawing is not None]
         if drawn:
             yield metric, drawn
 
 
 def _maps(
-    findings: Findings, values: list[tuple[float, ...]], colours: list[Grades | None]
+    results: SweepResults, values: list[tuple[float, ...]], colours: list[ColourRanks | None]
 ) -> Iterator[tuple[str, list[Legend], list[Drawing]]]:
-    """Yield per objective its name, the legend and the maps."""
-    best = findings.best.first
-    for objective, (metric, own) in enumerate(zip(findings.metrics, colours, strict=True)):
+    """Yield each objective's name, legend and maps."""
+    best = results.best.first
+    for objective, (metric, own) in enumerate(zip(results.metrics, colours, strict=True)):
         if own is None:
             continue
-        ranking = [one.key for one in findings.importances[objective]]
-        tried = [(one, all_[objective]) for one, all_ in zip(findings.compared, values, strict=True)]
+        ranking = [importance.key for importance in results.importances[objective]]
+        tried = [(each, means[objective]) for each, means in zip(results.compared, values, strict=True)]
         drawings = [
             map_drawing(pair, tried, own, metric, best.number if best else None, f"map-{objective}-{at}")
-            for at, pair in enumerate(mapped_pairs(findings.sweep.parameters, ranking))
+            for at, pair in enumerate(mapped_pairs(results.sweep.parameters, ranking, results.related_keys))
         ]
-        drawn = [one for one in drawings if one is not None]
+        drawn = [drawing for drawing in drawings if drawing is not None]
         if drawn:
             yield metric, _legend(own), drawn
 
 
-def _parallel(findings: Findings, values: list[tuple[float, ...]], colours: Grades | None) -> str:
+def _parallel(results: SweepResults, values: list[tuple[float, ...]], colours: ColourRanks | None) -> str:
     if colours is None:
         return ""
-    best = findings.best.first
+    best = results.best.first
     number = best.number if best else None
-    return parallel_chart(findings.sweep.parameters, findings.compared, values, findings.metrics, colours, number)
+    return parallel_chart(results.sweep.parameters, results.compared, values, results.metrics, colours, number)
 
 
-def _learning(findings: Findings) -> Iterator[Drawing]:
-    best = findings.best.first
-    name = best_replica(best, findings.modes[0]).name if best else ""
-    for objective, metric in enumerate(findings.metrics):
-        found = learning_drawing(findings.trials, objective, metric, findings.rungs, name, findings.file.samples)
-        if found:
-            yield found
+def _learning(results: SweepResults) -> Iterator[Drawing]:
+    best = results.best.first
+    name = best_replica(best, results.modes[0]).name if best else ""
+    for objective, metric in enumerate(results.metrics):
+        drawing = learning_drawing(results.trials, objective, metric, results.rungs, name, results.file.samples)
+        if drawing:
+            yield drawing
 
 
-def _fronts(findings: Findings) -> Iterator[Drawing]:
-    if findings.whole:
-        for pair in combinations(range(len(findings.metrics)), 2):
-            yield front_drawing(findings.whole, findings.best.front, pair, findings.metrics)
+def _fronts(results: SweepResults) -> Iterator[Drawing]:
+    if results.whole:
+        for pair in combinations(range(len(results.metrics)), 2):
+            yield front_drawing(results.whole, results.best.front, pair, results.metrics)
 
 
-def _legend(colours: Grades) -> list[Legend]:
+def _legend(colours: ColourRanks) -> list[Legend]:
     edges = [f"{edge:.4g}" for edge in colours.edges]
     return [
         Legend(colour, low if low == high else f"{low} to {high}")
@@ -185,7 +186,7 @@ def _legend(colours: Grades) -> list[Legend]:
     ]
 
 
-# The rows of the page's tables and its headline figures.
+# The headline tiles and the table of configurations.
 
 
 OUTCOMES = {
@@ -196,12 +197,12 @@ OUTCOMES = {
     "failed": "failed",
 }
 STATUSES = {"FINISHED": "finished", "STOPPED": "stopped early", "FAILED": "failed", "PAUSED": "paused"}
-NOTHING = "\N{EN DASH}"
+MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A configuration in the table, all as written."""
+    """A configuration in the table, as text."""
 
     number: int
     best: bool
@@ -214,93 +215,94 @@ class Row:
     cost: str
 
 
-def tiles(findings: Findings) -> list[Tile]:
-    """Return the headline figures."""
-    return [*_best(findings), *_trials(findings), *_cost(findings), *_time(findings)]
+def tiles(results: SweepResults) -> list[Tile]:
+    """Return the headline tiles."""
+    return [*_best(results), *_trials(results), *_cost(results), *_time(results)]
 
 
-def rows(findings: Findings) -> list[Row]:
-    """Return a row per configuration: whole ones from good to bad, then those that came less far."""
+def rows(results: SweepResults) -> list[Row]:
+    """Return a row per configuration: whole ones from best to worst, then those that saw fewer samples."""
     order = list(OUTCOMES)
     ordered = sorted(
-        findings.configurations,
-        key=lambda one: (
-            order.index(one.outcome),
-            -one.samples,
-            tuple(-value for value in signs(one.means, findings.modes)) if one.scores else (float("inf"),),
-            one.number,
+        results.configurations,
+        key=lambda each: (
+            order.index(each.outcome),
+            -each.samples,
+            tuple(-value for value in signs(each.means, results.modes)) if each.scores else (float("inf"),),
+            each.number,
         ),
     )
-    return [_row(findings, one) for one in ordered]
+    return [_row(results, each) for each in ordered]
 
 
-def outcome_text(findings: Findings, one: Configuration) -> str:
-    """Say how a configuration ended."""
-    if one.outcome == "open":
-        return "running" if findings.is_running else "interrupted"
-    return OUTCOMES[one.outcome]
+def outcome_text(results: SweepResults, configuration: Configuration) -> str:
+    """Return how a configuration ended."""
+    if configuration.outcome == "open":
+        return "running" if results.is_running else "interrupted"
+    return OUTCOMES[configuration.outcome]
 
 
-def cost_text(spent: Spent | None) -> str:
-    """Write what something cost; without any price, the hours of machines."""
+def cost_text(spent: RunCost | None) -> str:
+    """Return a cost in dollars; without any price, in node-hours."""
     if spent is None or not spent.node_seconds:
-        return NOTHING
+        return MISSING
     if spent.unpriced_node_hours and not spent.usd:
         return f"{figure(spent.node_hours)} node-hours"
     return f"{spent.usd:,.2f} USD"
 
 
-def _row(findings: Findings, one: Configuration) -> Row:
-    metrics = len(findings.metrics)
-    ended = Counter(record.status for record in one.replicas)["FINISHED"]
+def _row(results: SweepResults, configuration: Configuration) -> Row:
+    metrics, assignment = len(results.metrics), configuration.assignment
+    finished = Counter(record.status for record in configuration.replicas)["FINISHED"]
+    compared = configuration.at(results.compared_at) if configuration in results.compared else ()
     return Row(
-        number=one.number,
-        best=one in findings.best.front,
+        number=configuration.number,
+        best=configuration in results.best.front,
         values=tuple(
-            value_text(one.assignment[key.key]) if key.key in one.assignment else NOTHING
-            for key in findings.sweep.parameters
+            cell_text(assignment[parameter.key]) if parameter.key in assignment else MISSING
+            for parameter in results.sweep.parameters
         ),
-        scores=_written(one.scores, metrics),
-        compared=_written(one.at(findings.compared_at) if one in findings.compared else (), metrics),
-        samples=count(one.samples) if one.samples else NOTHING,
-        outcome=outcome_text(findings, one),
-        replicas=f"{ended} of {one.planned}",
-        cost=cost_text(findings.spent.get(one.number)),
+        scores=_score_texts(configuration.scores, metrics),
+        compared=_score_texts(compared, metrics),
+        samples=count(configuration.samples) if configuration.samples else MISSING,
+        outcome=outcome_text(results, configuration),
+        replicas=f"{finished} of {configuration.planned}",
+        cost=cost_text(results.spent.get(configuration.number)),
     )
 
 
-def _written(scores: tuple[Score, ...], metrics: int) -> tuple[str, ...]:
-    return tuple(map(score_text, scores)) or (NOTHING,) * metrics
+def _score_texts(scores: tuple[Score, ...], metrics: int) -> tuple[str, ...]:
+    return tuple(map(score_text, scores)) or (MISSING,) * metrics
 
 
-def _best(findings: Findings) -> Iterator[Tile]:
-    best = findings.best.first
+def _best(results: SweepResults) -> Iterator[Tile]:
+    best = results.best.first
     if best is None:
         return
     over = f"over {len(best.replicas)} seeds, " if len(best.replicas) > 1 else ""
-    for metric, mode, score in zip(findings.metrics, findings.modes, best.scores, strict=True):
+    for metric, mode, score in zip(results.metrics, results.modes, best.scores, strict=True):
         goal = "smallest" if mode == "min" else "largest"
-        first = metric == findings.metrics[0]
-        said = f"the {goal} {metric}; {over}configuration {best.number}" if first else f"{metric} of the same"
-        yield Tile("Best" if first else "With it", score_text(score), said)
+        first = metric == results.metrics[0]
+        note = f"the {goal} {metric}; {over}configuration {best.number}" if first else f"{metric} of the same"
+        yield Tile("Best" if first else "With it", score_text(score), note)
 
 
-def _trials(findings: Findings) -> Iterator[Tile]:
-    counts = Counter(STATUSES.get(one.status, "running") for one in findings.trials)
-    if not findings.is_running and "running" in counts:
+def _trials(results: SweepResults) -> Iterator[Tile]:
+    counts = Counter(STATUSES.get(trial.status, "running") for trial in results.trials)
+    if not results.is_running and "running" in counts:
         counts["interrupted"] = counts.pop("running")
-    said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    yield Tile("Trials", f"{len(findings.trials):,} of {findings.file.trials:,}", said)
+    note = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    yield Tile("Trials", f"{len(results.trials):,} of {results.file.trials:,}", note)
 
 
-def _cost(findings: Findings) -> Iterator[Tile]:
-    spent = findings.total
+def _cost(results: SweepResults) -> Iterator[Tile]:
+    spent = results.total
     if spent.node_seconds:
         unpriced = f", {figure(spent.unpriced_node_hours)} without a price" if spent.unpriced_node_hours else ""
         yield Tile("Cost", f"{spent.usd:,.2f} USD", f"{figure(spent.node_hours)} node-hours{unpriced}")
 
 
-def _time(findings: Findings) -> Iterator[Tile]:
-    if findings.total.seconds:
-        samples = f"{count(findings.file.samples)} samples in a whole trial"
-        yield Tile("Wall time", duration(findings.total.seconds), samples)
+def _time(results: SweepResults) -> Iterator[Tile]:
+    if results.total.seconds:
+        samples = f"{count(results.file.samples)} samples in a whole trial"
+        yield Tile("Wall time", duration(results.total.seconds), samples)

@@ -1,4 +1,4 @@
-"""Loading checkpoints: every file is verified, and a damaged checkpoint is passed over for the one before it."""
+"""Loads checkpoints: verifies every file and falls back to the checkpoint before a damaged one; restores optimisers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestrator.train.checkpoints.manifest import (
     read_manifest,
 )
 from orchestrator.train.checkpoints.read import check_digest, checked_sizes, load_verified, mark_damaged, read_verified
-from orchestrator.train.checkpoints.tensors import Assembly, read_pieces
+from orchestrator.train.checkpoints.tensors import TensorAssembler, read_shards
 
 Loaded = TypeVar("Loaded")
 Log = Callable[[str], None]
@@ -43,126 +43,111 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """The state of a run, and the checkpoint that it is from."""
+    """The state of a run, and the folder of the checkpoint that holds it."""
 
-    place: Location
+    folder: Location
     state: RunState
 
 
 def load_newest(run: RunFolder, log: Log = lambda _: None) -> Checkpoint | None:
-    """Return the newest whole checkpoint, or None when there is none. Damaged ones are marked and passed over.
+    """Return the newest whole checkpoint, or None when there is none. Damaged ones are marked and skipped.
 
     Args:
         run: the run.
-        log: told about each damaged checkpoint that is passed over.
+        log: called with a message about each damaged checkpoint.
 
     Raises:
-        CheckpointError: a checkpoint is of an unknown format version.
-        StorageError: the store is failing; nothing is known about its checkpoints.
+        CheckpointError: a checkpoint is of another format version.
+        StorageError: the store is failing; the state of its checkpoints is unknown.
     """
     return _newest(run, load_checkpoint, log)
 
 
 def newest_state(run: RunFolder, log: Log = lambda _: None) -> StoredState | None:
-    """Return the state of the newest checkpoint whose files are all there; the tensors are not read.
+    """Return the state of the newest checkpoint with no missing file; its tensors are not read.
 
     Otherwise as `load_newest`.
     """
-    return _newest(run, lambda place: StoredState(place, load_state(place)), log)
+    return _newest(run, lambda folder: StoredState(folder, load_state(folder)), log)
 
 
-def load_checkpoint(place: Location) -> Checkpoint:
+def load_checkpoint(folder: Location) -> Checkpoint:
     """Load a checkpoint and verify every file.
 
     Raises:
         DamagedError: a file is missing or damaged.
-        CheckpointError: it is of an unknown format version.
+        CheckpointError: it is of another format version.
         StorageError: the store is failing.
     """
-    manifest = _checked_manifest(place)
-    state = _state(place, manifest)
+    manifest = _checked_manifest(folder)
+    state = _state(folder, manifest)
     for name, record in manifest.files.items():
         if record.content not in (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE):
-            check_digest(place / name, record)
-    return Checkpoint(state, load_tensors(place, manifest, MODEL_FILE), load_tensors(place, manifest, OPTIMIZER_FILE))
+            check_digest(folder / name, record)
+    return Checkpoint(state, load_tensors(folder, manifest, MODEL_FILE), load_tensors(folder, manifest, OPTIMIZER_FILE))
 
 
-def load_state(place: Location) -> RunState:
-    """Load the state of a checkpoint without its tensors, whose presence alone is checked.
+def load_state(folder: Location) -> RunState:
+    """Load the state of a checkpoint without its tensors, of which only the file sizes are checked.
 
     Raises:
         DamagedError: a file is missing or damaged.
-        CheckpointError: it is of an unknown format version.
+        CheckpointError: it is of another format version.
         StorageError: the store is failing.
     """
-    return _state(place, _checked_manifest(place))
+    return _state(folder, _checked_manifest(folder))
 
 
-def load_tensors(place: Location, manifest: Manifest, content: str) -> dict[str, Tensor]:
+def load_tensors(folder: Location, manifest: Manifest, content: str) -> dict[str, Tensor]:
     """Verify and load the tensors of a content, such as `MODEL_FILE`; none when the checkpoint does not have it.
 
-    Files of this machine are mapped into memory; whole tensors in them are not copied.
+    Local files are memory-mapped; whole tensors in them are not copied.
 
     Raises:
         DamagedError: a file is missing or damaged.
         StorageError: the store is failing.
     """
-    assembly = Assembly(place.uri)
+    assembler = TensorAssembler(folder.uri)
     for name, record in manifest.parts(content).items():
-        location = place / name
-        assembly.add(read_pieces(load_verified(location, record), location.uri), lasting=location.is_local)
-    return assembly.tensors()
-
-
-def load_extra(place: Location, name: str) -> bytes | None:
-    """Return a small file that was saved along, verified; None when there is none of that name.
-
-    Raises:
-        DamagedError: the file is missing or damaged.
-        StorageError: the store is failing.
-    """
-    for file, record in read_manifest(place).parts(name).items():
-        return read_verified(place / file, record)
-    return None
+        location = folder / name
+        assembler.add(read_shards(load_verified(location, record), location.uri), mapped=location.is_local)
+    return assembler.tensors()
 
 
 def _newest(run: RunFolder, load: Callable[[Location], Loaded], log: Log) -> Loaded | None:
     damaged = False
-    for place in run.committed_checkpoints():
+    for folder in run.committed_checkpoints():
         try:
-            return load(place)
+            return load(folder)
         except DamagedError as error:
             damaged = True
-            _pass_over(place, error, log)
+            _skip_damaged(folder, error, log)
         except StorageError:
-            if not has_vanished(place):
+            if not has_vanished(folder):
                 raise
     if damaged:
         log(f"{run.checkpoints.uri}: no whole checkpoint is left.")
     return None
 
 
-def _pass_over(place: Location, error: DamagedError, log: Log) -> None:
+def _skip_damaged(folder: Location, error: DamagedError, log: Log) -> None:
     log(f"{error} Trying the checkpoint before it.")
     try:
-        mark_damaged(place, str(error), datetime.now(UTC))
-    except StorageError as refused:
-        log(f"The damaged checkpoint could not be marked, so it will be read again next time. {refused}")
+        mark_damaged(folder, str(error), datetime.now(UTC))
+    except StorageError as failure:
+        log(f"The damaged checkpoint could not be marked, so it will be read again next time. {failure}")
 
 
-def _checked_manifest(place: Location) -> Manifest:
-    manifest = read_manifest(place)
-    checked_sizes(place, manifest)
+def _checked_manifest(folder: Location) -> Manifest:
+    manifest = read_manifest(folder)
+    checked_sizes(folder, manifest)
     return manifest
 
 
-def _state(place: Location, manifest: Manifest) -> RunState:
+def _state(folder: Location, manifest: Manifest) -> RunState:
     for name, record in manifest.parts(STATE_FILE).items():
-        return parse_state(read_verified(place / name, record), (place / name).uri)
-    raise DamagedError(f"{place.uri}: is damaged (its manifest names no state).")
-
-
-# The optimiser's state as named tensors, and back.
+        return parse_state(read_verified(folder / name, record), (folder / name).uri)
+    raise DamagedError(f"{folder.uri}: is damaged (its manifest names no state).")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -176,7 +161,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned; the parameters may be grouped otherwise.
+    """Restore what `optimizer_tensors` returned; the parameter groups may differ.
 
     Raises:
         CheckpointError: the state is of a parameter that the optimiser does not train.

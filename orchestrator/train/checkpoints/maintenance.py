@@ -1,4 +1,4 @@
-"""What there is: the checkpoints of a run without reading their tensors."""
+"""Lists, prunes, pins and verifies the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from orchestrator.train.checkpoints.read import (
     check_digest,
     checked_sizes,
     compare_sizes,
-    damage,
+    damage_reason,
     mark_damaged,
     unmark_damaged,
 )
 
 
 class Condition(StrEnum):
-    """What a checkpoint's folder is worth."""
+    """The condition of a checkpoint's folder."""
 
     WHOLE = "whole"
     DAMAGED = "damaged"
@@ -43,21 +43,21 @@ class Condition(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CheckpointInfo:
     """A checkpoint's folder.
 
     Args:
-        place: the folder.
+        folder: the folder.
         step: how many steps the checkpoint holds.
-        condition: what it is worth, as far as sizes and marks tell.
+        condition: as far as file sizes and marks tell.
         size_bytes: of all files in the folder.
-        changed: when the checkpoint was saved, or a file in the folder was written last; None when unknown.
-        metrics: figures of the step.
+        changed: when the checkpoint was saved, else when a file in the folder was last written; None when unknown.
+        metrics: of the step.
         pinned: whether it is never pruned.
         reason: what is wrong with it; empty when nothing is.
     """
 
-    place: Location
+    folder: Location
     step: int
     condition: Condition
     size_bytes: int
@@ -67,121 +67,119 @@ class Entry:
     reason: str = ""
 
 
-def list_checkpoints(run: RunFolder) -> list[Entry]:
-    """Return what is in a run's folder of checkpoints, by step.
+def list_checkpoints(run: RunFolder) -> list[CheckpointInfo]:
+    """Return all checkpoints of a run, whole or not, by step.
 
     Raises:
         StorageError: the store is failing.
     """
-    return [_entry(place) for place in run.checkpoint_folders()]
+    return [_checkpoint_info(folder) for folder in run.checkpoint_folders()]
 
 
-def _entry(place: Location) -> Entry:
-    sizes = place.sizes()
-    condition, manifest, reason = _look(place, sizes)
-    return Entry(
-        place,
-        checkpoint_step(place),
+def _checkpoint_info(folder: Location) -> CheckpointInfo:
+    sizes = folder.sizes()
+    condition, manifest, reason = _condition(folder, sizes)
+    return CheckpointInfo(
+        folder,
+        checkpoint_step(folder),
         condition,
         sum(sizes.values()),
-        datetime.fromisoformat(manifest.saved) if manifest and manifest.saved else place.changed(),
+        datetime.fromisoformat(manifest.saved) if manifest and manifest.saved else folder.changed(),
         manifest.metrics if manifest else {},
         PINNED_FILE in sizes,
         reason,
     )
 
 
-def _look(place: Location, sizes: Mapping[str, int]) -> tuple[Condition, Manifest | None, str]:
+def _condition(folder: Location, sizes: Mapping[str, int]) -> tuple[Condition, Manifest | None, str]:
     if MANIFEST_FILE not in sizes:
-        return Condition.INCOMPLETE, None, "it has no manifest: it is being written, or its writing broke off"
+        return Condition.INCOMPLETE, None, "it has no manifest: it is being written, or writing it was interrupted"
     manifest = None
     try:
-        manifest = read_manifest(place)
-        compare_sizes(place, manifest, sizes)
+        manifest = read_manifest(folder)
+        compare_sizes(folder, manifest, sizes)
     except DamagedError as error:
         return Condition.DAMAGED, manifest, str(error)
     except CheckpointError as error:
         return Condition.UNKNOWN, None, str(error)
     except StorageError:
-        if has_vanished(place):
+        if has_vanished(folder):
             return Condition.INCOMPLETE, None, "it is being deleted"
         raise
     if DAMAGED_FILE in sizes:
-        return Condition.DAMAGED, manifest, damage(place)
+        return Condition.DAMAGED, manifest, damage_reason(folder)
     return Condition.WHOLE, manifest, ""
 
 
-# Which checkpoints stay: a decision from what there is, the recipe and the time.
+ABANDONED_AFTER = timedelta(hours=1)
+"""A folder without a manifest in which nothing was written for so long is no longer being written."""
 
 
-UNFINISHED = timedelta(hours=1)
-"""A folder without a manifest in which nothing was written for so long is not being written any more."""
+def checkpoints_to_delete(
+    entries: Sequence[CheckpointInfo], section: CheckpointSection, now: datetime
+) -> list[CheckpointInfo]:
+    """Return the checkpoints that retention allows to delete. Pure.
 
-
-def superfluous(found: Sequence[Entry], section: CheckpointSection, now: datetime) -> list[Entry]:
-    """Return what may be deleted.
-
-    The newest `keep` whole checkpoints stay, so always at least one, and the `keep_best` best of those that have the
-    metric. Damaged ones stay for as long as whole ones of their age would. Pinned ones stay, and what is or may be
-    being written.
+    The newest `keep` whole checkpoints are kept, so always at least one, and the `keep_best` best of those that have
+    the metric. Damaged ones are kept for as long as whole ones of their age would be. Pinned ones are kept, and those
+    that are or may be being written.
 
     Args:
-        found: all there is.
+        entries: all checkpoints of the run.
         section: the recipe's.
         now: the time.
     """
-    whole = sorted((one for one in found if one.condition is Condition.WHOLE), key=lambda one: one.step, reverse=True)
+    whole = [entry for entry in entries if entry.condition is Condition.WHOLE]
+    whole.sort(key=lambda entry: entry.step, reverse=True)
     newest = whole[: section.keep]
-    kept = {one.step for one in [*newest, *_best(whole, section)]}
+    retained = {entry.step for entry in [*newest, *_best(whole, section)]}
     oldest = newest[-1].step if len(newest) == section.keep else 0
-    return [one for one in found if not one.pinned and one.step not in kept and _useless(one, oldest, now)]
+    candidates = (entry for entry in entries if not entry.pinned and entry.step not in retained)
+    return [entry for entry in candidates if _may_be_deleted(entry, oldest, now)]
 
 
-def _best(whole: Sequence[Entry], section: CheckpointSection) -> list[Entry]:
+def _best(whole: Sequence[CheckpointInfo], section: CheckpointSection) -> list[CheckpointInfo]:
     """Return the best checkpoints; of equal ones the newer."""
     if section.metric is None:
         return []
     metric, sign = section.metric, -1.0 if section.mode == "max" else 1.0
-    ranked = sorted((one for one in whole if metric in one.metrics), key=lambda one: sign * one.metrics[metric])
+    ranked = [entry for entry in whole if metric in entry.metrics]
+    ranked.sort(key=lambda entry: sign * entry.metrics[metric])
     return ranked[: section.keep_best]
 
 
-def _useless(entry: Entry, oldest: int, now: datetime) -> bool:
-    """Return whether a checkpoint that is neither among the newest nor the best can go."""
+def _may_be_deleted(entry: CheckpointInfo, oldest: int, now: datetime) -> bool:
+    """Return whether a checkpoint that is neither among the newest nor the best may be deleted."""
     match entry.condition:
         case Condition.WHOLE:
             return True
         case Condition.DAMAGED:
             return entry.step < oldest
         case Condition.INCOMPLETE:
-            return entry.changed is not None and now - entry.changed > UNFINISHED
+            return entry.changed is not None and now - entry.changed > ABANDONED_AFTER
         case Condition.UNKNOWN:
             return False
 
 
-# Deleting checkpoints that need not stay.
-
-
-def prune(run: RunFolder, section: CheckpointSection, now: datetime, dry_run: bool = False) -> list[Entry]:
-    """Delete the checkpoints that need not stay and return them.
+def prune(run: RunFolder, section: CheckpointSection, now: datetime, dry_run: bool = False) -> list[CheckpointInfo]:
+    """Delete the checkpoints that retention does not keep, and return them.
 
     Args:
         run: the run.
-        section: which stay.
+        section: which checkpoints are kept.
         now: the time.
         dry_run: delete nothing.
 
     Raises:
-        StorageError: the store is failing, or refuses.
+        StorageError: the store is failing, or refuses to delete.
     """
-    entries = superfluous(list_checkpoints(run), section, now)
+    entries = checkpoints_to_delete(list_checkpoints(run), section, now)
     for entry in [] if dry_run else entries:
-        (entry.place / MANIFEST_FILE).delete()  # first, so that nobody takes what is half deleted for damaged
-        entry.place.delete()
+        (
+            entry.folder / MANIFEST_FILE
+        ).delete()  # first, so that a half-deleted checkpoint is not taken for a damaged one
+        entry.folder.delete()
     return entries
-
-
-# Protecting a checkpoint from being pruned.
 
 
 def pin(run: RunFolder, step: int, now: datetime) -> Location:
@@ -194,9 +192,9 @@ def pin(run: RunFolder, step: int, now: datetime) -> Location:
     """
     entry = _find(run, step)
     if entry.condition is not Condition.WHOLE:
-        raise CheckpointError(f"{entry.place.uri}: is {entry.condition}: {entry.reason}. Pin a whole checkpoint.")
-    (entry.place / PINNED_FILE).write(json_bytes({"pinned": now.isoformat(timespec="seconds")}))
-    return entry.place
+        raise CheckpointError(f"{entry.folder.uri}: is {entry.condition}: {entry.reason}. Pin a whole checkpoint.")
+    (entry.folder / PINNED_FILE).write(json_bytes({"pinned": now.isoformat(timespec="seconds")}))
+    return entry.folder
 
 
 def unpin(run: RunFolder, step: int) -> Location:
@@ -206,97 +204,91 @@ def unpin(run: RunFolder, step: int) -> Location:
         RunError: there is none.
         StorageError: the mark cannot be removed.
     """
-    place = _find(run, step).place
-    (place / PINNED_FILE).delete()
-    return place
+    folder = _find(run, step).folder
+    (folder / PINNED_FILE).delete()
+    return folder
 
 
-def _find(run: RunFolder, step: int) -> Entry:
-    found = {entry.step: entry for entry in list_checkpoints(run)}
-    if step not in found:
-        there = f"there are those of {', '.join(map(str, found))}" if found else "there is none"
-        raise RunError(f"{run.checkpoints.uri}: has no checkpoint of step {step}; {there}.")
-    return found[step]
-
-
-# Reading checkpoints from end to end to see whether they are what was written.
+def _find(run: RunFolder, step: int) -> CheckpointInfo:
+    by_step = {entry.step: entry for entry in list_checkpoints(run)}
+    if step not in by_step:
+        existing = f"there are those of {', '.join(map(str, by_step))}" if by_step else "there is none"
+        raise RunError(f"{run.checkpoints.uri}: has no checkpoint of step {step}; {existing}.")
+    return by_step[step]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What reading a checkpoint showed.
+class VerifyResult:
+    """Result of verifying a checkpoint.
 
     Args:
-        entry: the checkpoint as it was found to be.
+        entry: the checkpoint, with its true condition.
         unmark: whether it was marked as damaged before, but is whole.
     """
 
-    entry: Entry
+    entry: CheckpointInfo
     unmark: bool = False
 
 
-def verify(run: RunFolder) -> Iterator[Verdict]:
-    """Read every file of every checkpoint of a run, newest first; those being written or pruned are left alone.
+def verify(run: RunFolder) -> Iterator[VerifyResult]:
+    """Read every file of every checkpoint of a run, newest first; those being written or pruned are not read.
 
     Raises:
-        StorageError: the store is failing; nothing is known about what has not been yielded yet.
+        StorageError: the store is failing; the remaining checkpoints are not verified.
     """
     for entry in reversed(list_checkpoints(run)):
         if entry.condition in (Condition.INCOMPLETE, Condition.UNKNOWN):
-            yield Verdict(entry)
+            yield VerifyResult(entry)
             continue
         try:
-            reason = _damage(entry.place)
+            reason = _damage(entry.folder)
         except StorageError:
-            if has_vanished(entry.place):
+            if has_vanished(entry.folder):
                 continue
             raise
-        if not (reason and has_vanished(entry.place)):
-            yield _verdict(entry, reason)
+        if not (reason and has_vanished(entry.folder)):
+            yield _result(entry, reason)
 
 
-def keep_record(verdict: Verdict, now: datetime) -> None:
-    """Mark a checkpoint that is damaged, and take the mark off one that is not.
+def update_damage_mark(result: VerifyResult, now: datetime) -> None:
+    """Mark a damaged checkpoint, and remove the mark from one that is whole.
 
     Raises:
         StorageError: the mark cannot be written or removed.
     """
-    if verdict.entry.condition is Condition.DAMAGED:
-        mark_damaged(verdict.entry.place, verdict.entry.reason, now)
-    elif verdict.unmark:
-        unmark_damaged(verdict.entry.place)
+    if result.entry.condition is Condition.DAMAGED:
+        mark_damaged(result.entry.folder, result.entry.reason, now)
+    elif result.unmark:
+        unmark_damaged(result.entry.folder)
 
 
-def _verdict(entry: Entry, reason: str) -> Verdict:
+def _result(entry: CheckpointInfo, reason: str) -> VerifyResult:
     condition = Condition.DAMAGED if reason else Condition.WHOLE
-    marked = (entry.place / DAMAGED_FILE).size() is not None
-    return Verdict(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
+    marked = (entry.folder / DAMAGED_FILE).size() is not None
+    return VerifyResult(replace(entry, condition=condition, reason=reason), unmark=marked and not reason)
 
 
-def _damage(place: Location) -> str:
+def _damage(folder: Location) -> str:
     """Return what is wrong with a checkpoint's files; empty when nothing is."""
     try:
-        manifest = read_manifest(place)
-        checked_sizes(place, manifest)
+        manifest = read_manifest(folder)
+        checked_sizes(folder, manifest)
         for name, record in manifest.files.items():
-            check_digest(place / name, record)
+            check_digest(folder / name, record)
     except DamagedError as error:
         return str(error)
     return ""
-
-
-# What a run's recipe says about its checkpoints.
 
 
 def checkpoint_section(run: RunFolder) -> CheckpointSection:
     """Return the section `checkpoint` of the recipe that a run was started with; its workload need not be installed.
 
     Raises:
-        SpecError: the recipe is damaged.
+        ConfigError: the recipe is damaged.
         StorageError: it cannot be read.
     """
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
-    section = validate(CheckpointSection, document.plain().get("checkpoint", {}), document)
+    section = validate(CheckpointSection, document.to_dict().get("checkpoint", {}), document)
     if isinstance(section, list):
         raise RecipeError(section)
     return section

@@ -1,11 +1,9 @@
-"""What a worker writes of a run: its lines of the ledger, the metric log, and its part of the checkpoints."""
+"""Saves checkpoints while training continues, after the ledger and metric log of the steps that they contain."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +16,29 @@ from orchestrator.stream.state import StreamState
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.train.checkpoints.load import optimizer_tensors
 from orchestrator.train.checkpoints.manifest import MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, RunState
-from orchestrator.train.checkpoints.tensors import HostBuffers, own_pieces
-from orchestrator.train.checkpoints.write import Attempt, Background, Outgoing, Waiting, Write, Written
+from orchestrator.train.checkpoints.tensors import HostBuffers, local_shards
+from orchestrator.train.checkpoints.write import (
+    AsyncTask,
+    CheckpointWriteJob,
+    Polling,
+    SaveAttempt,
+    StagedFile,
+    WriteResult,
+)
 from orchestrator.train.parallel.base import Collective, Parallel
 from orchestrator.train.plan import Plan
 
 
-class Saving:
-    """One worker's writing in one attempt.
+class CheckpointManager:
+    """Writes one worker's files in one attempt: its lines of ledger and metric log, and its part of the checkpoints.
 
-    What was written down of a step comes before the checkpoint that makes the step count.
+    The lines of a step are flushed before the checkpoint that makes the step count.
 
     Args:
         plan: the plan.
         mlflow_run_id: where the run is tracked.
         collective: the other workers.
-        log: told what went wrong without harm to a checkpoint.
+        log: called with messages about problems that do not affect a checkpoint.
     """
 
     def __init__(self, plan: Plan, mlflow_run_id: str, collective: Collective, log: Callable[[str], None]) -> None:
@@ -43,20 +48,20 @@ class Saving:
         self._collective = collective
         self._ledger = Ledger(plan.run.ledger, rank) if recipe.stream.audit else None
         self._metric_log = MetricLog(plan.run.metrics) if rank == 0 else None
-        token = shared_token(collective)
-        self._writer = CheckpointWriter(plan.run, rank, collective.size, token, recipe.checkpoint, log)
+        save_id = broadcast_save_id(collective)
+        self._writer = CheckpointWriter(plan.run, rank, collective.size, save_id, recipe.checkpoint, log)
 
-    def samples(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
-        """Write down which samples a step is made of."""
+    def log_samples(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
+        """Add the samples of a step to the ledger."""
         if self._ledger is not None:
             self._ledger.add(step, micro_batches)
 
-    def figures(self, line: StepLine) -> None:
-        """Write down what was measured at a step; a second line of the step replaces the first."""
+    def log_metrics(self, line: StepLine) -> None:
+        """Add a step to the metric log; a second line of a step replaces the first."""
         if self._metric_log is not None:
             self._metric_log.add(line)
 
-    def checkpoint(
+    def save(
         self,
         next_step: int,
         fingerprints: tuple[int, ...],
@@ -68,9 +73,9 @@ class Saving:
         """Begin to save; all workers call it together, and the tensors may change when it returns.
 
         Args:
-            next_step: the first step that the checkpoint does not hold.
+            next_step: the first step after the checkpoint.
             fingerprints: of the keys of the last step's micro-batches.
-            metrics: figures of the last step.
+            metrics: of the last step.
             model: the model.
             optimizer: of its parameters.
             parallel: how the workers share both.
@@ -83,21 +88,21 @@ class Saving:
         state = self._state(next_step, fingerprints)
         self._writer.save(state, model.state_dict(), optimizer_tensors(optimizer, model), parallel, metrics)
 
-    def last_write(self) -> dict[str, float]:
-        """Return the figures of the last finished write of a checkpoint, once."""
-        return self._writer.figures()
+    def last_write_metrics(self) -> dict[str, float]:
+        """Return the metrics of the last finished write of a checkpoint, once."""
+        return self._writer.write_metrics()
 
-    def settle(self) -> None:
-        """Wait until what was saved is there for all workers to read; all of them call it together.
+    def wait_until_committed(self) -> None:
+        """Wait until all workers can read what was saved; all of them call it together.
 
         Raises:
             CheckpointError: it could not be saved.
         """
         self._writer.wait()
-        self._collective.sum(torch.zeros(1))
+        self._collective.all_reduce(torch.zeros(1))
 
     def close(self) -> None:
-        """Write what is left.
+        """Wait for the last checkpoint and flush the logs.
 
         Raises:
             CheckpointError: the last checkpoint could not be saved.
@@ -126,41 +131,20 @@ class Saving:
         )
 
 
-# Saving checkpoints beside training.
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """For how long a save held up training.
-
-    Args:
-        waiting_s: seconds until the write before was done.
-        staging_s: seconds until all tensors were copied.
-    """
-
-    waiting_s: float
-    staging_s: float
-
-    @property
-    def seconds(self) -> float:
-        """Both together."""
-        return self.waiting_s + self.staging_s
-
-
 class CheckpointWriter:
-    """Saves a run's checkpoints; every worker has one, and all of them save together.
+    """Saves a run's checkpoints asynchronously; every worker has one, and all of them save together.
 
-    A save copies this worker's part of the state; writing the copies goes on in a thread while training does. What
-    fails there is raised by the next `save`, `wait` or `close`.
+    A save copies this worker's shards; a background thread writes the copies while training continues. An error there
+    is raised by the next `save`, `wait` or `close`.
 
     Args:
         run: the run.
-        rank: this worker's number.
+        rank: this worker's rank.
         workers: how many there are.
-        token: the same on all workers, and different for every start of the workers; see `shared_token`.
-        section: which checkpoints stay.
-        log: told about what went wrong without harm to a checkpoint.
-        waiting: how long worker 0 waits for the others.
+        save_id: the same on all workers, and different for every start of the workers; see `broadcast_save_id`.
+        section: which checkpoints are kept.
+        log: called with messages about problems that do not affect a checkpoint.
+        polling: how worker 0 waits for the others.
     """
 
     def __init__(
@@ -168,82 +152,70 @@ class CheckpointWriter:
         run: RunFolder,
         rank: int,
         workers: int,
-        token: str,
+        save_id: str,
         section: CheckpointSection,
         log: Callable[[str], None] = lambda _: None,
-        waiting: Waiting | None = None,
+        polling: Polling | None = None,
     ) -> None:
         self._run = run
         self._rank = rank
         self._workers = workers
-        self._token = token
+        self._save_id = save_id
         self._section = section
         self._log = log
-        self._waiting = waiting or Waiting()
+        self._polling = polling or Polling()
         self._saves = 0
         self._buffers = HostBuffers()
-        self._background = Background[Written]("checkpoint-writer")
-        self._figures: dict[str, float] = {}
+        self._task = AsyncTask[WriteResult]("checkpoint-writer")
+        self._metrics: dict[str, float] = {}
 
     def save(
         self,
         state: RunState,
         model: Mapping[str, Tensor],
-        moments: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
         parallel: Parallel,
         metrics: Mapping[str, float] | None = None,
-        extra: Mapping[str, bytes] | None = None,
-    ) -> Stall:
+    ) -> None:
         """Begin to save a checkpoint; when this returns, the tensors may change.
 
         Args:
             state: the run's state.
             model: the model's tensors as this worker holds them.
-            moments: what `optimizer_tensors` returned.
+            optimizer: what `optimizer_tensors` returned.
             parallel: how the workers share the tensors.
-            metrics: figures of the step, which `checkpoint.keep_best` looks at.
-            extra: small files that worker 0 saves along, by name; `load_extra` returns them.
+            metrics: of the step, for `checkpoint.keep_best`.
 
         Raises:
             CheckpointError: the checkpoint before this one could not be saved, or this one cannot be.
         """
-        waiting_s = self.wait()
-        began_s = perf_counter()
+        self.wait()
         self._saves += 1
-        tag = f"{self._token}-{self._saves}"
+        tag = f"{self._save_id}-{self._saves}"
         folder = self._run.checkpoints / f"step-{state.next_step:08d}"
-        attempt = Attempt(folder, state.next_step, tag, self._rank, self._workers)
-        files = self._staged(attempt, {MODEL_FILE: model, OPTIMIZER_FILE: moments}, parallel)
+        attempt = SaveAttempt(folder, state.next_step, tag, self._rank, self._workers)
+        files = self._staged(attempt, {MODEL_FILE: model, OPTIMIZER_FILE: optimizer}, parallel)
         if self._rank == 0:
-            small = {**(extra or {}), STATE_FILE: state.encoded()}
-            files += [Outgoing(attempt.shared_name(name), name, (content,)) for name, content in small.items()]
-        write = Write(self._run, attempt, files, metrics or {}, self._section, self._waiting)
-        self._background.start(write.run_now)
-        return Stall(waiting_s, perf_counter() - began_s)
+            files.append(StagedFile(attempt.shared_name(STATE_FILE), STATE_FILE, (state.encoded(),)))
+        job = CheckpointWriteJob(self._run, attempt, files, metrics or {}, self._section, self._polling)
+        self._task.start(job.execute)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is being written."""
-        return self._background.idle
-
-    def wait(self) -> float:
-        """Wait until what was saved is written and, on worker 0, committed; return the seconds that this took.
+    def wait(self) -> None:
+        """Wait until what was saved is written and, on worker 0, committed.
 
         Raises:
             CheckpointError: it could not be saved; the message says what to do.
         """
-        began_s = perf_counter()
-        self._enter(self._background.wait())
-        return perf_counter() - began_s
+        self._finish_write(self._task.wait())
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures of the write that was finished last, once."""
-        self._enter(self._background.take())
-        figures, self._figures = self._figures, {}
-        return figures
+    def write_metrics(self) -> dict[str, float]:
+        """Return the metrics of the last finished write, once."""
+        self._finish_write(self._task.take())
+        metrics, self._metrics = self._metrics, {}
+        return metrics
 
     def close(self) -> None:
-        """Wait for the last write and free the memory for copies.
+        """Wait for the last write and free the host buffers.
 
         Raises:
             CheckpointError: it could not be saved.
@@ -253,30 +225,27 @@ class CheckpointWriter:
         finally:
             self._buffers = HostBuffers()
 
-    def _enter(self, written: Written | None) -> None:
-        if written is None:
+    def _finish_write(self, result: WriteResult | None) -> None:
+        if result is None:
             return
-        rate = written.size_bytes / 1e6 / max(written.seconds, 1e-9)
-        self._figures = {"checkpoint/write_s": written.seconds, "checkpoint/write_mb_per_s": rate}
-        for note in written.notes:
-            self._log(note)
+        rate = result.size_bytes / 1e6 / max(result.seconds, 1e-9)
+        self._metrics = {"checkpoint/write_s": result.seconds, "checkpoint/write_mb_per_s": rate}
+        for warning in result.warnings:
+            self._log(warning)
 
     def _staged(
-        self, attempt: Attempt, contents: Mapping[str, Mapping[str, Tensor]], parallel: Parallel
-    ) -> list[Outgoing]:
+        self, attempt: SaveAttempt, contents: Mapping[str, Mapping[str, Tensor]], parallel: Parallel
+    ) -> list[StagedFile]:
         files = []
         for content, tensors in contents.items():
-            if pieces := own_pieces(tensors, parallel, self._rank, self._workers):
-                staged = self._buffers.stage(content, pieces)
-                files.append(Outgoing(attempt.own_name(content), content, (staged.header, staged.elements)))
+            if shards := local_shards(tensors, parallel, self._rank, self._workers):
+                parts = self._buffers.stage(content, shards)
+                files.append(StagedFile(attempt.own_name(content), content, parts))
         return files
 
 
-# A word that the workers of one start have in common and no other start has.
-
-
-def shared_token(collective: Collective) -> str:
-    """Return a word that is the same on all workers and new at every call; all workers call it together."""
-    drawn = torch.tensor([secrets.randbits(62) if collective.rank == 0 else 0])
-    collective.sum(drawn)
-    return f"{int(drawn):016x}"
+def broadcast_save_id(collective: Collective) -> str:
+    """Return a random id of this start of the workers, broadcast from worker 0; all workers call it together."""
+    number = torch.tensor([secrets.randbits(62) if collective.rank == 0 else 0])
+    collective.all_reduce(number)
+    return f"{int(number):016x}"

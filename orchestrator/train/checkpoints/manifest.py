@@ -1,4 +1,4 @@
-"""The manifest: which files make up a checkpoint, with sizes and digests; written last."""
+"""The manifest of a checkpoint, written last: its files with sizes and digests. Also the run state and the errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import MANIFEST_FILE, json_bytes
 
 FORMAT_VERSION = 3
-READABLE_VERSIONS = (2, FORMAT_VERSION)
-
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
 IMPORT_FILE, ASIDE_FILE = "import.json", "aside.safetensors"
 
 
+class CheckpointError(FuserayError):
+    """A checkpoint cannot be written or read, or does not fit the run."""
+
+
+class DamagedError(CheckpointError):
+    """A file of a checkpoint is missing or has changed. Retrying does not help."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What the manifest says of a file.
+    """A file's entry in the manifest.
 
     Args:
         content: what the file is, or is a part of: `MODEL_FILE`, `STATE_FILE` ...
@@ -41,15 +47,13 @@ class Manifest:
 
     Args:
         files: by name.
-        metrics: figures of the step after which it was saved; those that are not finite are left out.
+        metrics: of the step after which it was saved; non-finite ones are left out.
         saved: ISO 8601 time; empty when unknown.
-        version: of the format.
     """
 
     files: Mapping[str, FileRecord]
     metrics: Mapping[str, float] = field(default_factory=dict)
     saved: str = ""
-    version: int = FORMAT_VERSION
 
     @property
     def size_bytes(self) -> int:
@@ -61,8 +65,8 @@ class Manifest:
         return {name: record for name, record in sorted(self.files.items()) if record.content == content}
 
     def encoded(self) -> bytes:
-        """Return the manifest as it is stored, in the newest version of the format."""
-        return seal(
+        """Return the stored form of the manifest."""
+        return add_checksum(
             {
                 "format_version": FORMAT_VERSION,
                 "saved": self.saved,
@@ -72,81 +76,69 @@ class Manifest:
         )
 
 
-def read_manifest(place: Location) -> Manifest:
+def read_manifest(folder: Location) -> Manifest:
     """Return the manifest of a committed checkpoint.
 
     Raises:
         DamagedError: it is damaged.
-        CheckpointError: it is of an unknown format version.
+        CheckpointError: it is of another format version.
         StorageError: it cannot be read.
     """
-    location = place / MANIFEST_FILE
+    location = folder / MANIFEST_FILE
     return parse_manifest(location.read(), location.uri)
 
 
-def has_vanished(place: Location) -> bool:
-    """Return whether a checkpoint that was committed is none any more, because it was pruned in the meantime."""
-    return (place / MANIFEST_FILE).size() is None
+def has_vanished(folder: Location) -> bool:
+    """Return whether a committed checkpoint was pruned in the meantime."""
+    return (folder / MANIFEST_FILE).size() is None
 
 
 def parse_manifest(content: bytes, uri: str) -> Manifest:
-    """Return a manifest of any readable version.
+    """Return a manifest from its stored form.
 
     Raises:
         DamagedError: it is damaged.
-        CheckpointError: it is of an unknown format version.
+        CheckpointError: it is of another format version.
     """
     values = parse_object(content, uri)
     version = values.get("format_version")
-    if version != 2 and not is_sealed(values) and (version == FORMAT_VERSION or SEAL in values):
+    if not has_valid_checksum(values) and (version == FORMAT_VERSION or CHECKSUM in values):
         raise DamagedError(f"{uri}: is damaged (it does not match its own digest).")
-    if version not in READABLE_VERSIONS:
-        known = " and ".join(map(str, READABLE_VERSIONS))
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{uri}: format version {version} is unknown (known: {known}); use the version of Fuseray that wrote it."
+            f"{uri}: format version {version} is not supported (supported: {FORMAT_VERSION}); use the version of "
+            "Fuseray that wrote it."
         )
     try:
-        return _version_2(values) if version == 2 else _version_3(values)
+        return Manifest(file_records(values["files"]), values["metrics"], values["saved"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{uri}: is damaged ({type(error).__name__}: {error}).") from error
 
 
 def file_records(values: Mapping[str, Mapping[str, Any]]) -> dict[str, FileRecord]:
     """Return the records of files from their plain JSON form."""
-    return {name: FileRecord(**about) for name, about in values.items()}
+    return {name: FileRecord(**record) for name, record in values.items()}
 
 
-def _version_2(values: Mapping[str, Any]) -> Manifest:
-    """Read the format before this one: one worker wrote everything, and a file was called after its content."""
-    files = {name: FileRecord(name, about["bytes"], about["sha256"]) for name, about in values["files"].items()}
-    return Manifest(files, version=2)
+CHECKSUM = "sha256"
+"""The key of a JSON object that holds the digest of the others, in files whose digest no other file has."""
 
 
-def _version_3(values: Mapping[str, Any]) -> Manifest:
-    return Manifest(file_records(values["files"]), values["metrics"], values["saved"])
+def add_checksum(values: Mapping[str, Any]) -> bytes:
+    """Return values as JSON with their digest under the key `CHECKSUM`."""
+    return json_bytes({**values, CHECKSUM: _digest(values)})
 
 
-# JSON that carries its own digest, for the files that no other file vouches for.
-
-
-SEAL = "sha256"
-
-
-def seal(values: Mapping[str, Any]) -> bytes:
-    """Return values as JSON with their digest beside them."""
-    return json_bytes({**values, SEAL: _digest(values)})
-
-
-def is_sealed(values: Mapping[str, Any]) -> bool:
-    """Return whether values are those that were sealed."""
-    return bool(values.get(SEAL) == _digest({key: value for key, value in values.items() if key != SEAL}))
+def has_valid_checksum(values: Mapping[str, Any]) -> bool:
+    """Return whether values match the digest that `add_checksum` added."""
+    return bool(values.get(CHECKSUM) == _digest({key: value for key, value in values.items() if key != CHECKSUM}))
 
 
 def parse_object(content: bytes, uri: str) -> dict[str, Any]:
     """Return the values of a JSON object.
 
     Raises:
-        DamagedError: it is none.
+        DamagedError: it is not a JSON object.
     """
     try:
         values = json.loads(content)
@@ -161,15 +153,12 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json_bytes(values)).hexdigest()
 
 
-# The state of a run besides its tensors.
-
-
 @dataclass(frozen=True, slots=True)
 class RunState:
     """The state of a run besides its tensors.
 
     Args:
-        next_step: the first step that is not part of the checkpoint; the whole state of the data stream.
+        next_step: the first step after the checkpoint; it determines the state of the data stream.
         seed: the run's seed.
         recipe_digest: digest of what determines the result.
         index_digest: digest of the training data's index.
@@ -191,7 +180,7 @@ class RunState:
     stream: Mapping[str, Any] | None = None
 
     def encoded(self) -> bytes:
-        """Return the state as it is stored."""
+        """Return the stored form of the state."""
         return json_bytes(asdict(self))
 
 
@@ -205,14 +194,3 @@ def parse_state(content: bytes, uri: str) -> RunState:
         return RunState(**parse_object(content, uri))
     except TypeError as error:
         raise DamagedError(f"{uri}: is damaged ({error}).") from error
-
-
-# What can be wrong with checkpoints.
-
-
-class CheckpointError(FuserayError):
-    """A checkpoint cannot be written or read, or does not fit the run."""
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint is not what was written: a file is missing or has changed. Trying again does not help."""

@@ -1,4 +1,4 @@
-"""Files of a checkpoint, read and held against what the manifest says of them."""
+"""Reads the files of a checkpoint and verifies their sizes and digests; marks checkpoints as damaged."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from orchestrator.storage.retry import StorageError, retrying
 from orchestrator.storage.run_folder import DAMAGED_FILE, MANIFEST_FILE, json_bytes
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, FileRecord, Manifest, parse_object
 
-READ_TOGETHER_BYTES = 8 * LARGEST_MERGE_BYTES
-"""How much of an object is read at once, in several requests side by side."""
+READ_AHEAD_BYTES = 8 * LARGEST_MERGE_BYTES
+"""How much of a remote file is read at once, in several concurrent requests."""
 
 Result = TypeVar("Result")
 
 
-def checked_sizes(place: Location, manifest: Manifest) -> dict[str, int]:
-    """Return the sizes of all files in a checkpoint's folder, once those in the manifest are found to be right.
+def checked_sizes(folder: Location, manifest: Manifest) -> dict[str, int]:
+    """Return the sizes of all files in a checkpoint's folder, after checking those in the manifest.
 
     Raises:
         DamagedError: a file is missing or has another size.
         StorageError: the folder cannot be listed.
     """
-    sizes = place.sizes()
-    compare_sizes(place, manifest, sizes)
+    sizes = folder.sizes()
+    compare_sizes(folder, manifest, sizes)
     return sizes
 
 
-def compare_sizes(place: Location, manifest: Manifest, sizes: Mapping[str, int]) -> None:
-    """Compare the sizes of the files that there are with the manifest's.
+def compare_sizes(folder: Location, manifest: Manifest, sizes: Mapping[str, int]) -> None:
+    """Compare the sizes of a checkpoint's files with the manifest's.
 
     Raises:
         DamagedError: a file is missing or has another size.
     """
     for name, record in manifest.files.items():
         if name not in sizes:
-            raise DamagedError(f"{place.uri}/{name}: is missing.")
+            raise DamagedError(f"{folder.uri}/{name}: is missing.")
         if sizes[name] != record.size_bytes:
-            raise DamagedError(f"{place.uri}/{name}: is damaged ({sizes[name]} bytes instead of {record.size_bytes}).")
+            raise DamagedError(f"{folder.uri}/{name}: is damaged ({sizes[name]} bytes instead of {record.size_bytes}).")
 
 
 def check_digest(location: Location, record: FileRecord) -> None:
-    """Read a file and compare its digest with the manifest's, without keeping it.
+    """Read a file and compare its digest with the manifest's, without keeping its content.
 
     Raises:
         DamagedError: the file is missing or has changed.
         StorageError: the store is failing; nothing is known about the file.
     """
-    _compare(location, record, _asked(location, lambda: _digest(location, record)))
+    _compare(location, record, _read_or_missing(location, lambda: _digest(location, record)))
 
 
 def read_verified(location: Location, record: FileRecord) -> bytes:
@@ -66,13 +66,13 @@ def read_verified(location: Location, record: FileRecord) -> bytes:
         DamagedError: the file is missing or has changed.
         StorageError: the store is failing; nothing is known about the file.
     """
-    content = _asked(location, location.read)
+    content = _read_or_missing(location, location.read)
     _compare(location, record, hashlib.sha256(content).hexdigest())
     return content
 
 
 def load_verified(location: Location, record: FileRecord) -> memoryview:
-    """Return the content of a large file: a local one is mapped into memory, which takes none of its own.
+    """Return the content of a large file: a local one is memory-mapped, a remote one is read into memory.
 
     Raises:
         DamagedError: the file is missing or has changed.
@@ -80,14 +80,14 @@ def load_verified(location: Location, record: FileRecord) -> memoryview:
     """
     if location.is_local:
         check_digest(location, record)
-        return _asked(location, lambda: _mapped(location))
-    content, digest = _asked(location, lambda: _fetched(location, record))
+        return _read_or_missing(location, lambda: _memory_map(location))
+    content, digest = _read_or_missing(location, lambda: _download(location, record))
     _compare(location, record, digest)
     return content
 
 
-def _asked(location: Location, read: Callable[[], Result]) -> Result:
-    """Read, and tell a file that is not there from a store that fails."""
+def _read_or_missing(location: Location, read: Callable[[], Result]) -> Result:
+    """Read; a file that does not exist is damage, not a failure of the store."""
     try:
         return read()
     except StorageError as error:
@@ -115,7 +115,7 @@ def _local_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mapped(location: Location) -> memoryview:
+def _memory_map(location: Location) -> memoryview:
     def attempt() -> memoryview:
         with open(location.path, "rb") as file:
             return memoryview(mmap(file.fileno(), 0, access=ACCESS_COPY))
@@ -123,7 +123,7 @@ def _mapped(location: Location) -> memoryview:
     return retrying(attempt, location.uri, "read")
 
 
-def _fetched(location: Location, record: FileRecord) -> tuple[memoryview, str]:
+def _download(location: Location, record: FileRecord) -> tuple[memoryview, str]:
     """Return a remote file and its digest."""
     content, digest, done = np.empty(record.size_bytes, np.uint8).data, hashlib.sha256(), 0
     for part in _parts(location, record.size_bytes):
@@ -134,43 +134,40 @@ def _fetched(location: Location, record: FileRecord) -> tuple[memoryview, str]:
 
 
 def _parts(location: Location, size_bytes: int) -> Iterator[memoryview]:
-    """Yield a remote file piece by piece; less than there should be when the file is shorter."""
-    for start in range(0, size_bytes, READ_TOGETHER_BYTES):
-        stop = min(start + READ_TOGETHER_BYTES, size_bytes)
+    """Yield a remote file part by part; fewer bytes than `size_bytes` when the file is shorter."""
+    for start in range(0, size_bytes, READ_AHEAD_BYTES):
+        stop = min(start + READ_AHEAD_BYTES, size_bytes)
         bounds = [*range(start, stop, LARGEST_MERGE_BYTES), stop]
         yield from read_ranges([FileRange(location, *pair) for pair in pairwise(bounds)], 0)
 
 
-# The mark on a checkpoint that was found damaged.
-
-
-def mark_damaged(place: Location, reason: str, now: datetime) -> None:
-    """Mark a checkpoint as damaged, so that it is passed over from now on; nothing happens when it is gone.
+def mark_damaged(folder: Location, reason: str, now: datetime) -> None:
+    """Mark a checkpoint as damaged, so that it is skipped from now on; does nothing when it was deleted.
 
     Args:
-        place: the checkpoint.
-        reason: what was found, for people.
+        folder: the checkpoint.
+        reason: what is damaged, for the user.
         now: the time.
 
     Raises:
         StorageError: the mark cannot be written.
     """
-    if (place / MANIFEST_FILE).size() is not None:
-        (place / DAMAGED_FILE).write(json_bytes({"reason": reason, "found": now.isoformat(timespec="seconds")}))
+    if (folder / MANIFEST_FILE).size() is not None:
+        (folder / DAMAGED_FILE).write(json_bytes({"reason": reason, "found": now.isoformat(timespec="seconds")}))
 
 
-def unmark_damaged(place: Location) -> None:
-    """Take the mark off a checkpoint that is whole again.
+def unmark_damaged(folder: Location) -> None:
+    """Remove the mark from a checkpoint that is whole again.
 
     Raises:
         StorageError: the mark cannot be removed.
     """
-    (place / DAMAGED_FILE).delete()
+    (folder / DAMAGED_FILE).delete()
 
 
-def damage(place: Location) -> str:
+def damage_reason(folder: Location) -> str:
     """Return why a checkpoint was marked as damaged."""
-    location = place / DAMAGED_FILE
+    location = folder / DAMAGED_FILE
     try:
         return str(parse_object(location.read(), location.uri).get("reason", "no reason given"))
     except CheckpointError as error:

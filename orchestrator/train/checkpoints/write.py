@@ -1,4 +1,8 @@
-"""What happens to a staged checkpoint beside training: its files are written, and worker 0 commits it."""
+"""Writes a staged checkpoint in the background: every worker writes its files, then worker 0 commits the checkpoint.
+
+Worker 0 waits until all workers have written their files, then writes the manifest. The workers do not communicate for
+that, which could interfere with training's own collectives: each announces its files in a small file, its part record.
+"""
 
 from __future__ import annotations
 
@@ -25,115 +29,24 @@ from orchestrator.train.checkpoints.manifest import (
     DamagedError,
     FileRecord,
     Manifest,
+    add_checksum,
     file_records,
-    is_sealed,
+    has_valid_checksum,
     parse_object,
-    seal,
 )
 from orchestrator.train.checkpoints.read import checked_sizes
 
-# Making a checkpoint count: worker 0 waits until all workers have written their files, then writes the manifest.
-#
-# The workers do not talk to each other for that, which training's own messages could get in the way of. Each says with
-# a small file beside the others that it is done.
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """How worker 0 waits for the others' files.
-
-    Args:
-        limit_s: how long.
-        poll_s: pause between two looks.
-        clock: the time in seconds.
-        sleep: waits for some seconds.
-    """
-
-    limit_s: float = 600.0
-    poll_s: float = 0.2
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-def write_part(attempt: Attempt, files: Mapping[str, FileRecord]) -> None:
-    """Say which files this worker has written.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    about = {name: asdict(record) for name, record in files.items()}
-    (attempt.folder / attempt.part_name(attempt.rank)).write(seal({"files": about}))
-
-
-def await_parts(attempt: Attempt, waiting: Waiting) -> dict[str, FileRecord]:
-    """Wait for the other workers and return the files that they have written.
-
-    Raises:
-        CheckpointError: some did not say in time that they are done.
-        DamagedError: what one of them said is damaged.
-        StorageError: storage cannot be read.
-    """
-    missing, files, began_s = set(range(1, attempt.workers)), dict[str, FileRecord](), waiting.clock()
-    while missing:
-        there = attempt.folder.sizes()
-        for rank in [rank for rank in sorted(missing) if attempt.part_name(rank) in there]:
-            files |= _read_part(attempt, rank)
-            missing.discard(rank)
-        if missing and waiting.clock() - began_s >= waiting.limit_s:
-            raise _not_in_time(attempt, missing, waiting.limit_s)
-        if missing:
-            waiting.sleep(waiting.poll_s)
-    return files
-
-
-def commit(attempt: Attempt, manifest: Manifest) -> list[str]:
-    """Make an attempt the checkpoint of its step.
-
-    Args:
-        attempt: worker 0's.
-        manifest: of all files of all workers.
-
-    Returns:
-        The names of files of other attempts, and of files that are of no use any more.
-
-    Raises:
-        DamagedError: a file is not there, or not whole.
-        StorageError: storage refused it.
-    """
-    there = checked_sizes(attempt.folder, manifest)
-    if DAMAGED_FILE in there:
-        (attempt.folder / DAMAGED_FILE).delete()
-    (attempt.folder / MANIFEST_FILE).write(manifest.encoded())
-    return sorted(there.keys() - manifest.files.keys() - {MANIFEST_FILE, DAMAGED_FILE, PINNED_FILE})
-
-
-def _read_part(attempt: Attempt, rank: int) -> dict[str, FileRecord]:
-    location = attempt.folder / attempt.part_name(rank)
-    values = parse_object(location.read(), location.uri)
-    if not is_sealed(values):
-        raise DamagedError(f"{location.uri}: is damaged (it does not match its own digest).")
-    return file_records(values["files"])
-
-
-def _not_in_time(attempt: Attempt, missing: set[int], limit_s: float) -> CheckpointError:
-    who = ", ".join(map(str, sorted(missing)))
-    return CheckpointError(
-        f"{attempt.folder.uri}: no files of worker {who} came within {limit_s:g} s. "
-        "See in the log whether it is still there, and check that storage.uri is a place that all machines share."
-    )
-
-
-# One attempt to save a checkpoint: who takes part, and what its files are called.
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One worker's view of an attempt to save a checkpoint.
+class SaveAttempt:
+    """One worker's part in an attempt to save a checkpoint; names its files.
 
     Args:
         folder: the checkpoint's folder, which may hold files of other attempts.
         step: how many steps the checkpoint holds.
-        tag: the same on all workers, and different from that of any other attempt.
+        tag: the same on all workers, and different for every attempt.
         rank: this worker's number.
         workers: how many take part.
     """
@@ -155,16 +68,30 @@ class Attempt:
         return f"{path.stem}-{self.rank}-of-{self.workers}-{self.tag}{path.suffix}"
 
     def part_name(self, rank: int) -> str:
-        """Return the name of the file in which a worker says what it has written."""
+        """Return the name of a worker's part record."""
         return f"part-{rank}-of-{self.workers}-{self.tag}.json"
 
 
-# What happens to a staged checkpoint beside training: its files are written, and worker 0 commits it.
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How worker 0 polls storage for the other workers' files.
+
+    Args:
+        timeout_s: how long it waits.
+        interval_s: seconds between two polls.
+        clock: the time in seconds.
+        sleep: waits for some seconds.
+    """
+
+    timeout_s: float = 600.0
+    interval_s: float = 0.2
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A file to write.
+class StagedFile:
+    """A file that is ready to be written.
 
     Args:
         name: its name.
@@ -183,78 +110,78 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What came of a write.
+class WriteResult:
+    """Result of a checkpoint write.
 
     Args:
-        seconds: how long it took, for worker 0 with waiting for the others.
-        size_bytes: what this worker wrote.
-        notes: for people; what went wrong without harm to the checkpoint.
+        seconds: how long it took; on worker 0 this includes waiting for the others.
+        size_bytes: size of this worker's files.
+        warnings: problems that do not affect the checkpoint, for the user.
     """
 
     seconds: float
     size_bytes: int
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class CheckpointWriteJob:
     """One worker's part in writing a checkpoint.
 
     Args:
         run: the run.
-        attempt: who takes part.
+        attempt: this worker's part.
         files: this worker's files; the bytes must not change until they are written.
-        metrics: figures of the step.
-        section: which checkpoints stay.
-        waiting: how long worker 0 waits for the others.
+        metrics: of the step.
+        section: which checkpoints are kept.
+        polling: how worker 0 waits for the others.
     """
 
     run: RunFolder
-    attempt: Attempt
-    files: Sequence[Outgoing]
+    attempt: SaveAttempt
+    files: Sequence[StagedFile]
     metrics: Mapping[str, float]
     section: CheckpointSection
-    waiting: Waiting = field(default_factory=Waiting)
+    polling: Polling = field(default_factory=Polling)
 
     @property
     def size_bytes(self) -> int:
         """Size of this worker's files."""
         return sum(file.size_bytes for file in self.files)
 
-    def run_now(self) -> Written:
-        """Write, commit and tidy up.
+    def execute(self) -> WriteResult:
+        """Write, commit and prune.
 
         Raises:
-            CheckpointError: it failed, and the step has no checkpoint now unless it had one before.
+            CheckpointError: it failed; the step has no checkpoint unless it had one before.
         """
         began_s = perf_counter()
         try:
             leftovers = self._write()
         except Exception as error:
-            self._withdraw()
+            self._delete_own_files()
             raise self._failure(error) from error
-        notes = self._tidy(leftovers) if self.attempt.rank == 0 else ()
-        return Written(perf_counter() - began_s, self.size_bytes, notes)
+        warnings = self._prune(leftovers) if self.attempt.rank == 0 else ()
+        return WriteResult(perf_counter() - began_s, self.size_bytes, warnings)
 
     def _write(self) -> list[str]:
         records = {file.name: self._write_file(file) for file in self.files}
         if self.attempt.rank != 0:
-            write_part(self.attempt, records)
+            write_part_record(self.attempt, records)
             return []
-        records |= await_parts(self.attempt, self.waiting)
+        records |= wait_for_parts(self.attempt, self.polling)
         saved = datetime.now(UTC).isoformat(timespec="seconds")
         return commit(self.attempt, Manifest(records, self.metrics, saved))
 
-    def _write_file(self, file: Outgoing) -> FileRecord:
+    def _write_file(self, file: StagedFile) -> FileRecord:
         digest = hashlib.sha256()
         for part in file.parts:
             digest.update(part)
         (self.attempt.folder / file.name).write(*file.parts)
         return FileRecord(file.content, file.size_bytes, digest.hexdigest())
 
-    def _tidy(self, leftovers: Sequence[str]) -> tuple[str, ...]:
-        """Remove what the new checkpoint makes useless. That it fails is no reason to stop training."""
+    def _prune(self, leftovers: Sequence[str]) -> tuple[str, ...]:
+        """Delete what the new checkpoint supersedes; return a warning when that fails, since training need not stop."""
         try:
             for name in leftovers:
                 (self.attempt.folder / name).delete()
@@ -265,8 +192,8 @@ class Write:
             )
         return ()
 
-    def _withdraw(self) -> None:
-        """Remove this worker's files, as far as storage lets us; without a manifest they do not count anyway."""
+    def _delete_own_files(self) -> None:
+        """Delete this worker's files as far as possible; without a manifest they are not a checkpoint anyway."""
         part = self.attempt.part_name(self.attempt.rank)
         with suppress(StorageError):
             for name in (part, *(file.name for file in self.files)):
@@ -275,56 +202,113 @@ class Write:
                 self.attempt.folder.delete()
 
     def _failure(self, error: Exception) -> CheckpointError:
-        said = str(error) if isinstance(error, FuserayError) else f"{type(error).__name__}: {error}"
+        cause = str(error) if isinstance(error, FuserayError) else f"{type(error).__name__}: {error}"
         return CheckpointError(
             f"the checkpoint of step {self.attempt.step} ({self.size_bytes / 1e6:.0f} MB of worker "
-            f"{self.attempt.rank}) could not be saved. {said}"
+            f"{self.attempt.rank}) could not be saved. {cause}"
         )
 
 
-# One thing at a time, done beside the training loop.
+def write_part_record(attempt: SaveAttempt, files: Mapping[str, FileRecord]) -> None:
+    """Announce the files that this worker has written.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    records = {name: asdict(record) for name, record in files.items()}
+    (attempt.folder / attempt.part_name(attempt.rank)).write(add_checksum({"files": records}))
 
 
-Result = TypeVar("Result")
+def wait_for_parts(attempt: SaveAttempt, polling: Polling) -> dict[str, FileRecord]:
+    """Wait for the other workers and return the files that they have written.
+
+    Raises:
+        CheckpointError: the files of a worker did not come in time.
+        DamagedError: a part record is damaged.
+        StorageError: storage cannot be read.
+    """
+    missing, files, began_s = set(range(1, attempt.workers)), dict[str, FileRecord](), polling.clock()
+    while missing:
+        names = attempt.folder.sizes()
+        for rank in [rank for rank in sorted(missing) if attempt.part_name(rank) in names]:
+            files |= _read_part_record(attempt, rank)
+            missing.discard(rank)
+        if missing and polling.clock() - began_s >= polling.timeout_s:
+            raise _timeout_error(attempt, missing, polling.timeout_s)
+        if missing:
+            polling.sleep(polling.interval_s)
+    return files
 
 
-class Background(Generic[Result]):
-    """Runs a job in a thread that does not keep the process alive; `wait` hands over what came of it."""
+def commit(attempt: SaveAttempt, manifest: Manifest) -> list[str]:
+    """Commit an attempt as the checkpoint of its step.
+
+    Args:
+        attempt: worker 0's.
+        manifest: of all files of all workers.
+
+    Returns:
+        The names of files in the folder that do not belong to the checkpoint.
+
+    Raises:
+        DamagedError: a file is missing or has the wrong size.
+        StorageError: the store is failing.
+    """
+    sizes = checked_sizes(attempt.folder, manifest)
+    if DAMAGED_FILE in sizes:
+        (attempt.folder / DAMAGED_FILE).delete()
+    (attempt.folder / MANIFEST_FILE).write(manifest.encoded())
+    return sorted(sizes.keys() - manifest.files.keys() - {MANIFEST_FILE, DAMAGED_FILE, PINNED_FILE})
+
+
+def _read_part_record(attempt: SaveAttempt, rank: int) -> dict[str, FileRecord]:
+    location = attempt.folder / attempt.part_name(rank)
+    values = parse_object(location.read(), location.uri)
+    if not has_valid_checksum(values):
+        raise DamagedError(f"{location.uri}: is damaged (it does not match its own digest).")
+    return file_records(values["files"])
+
+
+def _timeout_error(attempt: SaveAttempt, missing: set[int], timeout_s: float) -> CheckpointError:
+    ranks = ", ".join(map(str, sorted(missing)))
+    return CheckpointError(
+        f"{attempt.folder.uri}: no files of worker {ranks} came within {timeout_s:g} s. "
+        "See in the log whether it still runs, and check that all machines share storage.uri."
+    )
+
+
+class AsyncTask(Generic[Result]):
+    """Runs one function at a time in a daemon thread; `wait` returns its result or raises its error."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._running: Future[Result] | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether no job is running."""
-        return self._running is None or self._running.done()
-
-    def start(self, job: Callable[[], Result]) -> None:
-        """Start a job; the one before it must have been waited for."""
+    def start(self, function: Callable[[], Result]) -> None:
+        """Start a function; the one before it must have been waited for."""
         if self._running is not None:
-            raise RuntimeError("the job before was not waited for")
+            raise RuntimeError("the previous task was not waited for")
         self._running = future = Future[Result]()
 
         def run() -> None:
             try:
-                future.set_result(job())
+                future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
 
         threading.Thread(target=run, name=self._name, daemon=True).start()
 
     def take(self) -> Result | None:
-        """Return the result of a job that is done and did not fail, once; None otherwise."""
+        """Return the result, once, if the function is done and did not fail; None otherwise."""
         if self._running is None or not self._running.done() or self._running.exception() is not None:
             return None
         return self.wait()
 
     def wait(self) -> Result | None:
-        """Wait for the job and return its result, once; None when there is no job.
+        """Wait for the function and return its result, once; None when nothing was started.
 
         Raises:
-            Exception: what the job raised.
+            Exception: what the function raised.
         """
         if self._running is None:
             return None

@@ -1,1 +1,1 @@
-"""How the workers of a run share the model: whole on each of them, or in shards."""
+"""Parallelism: how the workers of a run share the model, replicated (data parallel) or sharded (FSDP)."""

@@ -1,4 +1,4 @@
-"""What a training step asks of the way in which workers share the model."""
+"""The interfaces of a training step: how workers share the model (`Parallel`) and communicate (`Collective`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """A worker's share of a tensor that is divided among the workers.
+class LocalShard:
+    """A worker's shard of a tensor that is divided among the workers.
 
     Args:
-        values: elements that follow each other in the whole tensor, [elements]; a view of the worker's own.
-        start: place of the first one in the whole tensor.
+        values: consecutive elements of the whole tensor, [elements]; a view of the local tensor.
+        start: offset of the first one in the whole tensor, in elements.
     """
 
     values: Tensor
@@ -26,14 +26,15 @@ class Shard:
 
 
 class Parallel(Protocol):
-    """How the workers share parameters, gradients and the optimiser's state.
+    """How the workers share parameters, gradients and optimizer state.
 
-    A step calls `begin`, any number of `backward`, `finish` and `average`, then maybe `clip` and the optimiser. All
-    workers call everything but `backward` and `clip` together; how often a worker calls `backward` is its own affair.
+    A step calls `begin_step`, any number of `backward`, `finish_backward` and `average_gradients`, then maybe
+    `clip_gradients` and the optimiser. All workers call everything but `backward` and `clip_gradients` together; they
+    may call `backward` different numbers of times.
     """
 
-    def begin(self) -> None:
-        """Clear the gradients and make the parameters whole for the passes of a step."""
+    def begin_step(self) -> None:
+        """Clear the gradients and unshard the parameters for the passes of a step."""
         ...
 
     def backward(self, loss: Tensor, retain_graph: bool, last: bool) -> None:
@@ -45,60 +46,57 @@ class Parallel(Protocol):
             last: whether this is the worker's last call of the step.
 
         Raises:
-            RuntimeError: a call said that it was the last, but another followed.
+            RuntimeError: a call came after the one with `last`.
         """
         ...
 
-    def finish(self) -> None:
-        """Send what is left to be summed; from here on the optimiser's view of the parameters holds."""
+    def finish_backward(self) -> None:
+        """Start summing the remaining gradients and reshard the parameters, as the optimiser expects them."""
         ...
 
-    def average(self, weight: float) -> None:
+    def average_gradients(self, weight: float) -> None:
         """Wait for the sums over all workers and divide them by a weight."""
         ...
 
-    def norm(self) -> Tensor:
+    def gradient_norm(self) -> Tensor:
         """Return the Euclidean norm of all gradients together, 0-d, the same on every worker."""
         ...
 
-    def clip(self, norm: Tensor, largest: float) -> None:
-        """Scale all gradients by what brings a norm down to at most `largest`."""
+    def clip_gradients(self, norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients by the factor that reduces a norm to at most `max_norm`."""
         ...
 
-    def whole(self) -> AbstractContextManager[None]:
-        """Make the parameters whole for passes without gradients, on every worker, between steps."""
+    def unsharded(self) -> AbstractContextManager[None]:
+        """Unshard the parameters for passes without gradients, on every worker, between steps."""
         ...
 
-    def shard(self, tensor: Tensor) -> Shard | None:
-        """Return this worker's share of a tensor of the model or the optimiser; None when every worker holds it all."""
+    def local_shard(self, tensor: Tensor) -> LocalShard | None:
+        """Return this worker's shard of a tensor of the model or optimiser; None when it is replicated."""
         ...
 
-    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return, on worker 0, the named tensors of the model or the optimiser as one worker alone would have them."""
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, on worker 0, the named tensors of the model or optimiser unsharded."""
         ...
 
-    def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what `gathered` returned as this worker holds it; keys end with the name of the parameter."""
+    def distribute(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Shard what `gather` returned as this worker holds it; keys end with the name of the parameter."""
         ...
 
 
-# What workers say to each other during a step.
-
-
-class Pending(Protocol):
-    """A message on its way."""
+class Work(Protocol):
+    """An asynchronous collective in progress, as `torch.distributed.Work`."""
 
     def wait(self) -> object:
-        """Return once the result is there for whatever this worker computes next."""
+        """Block until later computations of this worker can use the result."""
         ...
 
 
 class Collective(Protocol):
-    """Communication between the workers of a run."""
+    """Collective communication between the workers of a run."""
 
     @property
     def rank(self) -> int:
-        """This worker's number, from 0."""
+        """This worker's rank, from 0."""
         ...
 
     @property
@@ -106,56 +104,61 @@ class Collective(Protocol):
         """Number of workers."""
         ...
 
-    def sum(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all workers, in place."""
         ...
 
-    def start_sum(self, tensor: Tensor) -> Pending:
-        """Begin to replace a tensor on this worker's device by its sum over all workers, in place."""
+    def all_reduce_async(self, tensor: Tensor) -> Work:
+        """Start replacing a tensor on this worker's device by its sum over all workers, in place."""
         ...
 
 
-class Arrived:
-    """A message that took no time."""
+class CompletedWork:
+    """A collective that is complete already."""
 
     def wait(self) -> None:
         """Return at once."""
 
 
 class SingleWorker:
-    """A run with one worker has nobody to talk to."""
+    """The collective of a run with one worker: does nothing."""
 
     rank = 0
     size = 1
 
-    def sum(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Leave the tensor as it is."""
 
-    def start_sum(self, tensor: Tensor) -> Pending:
+    def all_reduce_async(self, tensor: Tensor) -> Work:
         """Leave the tensor as it is."""
-        return Arrived()
+        return CompletedWork()
 
 
 class TorchCollective:
-    """Communication through the default process group of torch.distributed."""
+    """The default process group of torch.distributed."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self._device = device
 
-    def sum(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all workers, in place; it may be on another device than the messages."""
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all workers, in place; it may be on another device than the group's."""
         message = tensor.to(self._device)
         dist.all_reduce(message)
         if message is not tensor:
             tensor.copy_(message)
 
-    def start_sum(self, tensor: Tensor) -> Pending:
-        """Begin to replace a tensor on this worker's device by its sum over all workers, in place."""
-        return cast(Pending, dist.all_reduce(tensor, async_op=True))
+    def all_reduce_async(self, tensor: Tensor) -> Work:
+        """Start replacing a tensor on this worker's device by its sum over all workers, in place."""
+        return cast(Work, dist.all_reduce(tensor, async_op=True))
 
 
 def current_collective(device: torch.device) -> Collective:
-    """Return the collective of this process, whose messages travel from a device."""
+    """Return the collective of this process, whose tensors are sent from a device."""
     return TorchCollective(device) if dist.is_initialized() and dist.get_world_size() > 1 else SingleWorker()
+
+
+def clip_scale(norm: Tensor, max_norm: float) -> Tensor:
+    """Return the factor that reduces a gradient norm to at most `max_norm`, 0-d."""
+    return (max_norm / (norm + 1e-6)).clamp(max=1.0)

@@ -1,4 +1,9 @@
-"""Every worker holds the whole model; gradients are summed during the last backward pass of a step."""
+"""Data parallelism: every worker holds the whole model; gradients are summed during a step's last backward pass.
+
+Gradients lie in one flat buffer and are summed in a few large buckets while the last backward pass is still running.
+The same idea as DistributedDataParallel's buckets and `no_sync` (Li et al. 2020, "PyTorch Distributed"), for workers
+that make different numbers of passes, or none at all.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from orchestrator.config.recipe import Recipe
-from orchestrator.train.parallel.base import Collective, Parallel, Pending, Shard
-from workloads.contract import Workload
-
-# Gradients in one flat buffer, so that summing them over workers is a handful of large messages.
-
+from orchestrator.train.parallel.base import Collective, LocalShard, Work, clip_scale
 
 BUCKET_BYTES = 25 * 1024 * 1024
-"""A bucket is full once it has this size; the default of torch's DistributedDataParallel as well."""
+"""Size from which on a bucket is full; the default of torch's DistributedDataParallel as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Gradients that travel as one message.
+    """Gradients that are summed as one message.
 
     Args:
         gradients: a 1-d view of the buffer.
@@ -70,15 +70,10 @@ class GradientBuffer:
         total: Tensor = torch.linalg.vector_norm(norms)
         return total
 
-    def clip(self, norm: Tensor, largest: float) -> None:
-        """Scale all gradients by what brings a norm down to at most `largest`."""
+    def clip(self, norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients by the factor that reduces a norm to at most `max_norm`."""
         for flat in self._flat:
-            flat.mul_(clip_scale(norm, largest).to(flat.dtype))
-
-
-def clip_scale(norm: Tensor, largest: float) -> Tensor:
-    """Return the factor that brings a gradient norm down to at most `largest`, 0-d."""
-    return (largest / (norm + 1e-6)).clamp(max=1.0)
+            flat.mul_(clip_scale(norm, max_norm).to(flat.dtype))
 
 
 def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -102,11 +97,8 @@ def _buckets(flat: Tensor, parameters: Sequence[nn.Parameter], bucket_bytes: int
             start, members = start + elements, []
 
 
-# Every worker holds the whole model; gradients are summed during the last backward pass of a step.
-
-
 class Replicated:
-    """See `Parallel`.
+    """Data parallelism; implements `Parallel`.
 
     Args:
         parameters: the trained ones, in the order of the model.
@@ -120,12 +112,12 @@ class Replicated:
         self._gradients = GradientBuffer(parameters, bucket_bytes)
         self._sum = OverlappedSum(self._gradients.buckets, collective)
 
-    def begin(self) -> None:
+    def begin_step(self) -> None:
         """Clear the gradients."""
         self._gradients.clear()
 
     def backward(self, loss: Tensor, retain_graph: bool, last: bool) -> None:
-        """Accumulate the gradient of a loss; the last call sends what it completes."""
+        """Accumulate the gradient of a loss; the last call sends the buckets that it completes."""
         if self._sum.started:
             raise RuntimeError("backward was called after a call with final=True; only the very last one may be final")
         if not last:
@@ -134,52 +126,46 @@ class Replicated:
         with self._sum.sending():
             loss.backward(retain_graph=retain_graph)
 
-    def finish(self) -> None:
-        """Send the gradients that are left."""
+    def finish_backward(self) -> None:
+        """Send the remaining buckets."""
         self._sum.finish()
 
-    def average(self, weight: float) -> None:
+    def average_gradients(self, weight: float) -> None:
         """Wait for the sums over all workers and divide them by a weight."""
         self._sum.wait()
         self._gradients.divide(weight)
 
-    def norm(self) -> Tensor:
+    def gradient_norm(self) -> Tensor:
         """Return the Euclidean norm of all gradients together, 0-d."""
         return self._gradients.norm()
 
-    def clip(self, norm: Tensor, largest: float) -> None:
-        """Scale all gradients by what brings a norm down to at most `largest`."""
-        self._gradients.clip(norm, largest)
+    def clip_gradients(self, norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients by the factor that reduces a norm to at most `max_norm`."""
+        self._gradients.clip(norm, max_norm)
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Do nothing: the parameters are whole."""
+    def unsharded(self) -> Iterator[None]:
+        """Do nothing: the parameters are replicated."""
         yield
 
-    def shard(self, tensor: Tensor) -> Shard | None:
-        """Return None: every worker holds everything."""
+    def local_shard(self, tensor: Tensor) -> LocalShard | None:
+        """Return None: all tensors are replicated."""
         return None
 
-    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are."""
         return dict(tensors)
 
-    def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def distribute(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are."""
         return dict(tensors)
-
-
-# Summing gradients over workers while the last backward pass is still running.
-#
-# The same idea as DistributedDataParallel's buckets and `no_sync` (Li et al. 2020, "PyTorch Distributed"), for workers
-# that make different numbers of passes, or none at all.
 
 
 class OverlappedSum:
-    """Sends each bucket once it is complete and all before it have been sent, and the rest when asked to.
+    """Sends each bucket once it and all buckets before it are complete, and the rest in `finish`.
 
-    All workers send the same buckets in the same order whatever their passes did. After the first step that order is
-    the one in which worker 0 completed them.
+    All workers send the same buckets in the same order, whichever parameters their passes used. After the first step
+    that order is the one in which worker 0 completed them.
 
     Args:
         buckets: what to sum, the same on every worker.
@@ -194,7 +180,7 @@ class OverlappedSum:
         self._sending = False
         self._missing: list[set[nn.Parameter]] = []
         self._completed: list[int] = []
-        self._pending: list[Pending] = []
+        self._pending: list[Work] = []
         if collective.size > 1:
             self._watch()
 
@@ -214,14 +200,14 @@ class OverlappedSum:
             self._sending = False
 
     def finish(self) -> None:
-        """Send the buckets that are left."""
+        """Send the remaining buckets."""
         while len(self._pending) < len(self._buckets):
             self._send_next()
         if self._first_step and self._collective.size > 1:
             self._agree_on_order()
 
     def wait(self) -> None:
-        """Wait for all sums and make ready for the next step."""
+        """Wait for all sums and reset for the next step."""
         for message in self._pending:
             message.wait()
         self._missing, self._completed, self._pending = [], [], []
@@ -244,29 +230,11 @@ class OverlappedSum:
 
     def _send_next(self) -> None:
         bucket = self._buckets[self._order[len(self._pending)]]
-        self._pending.append(self._collective.start_sum(bucket.gradients))
+        self._pending.append(self._collective.all_reduce_async(bucket.gradients))
 
     def _agree_on_order(self) -> None:
         self._first_step = False
         order = self._completed + [index for index in self._order if index not in self._completed]
         message = torch.tensor(order) * (self._collective.rank == 0)
-        self._collective.sum(message)
+        self._collective.all_reduce(message)
         self._order = message.tolist()
-
-
-# The choice between the ways of sharing a model.
-
-
-def share_model(
-    recipe: Recipe, workload: Workload, model: nn.Module, collective: Collective, device: torch.device
-) -> Parallel:
-    """Share a built model among the workers as the recipe says; a single worker holds all of it.
-
-    The parameter groups of the workload must be asked for afterwards: sharding replaces parameters.
-    """
-    if recipe.scale.parallel == "sharded" and collective.size > 1:
-        from orchestrator.train.parallel.fsdp import Sharded
-
-        return Sharded(model, workload.shard_units(), collective, device)
-    trained = {parameter for group in workload.parameter_groups() for parameter in group.parameters}
-    return Replicated([parameter for parameter in model.parameters() if parameter in trained], collective)

@@ -1,12 +1,12 @@
-"""Every worker holds a shard of the parameters, the teacher, the gradients and the optimiser's state (FSDP2).
+"""Fully sharded data parallelism (FSDP2): every worker holds a shard of parameters, gradients and optimizer state.
 
-Parameters are gathered once for all passes of a step and gradients are summed once after them, unit by unit in a fixed
-order. Nothing is sent during a pass (`reshard_after_forward=False`, no gradient sync in the workload's backward):
+Parameters are unsharded once for all passes of a step and gradients are reduced once after them, unit by unit in a
+fixed order. Nothing is sent during a pass (`reshard_after_forward=False`, no gradient sync in the workload's backward):
 workers may run different numbers of micro-batches, a micro-batch of few samples may leave parts of the model out, and
 adversarial passes visit a layer many times, while messages inside passes would have to match on all workers.
 
-So during the passes a worker has room for all values, student's and teacher's, and the student's gradients; between
-steps and while the optimiser runs, all of it and the optimiser's moments are divided by the number of workers.
+So during the passes a worker needs memory for all parameters, student's and teacher's, and for the student's gradients;
+between steps and while the optimiser runs, all of that and the optimizer state are divided among the workers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.distributed.tensor import Shard as RowShards
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from orchestrator.train.parallel.base import Collective, Shard
-from orchestrator.train.parallel.data_parallel import clip_scale
+from orchestrator.train.parallel.base import Collective, LocalShard, clip_scale
 
 
 class Sharded:
-    """See `Parallel`. Parameters without dimensions, such as a temperature, stay whole.
+    """FSDP; implements `Parallel`. 0-d parameters, such as a temperature, stay replicated.
 
     Args:
         model: built already and equal on all workers; sharded in place.
-        units: modules whose parameters travel as one message; what they leave is a unit as well.
+        units: modules whose parameters are gathered as one message; the remaining parameters are a unit as well.
         collective: the other workers.
         device: where the model is.
     """
@@ -47,65 +45,65 @@ class Sharded:
         self._shards = [parameter for parameter in trained if isinstance(parameter, DTensor)]
         self._scalars = [parameter for parameter in trained if not isinstance(parameter, DTensor)]
 
-    def begin(self) -> None:
-        """Clear the gradients and gather the parameters."""
+    def begin_step(self) -> None:
+        """Clear the gradients and unshard the parameters."""
         for parameter in self._shards + self._scalars:
             parameter.grad = None
-        self._gather()
+        self._unshard()
 
     def backward(self, loss: Tensor, retain_graph: bool, last: bool) -> None:
         """Accumulate the gradient of a loss; nothing is sent."""
         loss.backward(retain_graph=retain_graph)
 
-    def finish(self) -> None:
+    def finish_backward(self) -> None:
         """Sum the gradients over all workers; each keeps its shards of them and of the parameters."""
         for parameter in self._model.parameters():
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        _sum_in_backward(self._units, True)
+        _reduce_in_backward(self._units, True)
         self._root(torch.zeros((), requires_grad=True)).backward()
-        _sum_in_backward(self._units, False)
+        _reduce_in_backward(self._units, False)
         for scalar in self._scalars:
-            self._collective.sum(_gradient(scalar))
+            self._collective.all_reduce(_gradient(scalar))
 
-    def average(self, weight: float) -> None:
+    def average_gradients(self, weight: float) -> None:
         """Divide the gradients by a weight."""
         if weight != 1.0:
             torch._foreach_div_(self._gradients(), weight)
 
-    def norm(self) -> Tensor:
+    def gradient_norm(self) -> Tensor:
         """Return the Euclidean norm of all gradients together, 0-d, the same on every worker."""
         squared = _squared_norm([_gradient(shard) for shard in self._shards])
-        self._collective.sum(squared)
+        self._collective.all_reduce(squared)
         return (squared + _squared_norm([_gradient(scalar) for scalar in self._scalars])).sqrt()
 
-    def clip(self, norm: Tensor, largest: float) -> None:
-        """Scale all gradients by what brings a norm down to at most `largest`."""
-        torch._foreach_mul_(self._gradients(), clip_scale(norm, largest))
+    def clip_gradients(self, norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients by the factor that reduces a norm to at most `max_norm`."""
+        torch._foreach_mul_(self._gradients(), clip_scale(norm, max_norm))
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Gather the parameters for a while."""
-        self._gather()
+    def unsharded(self) -> Iterator[None]:
+        """Unshard the parameters for the body."""
+        self._unshard()
         try:
             yield
         finally:
             for unit in self._units:
                 unit.reshard()
 
-    def shard(self, tensor: Tensor) -> Shard | None:
-        """Return this worker's rows of a divided tensor; None when every worker holds it all."""
+    def local_shard(self, tensor: Tensor) -> LocalShard | None:
+        """Return this worker's rows of a sharded tensor; None when it is replicated."""
         if not isinstance(tensor, DTensor):
             return None
         local, rows = tensor.to_local(), tensor.shape[0]
         first = min(-(-rows // self._collective.size) * self._collective.rank, rows)
         last = min(first + -(-rows // self._collective.size), rows)
-        if tensor.placements != (RowShards(0),) or local.shape != (last - first, *tensor.shape[1:]):
-            raise RuntimeError(f"a tensor is divided otherwise than by rows: {tensor.placements}, {local.shape}")
-        return Shard(local.contiguous().view(-1), first * math.prod(tensor.shape[1:]))
+        if tensor.placements != (Shard(0),) or local.shape != (last - first, *tensor.shape[1:]):
+            raise RuntimeError(f"a tensor is sharded otherwise than by rows: {tensor.placements}, {local.shape}")
+        return LocalShard(local.contiguous().view(-1), first * math.prod(tensor.shape[1:]))
 
-    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Put shards together, one tensor after the other, into worker 0's main memory; others return nothing."""
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gather one tensor after the other into worker 0's host memory; the other workers return nothing."""
         gathered = {}
         for name, tensor in tensors.items():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -113,18 +111,18 @@ class Sharded:
                 gathered[name] = full.to("cpu")
         return gathered
 
-    def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this worker's shards of tensors that are whole and equal on all workers."""
-        return {name: self._placed(name.rpartition("/")[2], tensor) for name, tensor in tensors.items()}
+    def distribute(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return this worker's shards of tensors that are unsharded and equal on all workers."""
+        return {name: self._distribute(name.rpartition("/")[2], tensor) for name, tensor in tensors.items()}
 
-    def _placed(self, parameter_name: str, tensor: Tensor) -> Tensor:
+    def _distribute(self, parameter_name: str, tensor: Tensor) -> Tensor:
         parameter = self._parameters.get(parameter_name)
         if not isinstance(parameter, DTensor) or parameter.shape != tensor.shape:
             return tensor
         on_device = tensor.to(parameter.device)
         return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
-    def _gather(self) -> None:
+    def _unshard(self) -> None:
         for handle in [unit.unshard(async_op=True) for unit in self._units]:
             if handle is not None:
                 handle.wait()
@@ -134,7 +132,7 @@ class Sharded:
 
 
 class _Root(nn.Module):
-    """Stands above the model as the root of its units. A backward pass through it alone sums their gradients."""
+    """Wraps the model as the FSDP root of its units. A backward pass through it alone reduces their gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -157,22 +155,22 @@ def _shard(
     for unit in sharded:
         unit.reshard()
         unit.set_gradient_divide_factor(1.0)
-        unit.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    _sum_in_backward(sharded, False)
+        unit.set_force_sum_reduction_for_comms(True)  # gloo supports no other
+    _reduce_in_backward(sharded, False)
     return root, sharded
 
 
-def _sum_in_backward(units: Sequence[FSDPModule], wanted: bool) -> None:
+def _reduce_in_backward(units: Sequence[FSDPModule], enabled: bool) -> None:
     for unit in units:
-        unit.set_requires_gradient_sync(wanted, recurse=False)
-        unit.set_is_last_backward(wanted)
-        unit.set_reshard_after_backward(wanted, recurse=False)
+        unit.set_requires_gradient_sync(enabled, recurse=False)
+        unit.set_is_last_backward(enabled)
+        unit.set_reshard_after_backward(enabled, recurse=False)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
     gradient = parameter.grad
     if gradient is None:
-        raise RuntimeError("a trained parameter has no gradient: finish() must come first, it gives one to all")
+        raise RuntimeError("a trained parameter has no gradient: call finish_backward() first, which gives one to all")
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient
 
 

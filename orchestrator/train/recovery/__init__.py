@@ -1,1 +1,1 @@
-"""A run that goes on by itself: what is decided when workers or machines fail, and what carries it out."""
+"""Recovery from failures: diagnosis of failed attempts, retry policy, elastic scaling, and the failure report."""

@@ -1,7 +1,7 @@
-"""Recovery inside Ray Train's controller: its hooks, our decisions.
+"""Recovery inside Ray Train's controller: a callback that decides about retries, and the failure policy that obeys it.
 
-Ray Train restarts the workers; this says whether it should. Ray's own budgets are infinite, so that ours count. Knows
-Ray Train's internal states, which `tests/e2e` hold it to.
+Ray Train restarts the workers; `RecoveryCallback` decides whether it should. Ray Train's own budgets are infinite, so
+that the recipe's count. Uses Ray Train's internal states; `tests/e2e` fail when those change.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.control_channel import WorkerCommand
 from orchestrator.train.recovery.classify import diagnose_error
-from orchestrator.train.recovery.failure_kind import FailureKind
-from orchestrator.train.recovery.policy import Fault, GiveUp, Spent, decide
+from orchestrator.train.recovery.diagnosis import FailureKind
+from orchestrator.train.recovery.policy import AttemptFailure, GiveUp, RetryCounts, decide_retry
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.controller.state import TrainControllerState
@@ -29,100 +29,104 @@ if TYPE_CHECKING:
     from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 
 
-LEAVE_LIMIT_S = 600.0
-"""How long workers may take to save before more of them take their place."""
+GROW_TIMEOUT_S = 600.0
+"""How long workers may take to save before more workers replace them."""
 
-SHRINK_LIMIT_S = 30.0
-"""The same before fewer do: nothing is read for the present ones, so they may never come to the end of a step."""
+SHRINK_TIMEOUT_S = 30.0
+"""The same before fewer replace them: no data is read for the present ones, so they may never finish a step."""
 
-LOOK_EVERY_S = 0.2
+POLL_EVERY_S = 0.2
 
 
-class Recovery(ControllerCallback, WorkerGroupCallback):
-    """Decides about failed attempts, and has the workers save before they are taken away.
+class RecoveryCallback(ControllerCallback, WorkerGroupCallback):
+    """Decides whether failed attempts are retried, and has the workers save before they are replaced.
 
     Args:
-        channel: the line to the driver and the workers.
+        channel: the control channel, an actor.
         allowed: the recipe's section.
     """
 
     def __init__(self, channel: Any, allowed: RecoverySection) -> None:
         self._channel = channel
         self._allowed = allowed
-        self._spent = Spent()
-        self._reached = 0
+        self._used = RetryCounts()
+        self._farthest_step = 0
         self._workers: int | None = None
         self._group: WorkerGroup | None = None
-        self._asked_to_leave = False
+        self._draining = False
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        """Take note of new workers."""
+        """Report the new workers to the channel."""
         self._workers, self._group = len(worker_group), worker_group
-        self._asked_to_leave = False
+        self._draining = False
         nodes = [worker.metadata.node_id for worker in worker_group.get_workers()]
         ray.get(self._channel.workers_started.remote(nodes))
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        """Have the workers save when one of their machines goes away; raise when no step is done for too long."""
+        """Have the workers save when one of their nodes is preempted.
+
+        Raises:
+            WorkerGroupError: no step was done for longer than recovery.hang_s.
+        """
         if worker_group_status.get_preemption_info() is not None:
-            self._leave()
-        quiet_s = ray.get(self._channel.quiet_s.remote())
-        if quiet_s > self._allowed.hang_s:
+            self._drain()
+        stalled_s = ray.get(self._channel.stalled_s.remote())
+        if stalled_s > self._allowed.hang_s:
             limit = f"recovery.hang_s allows {self._allowed.hang_s:g}"
-            hung = WorkerHealthCheckTimeoutError(f"no step was done for {quiet_s:.0f} s; {limit}")
+            hung = WorkerHealthCheckTimeoutError(f"no step was done for {stalled_s:.0f} s; {limit}")
             raise WorkerGroupError(str(hung), dict.fromkeys(range(self._workers or 1), hung))
 
     def before_controller_execute_resize_decision(self, resize_decision: ResizeDecision) -> None:
-        """Have the present workers save, so that a change of their number loses no step.
+        """Have the present workers save, so that a resize loses no step.
 
         Raises:
-            GaveUp: they failed meanwhile, and there is to be no other attempt.
+            RetriesExhausted: they failed meanwhile, and are not tried again.
         """
         group, self._group = self._group, None
         if group is None:
             return
-        self._leave()
-        limit_s = LEAVE_LIMIT_S if resize_decision.num_workers >= (self._workers or 0) else SHRINK_LIMIT_S
+        self._drain()
+        grows = resize_decision.num_workers >= (self._workers or 0)
         try:
-            self._await_end(group, limit_s)
+            self._wait_for_drain(group, GROW_TIMEOUT_S if grows else SHRINK_TIMEOUT_S)
         except WorkerGroupError as error:
-            self._ended_meanwhile(error)
+            self._failed_while_draining(error)
 
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
     ) -> None:
-        """Decide about a failed attempt before Ray Train starts the next.
+        """Decide about a failed attempt before Ray Train starts the next one.
 
         Raises:
-            GaveUp: there is to be none.
+            RetriesExhausted: there is no next one.
         """
         if previous_state is current_state or not isinstance(current_state, RestartingState | ReschedulingState):
             return
         error = current_state.training_failed_error
-        if _lacks_machines(error):
-            ray.get(self._channel.lacks_machines.remote())
+        if _has_no_room(error):
+            ray.get(self._channel.report_no_room.remote())
         else:
             self._failed(error)
 
-    def _leave(self) -> None:
-        if not self._asked_to_leave:
-            self._asked_to_leave = True
+    def _drain(self) -> None:
+        if not self._draining:
+            self._draining = True
             ray.get(self._channel.request.remote(WorkerCommand.SAVE_AND_EXIT))
 
-    def _await_end(self, group: WorkerGroup, limit_s: float) -> None:
-        """Wait until the workers have left, or were at their last step anyway.
+    def _wait_for_drain(self, group: WorkerGroup, timeout_s: float) -> None:
+        """Wait until the workers have saved and exited, or have finished their last step anyway.
 
         Raises:
             WorkerGroupError: they have failed.
         """
-        until_s = time.monotonic() + limit_s
+        until_s = time.monotonic() + timeout_s
         while time.monotonic() < until_s:
-            if ray.get(self._channel.has_left.remote()) or _are_done(group):
+            if ray.get(self._channel.are_drained.remote()) or _are_done(group):
                 return
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_EVERY_S)
 
-    def _ended_meanwhile(self, error: WorkerGroupError) -> None:
-        """Enter the end of workers that were asked to leave, unless they did just that."""
+    def _failed_while_draining(self, error: WorkerGroupError) -> None:
+        """Decide about workers that ended while draining, unless they ended because they drained."""
         if diagnose_error(error, self._workers).kind is not FailureKind.PREEMPTED:
             self._failed(error)
 
@@ -130,51 +134,48 @@ class Recovery(ControllerCallback, WorkerGroupCallback):
         diagnosis = diagnose_error(error, self._workers)
         self._workers = self._group = None
         next_step = ray.get(self._channel.next_step.remote())
-        progressed = next_step is not None and next_step > self._reached
-        self._reached = max(self._reached, next_step or 0)
-        decision = decide(diagnosis, progressed, self._spent, self._allowed)
+        progressed = next_step is not None and next_step > self._farthest_step
+        self._farthest_step = max(self._farthest_step, next_step or 0)
+        decision = decide_retry(diagnosis, progressed, self._used, self._allowed)
         if isinstance(decision, GiveUp):
-            ray.get(self._channel.fault.remote(Fault(diagnosis, next_step, decision.tries)))
-            raise GaveUp(diagnosis.error)
-        self._spent = decision.spent
-        ray.get(self._channel.fault.remote(Fault(diagnosis, next_step)))
+            ray.get(self._channel.attempt_failed.remote(AttemptFailure(diagnosis, next_step, decision)))
+            raise RetriesExhausted(diagnosis.error)
+        self._used = decision
+        ray.get(self._channel.attempt_failed.remote(AttemptFailure(diagnosis, next_step)))
 
 
 def _are_done(group: WorkerGroup) -> bool:
-    """Return whether all workers have come to their end.
+    """Return whether all workers have finished.
 
     Raises:
         WorkerGroupError: some have failed.
     """
-    status = group.poll_status(timeout=LOOK_EVERY_S)
+    status = group.poll_status(timeout=POLL_EVERY_S)
     if status.errors:
         raise status.get_worker_group_error()
     return bool(status.finished)
 
 
-def _lacks_machines(error: TrainingFailedError) -> bool:
-    """Return whether workers could not be placed; that costs nothing but time, and is tried again."""
+def _has_no_room(error: TrainingFailedError) -> bool:
+    """Return whether workers could not be placed; that is retried without limit."""
     return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
 
 
-# What Ray Train's controller does about failures: whatever `Recovery` says.
-
-
-class GaveUp(Exception):
-    """Ends the controller's attempts; the channel knows why."""
+class RetriesExhausted(Exception):
+    """Ends the controller's attempts; the reason was reported to the channel."""
 
 
 class AlwaysRetry(DefaultFailurePolicy):
-    """Tries again after every failure until `Recovery` gives up.
+    """Retries after every failure until `RecoveryCallback` gives up.
 
-    Ray Train itself takes every error at the start of workers for final that is not the death of one. But when one
-    dies there, another may be the first to tell, with a broken connection.
+    Ray Train's own policy treats every error at the start of workers as final unless a worker died. But when a worker
+    dies there, the first error reported may be another worker's broken connection.
     """
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        """Decide, after Ray Train has logged the failure."""
+        """Return the decision, after Ray Train has logged the failure."""
         super().make_decision(training_failed_error)
         gave_up = isinstance(training_failed_error, ControllerError) and isinstance(
-            training_failed_error.controller_failure, GaveUp
+            training_failed_error.controller_failure, RetriesExhausted
         )
         return FailureDecision.RAISE if gave_up else FailureDecision.RETRY

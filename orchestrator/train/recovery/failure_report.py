@@ -1,52 +1,46 @@
-"""What a run that failed for good says about it: on the terminal, in its folder, and in MLflow. Pure."""
+"""The report of a failed run: a message on the terminal, a file in the run's folder, and a tag in MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from orchestrator.stream.state import BatchKeys
-from orchestrator.train.recovery.failure_kind import Diagnosis, FailureKind
+from orchestrator.config.errors import FuserayError
+from orchestrator.storage.retry import StorageError
+from orchestrator.storage.run_folder import json_bytes
+from orchestrator.stream.state import BatchKeys, step_keys
+from orchestrator.train.plan import Plan
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.diagnosis import Diagnosis, FailureKind
+from orchestrator.train.recovery.policy import AttemptFailure, GiveUp
 
 VERSION = 1
 TAG = "failure"
 """Name of the MLflow tag."""
 
-MOST_NAMED = 4
-"""Workers, machines and micro-batches that are named one by one."""
+MAX_NAMED = 4
+"""Workers, machines and micro-batches that are listed by name."""
 
-LONGEST_TAG = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Tries:
-    """How often a run was tried.
-
-    Args:
-        attempts: how many there were, the last one included.
-        budget: recipe key of the budget that ran out; empty when it was not a matter of one.
-        allowed: further attempts that this budget allows.
-    """
-
-    attempts: int
-    budget: str = ""
-    allowed: int = 0
+MAX_TAG_CHARS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A run that failed for good.
+class FailureReport:
+    """Why a run failed, and what its user can do.
 
     Args:
         diagnosis: why.
         run: URI of the run's folder; empty when it has none yet.
-        log: where the logs are.
-        step: the step at which it happened; None when it was not in a step, or is not known.
+        log: path of the log.
+        step: the step at which it failed; None when it was not in a step, or is unknown.
         micro_batches: keys of that step's samples.
-        tries: attempts, and the budget that they used up.
+        given_up: the number of attempts, and the budget that they used up.
         checkpoint: URI of the newest whole checkpoint; empty when there is none.
-        time: when, in ISO 8601; empty when it does not matter.
+        time: when, in ISO 8601; may be empty.
     """
 
     diagnosis: Diagnosis
@@ -54,18 +48,18 @@ class Failure:
     log: str
     step: int | None = None
     micro_batches: tuple[BatchKeys, ...] = ()
-    tries: Tries = Tries(1)
+    given_up: GiveUp = field(default_factory=lambda: GiveUp(1))
     checkpoint: str = ""
     time: str = ""
 
     @property
     def cause(self) -> str:
-        """One sentence on what happened."""
+        """What happened, in one sentence."""
         return ADVICE[self.diagnosis.kind].cause
 
     @property
     def fix(self) -> str:
-        """One sentence on what helps."""
+        """What helps, in one sentence."""
         return ADVICE[self.diagnosis.kind].fix
 
     @property
@@ -79,25 +73,77 @@ class Failure:
         return f"fuseray trace {self.run} --step {self.step}" if self.run and self.step is not None else ""
 
 
-def message(failure: Failure) -> str:
+class TrainingError(FuserayError):
+    """A run failed and is not tried again."""
+
+
+def report_failure(error: BaseException, last: AttemptFailure | None, plan: Plan, log: Path) -> FailureReport:
+    """Return the report of a run that failed, and append the traceback to its log.
+
+    Args:
+        error: what ended it.
+        last: the last failed attempt that was reported.
+        plan: the run.
+        log: a file, made if need be.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{error}\n")
+    failed = last if last is not None and last.given_up is not None else None
+    step = failed.next_step if failed else None
+    return FailureReport(
+        diagnosis=failed.diagnosis if failed else diagnose_error(error, plan.recipe.scale.max_workers),
+        run=plan.run.root.uri,
+        log=str(log),
+        step=step,
+        micro_batches=() if step is None else _step_keys(plan, step),
+        given_up=(failed.given_up if failed else None) or GiveUp(1),
+        checkpoint=_newest_checkpoint(plan),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def training_error(failure: FailureReport, plan: Plan) -> TrainingError:
+    """Write a failure into the run's folder and return it as an error for the terminal."""
+    with suppress(StorageError):  # the message must not be lost because the store is what failed
+        plan.run.post_mortem.write(json_bytes(record(failure)))
+    return TrainingError(message(failure))
+
+
+def _newest_checkpoint(plan: Plan) -> str:
+    try:
+        return next((folder.uri for folder in plan.run.committed_checkpoints()), "")
+    except StorageError:
+        return ""
+
+
+def _step_keys(plan: Plan, step: int) -> tuple[BatchKeys, ...]:
+    """Return a step's keys in brief; none when they cannot be read, since the data may be what failed."""
+    try:
+        return step_keys(plan.reader, step)
+    except FuserayError:
+        return ()
+
+
+def message(failure: FailureReport) -> str:
     """Return the failure as lines for the terminal, the most important first."""
     return "\n".join([headline(failure), *(f"  {name:<8} {text}" for name, text in _lines(failure) if text)])
 
 
-def headline(failure: Failure) -> str:
+def headline(failure: FailureReport) -> str:
     """Return the failure in one line, without its error."""
-    place = _place(failure)
-    return f"The run failed{place and f' {place}'}: {failure.cause}"
+    where = _where(failure)
+    return f"The run failed{where and f' {where}'}: {failure.cause}"
 
 
-def tag(failure: Failure) -> str:
+def tag(failure: FailureReport) -> str:
     """Return the failure as the text of an MLflow tag: one line."""
-    place = _place(failure)
-    text = f"{failure.diagnosis.kind}{place and f' {place}'}: {failure.diagnosis.error.splitlines()[0]}"
-    return text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…"
+    where = _where(failure)
+    text = f"{failure.diagnosis.kind}{where and f' {where}'}: {failure.diagnosis.error.splitlines()[0]}"
+    return text if len(text) <= MAX_TAG_CHARS else f"{text[: MAX_TAG_CHARS - 1]}…"
 
 
-def record(failure: Failure) -> dict[str, Any]:
+def record(failure: FailureReport) -> dict[str, Any]:
     """Return the failure as plain JSON values, for the run's folder."""
     return {
         "version": VERSION,
@@ -108,8 +154,8 @@ def record(failure: Failure) -> dict[str, Any]:
         "workers": list(failure.diagnosis.ranks),
         "hosts": list(failure.diagnosis.hosts),
         "step": failure.step,
-        "micro_batches": [asdict(one) | {"first_keys": list(one.first_keys)} for one in failure.micro_batches],
-        "tries": asdict(failure.tries),
+        "micro_batches": [asdict(keys) | {"first_keys": list(keys.first_keys)} for keys in failure.micro_batches],
+        "tries": asdict(failure.given_up),
         "checkpoint": failure.checkpoint or None,
         "log": failure.log,
         "cause": failure.cause,
@@ -118,7 +164,7 @@ def record(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _lines(failure: Failure) -> Iterator[tuple[str, str]]:
+def _lines(failure: FailureReport) -> Iterator[tuple[str, str]]:
     first, *more = failure.diagnosis.error.splitlines()
     yield "error", first
     yield from (("", line) for line in more)
@@ -134,43 +180,40 @@ def _lines(failure: Failure) -> Iterator[tuple[str, str]]:
     yield "log", failure.log
 
 
-def _place(failure: Failure) -> str:
-    """Return where it happened, as the end of "failed ..."."""
-    found = failure.diagnosis
-    workers = f"on worker{'s' if len(found.ranks) > 1 else ''} {_named(found.ranks)}" if found.ranks else ""
-    hosts = f"{'(' if workers else 'on '}{_named(found.hosts)}{')' if workers else ''}" if found.hosts else ""
+def _where(failure: FailureReport) -> str:
+    """Return step, workers and machines, as the end of "failed ..."."""
+    ranks, hosts = failure.diagnosis.ranks, failure.diagnosis.hosts
+    workers = f"on worker{'s' if len(ranks) > 1 else ''} {_listed(ranks)}" if ranks else ""
+    machines = f"{'(' if workers else 'on '}{_listed(hosts)}{')' if workers else ''}" if hosts else ""
     step = f"at step {failure.step}" if failure.step is not None else ""
-    return " ".join(part for part in (step, workers, hosts) if part)
+    return " ".join(part for part in (step, workers, machines) if part)
 
 
-def _named(things: Sequence[object]) -> str:
-    names = [str(thing) for thing in things[:MOST_NAMED]]
-    if len(things) > MOST_NAMED:
-        return f"{', '.join(names)} and {len(things) - MOST_NAMED} more"
+def _listed(values: Sequence[object]) -> str:
+    names = [str(value) for value in values[:MAX_NAMED]]
+    if len(values) > MAX_NAMED:
+        return f"{', '.join(names)} and {len(values) - MAX_NAMED} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _samples(failure: Failure) -> str:
-    batches = [batch.text() for batch in failure.micro_batches[:MOST_NAMED]]
+def _samples(failure: FailureReport) -> str:
+    batches = [batch.text() for batch in failure.micro_batches[:MAX_NAMED]]
     more = len(failure.micro_batches) - len(batches)
     return "; ".join(batches + ([f"and {more} more micro-batches"] if more > 0 else []))
 
 
-def _tries(failure: Failure) -> str:
-    tries = failure.tries
-    if not failure.diagnosis.is_retryable and not tries.budget:
-        return f"{tries.attempts}; another one would fail in the same way"
-    if not tries.budget:
-        return str(tries.attempts) if tries.attempts > 1 else ""
-    return f"{tries.attempts}; {tries.budget} ({tries.allowed}) is used up"
-
-
-# One sentence on the cause of each kind of failure, and one on what to do about it.
+def _tries(failure: FailureReport) -> str:
+    given_up = failure.given_up
+    if not failure.diagnosis.is_retryable and not given_up.budget:
+        return f"{given_up.attempts}; another one would fail in the same way"
+    if not given_up.budget:
+        return str(given_up.attempts) if given_up.attempts > 1 else ""
+    return f"{given_up.attempts}; {given_up.budget} ({given_up.allowed}) is used up"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What happened and what helps, one sentence each."""
+    """The cause of a kind of failure and its fix, one sentence each."""
 
     cause: str
     fix: str
@@ -179,11 +222,11 @@ class Advice:
 ADVICE: Mapping[FailureKind, Advice] = {
     FailureKind.USER_ERROR: Advice(
         "The run's own code raised an error, and would raise it again.",
-        "Mend what the error names; the log has the traceback.",
+        "Fix what the error names; the log has the traceback.",
     ),
     FailureKind.BAD_DATA: Advice(
         "Too many samples cannot be used, or a data set is not what it was.",
-        "Find the bad samples with `fuseray shards verify` and in quarantine.jsonl and mend them, or allow a larger "
+        "Find the bad samples with `fuseray shards verify` and in quarantine.jsonl and fix them, or allow a larger "
         "stream.max_bad_share.",
     ),
     FailureKind.OUT_OF_MEMORY: Advice(
@@ -227,11 +270,11 @@ ADVICE: Mapping[FailureKind, Advice] = {
         "`fuseray doctor` checks credentials, the address and free space of storage.uri and tracking.uri.",
     ),
     FailureKind.NO_START: Advice(
-        "The cluster could not give the workers a place.",
+        "The cluster could not place the workers.",
         "Lower scale.workers or scale.cpus_per_worker, or add machines; `ray status` says what is free.",
     ),
     FailureKind.UNKNOWN: Advice(
-        "It is not known what happened.",
+        "The cause is unknown.",
         "The log has the traceback.",
     ),
 }

@@ -59,7 +59,7 @@ def test_list_shows_what_there_is_without_reading_it(run: RunFolder) -> None:
     assert datetime.now(UTC) > datetime.fromisoformat(first["saved"])
     said = checkpoints("list", "mine").stdout
     assert said.splitlines()[0].split() == ["step", "saved", "size", "loss", "state"]
-    assert "step 5: it has no manifest: it is being written, or its writing broke off" in said
+    assert "step 5: it has no manifest: it is being written, or writing it was interrupted" in said
     assert checkpoints("list", "mine", "--metric", "norm").stdout.splitlines()[0].split()[3] == "norm"
 
 

@@ -39,8 +39,8 @@ def ask(folder: Path, terminal: bool, answer: str = "", yes: bool = False, kind:
     code = f"""
 from dataclasses import replace
 from test_cluster_verbs import CLOUD
-from orchestrator.cli.cluster import ask_first
-ask_first(replace(CLOUD, kind={kind!r}), "Start it?", {yes})
+from orchestrator.cli.cluster import confirm
+confirm(replace(CLOUD, kind={kind!r}), "Start it?", {yes})
 print("started")
 """
     command = [sys.executable, "-c", code]

@@ -9,12 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from official_albef import LAYOUTS, nested, tensors
-from saving import save_checkpoint
+from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
-from version_two import rewrite_as_version_two
 
 from orchestrator.cli.main import cli
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.train.checkpoints.load import load_checkpoint
@@ -100,12 +99,12 @@ def test_what_exists_is_not_overwritten(folder: Path) -> None:
     (folder / "full" / "mine.txt").write_text("mine")
     file = official(folder, whole=False)
     result = fuseray("import-checkpoint", "albef", file, str(folder / "full"), *HEADS)
-    assert isinstance(result.exception, SpecError)
+    assert isinstance(result.exception, ConfigError)
     assert "exists already" in str(result.exception)
     done("import-checkpoint", "albef", file, str(folder / "imported"), *HEADS)
     for arguments in (["--format", "albef"], []):
         result = fuseray("export", str(folder / "imported"), str(folder / "full"), *arguments)
-        assert isinstance(result.exception, SpecError)
+        assert isinstance(result.exception, ConfigError)
     assert [path.name for path in (folder / "full").iterdir()] == ["mine.txt"]
 
 
@@ -184,12 +183,13 @@ def test_a_run_is_exported_in_the_official_layout(run: RunFolder, folder: Path) 
     assert "no checkpoint of step 5; there are step-00000004, step-00000009" in str(missing.exception)
 
 
-def test_a_run_of_the_version_before_is_exported(run: RunFolder, folder: Path) -> None:
+def test_a_run_of_an_older_version_is_not_exported(run: RunFolder, folder: Path) -> None:
     for place in run.committed_checkpoints():
         rewrite_as_version_two(place)
-    done("export", "mine", str(folder / "out.pth"), "--format", "albef", "--storage", str(folder / "runs"))
-    content = torch.load(folder / "out.pth", weights_only=True)
-    assert float(content["model"]["temp"]) == pytest.approx(0.09)
+    refused = fuseray("export", "mine", str(folder / "out.pth"), "--format", "albef", "--storage", str(folder / "runs"))
+    assert isinstance(refused.exception, CheckpointError)
+    assert "format version 2 is not supported" in str(refused.exception)
+    assert not (folder / "out.pth").exists()
 
 
 def test_an_imported_model_is_evaluated_on_named_samples(folder: Path) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from shards import picture, write_shards
 
 from orchestrator.cli.main import cli
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import DataSetError
 
@@ -70,12 +70,12 @@ def test_build_from_a_folder_as_parquet(tmp_path: Path) -> None:
     [
         (["build", "nowhere", "out"], StorageError, "nowhere: cannot be listed: it does not exist"),
         (["build", "nowhere.json", "out"], StorageError, "nowhere.json: cannot be read: it does not exist"),
-        (["build", "a", "b", "out"], SpecError, "name one folder, or any number of .json and .jsonl files"),
-        (["build", "a", "out", "--image-root", "x"], SpecError, "--image-root: belongs to JSON lists"),
+        (["build", "a", "b", "out"], ConfigError, "name one folder, or any number of .json and .jsonl files"),
+        (["build", "a", "out", "--image-root", "x"], ConfigError, "--image-root: belongs to JSON lists"),
         (["build", "out"], UsageError, "Missing parameter: sources"),
         (["build", "a", "out", "--max-bad-share", "2"], UsageError, "2.0 is not in the range"),
-        (["build", "photos", "photos/out"], SpecError, "photos/out: lies in the folder that the images are in"),
-        (["index", "photos", "--ray", "127.0.0.1:9"], SpecError, "--ray: nothing answers at 127.0.0.1:9"),
+        (["build", "photos", "photos/out"], ConfigError, "photos/out: lies in the folder that the images are in"),
+        (["index", "photos", "--ray", "127.0.0.1:9"], ConfigError, "--ray: nothing answers at 127.0.0.1:9"),
         (["build", "list.json", "ftp://x/y"], StorageError, "unknown kind of storage 'ftp'"),
         (["index", "photos"], DataSetError, "has no .tar or .parquet shards"),
     ],

@@ -13,9 +13,9 @@ from runs import write_ledger, write_quarantine, write_run
 from shards import write_shards
 
 from orchestrator.cli.inspect import trace_command
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.run_folder import RunError
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.train.plan import Plan
 
 LOSSES = [3.0 - 0.01 * step + (0.02 if step % 3 else 0.0) for step in range(25)]
@@ -32,7 +32,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         folder, f"data.train={data}", curves={"loss": losses, "learning_rate": rates, "seconds/step": rates}
     )
     key = plan.reader.keys(10)[1]
-    write_quarantine(plan, Skipped(81, f"{data}/shard-000000.tar", key, "image is corrupt", "no \x1b[31mimage"))
+    write_quarantine(plan, SkippedSample(81, f"{data}/shard-000000.tar", key, "image is corrupt", "no \x1b[31mimage"))
     return plan
 
 
@@ -101,7 +101,7 @@ def test_a_contact_sheet_has_its_limit(plan: Plan, tmp_path: Path, monkeypatch: 
 def test_without_samples_there_is_no_contact_sheet(plan: Plan, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     done = trace(plan, "--step", "28", "--micro-batch", "1", "--images", str(sheet))
-    assert isinstance(done.exception, SpecError)
+    assert isinstance(done.exception, ConfigError)
     assert "there are no samples" in str(done.exception)
     assert not sheet.exists()
 
@@ -163,7 +163,7 @@ def test_a_mixture_says_which_data_set(tmp_path: Path) -> None:
 )
 def test_what_the_run_does_not_have_is_named(plan: Plan, arguments: list[str], message: str) -> None:
     done = trace(plan, *arguments)
-    assert isinstance(done.exception, RunError | SpecError)
+    assert isinstance(done.exception, RunError | ConfigError)
     with pytest.raises(type(done.exception), match=message):
         raise done.exception
 

@@ -21,8 +21,8 @@ ANCIENT = Device("K80", "sm_37", supported=False, bfloat16=False)
         (Cuda("13.0", (NEW, ANCIENT)), "580.1", None, "error", "no code for sm_37"),
         (Cuda("13.0"), "580.1", "", "warning", "CUDA_VISIBLE_DEVICES=''"),
         (Cuda("13.0"), "580.1", "-1", "warning", "CUDA_VISIBLE_DEVICES='-1'"),
-        (Cuda(None), "580.1", None, "error", "built for CPUs alone"),
-        (Cuda("13.0", complaint="driver too old"), "470.1", "0", "error", "cannot use a GPU. driver too old"),
+        (Cuda(None), "580.1", None, "error", "a build for CPUs only"),
+        (Cuda("13.0", reason="driver too old"), "470.1", "0", "error", "cannot use a GPU. driver too old"),
     ],
 )
 def test_gpu(cuda: Cuda, driver: str | None, visible: str | None, level: Level, part: str) -> None:
@@ -54,13 +54,13 @@ def test_code_runs_on_its_generation_or_is_translated(
 
 def test_bfloat16() -> None:
     assert check_bfloat16([]) is None
-    both, one = check_bfloat16([NEW, NEW]), check_bfloat16([NEW, OLD])
+    both, mixed = check_bfloat16([NEW, NEW]), check_bfloat16([NEW, OLD])
     assert both is not None
     assert both.level == "pass"
-    assert one is not None
-    assert one.level == "warning"
-    assert "T4" in one.found
-    assert "H100" not in one.found
+    assert mixed is not None
+    assert mixed.level == "warning"
+    assert "T4" in mixed.found
+    assert "H100" not in mixed.found
 
 
 @pytest.mark.parametrize(

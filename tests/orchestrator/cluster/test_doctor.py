@@ -9,23 +9,23 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import doctor
-from orchestrator.cluster.doctor.examine import RAY_TEMPORARY, ray_folder
+from orchestrator.cluster.doctor.examine import DEFAULT_RAY_FOLDER, ray_folder
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 
 FINE, ODD, BAD = passed("disk", "big"), warned("cpus", "few", "Buy more."), failed("torch", "[red] gone", "Install it.")
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: str) -> tuple[int, str]:
-    monkeypatch.setattr(doctor, "_findings", lambda **wishes: findings)
+    monkeypatch.setattr(doctor, "_findings", lambda **services: findings)
     result = CliRunner().invoke(doctor.command, arguments)
     return result.exit_code, result.stdout
 
 
 def test_this_machine_as_json_with_ray_started(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
-    wishes = ["--storage", "shards", "--storage", "nowhere://x", "--tracking", "sqlite:///none.db"]
+    services = ["--storage", "shards", "--storage", "nowhere://x", "--tracking", "sqlite:///none.db"]
     ran = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", "--start-ray", *wishes],
+        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", "--start-ray", *services],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -92,7 +92,7 @@ def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "folder"), [({}, RAY_TEMPORARY), ({"RAY_TMPDIR": "/a", "TMPDIR": "/b"}, Path("/a"))]
+    ("variables", "folder"), [({}, DEFAULT_RAY_FOLDER), ({"RAY_TMPDIR": "/a", "TMPDIR": "/b"}, Path("/a"))]
 )
 def test_ray_folder(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: Path) -> None:
     for name in ("RAY_TMPDIR", "TMPDIR"):

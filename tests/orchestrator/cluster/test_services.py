@@ -14,9 +14,9 @@ from orchestrator.cluster.doctor.services import (
     check_storage,
     check_tracking,
     credentials_provider,
-    without_password,
+    mask_passwords,
 )
-from orchestrator.cluster.findings import Level, within
+from orchestrator.cluster.findings import Level, with_timeout
 
 SECRET = "not-for-anyone"  # noqa: S105
 
@@ -141,14 +141,14 @@ def test_tracking_server_behind_a_closed_port(closed_port: int, monkeypatch: pyt
     ],
 )
 def test_passwords_are_hidden(text: str, shown: str) -> None:
-    assert without_password(text) == shown
+    assert mask_passwords(text) == shown
 
 
 def test_patience() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
-        within(0.01, never.wait)
+        with_timeout(0.01, never.wait)
     never.set()
-    assert within(5, lambda: 3) == 3
+    assert with_timeout(5, lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 / 0)
+        with_timeout(5, lambda: 1 / 0)

@@ -39,7 +39,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 
 def test_a_condition_names_what_it_asks_for() -> None:
-    assert Condition.parse("a.b > 1 and c == null and a.b < 3").asked == ("a.b", "c")
+    assert Condition.parse("a.b > 1 and c == null and a.b < 3").keys == ("a.b", "c")
 
 
 @pytest.mark.parametrize("text", ["adversarial.init > 1", "1 / 0 > 1", "adversarial + 1 > 0"])

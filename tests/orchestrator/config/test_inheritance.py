@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.document import read_extended
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import load_recipe
 from orchestrator.train.plan import recipe_yaml
 
@@ -110,9 +110,9 @@ def test_a_fault_is_named_in_the_file_that_holds_it(
 
 def test_a_replaced_value_is_not_blamed_on_the_base(folder: Path) -> None:
     document = read_extended(child(folder, "extends: base.yaml\nmodel:\noptimizer:\n  betas: 3\n"))
-    assert document.place(("model", "preset")) == f"{folder}/child.yaml:2"
-    assert document.place(("optimizer", "betas", 0)) == f"{folder}/child.yaml:4"
-    assert document.place(("optimizer", "clip_norm")) == f"{folder}/base.yaml:12"
+    assert document.location(("model", "preset")) == f"{folder}/child.yaml:2"
+    assert document.location(("optimizer", "betas", 0)) == f"{folder}/child.yaml:4"
+    assert document.location(("optimizer", "clip_norm")) == f"{folder}/base.yaml:12"
 
 
 def test_a_missing_base_names_both_files(folder: Path) -> None:
@@ -135,7 +135,7 @@ def test_circles_are_refused(folder: Path) -> None:
 
 def test_a_base_that_is_no_yaml_is_named(folder: Path) -> None:
     child(folder, "a: [1", "bad.yaml")
-    with pytest.raises(SpecError, match=r"bad\.yaml:1: is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml:1: is not valid YAML"):
         load_recipe(child(folder, "extends: bad.yaml\n"))
 
 

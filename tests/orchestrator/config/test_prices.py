@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.prices import read_prices
 
 
@@ -97,5 +97,5 @@ def test_a_fault_is_named_with_its_line(text: str, said: str, tmp_path: Path) ->
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         read_prices(tmp_path / "absent.yaml")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import load_recipe
 from orchestrator.train.plan import differences, recipe_yaml
 
@@ -103,7 +103,7 @@ def test_a_wrong_override_is_placed_on_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["nonsense", "=3", "workload.x=1", "batch.micro_batches.x.y=1"])
 def test_a_malformed_override_is_explained(tmp_path: Path, override: str) -> None:
-    with pytest.raises(SpecError, match="override"):
+    with pytest.raises(ConfigError, match="override"):
         load_recipe(write(tmp_path, GOOD), [override])
 
 
@@ -119,20 +119,20 @@ def test_a_malformed_override_is_explained(tmp_path: Path, override: str) -> Non
     ],
 )
 def test_a_file_that_is_no_recipe_is_explained(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load_recipe(write(tmp_path, text))
     assert message in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         load_recipe(tmp_path / "none.yaml")
 
 
 def test_a_file_that_is_not_utf8_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes("name: é".encode("latin-1"))
-    with pytest.raises(SpecError, match="is not UTF-8"):
+    with pytest.raises(ConfigError, match="is not UTF-8"):
         load_recipe(path)
 
 

@@ -8,25 +8,33 @@ from planned import FOOTPRINT, PRICES, cluster, group, recipe, resolved
 
 from orchestrator.cluster.findings import Level
 from orchestrator.config.cluster import NodeGroup
-from orchestrator.plan.checks import UNNAMED, Assumptions, Judgement, check_batch, check_budget, check_places, judge
-from orchestrator.plan.estimates import check_decoding, peak_tflops, sharing_of, worker_speed
-from orchestrator.plan.machines import kinds_of
-from orchestrator.plan.preflight import Observations
+from orchestrator.plan.checks import (
+    PLACEHOLDER_URI,
+    Assumptions,
+    PreflightResult,
+    check_batch,
+    check_budget,
+    check_places,
+    preflight_result,
+)
+from orchestrator.plan.estimates import check_decoding, effective_workers, peak_tflops, worker_speed
+from orchestrator.plan.machines import node_types_of
+from orchestrator.plan.observations import Observations
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
 SEEN = Observations(footprint=FOOTPRINT, decode_cpu_s=0.003, epoch_samples=1_000_000)
 
 
-def expected(*groups: NodeGroup, seen: Observations = SEEN, **values: Any) -> Judgement:
-    return judge(resolved(**values), cluster(*groups), PRICES, seen, Assumptions(0.5, None, 2))
+def expected(*groups: NodeGroup, seen: Observations = SEEN, **values: Any) -> PreflightResult:
+    return preflight_result(resolved(**values), cluster(*groups), PRICES, seen, Assumptions(0.5, None, 2))
 
 
 def test_a_run_worked_out_by_hand() -> None:
-    judgement = expected(BIG, CPU)
-    (only,) = judgement.scenarios
-    assert judgement.speed is not None
-    assert judgement.speed.samples_per_s == pytest.approx(500)  # half of 1000 TFLOP/s at 1 TFLOP a sample
-    assert (judgement.steps, judgement.samples) == (3907, 2_000_000)
+    result = expected(BIG, CPU)
+    (only,) = result.scenarios
+    assert result.speed is not None
+    assert result.speed.samples_per_s == pytest.approx(500)  # half of 1000 TFLOP/s at 1 TFLOP a sample
+    assert (result.steps, result.samples) == (3907, 2_000_000)
     assert only.samples_per_s == pytest.approx(4000)
     assert only.machines == {"head": 1, "big": 1}  # 4000 samples/s are decoded on 12 of the 88 CPUs that are left
     assert only.hours == pytest.approx(2_000_000 / 4000 / 3600)
@@ -35,13 +43,13 @@ def test_a_run_worked_out_by_hand() -> None:
         "spot": pytest.approx(only.hours * 16.2),
         "on-demand": pytest.approx(only.hours * 40.2),
     }
-    assert {finding.level for finding in judgement.findings} == {"pass"}
+    assert {finding.level for finding in result.findings} == {"pass"}
 
 
 def test_decoding_brings_machines_along_and_sets_the_pace_when_there_are_too_few() -> None:
     slow = replace(SEEN, decode_cpu_s=0.03)
-    judgement = expected(BIG, CPU, seen=slow)
-    (only,) = judgement.scenarios
+    result = expected(BIG, CPU, seen=slow)
+    (only,) = result.scenarios
     assert only.machines == {"head": 1, "big": 1, "cpu": 2}  # 144 CPUs are wanted, 88 are there
     assert only.samples_per_s == pytest.approx(4000)
     (starved,) = expected(BIG, seen=replace(SEEN, decode_cpu_s=0.3)).scenarios
@@ -59,16 +67,16 @@ def test_an_elastic_run_is_a_range_up_to_what_the_cluster_holds() -> None:
 
 def test_a_run_that_goes_on_costs_what_is_left_at_the_speed_that_it_had() -> None:
     past = replace(SEEN, done_steps=3000, past_samples_per_s=800.0, past_workers=4)
-    judgement = expected(BIG, seen=past)
-    assert judgement.speed is not None
-    assert judgement.speed.samples_per_s == pytest.approx(200)
-    assert judgement.scenarios[0].hours == pytest.approx((2_000_000 - 3000 * 512) / 1600 / 3600)
+    result = expected(BIG, seen=past)
+    assert result.speed is not None
+    assert result.speed.samples_per_s == pytest.approx(200)
+    assert result.scenarios[0].hours == pytest.approx((2_000_000 - 3000 * 512) / 1600 / 3600)
 
 
 def test_what_nobody_measured_is_unknown_and_said() -> None:
-    judgement = expected(BIG, seen=Observations())
-    assert (judgement.steps, judgement.speed, judgement.scenarios[0].usd["file"]) == (None, None, None)
-    assert [finding.level for finding in judgement.findings if finding.name == "data keeps up"] == ["warning"]
+    result = expected(BIG, seen=Observations())
+    assert (result.steps, result.speed, result.scenarios[0].usd["file"]) == (None, None, None)
+    assert [finding.level for finding in result.findings if finding.name == "data keeps up"] == ["warning"]
     steps = expected(BIG, seen=Observations(), length={"steps": 10})
     assert (steps.steps, steps.samples) == (10, 5120)
 
@@ -83,7 +91,7 @@ def test_what_nobody_measured_is_unknown_and_said() -> None:
     ],
 )
 def test_speed_of_a_worker(values: dict[str, Any], measured: float | None, rate: float, said: str) -> None:
-    speed = worker_speed(recipe(**values), SEEN, kinds_of(cluster(BIG), PRICES, 2), 0.5, measured)
+    speed = worker_speed(recipe(**values), SEEN, node_types_of(cluster(BIG), PRICES, 2), 0.5, measured)
     assert speed is not None
     assert speed.samples_per_s == pytest.approx(rate)
     assert said in speed.source
@@ -97,7 +105,7 @@ def test_unlisted_gpus_are_slow_in_float32() -> None:
 
 @pytest.mark.parametrize(("workers", "worth"), [(1, 1.0), (4, 4.0), (5, 4.0), (7, 4.0), (8, 8.0)])
 def test_workers_that_wait_for_others(workers: int, worth: float) -> None:
-    assert sharing_of(recipe(), workers) == worth
+    assert effective_workers(recipe(), workers) == worth
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,7 @@ def test_budget(usd: float | None, hours: float | None, levels: list[Level]) -> 
         ({"storage": {"uri": "/shared/runs"}}, ["warning"]),
         ({"data": {"train": "shards", "held_out": "/held"}}, ["error", "warning"]),
         ({"data": {"mix": [{"uri": "a"}, {"uri": "s3://b/c"}]}}, ["error"]),
-        ({"data": {"train": UNNAMED}}, ["warning"]),
+        ({"data": {"train": PLACEHOLDER_URI}}, ["warning"]),
         ({"tracking": {"uri": "sqlite:///runs/mlflow.db"}}, ["error"]),
         ({"tracking": {"uri": "sqlite:////shared/mlflow.db"}}, ["warning"]),
     ],

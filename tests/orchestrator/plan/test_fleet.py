@@ -6,18 +6,22 @@ import pytest
 from planned import HEAD, PRICES, cluster, group, recipe
 
 from orchestrator.config.cluster import NodeGroup
-from orchestrator.plan.machines import check_prices, fleet_for, kinds_of
+from orchestrator.plan.machines import check_prices, fleet_for, node_types_of
 
 BIG, ONE, CPU = group("big", "big-gpu", 2), group("one", "one-gpu", 4), group("cpu", "cpu", 3, market="on-demand")
 
 
 def machines(groups: tuple[NodeGroup, ...], workers: int, reading_cpus: float, **scale: object) -> dict[str, int]:
-    kinds = kinds_of(cluster(*groups), PRICES, cpus_here=2)
+    node_types = node_types_of(cluster(*groups), PRICES, cpus_here=2)
     asked = recipe(
         scale={"workers": workers, "use_gpu": True} | scale, batch={"micro_batches": 99, "micro_batch_size": 2}
     )
-    fleet = fleet_for(kinds, workers, asked, reading_cpus)
-    return {berth.kind.group.name: berth.machines for berth in fleet.berths if not berth.kind.group.head}
+    fleet = fleet_for(node_types, workers, asked, reading_cpus)
+    return {
+        allocation.node_type.group.name: allocation.machines
+        for allocation in fleet.allocations
+        if not allocation.node_type.group.head
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,15 +45,15 @@ def test_as_many_as_are_needed(
 
 
 def test_machines_that_nobody_knows_hold_what_their_gpus_hold() -> None:
-    kinds = kinds_of(cluster(group("own", None, 2, market="owned", gpus=4)), PRICES, cpus_here=2)
-    fleet = fleet_for(kinds, 6, recipe(), 1)
+    node_types = node_types_of(cluster(group("own", None, 2, market="owned", gpus=4)), PRICES, cpus_here=2)
+    fleet = fleet_for(node_types, 6, recipe(), 1)
     assert (fleet.workers, fleet.spare_cpus) == (6, math.inf)
     assert fleet.usd_per_hour(lambda kind: kind.prices["owned"] if kind.group.name == "own" else 1.0) == 1.0
 
 
 def test_a_local_cluster_is_this_machine() -> None:
     this = NodeGroup(name="this", machine=None, market="owned", fewest=1, most=1, cpus=None, gpus=0, head=True)
-    kind = kinds_of(cluster(this, kind="local"), PRICES, cpus_here=6)[-1]
+    kind = node_types_of(cluster(this, kind="local"), PRICES, cpus_here=6)[-1]
     assert (kind.cpus, kind.usd_per_hour) == (6, 0.0)
 
 
@@ -58,13 +62,13 @@ def test_a_local_cluster_is_this_machine() -> None:
     [("small", "spot", "no spot price of small"), ("huge", "on-demand", "price of huge"), (None, "spot", "which type")],
 )
 def test_an_unknown_price_names_the_machine(machine: str | None, market: str, said: str) -> None:
-    kinds = kinds_of(cluster(group("extra", machine, 1, market=market)), PRICES, cpus_here=2)
-    (finding,) = check_prices(kinds, PRICES)
+    node_types = node_types_of(cluster(group("extra", machine, 1, market=market)), PRICES, cpus_here=2)
+    (finding,) = check_prices(node_types, PRICES)
     assert finding.level == "warning"
     assert said in finding.found
     assert "--prices" in finding.fix
 
 
 def test_known_prices_are_nothing_to_speak_of() -> None:
-    assert check_prices(kinds_of(cluster(BIG, CPU), PRICES, cpus_here=2), PRICES) == []
+    assert check_prices(node_types_of(cluster(BIG, CPU), PRICES, cpus_here=2), PRICES) == []
     assert HEAD.market == "on-demand"

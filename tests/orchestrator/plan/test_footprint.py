@@ -10,9 +10,9 @@ from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.plan.profile_inputs import NotMeasuredError, prepare, synthetic_samples
 from orchestrator.plan.profile_model import (
     CPU,
-    Line,
     LiveBytes,
-    Run,
+    MemoryLine,
+    MicroBatchRun,
     count_flops,
     extrapolate,
     measure_footprint,
@@ -152,13 +152,21 @@ def test_flops_of_the_cpus_own_kernels_count() -> None:
 @pytest.mark.parametrize(
     ("runs", "size", "expected"),
     [
-        ([Run(4, [3, 8, 2])], 4, Line(0, 2)),
-        ([Run(2, [30, 20]), Run(4, [30, 40])], 2, Line(30, 0)),
-        ([Run(2, [30, 20]), Run(4, [30, 40])], 8, Line(0, 10)),  # another moment is the highest one
-        ([Run(2, [30]), Run(4, [30, 50])], 8, Line(10, 10)),  # other operations: by the highest points
+        ([MicroBatchRun(4, [3, 8, 2])], 4, MemoryLine(0, 2)),
+        ([MicroBatchRun(2, [30, 20]), MicroBatchRun(4, [30, 40])], 2, MemoryLine(30, 0)),
+        (
+            [MicroBatchRun(2, [30, 20]), MicroBatchRun(4, [30, 40])],
+            8,
+            MemoryLine(0, 10),
+        ),  # another peak
+        (
+            [MicroBatchRun(2, [30]), MicroBatchRun(4, [30, 50])],
+            8,
+            MemoryLine(10, 10),
+        ),  # other operations: peaks
     ],
 )
-def test_extrapolation(runs: list[Run], size: int, expected: Line) -> None:
+def test_extrapolation(runs: list[MicroBatchRun], size: int, expected: MemoryLine) -> None:
     assert extrapolate(runs, size) == expected
 
 

@@ -7,7 +7,7 @@ import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe
 
 from orchestrator.cluster.findings import Level
-from orchestrator.plan.machines import kinds_of
+from orchestrator.plan.machines import node_types_of
 from orchestrator.plan.memory import check_gpu_memory, check_main_memory, largest_micro_batch, memory_need
 
 GB = 10**9
@@ -36,8 +36,8 @@ def test_sharding_divides_moments_and_resting_values_but_not_what_the_passes_use
     ],
 )
 def test_whether_it_fits(machine: str, sample_bytes: int, level: Level) -> None:
-    kinds = kinds_of(cluster(group("gpus", machine, 8)), PRICES, cpus_here=2)
-    (finding,) = check_gpu_memory(replace(FOOTPRINT, sample_bytes=sample_bytes), recipe(), kinds)
+    node_types = node_types_of(cluster(group("gpus", machine, 8)), PRICES, cpus_here=2)
+    (finding,) = check_gpu_memory(replace(FOOTPRINT, sample_bytes=sample_bytes), recipe(), node_types)
     assert finding.level == level
     assert "estimate" in finding.found
 
@@ -49,20 +49,20 @@ def test_the_fix_names_a_micro_batch_that_fits() -> None:
     assert memory_need(large, recipe(batch=batch), 8).total <= 0.9 * 80 * GB
     batch["micro_batch_size"] += 1
     assert memory_need(large, recipe(batch=batch), 8).total > 0.9 * 80 * GB
-    kinds = kinds_of(cluster(group("gpus", "big-gpu", 8)), PRICES, cpus_here=2)
-    (finding,) = check_gpu_memory(large, recipe(), kinds)
+    node_types = node_types_of(cluster(group("gpus", "big-gpu", 8)), PRICES, cpus_here=2)
+    (finding,) = check_gpu_memory(large, recipe(), node_types)
     assert f"batch.micro_batch_size to about {fitting} " in finding.fix
 
 
 def test_gpus_of_unknown_size() -> None:
-    kinds = kinds_of(cluster(group("own", None, 1, gpus=8)), PRICES, cpus_here=2)
-    (finding,) = check_gpu_memory(FOOTPRINT, recipe(), kinds)
+    node_types = node_types_of(cluster(group("own", None, 1, gpus=8)), PRICES, cpus_here=2)
+    (finding,) = check_gpu_memory(FOOTPRINT, recipe(), node_types)
     assert finding.level == "warning"
 
 
 @pytest.mark.parametrize(("cpus_per_worker", "level"), [(16.0, "pass"), (4.0, "warning")])
 def test_workers_on_cpus_share_a_machine(cpus_per_worker: float, level: Level) -> None:
     scale = {"workers": 8, "cpus_per_worker": cpus_per_worker}
-    kinds = kinds_of(cluster(group("cpus", "cpu", 8)), PRICES, cpus_here=2)
-    (finding,) = check_main_memory(FOOTPRINT, recipe(scale=scale), kinds)
+    node_types = node_types_of(cluster(group("cpus", "cpu", 8)), PRICES, cpus_here=2)
+    (finding,) = check_main_memory(FOOTPRINT, recipe(scale=scale), node_types)
     assert finding.level == level

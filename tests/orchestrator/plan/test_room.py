@@ -8,15 +8,15 @@ from planned import PRICES, cluster, group, recipe
 from orchestrator.cluster.findings import Finding, Level
 from orchestrator.config.cluster import NodeGroup
 from orchestrator.plan.checks import check_room
-from orchestrator.plan.machines import fleet_for, kinds_of
+from orchestrator.plan.machines import fleet_for, node_types_of
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 1)
 
 
 def found(groups: tuple[NodeGroup, ...], **values: Any) -> list[Finding]:
-    asked, kinds = recipe(**values), kinds_of(cluster(*groups), PRICES, cpus_here=2)
-    largest = fleet_for(kinds, asked.scale.most_workers, asked, asked.stream.reader_cpus)
-    return list(check_room(asked, kinds, largest))
+    asked, node_types = recipe(**values), node_types_of(cluster(*groups), PRICES, cpus_here=2)
+    largest = fleet_for(node_types, asked.scale.max_workers, asked, asked.stream.reader_cpus)
+    return list(check_room(asked, node_types, largest))
 
 
 MANY = {"micro_batches": 64, "micro_batch_size": 2}
@@ -55,4 +55,4 @@ def test_gpus_that_stand_idle(values: dict[str, Any], said: str) -> None:
 def test_machines_of_unknown_size_are_named() -> None:
     findings = found((group("own", None, 1, market="owned", gpus=8),))
     assert [finding.level for finding in findings] == ["pass", "warning"]
-    assert "own: nobody says how many CPUs" in findings[1].found
+    assert "own: the number of CPUs of its machines is unknown" in findings[1].found

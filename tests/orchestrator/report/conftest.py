@@ -12,17 +12,24 @@ from PIL import Image, ImageDraw
 from orchestrator.report.model import (
     Checkpoint,
     Curve,
-    GalleryQuery,
+    EvaluatedCheckpoint,
     Headline,
     Report,
-    RetrievedImage,
     Run,
     Skipped,
     Status,
-    WordMaps,
 )
 from orchestrator.report.page import render
+from workloads.albef.entry import STEP_METRICS
+from workloads.contract import Evaluation, Gallery, GalleryRow, Picture, ReportedMetrics
+from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics, retrieval_tables
 
+METRICS = ReportedMetrics(
+    steps=tuple(STEP_METRICS.values()),
+    evaluation=contrastive_metrics(),
+    final_evaluation=reranked_metrics(),
+    step_hooks="teacher and queue",
+)
 HOSTILE = "<script>alert('caption')</script> & \"quotes\""
 STEPS = tuple(range(1, 301))
 
@@ -54,7 +61,13 @@ def retrieval() -> dict[str, float]:
 def curves() -> dict[str, Curve]:
     logged = {
         name: falling(start, start / 4)
-        for name, start in (("loss", 16.0), ("loss_itc", 6.0), ("loss_itm", 0.7), ("loss_mlm", 9.0), ("loss_kl", 0.4))
+        for name, start in (
+            ("loss", 16.0),
+            ("loss_itc", 6.0),
+            ("loss_itm", 0.7),
+            ("loss_mlm", 9.0),
+            ("adversarial_divergence", 0.4),
+        )
     }
     logged |= {"learning_rate": falling(3e-4, 1e-6), "gradient_norm": falling(8, 1), "samples_per_s": falling(60, 59)}
     logged |= {"data_wait_share": Curve(STEPS, (0.03,) * len(STEPS)), "alpha": Curve(STEPS, (0.4,) * len(STEPS))}
@@ -63,9 +76,20 @@ def curves() -> dict[str, Curve]:
     return logged
 
 
+def search_results(*rows: GalleryRow) -> Gallery:
+    return Gallery("What captions retrieve", "Best on the left.", rows)
+
+
+def heat_maps() -> Gallery:
+    maps = zip(("blue", HOSTILE), np.linspace(0, 1, 128).reshape(2, 8, 8), strict=True)
+    overlays = (Picture(4, word, map_HW=map_HW) for word, map_HW in maps)
+    return Gallery("Where words look", "How much.", (GalleryRow(f"blue {HOSTILE}", (Picture(4), *overlays)),))
+
+
 @pytest.fixture(scope="session")
 def empty_report() -> Report:
-    return Report(run=Run(name="my run", status=Status.RUNNING, created="1 May 2026, 10:00 UTC"))
+    run = Run(name="my run", status=Status.RUNNING, created="1 May 2026, 10:00 UTC")
+    return Report(run=run, metrics=METRICS)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +104,7 @@ def full_report() -> Report:
         mlflow_run_id="0123456789abcdef",
         mlflow_command="mlflow ui --backend-store-uri sqlite:///runs/mlflow.db",
     )
-    found = tuple(RetrievedImage(draw_png(40 * i), 0.9 - 0.1 * i, i == 1, f"picture {i}") for i in range(4))
+    found = tuple(Picture(i, f"picture {i}", 0.9 - 0.1 * i, i == 1) for i in range(4))
     return Report(
         run=run,
         headline=Headline(
@@ -94,9 +118,15 @@ def full_report() -> Report:
         ),
         curves=curves(),
         time={"start-up": 20.0, "data wait": 9.0, "forward + backward": 240.0, "other": 6.0, "evaluation": 0.0},
-        retrieval=retrieval(),
-        gallery=(GalleryQuery("a blue disc", found), GalleryQuery(HOSTILE, found[:1])),
-        heat_maps=(WordMaps(draw_png(10), ("blue", HOSTILE), np.linspace(0, 1, 128).reshape(2, 8, 8)),),
+        metrics=METRICS,
+        evaluated=EvaluatedCheckpoint(
+            Evaluation(
+                retrieval(),
+                retrieval_tables(reranked=True),
+                (search_results(GalleryRow("a blue disc", found), GalleryRow(HOSTILE, found[:1])), heat_maps()),
+            ),
+            {i: draw_png(40 * i) for i in range(5)},
+        ),
         skipped=(Skipped("image is truncated", 1234, (HOSTILE,)),),
         recipe_yaml=f"steps: 300\nname: {HOSTILE}\n",
         machine={"Python": "3.11.2", "Note": HOSTILE},

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from orchestrator.report import html
-from orchestrator.report.charts import Style, curve_chart, ends, finite, recall_chart, smooth, thin, time_bar
+from orchestrator.report.charts import curve_chart, ends, finite, lines_chart, smooth, thin, time_bar
 from orchestrator.report.model import Curve
-from orchestrator.report.panels import LOSSES, draw, draw_recalls
+from orchestrator.report.panels import draw, draw_panels
+from workloads.contract import Metric, ReportedMetrics
+from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
 
-NOISY = Style(title="Total loss", unit="loss (nats)", noisy=True)
+NOISY = Metric(name="loss", title="Total loss", unit="loss (nats)", noisy=True)
 
 
 def line(count: int) -> Curve:
@@ -39,18 +41,19 @@ def test_charts_are_deterministic() -> None:
 
 @pytest.mark.parametrize("values", [(0.0,), (1.5,), (-2.0, -2.0), (0.0, 0.0, 0.0), (1e-9, 2e-9)])
 def test_degenerate_curves_draw(values: tuple[float, ...]) -> None:
-    style = Style(title="x", unit="share", from_zero=True, share=True)
+    style = Metric(name="x", title="x", unit="share", from_zero=True, share=True)
     assert curve_chart(Curve(tuple(range(len(values))), values), style, "a").startswith("<svg")
 
 
 def test_tiny_values_move_their_power_of_ten_to_the_axis() -> None:
-    svg = curve_chart(Curve((1, 2), (1e-4, 3e-4)), Style(title="Learning rate", unit="learning rate"), "lr")
+    svg = curve_chart(Curve((1, 2), (1e-4, 3e-4)), Metric(name="lr", title="Learning rate", unit="learning rate"), "lr")
     assert "learning rate \N{MULTIPLICATION SIGN} 10⁻⁴" in svg
 
 
 def test_recall_labels_do_not_touch() -> None:
     lines = {f"R@{depth}": Curve((100,), (0.30 + depth / 1000,)) for depth in (10, 5, 1)}
-    svg = recall_chart(lines, 0.30, "r", "Text to image")
+    metric = Metric(name="r", title="Text to image", unit="recall (%)", share=True)
+    svg = lines_chart(lines, 0.30, metric, "r")
     heights = sorted(float(y) for y in re.findall(r'y="([\d.]+)"[^>]*>(?:R@|chance)', svg))
     assert len(heights) == 4
     assert min(np.diff(heights)) >= 12
@@ -61,16 +64,23 @@ def test_time_bar_says_its_shares() -> None:
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
-    (drawing,) = draw({"loss": Curve((1, 2, 3), (2.0, float("nan"), 1.0))}, LOSSES)
+    (drawing,) = draw({"loss": Curve((1, 2, 3), (2.0, float("nan"), 1.0))}, [NOISY])
     assert drawing.note == "1 of 3 logged values are not finite and are left out."
     assert "nan" not in drawing.svg
-    assert draw({"loss": Curve((1,), (float("inf"),))}, LOSSES) == []
+    assert draw({"loss": Curve((1,), (float("inf"),))}, [NOISY]) == []
 
 
 def test_recalls_are_drawn_per_direction_and_ranking() -> None:
     names = ("reranked/text_to_image/recall@10", "image_to_text/recall@10", "text_to_image/recall@1")
-    drawings = draw_recalls({f"held_out/{name}": Curve((1, 2), (0.1, 0.2)) for name in names})
-    assert [drawing.title for drawing in drawings] == ["Text → image", "Image → text", "Text → image, re-ranked"]
+    reported = ReportedMetrics(
+        steps=(), evaluation=contrastive_metrics(), final_evaluation=reranked_metrics(), step_hooks=""
+    )
+    panels = draw_panels({f"held_out/{name}": Curve((1, 2), (0.1, 0.2)) for name in names}, reported)
+    assert [drawing.title for drawing in panels[-1].drawings] == [
+        "Text → image",
+        "Image → text",
+        "Text → image, re-ranked",
+    ]
 
 
 def test_thinning_keeps_the_peaks() -> None:

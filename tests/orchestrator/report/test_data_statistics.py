@@ -15,8 +15,8 @@ from orchestrator.report.data_report import (
     render_statistics,
     rows,
 )
-from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, Names
-from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, Knobs, measure_shuffle
+from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
+from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, ShuffleParams, measure_shuffle
 
 HOSTILE = "s3://bucket/<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,7 +25,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def index(shards: int = 12) -> Index:
     sizes = np.arange(1, shards + 1) * 10
     digests = np.zeros((shards, DIGEST_BYTES), np.uint8)
-    return Index(Names(f"{n:03d}.tar" for n in range(shards)), sizes, sizes * 5000, digests, "webdataset")
+    return Index(ShardNames(f"{n:03d}.tar" for n in range(shards)), sizes, sizes * 5000, digests, "webdataset")
 
 
 def statistics(images: int = 300) -> DataStatistics:
@@ -37,7 +37,7 @@ def statistics(images: int = 300) -> DataStatistics:
         index=index(),
         captions=CaptionCounts(np.append(words, 1), np.array([0, 5, 775]), 12),
         images=ImageSizes(widths, heights, widths * heights // 9, {"JPEG": images} if images else {}, 2),
-        shuffles=[measure_shuffle(index(), Knobs(16, window, 32, 1024), seed=1) for window in (64, 512)],
+        shuffles=[measure_shuffle(index(), ShuffleParams(16, window, 32, 1024), seed=1) for window in (64, 512)],
     )
 
 

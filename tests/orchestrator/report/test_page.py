@@ -10,21 +10,30 @@ import pytest
 from html_page import Page, words
 from PIL import Image
 
-from orchestrator.report.model import GalleryQuery, Report, RetrievedImage, Run, Skipped, Status
+from orchestrator.report.model import EvaluatedCheckpoint, Report, Run, Skipped, Status
 from orchestrator.report.page import SECTIONS, render
+from workloads.contract import Evaluation, Gallery, GalleryRow, Picture
+
+MEASURED = ["losses", "optimisation", "held-out-retrieval-over-time", "held-out-results"]
+
+
+def with_gallery(report: Report, row: GalleryRow, image: bytes) -> Report:
+    evaluation = Evaluation({}, (), (Gallery("Examples", "", (row,)),))
+    return dataclasses.replace(report, evaluated=EvaluatedCheckpoint(evaluation, {0: image}))
 
 
 def test_full_page_nests_and_holds_every_section(full_page: str) -> None:
     page = Page(full_page)
-    assert [section["id"] for section in page.all("section")] == list(SECTIONS)
+    sections = [section["id"] for section in page.all("section")]
+    assert sections == [*MEASURED, "gallery-1", "gallery-2", *SECTIONS]
     assert "run fuseray" not in words(page)
 
 
 def test_empty_page_names_the_command_for_each_missing_part(empty_report: Report) -> None:
     page = Page(render(empty_report))
-    assert [section["id"] for section in page.all("section")] == list(SECTIONS)
+    assert [section["id"] for section in page.all("section")] == [*MEASURED, *SECTIONS]
     assert "Not evaluated yet: run fuseray evaluate 'my run'." in words(page)
-    assert words(page).count(": run fuseray") == len(SECTIONS)
+    assert words(page).count(": run fuseray") == len(MEASURED) + len(SECTIONS)
     assert page.all("svg") == page.all("img") == []
 
 
@@ -32,9 +41,9 @@ def test_empty_page_names_the_command_for_each_missing_part(empty_report: Report
     ("section", "changes", "command"),
     [
         ("losses", {"curves": {}}, "fuseray train recipes/demo.yaml --resume albef-demo"),
-        ("retrieval", {"retrieval": {}}, "fuseray evaluate albef-demo"),
-        ("gallery", {"gallery": ()}, "fuseray evaluate albef-demo"),
-        ("attention", {"heat_maps": ()}, "fuseray evaluate albef-demo"),
+        ("optimisation", {"curves": {}}, "fuseray train recipes/demo.yaml --resume albef-demo"),
+        ("held-out-retrieval-over-time", {"curves": {}}, "fuseray evaluate albef-demo"),
+        ("held-out-results", {"evaluated": None}, "fuseray evaluate albef-demo"),
         ("time", {"time": {}}, "fuseray train recipes/demo.yaml --resume albef-demo"),
         ("skipped", {"skipped": None}, "fuseray train recipes/demo.yaml --resume albef-demo"),
         ("recipe", {"recipe_yaml": ""}, "fuseray train recipes/demo.yaml --dry-run"),
@@ -60,7 +69,7 @@ def test_untrusted_text_is_escaped(full_page: str) -> None:
 
 def test_hostile_run_names_stay_text(full_report: Report) -> None:
     run = Run(name='"><img src=x onerror=alert(1)>', status=Status.FAILED, created="now", message="<b>broken</b>")
-    page = Page(render(dataclasses.replace(full_report, run=run, gallery=(), heat_maps=())))
+    page = Page(render(dataclasses.replace(full_report, run=run, evaluated=None)))
     assert page.all("img") == page.all("b") == []
     assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
 
@@ -123,16 +132,16 @@ def test_headline_figures_are_written_for_people(full_page: str) -> None:
 def test_big_pictures_are_made_small(full_report: Report) -> None:
     buffer = io.BytesIO()
     Image.effect_noise((1500, 900), 80).save(buffer, format="JPEG")
-    query = GalleryQuery("noise", (RetrievedImage(buffer.getvalue(), 1.0, True, "noise"),))
-    page = Page(render(dataclasses.replace(full_report, gallery=(query,), heat_maps=())))
+    row = GalleryRow("noise", (Picture(0, "noise", 1.0, True),))
+    page = Page(render(with_gallery(full_report, row, buffer.getvalue())))
     (source,) = page.attribute("src")
     assert max(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).size) == 192
 
 
 def test_a_damaged_picture_is_named(full_report: Report) -> None:
-    query = GalleryQuery("a hat", (RetrievedImage(b"\x89PNG broken", 1.0, True, ""),))
-    with pytest.raises(ValueError, match=r"image 1 that 'a hat' retrieved is not a readable image"):
-        render(dataclasses.replace(full_report, gallery=(query,)))
+    row = GalleryRow("a hat", (Picture(0, "", 1.0, True),))
+    with pytest.raises(ValueError, match=r"image 1 of 'a hat' is not a readable image"):
+        render(with_gallery(full_report, row, b"\x89PNG broken"))
 
 
 def test_one_skipped_sample_is_singular(full_report: Report) -> None:

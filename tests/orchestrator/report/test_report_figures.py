@@ -4,7 +4,11 @@ import pytest
 
 from orchestrator.report import formats
 from orchestrator.report.model import Curve
-from orchestrator.report.panels import best_recall, tables
+from orchestrator.report.panels import best_evaluations, show_tables
+from workloads.contract import Evaluation, Metric, ReportedMetrics
+from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics, retrieval_tables
+
+REPORTED = ReportedMetrics(steps=(), evaluation=contrastive_metrics(), final_evaluation=reranked_metrics())
 
 
 @pytest.mark.parametrize(
@@ -53,18 +57,34 @@ def test_shares_sizes_and_ticks() -> None:
 def test_tables_put_the_rankings_beside_chance() -> None:
     metrics = {"text_to_image/recall@1": 0.1, "text_to_image/recall@5": 0.3, "reranked/text_to_image/recall@5": 0.4}
     metrics |= {"text_to_image/chance@1": 0.01, "text_to_image/median_rank": 9.0}
-    (table,) = tables(metrics)
-    assert (table.direction, table.depths, table.chances) == ("Text → image", (1, 5), (0.01, None))
-    assert [row.recalls for row in table.rows] == [(0.1, 0.3), (None, 0.4)]
-    assert [row.median_rank for row in table.rows] == [9.0, None]
+    first, _ = show_tables(Evaluation(metrics, retrieval_tables(reranked=True)), REPORTED)
+    assert (first.table.title, first.table.columns) == ("Text → image", ("R@1", "R@5", "R@10", "Median rank"))
+    assert first.chances == ("1.0%", "", "", "")
+    contrastive, reranked = first.rows
+    assert [cell.text for cell in contrastive.cells] == ["10.0%", "30.0%", "", "9"]
+    assert [cell.text for cell in reranked.cells] == ["", "40.0%", "", ""]
+    assert contrastive.cells[0].times_chance == pytest.approx(10)
+    assert contrastive.cells[1].times_chance is None
+
+
+def test_metrics_without_a_table_are_listed() -> None:
+    reported = ReportedMetrics(steps=(), evaluation=(Metric(name="accuracy", title="Accuracy", share=True),))
+    (shown,) = show_tables(Evaluation({"accuracy": 0.25, "undeclared": 3.0}), reported)
+    assert [(row.name, row.cells[0].text) for row in shown.rows] == [("Accuracy", "25.0%"), ("undeclared", "3")]
+    assert shown.chances == ()
 
 
 def test_best_recall_looks_at_the_final_evaluation_and_at_those_before() -> None:
-    metrics = {"text_to_image/recall@10": 0.3, "text_to_image/chance@10": 0.02}
+    evaluation = Evaluation({"text_to_image/recall@10": 0.3, "text_to_image/chance@10": 0.02})
     curves = {"held_out/text_to_image/recall@10": Curve((100, 200, 300), (0.2, 0.4, float("nan")))}
-    final, during = best_recall(metrics, {}), best_recall(metrics, curves)
-    assert final is not None
-    assert (final.share, final.chance, final.where) == (0.3, 0.02, "text → image, contrastive")
-    assert during is not None
-    assert (during.share, during.chance, during.where) == (0.4, 0.02, "text → image, contrastive, at step 200")
-    assert best_recall({"text_to_image/recall@1": 0.3}, {}) is None
+    (final,), (during,) = (best_evaluations(measured, evaluation, REPORTED) for measured in ({}, curves))
+    assert (final.value, final.chance, final.step, final.metric.title) == (0.3, 0.02, None, "Text → image")
+    assert (during.value, during.chance, during.step, during.metric.title) == (0.4, 0.02, 200, "Text → image")
+    assert best_evaluations({}, Evaluation({"text_to_image/recall@1": 0.3}), REPORTED) == []
+
+
+def test_the_best_of_a_metric_to_minimise_is_the_least() -> None:
+    error = Metric(name="error", title="Error", label="error", goal="min", headline=True)
+    curves = {"held_out/error": Curve((1, 2, 3), (0.3, 0.1, 0.2))}
+    (best,) = best_evaluations(curves, Evaluation({"error": 0.15}), ReportedMetrics(steps=(), evaluation=(error,)))
+    assert (best.value, best.step) == (0.1, 2)

@@ -66,7 +66,7 @@ def test_storage_errors_travel() -> None:
         (PermissionError(13, "Permission denied"), "s3://b/x", "AWS_ACCESS_KEY_ID.*~/.aws/credentials.*role.*doctor"),
         (PermissionError(13, "Permission denied"), "gs://b/x", "GOOGLE_APPLICATION_CREDENTIALS"),
         (PermissionError(13, "Permission denied"), "/data/x", "permission"),
-        (OSError("AWS Error NO_SUCH_BUCKET during X: y"), "s3://b/x", "Make the bucket first"),
+        (OSError("AWS Error NO_SUCH_BUCKET during X: y"), "s3://b/x", "the bucket first, or correct the URI"),
         (OSError("AWS Error SLOW_DOWN during X: y"), "s3://b/x", "fewer workers"),
         (OSError("curlCode: 7, Could not connect"), "s3://b/x", "storage.endpoint"),
         (OSError(28, "No space left on device"), "/data/x", "Free some space"),

@@ -16,7 +16,7 @@ def test_files_are_written_whole_and_read_back(tmp_path: Path) -> None:
     (place / "c").write(b"one")
     (place / "c").write(b"two")
     assert (place / "c").read() == b"two"
-    assert [found.name for found in place.list()] == ["c"]
+    assert [entry.name for entry in place.list()] == ["c"]
     assert place.sizes() == {"c": 3}
     assert (place / "c").size() == 3
     assert (place / "nothing").size() is None
@@ -46,11 +46,11 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("orchestrator.storage.location.os.fsync", full)
+    monkeypatch.setattr("orchestrator.storage.local_files.os.fsync", full)
     with pytest.raises(StorageError, match=r"No space left on device.*Free some space"):
         place.write(b"new")
     assert place.read() == b"old"
-    assert [found.name for found in locate(str(tmp_path)).list()] == ["file"]
+    assert [entry.name for entry in locate(str(tmp_path)).list()] == ["file"]
 
 
 def test_deleting_what_is_not_there_is_fine(tmp_path: Path) -> None:

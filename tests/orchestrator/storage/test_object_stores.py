@@ -105,10 +105,10 @@ def test_ranges_of_many_objects(bucket: Location) -> None:
     for name, content in contents.items():
         (bucket / name).write(content)
     draw = random.Random(7)
-    asked = [(draw.choice(list(contents)), draw.randrange(49_000), draw.randrange(1, 1000)) for _ in range(100)]
+    ranges = [(draw.choice(list(contents)), draw.randrange(49_000), draw.randrange(1, 1000)) for _ in range(100)]
     for gap_bytes in (0, None):
-        found = read_ranges([FileRange(bucket / name, start, start + size) for name, start, size in asked], gap_bytes)
-        assert [bytes(one) for one in found] == [contents[name][start : start + size] for name, start, size in asked]
+        found = read_ranges([FileRange(bucket / name, start, start + size) for name, start, size in ranges], gap_bytes)
+        assert [bytes(one) for one in found] == [contents[name][start : start + size] for name, start, size in ranges]
 
 
 def test_a_range_behind_the_end_comes_back_short(bucket: Location) -> None:
@@ -133,7 +133,10 @@ def test_an_unknown_bucket_is_named(server: S3Server) -> None:
     assert not place.exists()
     with pytest.raises(StorageError, match="no-such-bucket/x: cannot be read: it does not exist"):
         (place / "x").read()
-    with pytest.raises(StorageError, match=r"no-such-bucket/x: cannot be written: the bucket does not exist.*Make"):
+    with pytest.raises(
+        StorageError,
+        match=r"no-such-bucket/x: cannot be written: the bucket does not exist.*the bucket first, or correct the URI",
+    ):
         (place / "x").write(b"content")
 
 

@@ -5,14 +5,14 @@ import logging
 import pytest
 
 from orchestrator.storage.retry import (
-    PATIENCE,
+    RETRY_LIMITS,
     Cause,
     GiveUp,
     Retry,
     ShortRead,
     StorageError,
     cause_of,
-    decide,
+    decide_retry,
     retrying,
 )
 from workloads.contract import KeyedRandom
@@ -64,31 +64,31 @@ def test_errors_are_sorted_by_cause(error: Exception, cause: Cause) -> None:
 
 @pytest.mark.parametrize(("error", "cause"), CAUSES, ids=[str(case[0])[:60] for case in CAUSES])
 def test_what_may_pass_is_tried_again_and_nothing_else(error: Exception, cause: Cause) -> None:
-    decision = decide(error, 1, DRAW)
-    if cause in PATIENCE:
+    decision = decide_retry(error, 1, DRAW)
+    if cause in RETRY_LIMITS:
         assert isinstance(decision, Retry)
-        assert PATIENCE[cause].first_s / 2 <= decision.after_s <= PATIENCE[cause].first_s
+        assert RETRY_LIMITS[cause].initial_wait_s / 2 <= decision.after_s <= RETRY_LIMITS[cause].initial_wait_s
     else:
         assert decision == GiveUp(cause.value)
 
 
-@pytest.mark.parametrize("cause", PATIENCE)
+@pytest.mark.parametrize("cause", RETRY_LIMITS)
 def test_patience_has_an_end(cause: Cause) -> None:
     error = next(error for error, its in CAUSES if its is cause)
-    last = PATIENCE[cause].attempts
-    decisions = [decide(error, attempt, DRAW) for attempt in range(1, last + 1)]
+    last = RETRY_LIMITS[cause].attempts
+    decisions = [decide_retry(error, attempt, DRAW) for attempt in range(1, last + 1)]
     waits = [decision.after_s for decision in decisions if isinstance(decision, Retry)]
     assert decisions[-1] == GiveUp(f"tried {last} times")
     assert len(waits) == last - 1
     for attempt, wait_s in enumerate(waits):
-        longest_s = min(PATIENCE[cause].longest_s, PATIENCE[cause].first_s * 2**attempt)
-        assert longest_s / 2 <= wait_s <= longest_s
+        max_wait_s = min(RETRY_LIMITS[cause].max_wait_s, RETRY_LIMITS[cause].initial_wait_s * 2**attempt)
+        assert max_wait_s / 2 <= wait_s <= max_wait_s
 
 
 def test_waits_depend_on_the_key_alone() -> None:
     error = ConnectionResetError()
-    assert decide(error, 2, DRAW) == decide(error, 2, KeyedRandom(("test",)))
-    assert decide(error, 2, DRAW) != decide(error, 2, KeyedRandom(("another",)))
+    assert decide_retry(error, 2, DRAW) == decide_retry(error, 2, KeyedRandom(("test",)))
+    assert decide_retry(error, 2, DRAW) != decide_retry(error, 2, KeyedRandom(("another",)))
 
 
 def failing(errors: list[Exception]) -> str:

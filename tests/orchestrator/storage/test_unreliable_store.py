@@ -43,7 +43,7 @@ def bucket(proxy: UnreliableProxy, stored: str) -> Location:
     return locate(f"s3://{stored}", proxy.server.endpoint)
 
 
-def asked(bucket: Location) -> tuple[list[FileRange], list[bytes]]:
+def ranges(bucket: Location) -> tuple[list[FileRange], list[bytes]]:
     draw = random.Random(3)
     picks = [(draw.choice(list(SHARDS)), draw.randrange(59_000), draw.randrange(1, 1000)) for _ in range(60)]
     wanted = [FileRange(bucket / name, start, start + size) for name, start, size in picks]
@@ -53,7 +53,7 @@ def asked(bucket: Location) -> tuple[list[FileRange], list[bytes]]:
 @pytest.mark.parametrize("fault", Fault)
 def test_ranges_arrive_though_every_first_attempt_fails(fault: Fault, proxy: UnreliableProxy, bucket: Location) -> None:
     proxy.plan = first_attempts(fault)
-    wanted, expected = asked(bucket)
+    wanted, expected = ranges(bucket)
     assert [bytes(found) for found in read_ranges(wanted, 0)] == expected
     assert proxy.injected[fault] == len({key for key in proxy.requests if key[0] == "GET"}) >= 30
 
@@ -61,7 +61,7 @@ def test_ranges_arrive_though_every_first_attempt_fails(fault: Fault, proxy: Unr
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.SLOW_DOWN, Fault.LATENCY])
 def test_sizes_arrive_though_every_first_attempt_fails(fault: Fault, proxy: UnreliableProxy, bucket: Location) -> None:
     proxy.plan = first_attempts(fault, methods="HEAD")
-    wanted, expected = asked(bucket)
+    wanted, expected = ranges(bucket)
     assert [bytes(found) for found in read_ranges(wanted, 0)] == expected
     assert proxy.injected[fault] >= len(SHARDS)
 
@@ -69,7 +69,7 @@ def test_sizes_arrive_though_every_first_attempt_fails(fault: Fault, proxy: Unre
 @pytest.mark.parametrize("seed", range(3))
 def test_ranges_arrive_from_a_store_that_fails_at_random(seed: int, proxy: UnreliableProxy, bucket: Location) -> None:
     proxy.plan = seeded(seed, dict.fromkeys(Fault, 0.08))
-    wanted, expected = asked(bucket)
+    wanted, expected = ranges(bucket)
     assert [bytes(found) for found in read_ranges(wanted, 0)] == expected
     assert len(proxy.injected) == len(Fault)
 
@@ -135,6 +135,6 @@ def test_a_known_object_costs_one_request_per_range(proxy: UnreliableProxy, buck
 
 
 def test_one_missing_object_ends_the_reading(bucket: Location) -> None:
-    wanted, _ = asked(bucket)
+    wanted, _ = ranges(bucket)
     with pytest.raises(StorageError, match="gone: cannot be read: it does not exist"):
         read_ranges([*wanted, FileRange(bucket / "gone", 0, 10)], 0)

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, Skipped
-from orchestrator.stream.ray_dataset import Row, pack, unpack
+from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample, SkippedSample
+from orchestrator.stream.ray_dataset import Row, pack_block, unpack_block
 from workloads.contract import Features, KeyedRandom, Sample
 
-SKIPPED = Skipped(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
+SKIPPED = SkippedSample(41, "s3://b/a.tar", "\u00e4", "image is corrupt", "no\nmarker")
 PICTURES = MicroBatch(
     5,
     ("a", "b"),
@@ -37,17 +37,17 @@ def _travelled(block: pa.Table) -> pa.Table:
     return pickle.loads(content, buffers=[bytes(buffer) for buffer in buffers])  # noqa: S301 - made two lines above
 
 
-def _assert_equal(found: MicroBatch, expected: MicroBatch) -> None:
-    assert (found.number, found.keys, found.skipped, found.fingerprint) == (
+def _assert_equal(result: MicroBatch, expected: MicroBatch) -> None:
+    assert (result.number, result.keys, result.skipped, result.fingerprint) == (
         expected.number,
         expected.keys,
         expected.skipped,
         expected.fingerprint,
     )
-    assert found.features.keys() == expected.features.keys()
+    assert result.features.keys() == expected.features.keys()
     for name, array in expected.features.items():
-        assert found.features[name].dtype == array.dtype
-        np.testing.assert_array_equal(found.features[name], array)
+        assert result.features[name].dtype == array.dtype
+        np.testing.assert_array_equal(result.features[name], array)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def _assert_equal(found: MicroBatch, expected: MicroBatch) -> None:
     ids=["all kinds", "as read first", "nothing usable", "as read", "empty"],
 )
 def test_a_block_gives_back_what_was_packed(rows: list[Row]) -> None:
-    block = pack(rows)
+    block = pack_block(rows)
     assert block.num_rows == len(rows)
-    opened = [parcel.open(DECODER) for parcel in unpack(_travelled(block))]
+    opened = [parcel.open(DECODER) for parcel in unpack_block(_travelled(block))]
     expected = [DECODER(row) if isinstance(row, RawBatch) else row for row in rows if row is not None]
-    for found, batch in zip(opened, expected, strict=True):
-        _assert_equal(found, batch)
+    for result, batch in zip(opened, expected, strict=True):
+        _assert_equal(result, batch)
 
 
 def test_packing_copies_no_features_and_what_is_opened_is_writable() -> None:
-    block = pack([PICTURES])
-    (parcel,) = unpack(block)
+    block = pack_block([PICTURES])
+    (parcel,) = unpack_block(block)
     shared = np.frombuffer(parcel.cells["feature/image"], dtype=np.uint8)
     assert np.shares_memory(shared, PICTURES.features["image"])
     opened = parcel.open(DECODER)

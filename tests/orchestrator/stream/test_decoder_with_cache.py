@@ -19,7 +19,7 @@ from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import MicroBatch, RawBatch, RawSample
-from orchestrator.stream.ray_dataset import Delivery, ReadBlock, unpack
+from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack_block
 from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import BadSample, Sample, Transform
 from workloads.transforms.pairs import PairTransform
@@ -112,8 +112,8 @@ def test_readers_and_workers_both_use_it(tmp_path: Path) -> None:
     transform, numbers = StagedToy(), (0, 1, 2, 3, 4)
     decoder = Decoder(transform, SEED, PATIENT)
     for share in (0.5, 1.0, 0.0):
-        (block,) = ReadBlock(Delivery(reader, decoder, share), numbers, len(numbers))()
-        arrived = [parcel.open(decoder) for parcel in unpack(block)]
+        (block,) = ReadBlock(ReadPlan(reader, decoder, share), numbers, len(numbers))()
+        arrived = [parcel.open(decoder) for parcel in unpack_block(block)]
         for batch, raw in zip(arrived, reader.read(numbers), strict=True):
             assert_same(batch, Decoder(StagedToy(), SEED)(raw))
     assert len(transform.decoded) == 40

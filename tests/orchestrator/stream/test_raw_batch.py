@@ -20,12 +20,12 @@ def _transform(sample: Sample, draw: KeyedRandom) -> Features:
 
 def test_a_batch_comes_out_as_it_went_in() -> None:
     batch = RawBatch(5, (GOOD, BAD))
-    found = RawBatch.decode(batch.encode())
-    assert found.number == 5
-    assert found.samples[0] == GOOD
-    assert found.samples[1].content.key == "k"
-    assert isinstance(found.samples[1].content, Unreadable)
-    assert str(found.samples[1].content.fault) == "image is missing: members: txt"
+    result = RawBatch.decode(batch.encode())
+    assert result.number == 5
+    assert result.samples[0] == GOOD
+    assert result.samples[1].content.key == "k"
+    assert isinstance(result.samples[1].content, Unreadable)
+    assert str(result.samples[1].content.fault) == "image is missing: members: txt"
 
 
 def test_an_empty_batch_comes_out_empty() -> None:

@@ -13,12 +13,12 @@ from streams import make_reader, read_batches
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.sidecar import Unreadable
 from orchestrator.stream.ledger import Ledger, LedgerLine, read_ledger_step
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.stream.reader import Reader
 from orchestrator.stream.state import BatchKeys, step_keys
-from orchestrator.stream.trace import UNEXPLAINED, LedgerSays, Notes, TracedBatch, trace
+from orchestrator.stream.trace import UNEXPLAINED, LedgerStatus, RunRecords, TracedBatch, trace
 
-NOTHING = Notes.of((), None)
+NOTHING = RunRecords.of((), None)
 
 
 @pytest.fixture(scope="module")
@@ -35,47 +35,47 @@ def seventh(reader: Reader) -> LedgerLine:
 
 
 def says(reader: Reader, *lines: LedgerLine) -> TracedBatch:
-    return trace(reader, 7, Notes.of((), lines))
+    return trace(reader, 7, RunRecords.of((), lines))
 
 
 def test_it_is_what_training_reads(reader: Reader) -> None:
     (read,) = read_batches(reader, [7])
-    found = trace(reader, 7, NOTHING)
-    assert (found.number, found.place, found.ledger) == (7, 1, LedgerSays.NOTHING)
-    assert tuple(sample.key for sample in found.samples) == read.keys
-    assert [sample.position for sample in found.samples] == list(range(56, 64))
-    for sample, (source, epoch, number) in zip(found.samples, reader.identities(7), strict=True):
+    result = trace(reader, 7, NOTHING)
+    assert (result.number, result.place, result.ledger) == (7, 1, LedgerStatus.NOTHING)
+    assert tuple(sample.key for sample in result.samples) == read.keys
+    assert [sample.position for sample in result.samples] == list(range(56, 64))
+    for sample, (source, epoch, number) in zip(result.samples, reader.sample_ids(7), strict=True):
         assert (sample.epoch, sample.data_set) == (epoch, reader.sources[source].folder.uri)
         shard = sample.shard.removeprefix(f"{sample.data_set}/shard-0000")
         assert (int(shard[:2]) * 10 + sample.row, sample.key) == (number, f"s{number:05d}")
         assert sample.content.captions == (f"picture number {number} of a patch",)
-    assert {sample.data_set for sample in found.samples} == {source.folder.uri for source in reader.sources}
+    assert {sample.data_set for sample in result.samples} == {source.folder.uri for source in reader.sources}
 
 
 def test_skipped_samples_have_their_reason_by_position(reader: Reader) -> None:
-    notes = Notes.of([Skipped(58, "a shard", "its key", "image is truncated", "at byte 9")], None)
+    notes = RunRecords.of([SkippedSample(58, "a shard", "its key", "image is truncated", "at byte 9")], None)
     reasons = [sample.skipped for sample in trace(reader, 7, notes).samples]
     assert reasons == ["", "", "image is truncated: at byte 9", "", "", "", "", ""]
 
 
 def test_the_ledger_agrees_or_not_or_has_no_line(reader: Reader, seventh: LedgerLine) -> None:
-    assert says(reader).ledger is LedgerSays.MISSING
-    assert says(reader, seventh, seventh).ledger is LedgerSays.AGREES
+    assert says(reader).ledger is LedgerStatus.MISSING
+    assert says(reader, seventh, seventh).ledger is LedgerStatus.AGREES
     swapped = replace(seventh, keys=seventh.keys[::-1])
-    assert says(reader, seventh, swapped).ledger is LedgerSays.DIFFERS
-    assert says(reader, replace(seventh, micro_batch=6)).ledger is LedgerSays.MISSING
+    assert says(reader, seventh, swapped).ledger is LedgerStatus.DIFFERS
+    assert says(reader, replace(seventh, micro_batch=6)).ledger is LedgerStatus.MISSING
 
 
 def test_a_sample_that_only_the_ledger_says_was_skipped(reader: Reader, seventh: LedgerLine) -> None:
-    found = says(reader, replace(seventh, keys=seventh.keys[1:], skipped=seventh.keys[:1]))
-    assert found.ledger is LedgerSays.AGREES
-    assert found.samples[0].skipped == UNEXPLAINED
+    result = says(reader, replace(seventh, keys=seventh.keys[1:], skipped=seventh.keys[:1]))
+    assert result.ledger is LedgerStatus.AGREES
+    assert result.samples[0].skipped == UNEXPLAINED
 
 
 def test_a_sample_that_cannot_be_read_is_there_with_its_fault(tmp_path: Path) -> None:
-    found = list(samples(10))
-    found[4] = replace(found[4], captions=())
-    reader = make_reader(str(write_data_set(tmp_path / "data", [found], "webdataset")))
+    result = list(samples(10))
+    result[4] = replace(result[4], captions=())
+    reader = make_reader(str(write_data_set(tmp_path / "data", [result], "webdataset")))
     contents = {one.key: one.content for one in trace(reader, 0, NOTHING).samples}
     contents |= {one.key: one.content for one in trace(reader, 1, NOTHING).samples}
     assert len(contents) == 10

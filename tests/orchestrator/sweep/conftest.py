@@ -11,7 +11,7 @@ from small_recipes import SWEPT
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFile, SweepFolder
-from orchestrator.sweep.sweep_logger import Trials
+from orchestrator.sweep.sweep_logger import TrialRecords
 
 SWEEP = """\
 recipe: mine.yaml
@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 
 @pytest.fixture
-def trials(folder: SweepFolder) -> Trials:
+def trials(folder: SweepFolder) -> TrialRecords:
     """Return the record of a sweep without trials."""
-    return Trials(folder)
+    return TrialRecords(folder)
 
 
 @pytest.fixture

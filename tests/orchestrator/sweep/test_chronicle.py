@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, SweepFolder, TrialRecord
-from orchestrator.sweep.schedulers import GIVEN, LINEAGE, OUTCOME, REASON, SAMPLES
-from orchestrator.sweep.sweep_logger import Chronicle, Trials
+from orchestrator.sweep.schedulers import LINEAGE, OUTCOME, REASON, SAMPLES, TRIAL_SPEC
+from orchestrator.sweep.sweep_logger import TrialRecorder, TrialRecords
 from orchestrator.sweep.tune import SweepSearch
 
 Make = Callable[..., ResolvedSweep]
@@ -35,9 +35,9 @@ class Story:
     def __init__(self, make: Make, folder: SweepFolder) -> None:
         times = count()
         self.folder = folder
-        trials = Trials(folder)
+        trials = TrialRecords(folder)
         self.trial = Trial(SweepSearch(make(), trials).suggest("a"))
-        self.chronicle = Chronicle(trials, ["loss"], lambda: f"at {next(times)}")
+        self.chronicle = TrialRecorder(trials, ["loss"], lambda: f"at {next(times)}")
         self.chronicle.on_trial_start(0, [], self.trial)  # type: ignore[arg-type]
 
     def reports(
@@ -122,7 +122,7 @@ def test_a_trial_that_waits_for_its_turn_and_takes_over_another_ones_checkpoint(
     story.trial.status = "PAUSED"
     story.chronicle.on_step_end(0, [story.trial])  # type: ignore[list-item]
     assert story.record.status == "PAUSED"
-    story.trial.config[GIVEN]["assignment"] = {"distillation.alpha": 0.75}
+    story.trial.config[TRIAL_SPEC]["assignment"] = {"distillation.alpha": 0.75}
     story.chronicle.on_trial_start(0, [], story.trial)  # type: ignore[arg-type]
     story.reports(160, 0.25, run=f"{NAME}-from-ab")
     assert story.record.assignment == {"distillation.alpha": 0.75}

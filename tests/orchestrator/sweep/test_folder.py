@@ -27,8 +27,8 @@ def test_what_is_known_of_trials_is_kept(folder: SweepFolder, tmp_path: Path) ->
     late = TrialRecord(number=10, replica=0, assignment={"a": 1}, status="RUNNING", points=points, run="r", start=start)
     early = TrialRecord(number=2, replica=1, assignment={"a": {"b": [1]}}, status="FAILED", reason="why")
     assert folder.trials() == []
-    folder.keep(late)
-    folder.keep(early)
+    folder.write_trial(late)
+    folder.write_trial(early)
     assert folder.trials() == [early, late]
     assert late.name == "trial-0010-0"
     (tmp_path / "runs" / "alpha" / "trials" / "trial-0002-1.json").write_text("{")

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.trial import Lineage, inherited
+from orchestrator.sweep.trial import Lineage, resolve_lineage
 
 ALPHA = {"distillation.alpha": 0.5}
 
@@ -25,12 +25,12 @@ def folder(tmp_path: Path) -> Location:
 def test_a_trial_goes_on_with_its_own_runs(folder: Location) -> None:
     for run in ("trial-0000-0", "trial-0000-0-from-abcd"):
         own = Lineage(run, 320, {"checkpoint": "c"})
-        assert inherited("trial-0000-0", own, folder, 16, ALPHA) == own
+        assert resolve_lineage("trial-0000-0", own, folder, 16, ALPHA) == own
 
 
 @pytest.mark.parametrize(("samples", "step"), [(160, 10), (319, 10), (320, 20), (480, 20)])
 def test_another_ones_run_goes_on_under_a_name_of_its_own(folder: Location, samples: int, step: int) -> None:
-    found = inherited("trial-0000-0", Lineage("trial-0001-0", samples), folder, 16, ALPHA)
+    found = resolve_lineage("trial-0000-0", Lineage("trial-0001-0", samples), folder, 16, ALPHA)
     assert found.run.startswith("trial-0000-0-from-")
     assert found.samples == step * 16
     checkpoint = (folder / "trial-0001-0" / "checkpoints" / f"step-{step:08d}").uri
@@ -40,12 +40,12 @@ def test_another_ones_run_goes_on_under_a_name_of_its_own(folder: Location, samp
 def test_the_name_follows_from_where_it_starts_and_with_which_values(folder: Location) -> None:
     def name(samples: int, alpha: float) -> str:
         donor = Lineage("trial-0001-0", samples)
-        return inherited("trial-0000-0", donor, folder, 16, {"distillation.alpha": alpha}).run
+        return resolve_lineage("trial-0000-0", donor, folder, 16, {"distillation.alpha": alpha}).run
 
     assert name(160, 0.5) == name(200, 0.5)
     assert len({name(160, 0.5), name(320, 0.5), name(160, 0.6)}) == 3
 
 
 def test_there_may_be_nothing_to_take_over(folder: Location) -> None:
-    with pytest.raises(SweepError, match=r"trial-0000-0: trial-0001-0 has no checkpoint up to step 9 to go on from"):
-        inherited("trial-0000-0", Lineage("trial-0001-0", 159), folder, 16, ALPHA)
+    with pytest.raises(SweepError, match=r"trial-0000-0: trial-0001-0 has no checkpoint up to step 9"):
+        resolve_lineage("trial-0000-0", Lineage("trial-0001-0", 159), folder, 16, ALPHA)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
-from orchestrator.sweep.estimate import Room, too_little_room
-from orchestrator.sweep.plan import trials_at_a_time
+from orchestrator.sweep.estimate import Capacity, concurrency_warning
+from orchestrator.sweep.plan import concurrent_trials
 
 Make = Callable[..., ResolvedSweep]
 MANY = 1000
@@ -21,36 +21,36 @@ def recipe(make: Make, **overrides: object) -> Recipe:
 
 def test_a_trial_takes_its_workers_and_cpus_to_read_with(make: Make) -> None:
     small = recipe(make, scale__workers=1, scale__cpus_per_worker=0.5)
-    assert trials_at_a_time(MANY, None, small, Room(2, 0)) == 1
-    assert trials_at_a_time(MANY, None, small, Room(6, 0)) == 4
+    assert concurrent_trials(MANY, None, small, Capacity(2, 0)) == 1
+    assert concurrent_trials(MANY, None, small, Capacity(6, 0)) == 4
     tenths = recipe(make, scale__workers=3, scale__cpus_per_worker=0.1)
-    assert trials_at_a_time(MANY, None, tenths, Room(13, 0)) == 10
+    assert concurrent_trials(MANY, None, tenths, Capacity(13, 0)) == 10
     elastic = recipe(make, scale__workers=[2, 8], scale__cpus_per_worker=3)
-    assert trials_at_a_time(MANY, None, elastic, Room(32, 0)) == 4
+    assert concurrent_trials(MANY, None, elastic, Capacity(32, 0)) == 4
 
 
 def test_gpus_are_not_shared(make: Make) -> None:
     gpus = recipe(make, scale__workers=4, scale__cpus_per_worker=1, scale__use_gpu="true")
-    assert trials_at_a_time(MANY, None, gpus, Room(96, 8)) == 2
-    assert trials_at_a_time(MANY, None, gpus, Room(192, 15)) == 3
-    with pytest.raises(SpecError, match=r"a trial needs 5 CPUs and 4 GPUs; there are 96 CPUs and 3 GPUs, .* GPUs"):
-        trials_at_a_time(MANY, None, gpus, Room(96, 3))
+    assert concurrent_trials(MANY, None, gpus, Capacity(96, 8)) == 2
+    assert concurrent_trials(MANY, None, gpus, Capacity(192, 15)) == 3
+    with pytest.raises(ConfigError, match=r"a trial needs 5 CPUs and 4 GPUs; there are 96 CPUs and 3 GPUs, .* GPUs"):
+        concurrent_trials(MANY, None, gpus, Capacity(96, 3))
 
 
 def test_as_many_run_side_by_side_as_there_is_room_for_or_as_is_wanted(make: Make) -> None:
     small = recipe(make, scale__workers=1, scale__cpus_per_worker=1)
-    room = Room(8, 0)
-    assert trials_at_a_time(20, None, small, room) == 4
-    assert trials_at_a_time(3, None, small, room) == 3
-    assert trials_at_a_time(20, 2, small, room) == 2
-    assert trials_at_a_time(20, 5, small, room) == 4
+    room = Capacity(8, 0)
+    assert concurrent_trials(20, None, small, room) == 4
+    assert concurrent_trials(3, None, small, room) == 3
+    assert concurrent_trials(20, 2, small, room) == 2
+    assert concurrent_trials(20, 5, small, room) == 4
 
 
 @pytest.mark.parametrize(("trials", "concurrency", "at_a_time"), [(20, None, 4), (20, 4, 4), (3, 8, 3), (20, 2, 2)])
 def test_nobody_is_told_of_room_that_is_enough(trials: int, concurrency: int | None, at_a_time: int) -> None:
-    assert too_little_room(trials, concurrency, at_a_time) == ""
+    assert concurrency_warning(trials, concurrency, at_a_time) == ""
 
 
 def test_the_user_is_told_when_fewer_trials_run_at_a_time_than_wanted() -> None:
-    assert too_little_room(20, 8, 4) == "concurrency: there is no room for 8 trials at a time, so it is 4."
-    assert too_little_room(6, 8, 4) == "concurrency: there is no room for 6 trials at a time, so it is 4."
+    assert concurrency_warning(20, 8, 4) == "concurrency: there is no room for 8 trials at a time, so it is 4."
+    assert concurrency_warning(6, 8, 4) == "concurrency: there is no room for 6 trials at a time, so it is 4."

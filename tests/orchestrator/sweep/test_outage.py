@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.sweep.trial import AGAIN_S, WAITS, retry_while_mlflow_is_down
-from orchestrator.track.client import TrackingAwayError, TrackingError
+from orchestrator.sweep.trial import MAX_RETRIES, RETRY_INTERVAL_S, retry_while_mlflow_is_down
+from orchestrator.track.client import TrackingError, TrackingUnavailableError
 
 
 def away_for(attempts: int) -> Callable[[], str]:
@@ -14,7 +14,7 @@ def away_for(attempts: int) -> Callable[[], str]:
     def attempt() -> str:
         if left[0]:
             left[0] -= 1
-            raise TrackingAwayError("http://mlflow: MLflow cannot be reached.")
+            raise TrackingUnavailableError("http://mlflow: MLflow cannot be reached.")
         return "there"
 
     return attempt
@@ -24,15 +24,15 @@ def test_a_trial_waits_until_mlflow_is_back() -> None:
     told: list[str] = []
     pauses: list[float] = []
     assert retry_while_mlflow_is_down(away_for(3), told.append, pauses.append) == "there"
-    assert pauses == [AGAIN_S] * 3
+    assert pauses == [RETRY_INTERVAL_S] * 3
     assert told == ["http://mlflow: MLflow cannot be reached. Trying again in 20 s."] * 3
 
 
 def test_patience_ends() -> None:
     pauses: list[float] = []
-    with pytest.raises(TrackingAwayError):
+    with pytest.raises(TrackingUnavailableError):
         retry_while_mlflow_is_down(away_for(1000), lambda _: None, pauses.append)
-    assert len(pauses) == WAITS
+    assert len(pauses) == MAX_RETRIES
 
 
 def test_what_will_not_pass_is_not_waited_for() -> None:

@@ -6,9 +6,9 @@ from statistics import mean
 import pytest
 from small_recipes import SWEPT
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.sampler import Told, drawn, estimated, explored, grid
+from orchestrator.sweep.sampler import ObservedTrial, draw_random, grid, perturbed, propose_tpe
 
 SPACE = """\
 space:
@@ -42,8 +42,8 @@ def test_a_grid_keeps_to_the_constraints(tmp_path: Path) -> None:
 
 def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Path) -> None:
     one = sweep(tmp_path)
-    found = [drawn(one, number) for number in range(200)]
-    assert found == [drawn(one, number) for number in range(200)]
+    found = [draw_random(one, number) for number in range(200)]
+    assert found == [draw_random(one, number) for number in range(200)]
     alphas = [each["distillation.alpha"] for each in found]
     assert mean(alphas) == pytest.approx(0.4, abs=0.05)
     assert min(alphas) < 0.05
@@ -53,45 +53,48 @@ def test_draws_are_a_function_of_seed_and_number_and_fill_the_range(tmp_path: Pa
     assert all(("adversarial.step_size" in each) == (each["adversarial.steps"] == 2) for each in found)
 
 
-@pytest.mark.parametrize("propose", [grid, lambda one: drawn(one, 0), lambda one: estimated(one, 0, [])])
+@pytest.mark.parametrize("propose", [grid, lambda one: draw_random(one, 0), lambda one: propose_tpe(one, 0, [])])
 def test_an_empty_space_is_refused(tmp_path: Path, propose: object) -> None:
     empty = sweep(tmp_path, ALPHA + "constraints: [distillation.alpha > 1]")
-    with pytest.raises(SpecError, match=r"no configuration meets all of distillation.alpha > 1"):
+    with pytest.raises(ConfigError, match=r"no configuration meets all of distillation.alpha > 1"):
         propose(empty)
 
 
-def follow(one: ResolvedSweep, trials: int) -> list[Told]:
-    told: list[Told] = []
+def follow(one: ResolvedSweep, trials: int) -> list[ObservedTrial]:
+    observed_trials: list[ObservedTrial] = []
     for number in range(trials):
-        assignment = estimated(one, number, told)
-        told.append(Told(number, assignment, ((assignment["distillation.alpha"] - 0.6) ** 2,)))
-    return told
+        assignment = propose_tpe(one, number, observed_trials)
+        observed_trials.append(ObservedTrial(number, assignment, ((assignment["distillation.alpha"] - 0.6) ** 2,)))
+    return observed_trials
 
 
 def test_the_estimator_learns_and_gives_the_same_again(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA)
-    told = follow(one, 30)
-    assert told == follow(one, 30)
-    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+    observed_trials = follow(one, 30)
+    assert observed_trials == follow(one, 30)
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in observed_trials]
     assert mean(off[20:]) < 0.5 * mean(off[:10])
 
 
 def test_the_estimator_learns_from_several_objectives(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA, objectives="[{metric: loss, mode: min}, {metric: learning_rate, mode: max}]")
-    told: list[Told] = []
+    observed_trials: list[ObservedTrial] = []
     for number in range(40):
-        assignment = estimated(one, number, told)
+        assignment = propose_tpe(one, number, observed_trials)
         off = (assignment["distillation.alpha"] - 0.6) ** 2
-        told.append(Told(number, assignment, (off, -off)))
-    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in told]
+        observed_trials.append(ObservedTrial(number, assignment, (off, -off)))
+    off = [abs(each.assignment["distillation.alpha"] - 0.6) for each in observed_trials]
     assert mean(off[30:]) < 0.5 * mean(off[:10])
 
 
 def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tmp_path: Path) -> None:
     both = "[{metric: loss, mode: min}, {metric: samples_per_s, mode: max}]"
     one = sweep(tmp_path, objectives=both)
-    told = [Told(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)), Told(1, drawn(one, 1))]
-    found = estimated(one, 2, told)
+    observed_trials = [
+        ObservedTrial(0, {"distillation.alpha": 0.3, "adversarial.steps": 0}, (1.0, 2.0)),
+        ObservedTrial(1, draw_random(one, 1)),
+    ]
+    found = propose_tpe(one, 2, observed_trials)
     assert 0 <= found["distillation.alpha"] <= 0.8
     assert ("adversarial.step_size" in found) == (found["adversarial.steps"] == 2)
 
@@ -99,19 +102,22 @@ def test_the_estimator_takes_running_and_failed_trials_and_several_objectives(tm
 def test_exploring_moves_every_number_by_a_fifth_within_its_range_and_keeps_to_conditions(tmp_path: Path) -> None:
     one = sweep(tmp_path)
     start = {"distillation.alpha": 0.4, "adversarial.steps": 2, "adversarial.step_size": 0.01}
-    found = explored(one, start, "trial-0000-0")
-    assert found == explored(one, start, "trial-0000-0")
+    found = perturbed(one, start, "trial-0000-0")
+    assert found == perturbed(one, start, "trial-0000-0")
     assert found["distillation.alpha"] == pytest.approx(0.32) or found["distillation.alpha"] == pytest.approx(0.48)
     assert found["adversarial.step_size"] == pytest.approx(0.008) or found["adversarial.step_size"] == pytest.approx(
         0.012
     )
-    edge = explored(one, {"distillation.alpha": 0.8, "adversarial.steps": 0}, "trial-0000-0")
+    edge = perturbed(one, {"distillation.alpha": 0.8, "adversarial.steps": 0}, "trial-0000-0")
     assert edge["distillation.alpha"] in (0.8, pytest.approx(0.64))
 
 
 def test_trials_that_were_stopped_early_count_for_less_than_whole_ones(tmp_path: Path) -> None:
     one = sweep(tmp_path, ALPHA)
-    whole = [Told(number, {"distillation.alpha": 0.1 + 0.01 * number}, (0.5,)) for number in range(6)]
-    early = [Told(6 + number, {"distillation.alpha": 0.6 + 0.01 * number}, (0.1,), stopped_at=8) for number in range(6)]
-    found = [estimated(one, number, whole + early)["distillation.alpha"] for number in range(12, 32)]
+    whole = [ObservedTrial(number, {"distillation.alpha": 0.1 + 0.01 * number}, (0.5,)) for number in range(6)]
+    early = [
+        ObservedTrial(6 + number, {"distillation.alpha": 0.6 + 0.01 * number}, (0.1,), stopped_at=8)
+        for number in range(6)
+    ]
+    found = [propose_tpe(one, number, whole + early)["distillation.alpha"] for number in range(12, 32)]
     assert mean(found) < 0.4

@@ -15,7 +15,7 @@ from ray.tune.schedulers import (
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.sweep.folder import Point, TrialRecord
 from orchestrator.sweep.rungs import first_rung
-from orchestrator.sweep.schedulers import GIVEN, SAMPLES, Population, SuccessiveHalving, make_scheduler
+from orchestrator.sweep.schedulers import SAMPLES, TRIAL_SPEC, Population, SuccessiveHalving, make_scheduler
 
 Make = Callable[..., ResolvedSweep]
 
@@ -25,7 +25,7 @@ class Trial:
 
     def __init__(self, trial_id: str, number: int = 9) -> None:
         self.trial_id = self.experiment_tag = trial_id
-        self.config = {GIVEN: {"number": number, "replica": 0, "assignment": {"distillation.alpha": 0.5}}}
+        self.config = {TRIAL_SPEC: {"number": number, "replica": 0, "assignment": {"distillation.alpha": 0.5}}}
 
 
 def past(number: int, value: float, *samples: int, status: str = "FINISHED") -> TrialRecord:
@@ -102,7 +102,7 @@ def test_a_population_goes_on_with_its_exchanges_where_it_was(make: Make) -> Non
 def test_a_trial_that_takes_over_a_checkpoint_gets_values_near_those_of_the_other(make: Make) -> None:
     scheduler = make_scheduler(make("scheduler.kind=pbt"), 480)
     donor = Trial("a", number=2)
-    found = [scheduler._get_new_config(Trial("b", number), donor)[0][GIVEN] for number in range(3, 19)]  # type: ignore[attr-defined]
+    found = [scheduler._get_new_config(Trial("b", number), donor)[0][TRIAL_SPEC] for number in range(3, 19)]  # type: ignore[attr-defined]
     assert [one["number"] for one in found] == list(range(3, 19))
     assert {one["assignment"]["distillation.alpha"] for one in found} == {0.5 * 0.8, 0.5 * 1.2}
-    assert donor.config[GIVEN]["assignment"] == {"distillation.alpha": 0.5}
+    assert donor.config[TRIAL_SPEC]["assignment"] == {"distillation.alpha": 0.5}

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.loading import load_recipe
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.sampler import configurations, drawn, grid
+from orchestrator.sweep.sampler import configuration_count, draw_random, grid
 from orchestrator.sweep.validate import check_reports, check_sweep
 
 FOLDER = Path("workloads/recipes/sweeps")
@@ -47,7 +47,7 @@ def test_alpha_has_five_values_among_them_the_official_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["albef-alpha-step-size", "emoji-alpha-step-size"])
 def test_the_step_size_is_drawn_where_there_are_adversarial_steps(name: str) -> None:
     sweep = shipped(name)
-    found = [drawn(sweep, number) for number in range(configurations(sweep))]
+    found = [draw_random(sweep, number) for number in range(configuration_count(sweep))]
     assert {one["adversarial.steps"] > 0 for one in found} == {True, False}
     assert all(("adversarial.step_size" in one) == (one["adversarial.steps"] > 0) for one in found)
 

@@ -9,7 +9,13 @@ import pytest
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.sweep.validate import REPORTS, check_reports, check_sweep, compared_at, report_steps
+from orchestrator.sweep.validate import (
+    REPORTS_PER_TRIAL,
+    check_reports,
+    check_sweep,
+    first_comparison_step,
+    report_steps,
+)
 
 RECIPE = """\
 workload: albef
@@ -66,7 +72,7 @@ def test_figures_that_every_trial_has_are_objectives(tmp_path: Path, metric: str
 )
 def test_a_figure_that_no_step_has_is_refused_with_the_closest_name(tmp_path: Path, metric: str, hint: str) -> None:
     found = refusal(load(tmp_path, metric=metric))
-    assert "alpha.yaml:3: objectives: no step of the run has the figure" in found
+    assert "alpha.yaml:3: objectives: no step of the run has the metric" in found
     assert hint in found
 
 
@@ -107,9 +113,9 @@ def test_figures_of_every_step_are_reported_now_and_then_and_where_trials_compar
     sweep = load(tmp_path, f"scheduler={scheduler}", metric="loss")
     every = report_steps(sweep, steps)
     assert every >= 1
-    assert steps / every <= 2 * REPORTS
+    assert steps / every <= 2 * REPORTS_PER_TRIAL
     if sweep.sweep.scheduler.kind != "none":
-        first = compared_at(sweep, sweep.recipe({}).recipe, steps)
+        first = first_comparison_step(sweep, sweep.recipe({}).recipe, steps)
         assert -(-first // every) * every - first <= steps / 100
 
 
@@ -160,6 +166,6 @@ def test_what_may_be_a_slip_is_said(tmp_path: Path, overrides: list[str], note: 
 
 
 def test_a_figure_of_training_is_no_judge_of_how_to_train(tmp_path: Path) -> None:
-    assert "Prefer a figure of held-out samples" in said(load(tmp_path, metric="loss"))
+    assert "Prefer a metric of held-out samples" in said(load(tmp_path, metric="loss"))
     assert not said(load(tmp_path, metric="loss", space="optimizer.weight_decay: [0, 0.1]"))
     assert not said(load(tmp_path))

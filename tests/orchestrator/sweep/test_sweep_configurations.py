@@ -6,14 +6,21 @@ from statistics import stdev
 
 import pytest
 
-from orchestrator.sweep.folder import Point, Status, TrialRecord
-from orchestrator.sweep.results import Configuration, best_replica, choose, comparable, compared_at, configurations
+from orchestrator.sweep.folder import Point, TrialRecord, TrialStatus
+from orchestrator.sweep.results import (
+    Configuration,
+    best_replica,
+    comparable,
+    compared_at,
+    group_by_configuration,
+    select_best,
+)
 
 
 def record(
     number: int,
     values: Sequence[float | tuple[float, ...]],
-    status: Status = "FINISHED",
+    status: TrialStatus = "FINISHED",
     replica: int = 0,
 ) -> TrialRecord:
     """A trial that reported after 100, 200 ... samples."""
@@ -24,7 +31,7 @@ def record(
 
 
 def put_together(*records: TrialRecord, replicas: int = 1, going_on: bool = False) -> tuple[Configuration, ...]:
-    return configurations(records, replicas, going_on)
+    return group_by_configuration(records, replicas, going_on)
 
 
 def test_a_score_is_the_mean_over_replicas_with_the_sample_standard_deviation() -> None:
@@ -59,7 +66,7 @@ def test_replicas_that_came_unequally_far_are_compared_where_the_first_of_them_e
         (["PAUSED", "FAILED"], True, "open"),
     ],
 )
-def test_the_outcome_of_two_replicas(statuses: list[Status], going_on: bool, outcome: str) -> None:
+def test_the_outcome_of_two_replicas(statuses: list[TrialStatus], going_on: bool, outcome: str) -> None:
     records = [record(0, [1.0], status, replica) for replica, status in enumerate(statuses)]
     assert put_together(*records, replicas=2, going_on=going_on)[0].outcome == outcome
 
@@ -108,33 +115,33 @@ def test_the_best_is_chosen_among_whole_configurations_alone() -> None:
         record(3, [5.0]),
         record(4, [4.0]),
     )
-    best = choose(found, ["min"])
+    best = select_best(found, ["min"])
     assert best.first is not None
     assert (best.first.number, [one.number for one in best.front]) == (4, [4])
     assert [one.number for one in best.left_out] == [0, 1, 2]
-    largest = choose(found, ["max"]).first
+    largest = select_best(found, ["max"]).first
     assert largest is not None
     assert largest.number == 3
 
 
 def test_of_equals_the_first_is_best_and_without_any_there_is_none() -> None:
-    first = choose(put_together(record(0, [1.0]), record(1, [1.0])), ["min"]).first
+    first = select_best(put_together(record(0, [1.0]), record(1, [1.0])), ["min"]).first
     assert first is not None
     assert first.number == 0
-    assert choose(put_together(record(0, [1.0], "FAILED")), ["min"]).first is None
+    assert select_best(put_together(record(0, [1.0], "FAILED")), ["min"]).first is None
 
 
 def test_several_objectives_have_a_front() -> None:
     points = [(1.0, 10.0), (2.0, 30.0), (2.0, 20.0), (3.0, 30.0), (0.5, 5.0), (2.0, 30.0)]
     found = put_together(*(record(number, [point]) for number, point in enumerate(points)))
-    best = choose(found, ["min", "max"])
+    best = select_best(found, ["min", "max"])
     assert [one.number for one in best.front] == [0, 1, 4, 5]
     assert best.first is not None
     assert best.first.number == 4
 
 
 def test_equal_in_the_first_objective_the_second_decides() -> None:
-    best = choose(put_together(record(0, [(1.0, 10.0)]), record(1, [(1.0, 30.0)])), ["min", "max"])
+    best = select_best(put_together(record(0, [(1.0, 10.0)]), record(1, [(1.0, 30.0)])), ["min", "max"])
     assert best.first is not None
     assert (best.first.number, [one.number for one in best.front]) == (1, [1])
 

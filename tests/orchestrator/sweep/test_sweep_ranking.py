@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from orchestrator.sweep.folder import Point, Status, TrialRecord
+from orchestrator.sweep.folder import Point, TrialRecord, TrialStatus
 from orchestrator.sweep.results import best, outcomes
-from orchestrator.sweep.validate import described, short_keys, value_text
+from orchestrator.sweep.validate import assignment_text, short_keys, value_text
 
 
-def record(number: int, *values: float, status: Status = "RUNNING", replica: int = 0) -> TrialRecord:
+def record(number: int, *values: float, status: TrialStatus = "RUNNING", replica: int = 0) -> TrialRecord:
     points = (Point(10, values),) if values else ()
     return TrialRecord(number=number, replica=replica, assignment={}, status=status, points=points)
 
@@ -39,9 +39,9 @@ def test_of_a_trade_off_all_that_no_other_beats() -> None:
 
 
 def test_values_and_keys_in_few_words() -> None:
-    assert described({"distillation.alpha": 0.123456, "adversarial": {"steps": 2, "perturb": ["text"]}}) == (
+    assert assignment_text({"distillation.alpha": 0.123456, "adversarial": {"steps": 2, "perturb": ["text"]}}) == (
         "distillation.alpha 0.123, adversarial {steps=2 perturb=[text]}"
     )
-    assert described({}) == "the recipe as it is"
+    assert assignment_text({}) == "the recipe as it is"
     assert [value_text(one) for one in (True, None, 3, 1e-5, "x")] == ["true", "null", "3", "1e-05", "x"]
     assert short_keys(["a.x", "b.x", "c.y", "x"]) == {"a.x": "a.x", "b.x": "b.x", "c.y": "y", "x": "x"}

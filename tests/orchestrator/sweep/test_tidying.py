@@ -13,8 +13,8 @@ from processes import free_ports
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFile, RunFolder
-from orchestrator.sweep.folder import Status, SweepFolder, TrialRecord
-from orchestrator.sweep.sweep_logger import tidy
+from orchestrator.sweep.folder import SweepFolder, TrialRecord, TrialStatus
+from orchestrator.sweep.sweep_logger import finalize_orphaned_trials
 from orchestrator.track.metric_log import MetricLog, StepLine
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.plan import recipe_yaml
@@ -40,15 +40,15 @@ def cut_off(make: Make, folder: SweepFolder, uri: str, number: int) -> RunFolder
     return run
 
 
-def record(number: int, status: Status) -> TrialRecord:
+def record(number: int, status: TrialStatus) -> TrialRecord:
     return TrialRecord(number=number, replica=0, assignment={}, status=status, run=f"trial-{number:04d}-0")
 
 
 def test_runs_of_trials_that_are_over_say_so_with_all_their_figures(make: Make, folder: SweepFolder, uri: str) -> None:
-    statuses: tuple[Status, ...] = ("STOPPED", "FAILED", "PAUSED")
+    statuses: tuple[TrialStatus, ...] = ("STOPPED", "FAILED", "PAUSED")
     runs = [cut_off(make, folder, uri, number) for number in range(3)]
     told: list[str] = []
-    tidy(folder, [record(number, status) for number, status in enumerate(statuses)], told.append)
+    finalize_orphaned_trials(folder, [record(number, status) for number, status in enumerate(statuses)], told.append)
     assert told == []
     assert [run.read().status for run in runs] == ["KILLED", "FAILED", "RUNNING"]
     client = MlflowClient(uri)
@@ -62,7 +62,7 @@ def test_what_cannot_be_tidied_is_said_and_holds_up_nothing(make: Make, folder: 
     lost, good = (cut_off(make, folder, uri, number) for number in range(2))
     lost.write(replace(lost.read(), mlflow_run_id="gone"))
     told: list[str] = []
-    tidy(folder, [record(0, "STOPPED"), record(1, "STOPPED"), record(2, "FAILED")], told.append)
+    finalize_orphaned_trials(folder, [record(0, "STOPPED"), record(1, "STOPPED"), record(2, "FAILED")], told.append)
     assert len(told) == 1
     assert told[0].startswith("warning: trial-0000-0: ")
     assert good.read().status == "KILLED"
@@ -81,7 +81,7 @@ def test_storage_that_fails_for_one_trial_holds_up_nothing(
 
     monkeypatch.setattr(RunFolder, "exists", fails)
     told: list[str] = []
-    tidy(folder, [record(0, "STOPPED"), record(1, "STOPPED")], told.append)
+    finalize_orphaned_trials(folder, [record(0, "STOPPED"), record(1, "STOPPED")], told.append)
     assert told == ["warning: trial-0000-0: s3://bucket: no answer"]
     assert good.read().status == "KILLED"
 
@@ -89,7 +89,7 @@ def test_storage_that_fails_for_one_trial_holds_up_nothing(
 def test_runs_that_ended_while_mlflow_was_away_are_caught_up_with(make: Make, folder: SweepFolder, uri: str) -> None:
     run = cut_off(make, folder, uri, 0)
     run.write(replace(run.read(), status="FINISHED", ended="2026-01-01T01:00:00+00:00"))
-    tidy(folder, [record(0, "FINISHED")], pytest.fail)
+    finalize_orphaned_trials(folder, [record(0, "FINISHED")], pytest.fail)
     found = MlflowClient(uri).get_run(run.read().mlflow_run_id)
     assert found.info.status == "FINISHED"
     assert found.data.metrics["loss"] == 1.0
@@ -100,7 +100,7 @@ def test_mlflow_that_is_still_away_is_asked_once(make: Make, folder: SweepFolder
     for run in runs:
         run.write(replace(run.read(), tracking_uri=f"http://127.0.0.1:{free_ports(1)[0]}"))
     told: list[str] = []
-    tidy(folder, [record(number, "STOPPED") for number in range(3)], told.append)
+    finalize_orphaned_trials(folder, [record(number, "STOPPED") for number in range(3)], told.append)
     assert len(told) == 1
     assert "MLflow cannot be reached" in told[0]
     assert f"`fuseray sync {runs[0].root.uri}`" in told[0]

@@ -9,39 +9,39 @@ import pytest
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.trial_runner import Report, Reports, TrialRun, earlier_reports
-from orchestrator.track.cost import Spent
+from orchestrator.sweep.trial_runner import ReportSchedule, TrialReport, TrialRun, earlier_reports
+from orchestrator.track.cost import RunCost
 from orchestrator.track.metric_log import MetricLog, StepLine
-from orchestrator.train.control_channel import Display, Record
+from orchestrator.train.control_channel import RunObserver, StepRecord
 from orchestrator.train.driver import Outcome
 
-REPORTS = Reports(["loss"], samples_per_step=16, steps=6, every=2)
+REPORTS = ReportSchedule(["loss"], samples_per_step=16, steps=6, every=2)
 
 
 def nobody_asks() -> str:
     return ""
 
 
-def record(step: int, **metrics: float) -> Record:
-    return Record(step, metrics, {}, 16, time_ms=0)
+def record(step: int, **metrics: float) -> StepRecord:
+    return StepRecord(step, metrics, {}, 16, time_ms=0)
 
 
 def training(steps: int, status: str = "FINISHED", stopped_by: str = "") -> Callable[..., Outcome]:
-    def train(display: Display, interrupted: threading.Event) -> Outcome:
+    def train(display: RunObserver, interrupted: threading.Event) -> Outcome:
         for step in range(steps):
             display.step(record(step, loss=1.0 / (step + 1)), 0)
-        return Outcome(status, steps, Spent(), stopped_by)
+        return Outcome(status, steps, RunCost(), stopped_by)
 
     return train
 
 
-def until_stopped(display: Display, interrupted: threading.Event) -> Outcome:
+def until_stopped(display: RunObserver, interrupted: threading.Event) -> Outcome:
     display.step(record(1, loss=0.5), 0)
     assert interrupted.wait(60)
-    return Outcome("KILLED", 2, Spent())
+    return Outcome("KILLED", 2, RunCost())
 
 
-def reports_of(run: TrialRun) -> list[Report]:
+def reports_of(run: TrialRun) -> list[TrialReport]:
     found = [run.next(nobody_asks)]
     while found[-1].outcome is None:
         found.append(run.next(nobody_asks))
@@ -49,45 +49,47 @@ def reports_of(run: TrialRun) -> list[Report]:
 
 
 def test_figures_of_every_step_are_reported_now_and_then_and_at_the_end() -> None:
-    assert [step for step in range(6) if REPORTS.of(step, {"loss": 1.0})] == [1, 3, 5]
-    assert REPORTS.of(3, {"loss": 2.0, "x": 1.0}) == Report(64, (2.0,))
-    assert REPORTS.of(3, {"x": 1.0}) is None
-    odd = Reports(["loss"], samples_per_step=16, steps=5, every=2)
-    assert [step for step in range(5) if odd.of(step, {"loss": 1.0})] == [1, 3, 4]
+    assert [step for step in range(6) if REPORTS.report_of(step, {"loss": 1.0})] == [1, 3, 5]
+    assert REPORTS.report_of(3, {"loss": 2.0, "x": 1.0}) == TrialReport(64, (2.0,))
+    assert REPORTS.report_of(3, {"x": 1.0}) is None
+    odd = ReportSchedule(["loss"], samples_per_step=16, steps=5, every=2)
+    assert [step for step in range(5) if odd.report_of(step, {"loss": 1.0})] == [1, 3, 4]
 
 
 def test_evaluated_figures_are_reported_whenever_they_are_there() -> None:
-    reports = Reports(["held_out/recall", "loss"], samples_per_step=16, steps=100, every=50)
-    assert reports.of(6, {"held_out/recall": 0.5, "loss": 2.0}) == Report(112, (0.5, 2.0))
-    assert reports.of(49, {"loss": 2.0}) is None
+    reports = ReportSchedule(["held_out/recall", "loss"], samples_per_step=16, steps=100, every=50)
+    assert reports.report_of(6, {"held_out/recall": 0.5, "loss": 2.0}) == TrialReport(112, (0.5, 2.0))
+    assert reports.report_of(49, {"loss": 2.0}) is None
 
 
 def test_a_run_ends_with_the_report_of_its_last_step() -> None:
     found = reports_of(TrialRun(training(6), REPORTS, 96))
     assert [report.samples for report in found] == [32, 64, 96]
-    assert found[-1] == Report(96, (1 / 6,), "FINISHED")
+    assert found[-1] == TrialReport(96, (1 / 6,), "FINISHED")
 
 
 def test_what_the_sweep_knows_already_is_not_reported_again() -> None:
-    before = [Report(32, (0.5,)), Report(64, (0.25,))]
+    before = [TrialReport(32, (0.5,)), TrialReport(64, (0.25,))]
     assert [one.samples for one in reports_of(TrialRun(training(6), REPORTS, 96, before, 0))] == [32, 64, 96]
     assert [one.samples for one in reports_of(TrialRun(training(6), REPORTS, 96, before, 32))] == [64, 96]
     assert [one.samples for one in reports_of(TrialRun(training(6), REPORTS, 96, before[:1], 64))] == [96]
 
 
 def test_a_run_that_has_ended_before_reports_its_end() -> None:
-    before = [Report(64, (0.25,)), Report(96, (0.2,))]
-    assert reports_of(TrialRun(training(0), REPORTS, 96, before, 64, done=True)) == [Report(96, (0.2,), "FINISHED")]
+    before = [TrialReport(64, (0.25,)), TrialReport(96, (0.2,))]
+    assert reports_of(TrialRun(training(0), REPORTS, 96, before, 64, done=True)) == [
+        TrialReport(96, (0.2,), "FINISHED")
+    ]
 
 
 def test_a_run_without_the_objectives_figures_fails_with_their_names() -> None:
-    reports = Reports(["held_out/recall"], samples_per_step=16, steps=6, every=1)
-    with pytest.raises(SweepError, match=r"no step of the run had the figures held_out/recall"):
+    reports = ReportSchedule(["held_out/recall"], samples_per_step=16, steps=6, every=1)
+    with pytest.raises(SweepError, match=r"no step of the run had the metrics held_out/recall"):
         TrialRun(training(6), reports, 96).next(nobody_asks)
 
 
 def test_what_ends_a_run_is_raised() -> None:
-    def broken(display: Display, interrupted: threading.Event) -> Outcome:
+    def broken(display: RunObserver, interrupted: threading.Event) -> Outcome:
         raise ValueError("out of luck")
 
     with pytest.raises(ValueError, match="out of luck"):
@@ -95,9 +97,9 @@ def test_what_ends_a_run_is_raised() -> None:
 
 
 def test_a_run_stops_when_asked_and_says_why() -> None:
-    run = TrialRun(until_stopped, REPORTS, 96, listen_every_s=0.01)
-    assert run.next(nobody_asks) == Report(32, (0.5,))
-    assert run.next(lambda: "enough") == Report(32, (0.5,), "PAUSED", "enough")
+    run = TrialRun(until_stopped, REPORTS, 96, poll_interval_s=0.01)
+    assert run.next(nobody_asks) == TrialReport(32, (0.5,))
+    assert run.next(lambda: "enough") == TrialReport(32, (0.5,), "PAUSED", "enough")
 
 
 def test_a_run_is_stopped_without_being_listened_to() -> None:
@@ -108,7 +110,7 @@ def test_a_run_is_stopped_without_being_listened_to() -> None:
 
 def test_a_recipes_own_budget_ends_its_trial() -> None:
     run = TrialRun(training(2, "KILLED", "budget.usd: 1 of 1 USD"), REPORTS, 96)
-    assert reports_of(run)[-1] == Report(32, (0.5,), "STOPPED", "budget.usd: 1 of 1 USD")
+    assert reports_of(run)[-1] == TrialReport(32, (0.5,), "STOPPED", "budget.usd: 1 of 1 USD")
 
 
 def test_earlier_reports_come_from_the_metric_log(tmp_path: Path) -> None:
@@ -120,4 +122,4 @@ def test_earlier_reports_come_from_the_metric_log(tmp_path: Path) -> None:
     for step in range(5):
         log.add(StepLine(step=step, metrics={"loss": float(step)}, seconds={}, samples=16, time_ms=step))
     log.flush()
-    assert earlier_reports(run, REPORTS) == [Report(32, (1.0,)), Report(64, (3.0,))]
+    assert earlier_reports(run, REPORTS) == [TrialReport(32, (1.0,)), TrialReport(64, (3.0,))]

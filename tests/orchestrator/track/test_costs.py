@@ -10,11 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.cost import CostFileError, Costs, Kind, Spent, Start, cost_tags, read_starts, write_start
+from orchestrator.track.cost import (
+    CostRecordError,
+    Costs,
+    MachineKind,
+    RunCost,
+    StartUsage,
+    cost_tags,
+    read_starts,
+    write_start,
+)
 
-HEAD = Kind("m7i.2xlarge", "on-demand", 0.5)
-GPU = Kind("p5.48xlarge", "spot", 30.0)
-UNKNOWN = Kind(None, None, None)
+HEAD = MachineKind("m7i.2xlarge", "on-demand", 0.5)
+GPU = MachineKind("p5.48xlarge", "spot", 30.0)
+UNKNOWN = MachineKind(None, None, None)
 HOUR_MS = 3_600_000
 
 
@@ -22,7 +31,9 @@ def hours(count: float) -> int:
     return round(count * HOUR_MS)
 
 
-GROWING = Start(0, 0).seen(0, {HEAD: 1}).seen(hours(1), {HEAD: 1, GPU: 2}).seen(hours(3), {HEAD: 1}).until(hours(4))
+GROWING = (
+    StartUsage(0, 0).seen(0, {HEAD: 1}).seen(hours(1), {HEAD: 1, GPU: 2}).seen(hours(3), {HEAD: 1}).until(hours(4))
+)
 """Two machines with GPUs between the first and the third of four hours."""
 
 
@@ -39,7 +50,7 @@ def test_machines_are_charged_from_the_look_that_saw_them_to_the_one_that_missed
 
 
 def test_looks_that_see_the_same_add_no_period() -> None:
-    start = Start(0, 0)
+    start = StartUsage(0, 0)
     for second in range(100):
         start = start.seen(1000 * second, {HEAD: 1})
     assert len(start.periods) == 1
@@ -47,12 +58,12 @@ def test_looks_that_see_the_same_add_no_period() -> None:
 
 
 def test_a_clock_that_is_put_back_charges_nothing_twice() -> None:
-    start = Start(0, 0).seen(0, {HEAD: 1}).seen(10_000, {HEAD: 1}).seen(4_000, {HEAD: 1}).seen(12_000, {HEAD: 1})
+    start = StartUsage(0, 0).seen(0, {HEAD: 1}).seen(10_000, {HEAD: 1}).seen(4_000, {HEAD: 1}).seen(12_000, {HEAD: 1})
     assert Costs([start]).spent().node_seconds == {HEAD: 12.0}
 
 
 def test_the_time_before_the_first_look_counts_as_wall_time_alone() -> None:
-    spent = Costs([Start(0, 0).seen(30_000, {HEAD: 1}).until(40_000)]).spent()
+    spent = Costs([StartUsage(0, 0).seen(30_000, {HEAD: 1}).until(40_000)]).spent()
     assert (spent.seconds, spent.node_seconds) == (40.0, {HEAD: 10.0})
 
 
@@ -71,15 +82,15 @@ def test_while_a_run_goes_on_its_machines_are_taken_to_stay() -> None:
 
 
 def test_a_share_of_the_machines_is_charged() -> None:
-    quarter = Start(0, 0, share=0.25).seen(0, {GPU: 1}).until(hours(2))
+    quarter = StartUsage(0, 0, share=0.25).seen(0, {GPU: 1}).until(hours(2))
     costs = Costs([quarter])
     assert costs.spent().usd == costs.metrics(hours(2))["cost/usd"] == 15.0
     assert costs.spent().hours == 2.0
 
 
 def test_a_driver_that_lives_on_beside_its_successor_is_charged_until_that_began() -> None:
-    first = Start(0, 0).seen(0, {HEAD: 1}).until(hours(3))
-    second = Start(hours(2), hours(2)).seen(hours(2), {HEAD: 1}).until(hours(5))
+    first = StartUsage(0, 0).seen(0, {HEAD: 1}).until(hours(3))
+    second = StartUsage(hours(2), hours(2)).seen(hours(2), {HEAD: 1}).until(hours(5))
     for order in ([first, second], [second, first]):
         spent = Costs(order).spent()
         assert (spent.hours, spent.node_hours) == (5.0, 5.0)
@@ -87,27 +98,27 @@ def test_a_driver_that_lives_on_beside_its_successor_is_charged_until_that_began
 
 
 def test_time_between_starts_costs_nothing() -> None:
-    first = Start(0, 0).seen(0, {HEAD: 1}).until(hours(1))
-    second = Start(hours(10), hours(10)).seen(hours(10), {HEAD: 1}).until(hours(11))
+    first = StartUsage(0, 0).seen(0, {HEAD: 1}).until(hours(1))
+    second = StartUsage(hours(10), hours(10)).seen(hours(10), {HEAD: 1}).until(hours(11))
     costs = Costs([first, second])
     assert costs.metrics(hours(5)) == costs.metrics(hours(1)) == costs.metrics(hours(10))
     assert costs.spent().hours == 2.0
 
 
 def test_machines_without_a_price_are_metered_apart() -> None:
-    costs = Costs([Start(0, 0).seen(0, {UNKNOWN: 2, HEAD: 1}).until(hours(1))])
+    costs = Costs([StartUsage(0, 0).seen(0, {UNKNOWN: 2, HEAD: 1}).until(hours(1))])
     assert costs.metrics(hours(1)) == {"cost/usd": 0.5, "cost/node_hours": 3.0, "cost/unpriced_node_hours": 2.0}
     assert costs.spent().describe() == "0.50 USD for 3.00 node-hours, 2.00 of them without a known price"
 
 
 def test_nothing_known_is_nothing_tracked() -> None:
     assert Costs().metrics(5) == {}
-    assert cost_tags(Spent()) == {}
+    assert cost_tags(RunCost()) == {}
 
 
 def test_tags_tell_of_the_total_and_of_every_kind_whatever_its_price_was_when() -> None:
-    cheaper = Kind("p5.48xlarge", "spot", 20.0)
-    spent = Spent(3600.0, {GPU: 3600.0, cheaper: 7200.0, UNKNOWN: 1800.0})
+    cheaper = MachineKind("p5.48xlarge", "spot", 20.0)
+    spent = RunCost(3600.0, {GPU: 3600.0, cheaper: 7200.0, UNKNOWN: 1800.0})
     assert cost_tags(spent) == {
         "cost_usd": "70.0000",
         "cost_node_hours": "3.5000",
@@ -117,11 +128,11 @@ def test_tags_tell_of_the_total_and_of_every_kind_whatever_its_price_was_when() 
 
 
 def test_a_start_is_written_as_often_as_one_likes_and_read_once(folder: Location) -> None:
-    start = Start(5, 5, share=0.5).seen(5, {HEAD: 1, UNKNOWN: 1})
+    start = StartUsage(5, 5, share=0.5).seen(5, {HEAD: 1, UNKNOWN: 1})
     for second in range(5):
         start = start.seen(1000 * second, {HEAD: 1, GPU: second})
         write_start(folder, start)
-    other = Start(99_000, 99_000).seen(99_000, {HEAD: 3}).until(100_000)
+    other = StartUsage(99_000, 99_000).seen(99_000, {HEAD: 3}).until(100_000)
     write_start(folder, other)
     assert {found.begin_ms: found for found in read_starts(folder)} == {
         5: _without_zeros(start),
@@ -131,13 +142,13 @@ def test_a_start_is_written_as_often_as_one_likes_and_read_once(folder: Location
 
 def test_a_damaged_file_is_named(folder: Location) -> None:
     (folder / "start-7.json").write(b'{"begin_ms": 7}')
-    with pytest.raises(CostFileError, match=r"start-7\.json: is damaged .*move it away"):
+    with pytest.raises(CostRecordError, match=r"start-7\.json: is damaged .*move it away"):
         read_starts(folder)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20))
 def test_the_end_of_the_curve_is_the_total(looks: list[tuple[int, int, int]]) -> None:
-    start, now_ms = Start(0, 0), 0
+    start, now_ms = StartUsage(0, 0), 0
     for later_ms, heads, gpus in looks:
         now_ms += later_ms
         start = start.seen(now_ms, {HEAD: heads, GPU: gpus})
@@ -146,6 +157,6 @@ def test_the_end_of_the_curve_is_the_total(looks: list[tuple[int, int, int]]) ->
     assert costs.metrics(now_ms)["cost/node_hours"] == pytest.approx(spent.node_hours)
 
 
-def _without_zeros(start: Start) -> Start:
+def _without_zeros(start: StartUsage) -> StartUsage:
     periods = (replace(one, nodes={kind: count for kind, count in one.nodes.items() if count}) for one in start.periods)
     return replace(start, periods=tuple(periods))

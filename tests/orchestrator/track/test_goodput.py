@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.track.analysis import StepTimes, TimeSpent, busy_seconds
+from orchestrator.track.analysis import StepTimes, TimeSpent, step_seconds
 
 
 def test_goodput_is_the_share_of_steps_that_count() -> None:
@@ -41,4 +41,4 @@ def test_clocks_that_disagree_give_no_more_than_everything() -> None:
 
 def test_saving_and_measuring_are_not_the_step() -> None:
     parts = {"data_wait": 0.1, "forward_backward": 0.4, "checkpoint": 9.0, "evaluation": 9.0, "startup": 9.0}
-    assert busy_seconds(parts) == pytest.approx(0.5)
+    assert step_seconds(parts) == pytest.approx(0.5)

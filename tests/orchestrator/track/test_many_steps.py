@@ -12,7 +12,7 @@ from orchestrator.storage.location import locate
 from orchestrator.track.client import Connection
 from orchestrator.track.metric_log import MetricLog
 from orchestrator.track.outbox import RejectedKeys
-from orchestrator.track.payloads import CatchUp, Steps
+from orchestrator.track.payloads import CatchUpDelivery, StepsDelivery
 from orchestrator.track.run_writer import MAX_METRICS_PER_CALL, Points, StepSender, in_batches
 
 MORE_THAN_A_PAGE = 25_300
@@ -68,15 +68,15 @@ def test_a_step_of_which_a_store_has_a_part_is_completed(sender: StepSender, sql
 
 
 def test_steps_that_memory_is_not_for_come_from_the_log(sender: StepSender, sqlite_uri: str, tmp_path: Path) -> None:
-    steps = Steps(sender, most=5)
+    steps = StepsDelivery(sender, most=5)
     log = MetricLog(locate(str(tmp_path)))
     for step in range(8):
         steps.add(points(step))
         log.add(line(step))
     log.flush()
-    assert steps.set_aside == 3
+    assert steps.spilled_steps == 3
     assert [one.step for one in steps.unsent()] == [3, 4, 5, 6, 7]
     assert steps.attempt()
-    catch_up = CatchUp(sender, locate(str(tmp_path)), lambda lines: (Points(one, one.metrics) for one in lines))
+    catch_up = CatchUpDelivery(sender, locate(str(tmp_path)), lambda lines: (Points(one, one.metrics) for one in lines))
     assert [catch_up.attempt(), catch_up.attempt()] == [False, True]
     assert logged(sqlite_uri, sender._connection.run_id) == once(range(8), "loss", "samples")

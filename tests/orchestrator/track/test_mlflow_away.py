@@ -18,10 +18,8 @@ from orchestrator.track.tracker import Tracker
 BEFORE, AWAY = range(10), range(10, 40)
 
 
-def start(uri: str, pauses: Pauses, told: list[str], patience_s: float = 60.0) -> Tracker:
-    return Tracker.start(
-        uri, f"e-{secrets.token_hex(4)}", "name", {}, told.append, outboxes=pauses.outboxes(patience_s)
-    )
+def start(uri: str, pauses: Pauses, told: list[str], timeout_s: float = 60.0) -> Tracker:
+    return Tracker.start(uri, f"e-{secrets.token_hex(4)}", "name", {}, told.append, outboxes=pauses.outboxes(timeout_s))
 
 
 def train_while_away(
@@ -43,7 +41,7 @@ def train_while_away(
 
     told: list[str] = []
     pauses = Pauses(after_a_pause)
-    tracker = start(server.uri, pauses, told, patience_s=1e9)
+    tracker = start(server.uri, pauses, told, timeout_s=1e9)
     for step in BEFORE:
         tracker.step(points(step))
     leave()
@@ -103,7 +101,7 @@ def test_a_server_that_fails_at_random(kind: str, request: pytest.FixtureRequest
     server: MlflowServer = request.getfixturevalue(kind)
     rates = {Fault.RESET: 0.2, Fault.SLOW_DOWN: 0.2, Fault.TRUNCATED: 0.2}
     with unreliable(S3Server(server.uri)) as proxy:
-        tracker = start(proxy.server.endpoint, Pauses(), [], patience_s=1e9)
+        tracker = start(proxy.server.endpoint, Pauses(), [], timeout_s=1e9)
         proxy.plan = seeded(7, rates)
         for step in range(60):
             tracker.step(points(step, **{f"m{number}": float(step) for number in range(100)}))

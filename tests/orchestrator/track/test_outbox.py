@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from tracking import Pauses
 
-from orchestrator.track.outbox import LONGEST_PAUSE_S, Outbox, RejectedKeys, send_batch_or_split
+from orchestrator.track.outbox import MAX_DELAY_S, Outbox, RejectedKeys, send_batch_or_split
 
 REFUSED = MlflowException("not like this", error_code=INVALID_PARAMETER_VALUE)
 
@@ -17,7 +17,7 @@ REFUSED = MlflowException("not like this", error_code=INVALID_PARAMETER_VALUE)
 class Letter:
     """Arrives in so many parts, after failures."""
 
-    what: str
+    description: str
     arrived: list[str]
     failures: list[Exception] = field(default_factory=list)
     parts: int = 1
@@ -26,7 +26,7 @@ class Letter:
         if self.failures:
             raise self.failures.pop(0)
         self.parts -= 1
-        self.arrived.append(self.what)
+        self.arrived.append(self.description)
         return self.parts == 0
 
 
@@ -45,7 +45,7 @@ def test_everything_arrives_in_order_and_failures_are_told_once() -> None:
     assert outbox.wait(1000)
     outbox.stop()
     assert arrived == ["a", "b", "b", "c"]
-    assert pauses.taken_s == [0.5, 1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    assert pauses.taken_s == [0.5, 1, 2, 4, 8, 16, MAX_DELAY_S, MAX_DELAY_S, MAX_DELAY_S]
     assert len(told) == 2
     assert "does not answer (gone)" in told[0]
     assert "is back" in told[1]
@@ -122,14 +122,14 @@ def test_refused_names_are_told_together_and_sent_no_more() -> None:
             raise MlflowException(f"{len(bad) and 'bad'} name", error_code=INVALID_PARAMETER_VALUE)
         sent.extend(names)
 
-    refusals = RejectedKeys(told.append)
-    send_batch_or_split({name: [name] for name in "axby"}, send, refusals, "metrics")
+    rejected = RejectedKeys(told.append)
+    send_batch_or_split({name: [name] for name in "axby"}, send, rejected, "metrics")
     assert sent == ["a", "b"]
     assert told == ["MLflow refuses the metrics 'x', 'y', which are left out: bad name"]
-    assert refusals.leave_out("metrics", "x", 5)
-    assert not refusals.leave_out("metrics", "a", 5)
-    assert not refusals.leave_out("tags", "x", 5)
-    assert refusals.count == 7
+    assert rejected.skip("metrics", "x", 5)
+    assert not rejected.skip("metrics", "a", 5)
+    assert not rejected.skip("tags", "x", 5)
+    assert rejected.count == 7
 
 
 def test_a_server_that_goes_away_in_the_middle_is_not_a_refusal() -> None:

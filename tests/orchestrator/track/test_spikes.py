@@ -6,7 +6,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from orchestrator.track.analysis import LEAST, WINDOW, Spike, find_spikes
+from orchestrator.track.analysis import MIN_HISTORY, WINDOW, Spike, find_spikes
 
 
 def curve(seed: int, steps: int = 1000) -> list[float]:
@@ -53,8 +53,8 @@ def test_a_fall_is_no_spike() -> None:
 
 def slowly(values: list[float], step: int) -> tuple[float, float]:
     """What was expected at a step, and its score, in the words of the formula."""
-    medians = [median(values[max(0, one - WINDOW) : one]) for one in range(LEAST, step + 1)]
-    distances = [value - before for value, before in zip(values[LEAST : step + 1], medians, strict=True)]
+    medians = [median(values[max(0, one - WINDOW) : one]) for one in range(MIN_HISTORY, step + 1)]
+    distances = [value - before for value, before in zip(values[MIN_HISTORY : step + 1], medians, strict=True)]
     *earlier, distance = distances
     window = earlier[-WINDOW:]
     usual = median(window)
@@ -63,7 +63,7 @@ def slowly(values: list[float], step: int) -> tuple[float, float]:
     return medians[-1] + usual, score
 
 
-@pytest.mark.parametrize("step", [2 * LEAST, 40, WINDOW + LEAST, 3 * WINDOW])
+@pytest.mark.parametrize("step", [2 * MIN_HISTORY, 40, WINDOW + MIN_HISTORY, 3 * WINDOW])
 def test_the_score_is_what_the_formula_says(step: int) -> None:
     values = curve(6)[: step + 1]
     values[step] += 5
@@ -88,8 +88,8 @@ def test_a_curve_that_stands_still_does_not_jump_by_a_twitch() -> None:
 
 def test_too_few_values_say_nothing() -> None:
     assert spikes_of([]) == []
-    assert spikes_of([*curve(6)[: 2 * LEAST], 100.0])[0].step == 2 * LEAST
-    assert spikes_of([*curve(6)[: 2 * LEAST - 1], 100.0]) == []
+    assert spikes_of([*curve(6)[: 2 * MIN_HISTORY], 100.0])[0].step == 2 * MIN_HISTORY
+    assert spikes_of([*curve(6)[: 2 * MIN_HISTORY - 1], 100.0]) == []
 
 
 def test_of_a_step_that_comes_twice_the_later_value_counts() -> None:

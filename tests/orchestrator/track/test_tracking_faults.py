@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos import databricks_pb2 as codes
 
-from orchestrator.track.outbox import LONGEST_PAUSE_S, Again, LeaveOut, decide, is_refusal
+from orchestrator.track.outbox import MAX_DELAY_S, is_rejection, retry_delay_s
 
 
 def http_error(status: int) -> requests.HTTPError:
@@ -24,8 +24,8 @@ def s3_error(status: int) -> S3UploadFailedError:
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
-    pauses = [decide(ConnectionError(), attempt) for attempt in (1, 2, 3, 5, 9, 10_000)]
-    assert pauses == [Again(seconds) for seconds in (0.5, 1, 2, 8, LONGEST_PAUSE_S, LONGEST_PAUSE_S)]
+    pauses = [retry_delay_s(ConnectionError(), attempt) for attempt in (1, 2, 3, 5, 9, 10_000)]
+    assert pauses == [0.5, 1, 2, 8, MAX_DELAY_S, MAX_DELAY_S]
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_pauses_grow_up_to_a_bound() -> None:
     ],
 )
 def test_what_is_wrong_in_itself_is_left_out(error: Exception) -> None:
-    assert is_refusal(error)
-    assert decide(error, 1) == LeaveOut()
+    assert is_rejection(error)
+    assert retry_delay_s(error, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_what_is_wrong_in_itself_is_left_out(error: Exception) -> None:
     ],
 )
 def test_what_may_pass_is_tried_again(error: Exception) -> None:
-    assert not is_refusal(error)
+    assert not is_rejection(error)

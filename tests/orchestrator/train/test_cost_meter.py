@@ -12,11 +12,11 @@ from hooked_storage import HookedStorage
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL
 from orchestrator.config.prices import Machine, PriceTable
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.cost import Kind
-from orchestrator.train.budget import CostMeter, kinds_of, metering
+from orchestrator.track.cost import MachineKind
+from orchestrator.train.budget import CostMeter, machine_kinds, metering
 
-GPU = Kind("p5", "spot", 36.0)
-CPU = Kind("c7", "spot", 2.0)
+GPU = MachineKind("p5", "spot", 36.0)
+CPU = MachineKind("c7", "spot", 2.0)
 PRICES = PriceTable(
     date(2026, 1, 1), {"p5": Machine(name="p5", cpus=192, memory_gb=2048, on_demand_usd=98.0, spot_usd=36.0)}, {}
 )
@@ -33,7 +33,7 @@ class World:
     def clock(self) -> int:
         return self.now_ms
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[MachineKind]:
         if self.away:
             raise ConnectionError("no GCS")
         return self.machines
@@ -60,18 +60,18 @@ def test_a_driver_that_dies_loses_what_it_had_not_written_and_its_successor_goes
     world: World, folder: Location
 ) -> None:
     first = meter(world, folder)
-    first.look()
+    first.sample()
     world.after(100)
-    first.look()
+    first.sample()
     first.write()
     world.after(4)
-    first.look()  # and then it is killed
+    first.sample()  # and then it is killed
     world.after(3600)
     second = meter(world, folder)
     assert second.spent().node_seconds == {GPU: 100.0}
-    second.look()
+    second.sample()
     world.after(50)
-    second.look()
+    second.sample()
     second.write()
     second.write()
     assert second.spent().usd == pytest.approx(1.5)
@@ -80,13 +80,13 @@ def test_a_driver_that_dies_loses_what_it_had_not_written_and_its_successor_goes
 
 def test_a_look_that_fails_is_made_up_for_by_the_next(world: World, folder: Location) -> None:
     one = meter(world, folder)
-    one.look()
+    one.sample()
     world.after(5)
     world.away = True
-    one.look()
+    one.sample()
     world.after(5)
     world.away = False
-    one.look()
+    one.sample()
     assert one.spent().node_seconds == {GPU: 10.0}
 
 
@@ -124,7 +124,7 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, t
         world.after(7)
         assert taken.wait(60)
     assert len(said) == 1
-    assert said[0].startswith("warning: what the machines cost cannot be written down now: ")
+    assert said[0].startswith("warning: the cost record cannot be written now: ")
     assert meter(world, storage.location("bucket/costs")).spent().node_seconds == {GPU: 7.0}
 
 
@@ -132,21 +132,23 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(world: World, t
     ("labels", "owned", "kind"),
     [
         ({MACHINE_LABEL: "p5", MARKET_LABEL: "spot"}, False, GPU),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "on-demand"}, False, Kind("p5", "on-demand", 98.0)),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "owned"}, False, Kind("p5", "owned", 98.0)),
-        ({MACHINE_LABEL: "mine", MARKET_LABEL: "owned"}, False, Kind("mine", "owned", 0.0)),
-        ({MACHINE_LABEL: "x", MARKET_LABEL: "spot"}, False, Kind("x", "spot", None)),
-        ({MACHINE_LABEL: "p5", MARKET_LABEL: "stolen"}, False, Kind("p5", None, None)),
-        ({MACHINE_LABEL: "p5"}, False, Kind("p5", None, None)),
-        ({}, False, Kind(None, None, None)),
-        (None, True, Kind(None, "owned", 0.0)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "on-demand"}, False, MachineKind("p5", "on-demand", 98.0)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "owned"}, False, MachineKind("p5", "owned", 98.0)),
+        ({MACHINE_LABEL: "mine", MARKET_LABEL: "owned"}, False, MachineKind("mine", "owned", 0.0)),
+        ({MACHINE_LABEL: "x", MARKET_LABEL: "spot"}, False, MachineKind("x", "spot", None)),
+        ({MACHINE_LABEL: "p5", MARKET_LABEL: "stolen"}, False, MachineKind("p5", None, None)),
+        ({MACHINE_LABEL: "p5"}, False, MachineKind("p5", None, None)),
+        ({}, False, MachineKind(None, None, None)),
+        (None, True, MachineKind(None, "owned", 0.0)),
     ],
 )
-def test_a_node_says_with_its_labels_what_it_costs(labels: dict[str, str] | None, owned: bool, kind: Kind) -> None:
+def test_a_node_says_with_its_labels_what_it_costs(
+    labels: dict[str, str] | None, owned: bool, kind: MachineKind
+) -> None:
     nodes = [{"Alive": True, "Labels": labels}, {"Alive": False, "Labels": {MACHINE_LABEL: "gone"}}]
-    assert kinds_of(nodes, PRICES, owned) == [kind]
+    assert machine_kinds(nodes, PRICES, owned) == [kind]
 
 
 def test_without_a_table_only_owned_machines_have_a_price() -> None:
     nodes = [{"Alive": True, "Labels": {MACHINE_LABEL: "p5", MARKET_LABEL: market}} for market in ("spot", "owned")]
-    assert [kind.usd_per_hour for kind in kinds_of(nodes, None)] == [None, 0.0]
+    assert [kind.usd_per_hour for kind in machine_kinds(nodes, None)] == [None, 0.0]

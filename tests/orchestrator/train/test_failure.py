@@ -11,9 +11,9 @@ from shards import write_shards
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.train.plan import Plan
-from orchestrator.train.recovery.classify import diagnose_error, explained, failure_of
-from orchestrator.train.recovery.failure_report import Tries, message
-from orchestrator.train.recovery.policy import Fault
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.failure_report import message, report_failure, training_error
+from orchestrator.train.recovery.policy import AttemptFailure, GiveUp
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def told(error: BaseException, plan: Plan, log: Path) -> str:
-    return str(explained(failure_of(error, None, plan, log), plan))
+    return str(training_error(report_failure(error, None, plan, log), plan))
 
 
 def test_the_error_that_explains_it_is_told_and_the_rest_is_logged(tmp_path: Path, plan: Plan) -> None:
@@ -55,20 +55,22 @@ def test_what_the_controller_gave_up_on_has_its_step_and_keys_and_stays_in_the_f
     tmp_path: Path, plan: Plan
 ) -> None:
     cause = WorkerGroupError("failed", {0: RuntimeError("Timed out waiting 9ms for recv")})
-    fault = Fault(diagnose_error(cause, 2), 3, Tries(4, "recovery.machine_faults", 3))
-    failure = failure_of(ControllerError(RuntimeError("gave up")), fault, plan, tmp_path / "log")
+    fault = AttemptFailure(diagnose_error(cause, 2), 3, GiveUp(4, "recovery.machine_faults", 3))
+    failure = report_failure(ControllerError(RuntimeError("gave up")), fault, plan, tmp_path / "log")
     assert failure.run == plan.run.root.uri
     assert failure.diagnosis.ranks == (1,)
     assert [batch.first_keys for batch in failure.micro_batches] == [tuple(plan.reader.keys(n)[:3]) for n in (6, 7)]
-    text = str(explained(failure, plan))
+    text = str(training_error(failure, plan))
     assert "recovery.machine_faults" in text
     kept = json.loads(plan.run.post_mortem.read())
     assert (kept["step"], kept["kind"], kept["tries"]["attempts"]) == (3, "hung", 4)
 
 
 def test_a_fault_that_was_survived_is_not_what_ended_the_run(tmp_path: Path, plan: Plan) -> None:
-    survived = Fault(diagnose_error(WorkerGroupError("failed", {0: RuntimeError("Timed out waiting 9ms")}), 2), 3)
-    failure = failure_of(ValueError("odd"), survived, plan, tmp_path / "log")
+    survived = AttemptFailure(
+        diagnose_error(WorkerGroupError("failed", {0: RuntimeError("Timed out waiting 9ms")}), 2), 3
+    )
+    failure = report_failure(ValueError("odd"), survived, plan, tmp_path / "log")
     assert failure.step is None
     assert "ValueError: odd" in message(failure)
 
@@ -76,7 +78,7 @@ def test_a_fault_that_was_survived_is_not_what_ended_the_run(tmp_path: Path, pla
 def test_keys_that_cannot_be_read_do_not_hide_why_a_run_failed(tmp_path: Path, plan: Plan) -> None:
     for sidecar in tmp_path.rglob("*.samples.parquet"):
         sidecar.unlink()
-    fault = Fault(diagnose_error(ValueError("odd")), 3, Tries(1))
-    failure = failure_of(ValueError("odd"), fault, plan, tmp_path / "log")
+    fault = AttemptFailure(diagnose_error(ValueError("odd")), 3, GiveUp(1))
+    failure = report_failure(ValueError("odd"), fault, plan, tmp_path / "log")
     assert failure.micro_batches == ()
     assert "ValueError: odd" in message(failure)

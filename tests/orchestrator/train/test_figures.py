@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
-from orchestrator.train.run_logger import Figures, SkippedCounts
+from orchestrator.train.run_logger import SkippedCounts, StepMetrics
 
 START_MS = 1_750_000_000_000
 CREATED = "2025-06-15T15:06:40+00:00"
@@ -14,12 +14,12 @@ def line(step: int, end_s: float, samples: int = 16, **seconds: float) -> StepLi
     return StepLine(step, START_MS + round(1000 * end_s), {"loss": 1.0}, seconds or {"data_wait": 1.0}, samples)
 
 
-def skip(position: int, reason: str) -> Skipped:
-    return Skipped(position, "shard", f"key-{position}", reason, "")
+def skip(position: int, reason: str) -> SkippedSample:
+    return SkippedSample(position, "shard", f"key-{position}", reason, "")
 
 
-def figures(*skipped: Skipped) -> Figures:
-    return Figures(CREATED, 16, SkippedCounts(skipped))
+def figures(*skipped: SkippedSample) -> StepMetrics:
+    return StepMetrics(CREATED, 16, SkippedCounts(skipped))
 
 
 def test_rates_leave_out_what_is_not_the_step() -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from orchestrator.train.driver import stop_on
+from orchestrator.train.driver import stop_on_signal
 
 
 def send(number: signal.Signals) -> None:
@@ -15,7 +15,7 @@ def send(number: signal.Signals) -> None:
 
 def test_a_first_interrupt_asks_and_a_second_one_interrupts() -> None:
     before, asked = signal.getsignal(signal.SIGINT), threading.Event()
-    with stop_on(signal.SIGINT, asked):
+    with stop_on_signal(signal.SIGINT, asked):
         assert not asked.is_set()
         send(signal.SIGINT)
         assert asked.is_set()
@@ -29,7 +29,7 @@ def test_a_second_termination_goes_to_the_handler_that_was_there() -> None:
     outer = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
     try:
         asked = threading.Event()
-        with stop_on(signal.SIGTERM, asked):
+        with stop_on_signal(signal.SIGTERM, asked):
             send(signal.SIGTERM)
             assert asked.is_set()
             assert got == []

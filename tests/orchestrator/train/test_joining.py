@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 from processes import free_ports
 
-from orchestrator.train.ray_session import JoinError, complaint_about_token, prepare_joining
+from orchestrator.train.ray_session import JoinError, prepare_joining, token_problem
 
 
 def test_a_token_is_taken_from_where_ray_takes_it(tmp_path: Path) -> None:
     (tmp_path / "given").write_text("abc\n")
-    assert complaint_about_token({"RAY_AUTH_TOKEN": "abc", "RAY_AUTH_TOKEN_PATH": "/nowhere"}, tmp_path) is None
-    assert complaint_about_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "given")}, tmp_path) is None
+    assert token_problem({"RAY_AUTH_TOKEN": "abc", "RAY_AUTH_TOKEN_PATH": "/nowhere"}, tmp_path) is None
+    assert token_problem({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "given")}, tmp_path) is None
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("abc")
-    assert complaint_about_token({}, tmp_path) is None
+    assert token_problem({}, tmp_path) is None
 
 
 def test_a_token_that_is_not_there_or_empty_is_complained_about(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text(" \n")
-    missing = complaint_about_token({"RAY_AUTH_TOKEN": " "}, tmp_path)
+    missing = token_problem({"RAY_AUTH_TOKEN": " "}, tmp_path)
     assert missing is not None
     assert missing.startswith(
         f"the token {tmp_path / '.ray' / 'auth_token'} cannot be read (No such file or directory)"
     )
-    empty = complaint_about_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "empty")}, tmp_path)
+    empty = token_problem({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "empty")}, tmp_path)
     assert empty is not None
     assert "is empty; set RAY_AUTH_TOKEN_PATH" in empty
 

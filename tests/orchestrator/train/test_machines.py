@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.config.cluster import MACHINES_VARIABLE, NodeGroup, growth_variable, read_growth
-from orchestrator.config.errors import SpecError
+from orchestrator.config.cluster import MACHINES_VARIABLE, NodeGroup, node_groups_variable, read_node_groups
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import Machine
 from orchestrator.config.recipe import Recipe
 from orchestrator.stream.decoder import Node
-from orchestrator.train.resources import AutoscalingCapacity, NodeWait, largest, least_bundles
+from orchestrator.train.resources import AutoscalingCapacity, NodeWait, minimum_bundles, nodes_at_full_size
 
 HEAD = Node(1, 0)
 TRAIN = Node(8, 1)
@@ -60,7 +60,7 @@ def never() -> bool:
 
 def test_a_cluster_that_does_not_grow_must_have_it_all() -> None:
     cluster = Cluster(iter([[HEAD]]))
-    with pytest.raises(SpecError, match=r"need 9 CPUs; there are 1\."):
+    with pytest.raises(ConfigError, match=r"need 9 CPUs; there are 1\."):
         cluster.gathering(None).wait(never)
     assert not cluster.asked
     assert Cluster(iter([[HEAD, TRAIN]])).gathering(None).wait(never)
@@ -85,7 +85,7 @@ def test_nothing_is_asked_for_when_all_is_there() -> None:
 
 def test_what_the_cluster_can_never_have_is_refused_at_once() -> None:
     cluster = Cluster(iter([[HEAD]]))
-    with pytest.raises(SpecError, match="3 workers need 3 GPUs; there are 2"):
+    with pytest.raises(ConfigError, match="3 workers need 3 GPUs; there are 2"):
         cluster.gathering(
             AutoscalingCapacity([HEAD] * 20 + [TRAIN, TRAIN]), workers=3, use_gpu=True, cpus_per_worker=1.0
         ).wait(never)
@@ -95,7 +95,7 @@ def test_what_the_cluster_can_never_have_is_refused_at_once() -> None:
 def test_it_waits_when_nobody_knows_what_can_come_but_not_for_ever() -> None:
     cluster = Cluster(iter([[HEAD]] * 50))
     with pytest.raises(
-        SpecError, match=r"scale.machines_wait_s: for 10 s the cluster has not brought .* it has 1 mach"
+        ConfigError, match=r"scale.machines_wait_s: for 10 s the cluster has not brought .* it has 1 mach"
     ):
         cluster.gathering(AutoscalingCapacity(None)).wait(never)
     assert cluster.asked[-1] == "release"
@@ -110,7 +110,7 @@ def test_a_wish_to_stop_ends_the_waiting() -> None:
 
 def test_a_run_asks_for_its_fewest_workers_and_whole_cpus_to_read_with() -> None:
     wide = recipe(workers=[2, 4], use_gpu=True)
-    assert least_bundles(wide) == [{"CPU": 8.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0}]
+    assert minimum_bundles(wide) == [{"CPU": 8.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0}]
 
 
 GROUPS = (
@@ -120,16 +120,16 @@ GROUPS = (
 
 
 def test_the_groups_travel_in_a_variable() -> None:
-    variable = growth_variable(GROUPS)
-    assert read_growth(variable) == GROUPS
-    assert read_growth({}) is None
-    assert read_growth({MACHINES_VARIABLE: ""}) is None
+    variable = node_groups_variable(GROUPS)
+    assert read_node_groups(variable) == GROUPS
+    assert read_node_groups({}) is None
+    assert read_node_groups({MACHINES_VARIABLE: ""}) is None
     for wrong in ("no JSON", "[1]", '[{"name": "x"}]'):
-        with pytest.raises(SpecError, match="FUSERAY_MACHINES: does not list groups of machines"):
-            read_growth({MACHINES_VARIABLE: wrong})
+        with pytest.raises(ConfigError, match="FUSERAY_MACHINES: does not list groups of machines"):
+            read_node_groups({MACHINES_VARIABLE: wrong})
 
 
 def test_a_file_may_leave_the_cpus_to_the_machine() -> None:
     machines = {"m7i": Machine(name="m7i", cpus=8, memory_gb=32)}
-    assert largest(GROUPS, machines) == [Node(8, 0), Node(192, 8), Node(192, 8)]
-    assert largest(GROUPS, {}) is None
+    assert nodes_at_full_size(GROUPS, machines) == [Node(8, 0), Node(192, 8), Node(192, 8)]
+    assert nodes_at_full_size(GROUPS, {}) is None

@@ -1,4 +1,4 @@
-"""The books of a run over crashes and with MLflow away, and `fuseray sync` afterwards."""
+"""The logger of a run over crashes and with MLflow away, and `fuseray sync` afterwards."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from unreliable_proxy import Fault, UnreliableProxy, unreliable
 from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
-from orchestrator.stream.micro_batch import Skipped
+from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
-from orchestrator.train.control_channel import Record
+from orchestrator.train.control_channel import StepRecord
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.run_logger import RunLogger
 
@@ -50,7 +50,7 @@ class Screen:
     def log(self, text: str) -> None:
         self.messages.append(text)
 
-    def step(self, record: Record, skipped: int) -> None:
+    def step(self, record: StepRecord, skipped: int) -> None:
         self.steps.append(record.step)
 
 
@@ -86,8 +86,8 @@ class Run:
         return {name: steps for name, (steps, _) in found.items()}
 
 
-def record(step: int, skipped: tuple[Skipped, ...] = ()) -> Record:
-    return Record(
+def record(step: int, skipped: tuple[SkippedSample, ...] = ()) -> StepRecord:
+    return StepRecord(
         step, {"loss": 1.0 / (step + 1)}, {"data_wait": 0.25, "step": 0.75}, 16, skipped, time_ms=START_MS + 2000 * step
     )
 
@@ -116,7 +116,7 @@ def proxy(mlflow_on_sqlite: MlflowServer) -> Iterator[UnreliableProxy]:
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('books')}/mlflow.db"
+    return f"sqlite:///{tmp_path_factory.mktemp('logger')}/mlflow.db"
 
 
 def sync(run: Run) -> dict[str, object]:
@@ -130,7 +130,7 @@ def test_a_driver_that_dies_leaves_curves_without_scars(plan: Plan, sqlite: str)
     """Steps 0 to 6 were reported and 0 to 4 saved; MLflow never got 2 to 4; the driver died without a word."""
     run = Run(plan, sqlite)
     first = run.begin()
-    first.enter(record(step) for step in (0, 1, 5, 6))
+    first.log_messages(record(step) for step in (0, 1, 5, 6))
     assert run.file is not None
     assert run.tracker is not None
     assert run.tracker.wait(60)
@@ -138,8 +138,8 @@ def test_a_driver_that_dies_leaves_curves_without_scars(plan: Plan, sqlite: str)
     save(run, *range(5))
 
     second = run.begin(first_step=5)
-    second.event(Event("recovery", 5, "the driver died", lost_steps=2, downtime_s=9.0, workers=1))
-    second.enter(record(step) for step in range(5, 10))
+    second.log_event(Event("recovery", 5, "the driver died", lost_steps=2, downtime_s=9.0, workers=1))
+    second.log_messages(record(step) for step in range(5, 10))
     second.close("FINISHED")
     curves = run.curves(sqlite)
     for name in ("loss", "samples", "goodput", "samples_per_s", "data_wait_share", "skipped_samples", "seconds/step"):
@@ -155,11 +155,11 @@ def test_goodput_goes_on_where_it_was(plan: Plan, sqlite: str) -> None:
     """Steps of one second, done every two seconds: whatever happened to the driver, about half of the time."""
     run = Run(plan, sqlite)
     first = run.begin()
-    first.enter(record(step) for step in range(5))
+    first.log_messages(record(step) for step in range(5))
     save(run, *range(5))
     first.close("KILLED")
     second = run.begin(first_step=5)
-    second.enter(record(step) for step in range(5, 10))
+    second.log_messages(record(step) for step in range(5, 10))
     second.close("FINISHED")
     _, goodput = TrackedRun(sqlite, second.mlflow_run_id).curves()["goodput"]
     assert goodput[1:] == pytest.approx([(step + 1) / (2 * step) for step in range(1, 10)])
@@ -169,15 +169,15 @@ def test_what_mlflow_lacks_at_the_end_is_kept_and_synced_once(
     plan: Plan, proxy: UnreliableProxy, mlflow_on_sqlite: MlflowServer
 ) -> None:
     run = Run(plan, proxy.server.endpoint)
-    books = run.begin()
-    books.enter(record(step) for step in range(4))
+    logger = run.begin()
+    logger.log_messages(record(step) for step in range(4))
     save(run, *range(4))
     (plan.run.model / "config.json").write(b"{}")
     proxy.plan = lambda _: Fault.RESET
-    bad = Skipped(5, "shard", "key", "no caption", "")
-    books.enter(record(step, (bad,) if step == 4 else ()) for step in range(4, 9))
-    books.event(Event("resize", 6, "a node came", lost_steps=0, downtime_s=1.5, workers=2))
-    books.close("FINISHED")
+    bad = SkippedSample(5, "shard", "key", "no caption", "")
+    logger.log_messages(record(step, (bad,) if step == 4 else ()) for step in range(4, 9))
+    logger.log_event(Event("resize", 6, "a node came", lost_steps=0, downtime_s=1.5, workers=2))
+    logger.close("FINISHED")
     last = run.screen.messages[-1]
     assert f"`fuseray sync {run.folder}`" in last
     assert [line.step for line in read_metric_log(plan.run.metrics)] == list(range(9))
@@ -210,7 +210,7 @@ def test_a_damaged_log_does_not_keep_a_run_from_going_on(plan: Plan, sqlite: str
     save(run, 0)
     (plan.run.metrics / "steps-00000001-to-00000001.jsonl").write(b"{")
     second = run.begin(first_step=1)
-    second.enter([record(1)])
+    second.log_messages([record(1)])
     second.close("FINISHED")
     assert "is damaged" in run.screen.messages[0]
     assert 1 in run.curves(sqlite)["loss"]
@@ -227,10 +227,10 @@ def test_the_password_of_a_database_is_nowhere(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     run = Run(plan, "environment")
-    books = run.begin()
-    books.machines(1, 1)
-    books.enter([record(0)])
-    books.close("FINISHED")
+    logger = run.begin()
+    logger.log_machines(1, 1)
+    logger.log_messages([record(0)])
+    logger.close("FINISHED")
     assert run.file is not None
     data = MlflowClient(uri).get_run(run.file.mlflow_run_id).data
     seen = [str(data.tags), str(data.params), *run.screen.messages, *capfd.readouterr()]

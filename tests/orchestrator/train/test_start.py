@@ -5,19 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from saving import save_checkpoint
+from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
 from toy_workload import ToyConfig, ToyEntry
-from version_two import rewrite_as_version_two
 
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
 from orchestrator.stream.decoder import Node
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.state import StreamState
-from orchestrator.train.checkpoints.manifest import RunState
+from orchestrator.train.checkpoints.manifest import CheckpointError, RunState
 from orchestrator.train.plan import Plan, check_machines, make_plan, recipe_yaml
 from orchestrator.train.resume import continued_run, new_run
 
@@ -53,19 +52,19 @@ def save(plan: Plan, step: int, stream: StreamState | None = None) -> None:
 
 def test_the_cache_of_decoded_images_is_off_unless_asked_for_and_free_to_change(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    assert plan.delivery(0.5).decoder.cache is None
+    assert plan.read_plan(0.5).decoder.cache is None
     remember(plan)
     changed = plan_of(tmp_path, "stream.decoded_cache_mb=500")
-    assert changed.delivery(0.5).decoder.cache == DecodedCache(500)
+    assert changed.read_plan(0.5).decoder.cache == DecodedCache(500)
     assert continued_run(changed).previous is not None
 
 
 def test_a_workload_that_cannot_use_the_cache_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of(tmp_path, "stream.decoded_cache_mb=500")
-    plan.delivery(0.5)
+    plan.read_plan(0.5)
     assert caplog.text == ""
-    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).delivery(0.5)
-    assert "stream.decoded_cache_mb: the workload albef does not decode in a stage of its own" in caplog.text
+    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).read_plan(0.5)
+    assert "stream.decoded_cache_mb: the workload albef does not decode in a separate stage" in caplog.text
 
 
 def test_the_plan_counts_steps_and_shares(tmp_path: Path) -> None:
@@ -95,17 +94,18 @@ def test_a_run_continues_at_its_newest_checkpoint(tmp_path: Path) -> None:
     assert (start.first_step, start.done) == (7, False)
 
 
-def test_a_run_continues_at_a_checkpoint_of_the_version_before_and_past_damage(tmp_path: Path) -> None:
+def test_a_run_continues_past_damage_but_not_at_an_older_version(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     remember(plan)
     save(plan, 4)
-    rewrite_as_version_two(plan.run.checkpoints / "step-00000004")
-    assert continued_run(plan).first_step == 4
     save(plan, 7)
     (plan.run.checkpoints / "step-00000007" / "manifest.json").write(b"{")
     said: list[str] = []
     assert continued_run(plan, said.append).first_step == 4
     assert "step-00000007/manifest.json: is damaged" in said[0]
+    rewrite_as_version_two(plan.run.checkpoints / "step-00000004")
+    with pytest.raises(CheckpointError, match=r"step-00000004/manifest\.json: format version 2 is not supported"):
+        continued_run(plan)
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
@@ -153,12 +153,12 @@ def test_a_damaged_run_file_is_explained(tmp_path: Path) -> None:
 def test_a_machine_that_is_too_small_is_refused(tmp_path: Path) -> None:
     recipe = plan_of(tmp_path).recipe
     check_machines(recipe, [Node(cpus=2, gpus=0)])
-    with pytest.raises(SpecError, match=r"2 workers x 0\.5 CPUs and 1 for reading need 2 CPUs; there are 1\.5"):
+    with pytest.raises(ConfigError, match=r"2 workers x 0\.5 CPUs and 1 for reading need 2 CPUs; there are 1\.5"):
         check_machines(recipe, [Node(cpus=1.5, gpus=0)])
-    with pytest.raises(SpecError, match=r"scale\.cpus_per_worker: .* no machine has a whole CPU left to read"):
+    with pytest.raises(ConfigError, match=r"scale\.cpus_per_worker: .* no machine has a whole CPU left to read"):
         check_machines(recipe, [Node(cpus=1.25, gpus=0), Node(cpus=0.75, gpus=0)])
     greedy = recipe.model_copy(update={"scale": recipe.scale.model_copy(update={"use_gpu": True})})
-    with pytest.raises(SpecError, match=r"scale\.use_gpu: 2 workers need 2 GPUs; there are 1"):
+    with pytest.raises(ConfigError, match=r"scale\.use_gpu: 2 workers need 2 GPUs; there are 1"):
         check_machines(greedy, [Node(cpus=8, gpus=1)])
 
 
@@ -170,7 +170,7 @@ def test_a_block_holds_a_bounded_number_of_samples(
 ) -> None:
     shape = (f"batch.micro_batches={micro_batches}", "batch.micro_batch_size=64")
     plan = plan_of(tmp_path, *shape, "scale.workers=1")
-    assert plan.sharing(0, workers).block_steps == block_steps
+    assert plan.partition(0, workers).block_steps == block_steps
 
 
 def test_a_mixture_is_planned(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_mixture_is_planned(tmp_path: Path) -> None:
     plan = make_plan(load_recipe(path, [mix, f"storage.uri={tmp_path / 'runs'}"]))
     assert (plan.data.total, plan.total_samples) == (50, 150)
     assert plan.reader.mixture.quotas == (3072, 1024)
-    assert plan.data.places == ", ".join(folders)
+    assert plan.data.uris == ", ".join(folders)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_resume_proves_that_the_stream_goes_on_where_it_stopped(tmp_path: Path
     save(plan, 4, StreamState(plan.stream_settings(), prints))
     assert continued_run(plan).first_step == 4
     save(plan, 5, StreamState(plan.stream_settings(), prints))
-    with pytest.raises(RunError, match=r"step-00000005: the stream would not go on .* the samples of micro-batch 8"):
+    with pytest.raises(RunError, match=r"step-00000005: the stream would not continue .* the samples of micro-batch 8"):
         continued_run(plan)
     save(plan, 6, StreamState(plan.stream_settings() | {"stream.chunk": 3}, prints))
     with pytest.raises(RunError, match=r"stream.chunk: 3 -> 16"):

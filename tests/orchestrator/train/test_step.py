@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from orchestrator.stream.command.partition import Sharing
 from shards import write_shards
 from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.config.recipe import BatchSection, DataSection, LengthSection, OptimizerSection, Recipe
 from orchestrator.stream.micro_batch import MicroBatch, fingerprint
+from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.train.parallel.base import current_collective
 from orchestrator.train.parallel.data_parallel import Replicated
 from orchestrator.train.step import StepOutcome, Stepper
@@ -41,16 +41,18 @@ def run_worker(rank: int, workers: int, folder: str, rendezvous: str, results: s
 def train(folder: str, rank: int, workers: int) -> tuple[list[StepOutcome], dict[str, torch.Tensor]]:
     stepper, model = make_stepper(folder)
     reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
-    sharing = Sharing(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
-    outcomes = [stepper.run(step, read_batches(reader, sharing.share(step, rank))) for step in range(STEPS)]
+    partition = WorkerPartition(MICRO_BATCHES, workers, first_step=0, steps=STEPS)
+    outcomes = [
+        stepper.run(step, read_batches(reader, partition.micro_batches_of(step, rank))) for step in range(STEPS)
+    ]
     return outcomes, model.state_dict()
 
 
 def single(folder: str) -> tuple[Stepper, torch.nn.Module, Callable[[int], list[MicroBatch]]]:
     stepper, model = make_stepper(folder)
     reader = make_reader(folder, size=6, micro_batches=MICRO_BATCHES, total=TOTAL_SAMPLES)
-    sharing = Sharing(MICRO_BATCHES, 1, first_step=0, steps=STEPS)
-    return stepper, model, lambda step: read_batches(reader, sharing.share(step, 0))
+    partition = WorkerPartition(MICRO_BATCHES, 1, first_step=0, steps=STEPS)
+    return stepper, model, lambda step: read_batches(reader, partition.micro_batches_of(step, 0))
 
 
 def make_stepper(folder: str) -> tuple[Stepper, torch.nn.Module]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig, merged
+from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def build_small(**values: Any) -> AlbefWorkload:
-    workload = AlbefWorkload(AlbefConfig.model_validate(merged(SMALL, values)))
+    workload = AlbefWorkload(AlbefConfig.model_validate(deep_merge(SMALL, values)))
     model = workload.build(torch.device("cpu"), KeyedRandom((7,))).double()
     with torch.no_grad():
         for parameter in model.student.parameters():

@@ -31,7 +31,7 @@ ROWS = {
     "albef-4m.yaml": {"loss_itc", "loss_itm", "loss_mlm"},
 }
 UNIMODAL = {"visual_encoder", "vision_proj", "text_proj", "text layer 0"}
-ASKED = {
+NEEDED = {
     "ablation/albef-4m-mlm-itm.yaml": set(),
     "ablation/albef-4m-itc.yaml": UNIMODAL,
     "ablation/albef-4m-hard-negatives.yaml": UNIMODAL,
@@ -59,7 +59,7 @@ def built(recipe: str, *overrides: str) -> AlbefWorkload:
     with torch.no_grad():  # the first weights are so small that all similarities would be equal
         for parameter in workload.model.student.visual_encoder.parameters():
             parameter.normal_(std=0.3, generator=KeyedRandom((parameter.numel(),)).torch())
-    workload.model.start_teacher()
+    workload.model.init_teacher()
     return workload
 
 
@@ -100,14 +100,14 @@ def test_untrained_heads_get_no_gradient(
 
 
 @pytest.mark.parametrize("recipe", ROWS)
-def test_the_teacher_is_asked_for_what_the_row_needs(
+def test_the_teacher_runs_what_the_row_needs(
     recipe: str, micro_batch: dict[str, Tensor], clock: Callable[[int], Clock]
 ) -> None:
-    workload, asked = built(recipe), set()
+    workload, executed = built(recipe), set()
     for part, name in PARTS.items():
-        workload.model.teacher.get_submodule(name).register_forward_hook(lambda *_, part=part: asked.add(part))
+        workload.model.teacher.get_submodule(name).register_forward_hook(lambda *_, part=part: executed.add(part))
     step(workload, micro_batch, clock(1))
-    assert asked == ASKED[recipe]
+    assert executed == NEEDED[recipe]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_each_distillation_switch_changes_its_own_loss_alone(
     objective: str, name: str, micro_batch: dict[str, Tensor], clock: Callable[[int], Clock]
 ) -> None:
     both = step(built("albef-4m.yaml"), micro_batch, clock(1)).metrics
-    one = step(built("albef-4m.yaml", f"distillation.{objective}=false"), micro_batch, clock(1)).metrics
-    changed = {loss for loss in ("loss_itc", "loss_itm", "loss_mlm") if float(both[loss]) != float(one[loss])}
+    switched_off = step(built("albef-4m.yaml", f"distillation.{objective}=false"), micro_batch, clock(1)).metrics
+    changed = {loss for loss in ("loss_itc", "loss_itm", "loss_mlm") if float(both[loss]) != float(switched_off[loss])}
     assert changed == {name}
 
 

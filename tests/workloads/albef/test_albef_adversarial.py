@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from workloads.albef.config import AdversarialConfig, ComputeConfig
-from workloads.albef.fusion import FusionLosses, FusionTask, read_texts
-from workloads.albef.step import ask_teacher, contrast
+from workloads.albef.fusion import FusionLosses, FusionObjectives, prepare_texts
+from workloads.albef.step import contrast, teacher_outputs
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
-from workloads.objectives.adversarial import start_perturbation
+from workloads.objectives.adversarial import init_perturbation
 from workloads.objectives.matching import matching_pairs
 
 At = Callable[[int], Clock]
@@ -30,12 +30,14 @@ def kl_both_ways(left: Tensor, right: Tensor) -> Tensor:
 def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[dict[str, Tensor], float]:
     """Gradients of the student by VILLA's loop, every pass from pixels and words up; and the adversarial loss."""
     student, config = workload.model.student, workload.config
-    draws, options = workload._keyed_draws(clock), config.adversarial
-    texts = read_texts(batch, draws, ComputeConfig())
-    teacher = ask_teacher(workload.model.teacher, config, batch["image"], texts, 0.4)
+    choices, options = workload._keyed_choices(clock), config.adversarial
+    texts = prepare_texts(batch, choices, ComputeConfig())
+    teacher = teacher_outputs(workload.model.teacher, config, batch["image"], texts, 0.4)
     encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
-    compared = contrast(workload.model, encoded, teacher.features, 0.4)
-    task = FusionTask(student, texts, matching_pairs(draws.negatives(compared.own)), teacher.words_MV, 0.4)
+    contrastive = contrast(workload.model, encoded, teacher.features, 0.4)
+    objectives = FusionObjectives(
+        student, texts, matching_pairs(choices.negatives(contrastive.in_batch)), teacher.words_MV, 0.4
+    )
 
     def perturbed(shifts: dict[str, Tensor]) -> FusionLosses:
         added = shifts.get("image", torch.zeros(()))
@@ -47,22 +49,22 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
         hook.remove()
         words = student.bert.words(texts.input_ids_TL)
         words = words + torch.cat([shifts["text"], shifts["text"]]) if "text" in shifts else words
-        return task(student.bert.encode(words, texts.mask_TL), image)
+        return objectives(student.bert.encode(words, texts.mask_TL), image)
 
     clean = perturbed({})
-    real = texts.mask_TL[:4]
+    mask = texts.mask_TL[:4]
     like = {
         "text": encoded.words_TLD[:4],
         "image": encoded.image_BNC if options.image_at == "tokens" else encoded.image_BNC[:, 1:],
     }
     passes = [list(options.perturb)] if options.form == "together" else [[name] for name in options.perturb]
     divisor = options.steps * (len(passes) if options.form == "alternating" else 1)
-    (compared.loss + (clean.total if options.clean_loss else 0)).backward(retain_graph=True)
+    (contrastive.loss + (clean.total if options.clean_loss else 0)).backward(retain_graph=True)
     adversarial = 0.0
     for names in passes:
         shifts = {
-            name: start_perturbation(
-                like[name].detach(), 0.5, clock.draw.child("perturb", name), real if name == "text" else None
+            name: init_perturbation(
+                like[name].detach(), 0.5, clock.draw.child("perturb", name), mask if name == "text" else None
             )
             for name in names
         }

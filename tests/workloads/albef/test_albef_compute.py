@@ -26,10 +26,10 @@ def run(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> Outc
     return result, {name: p.grad for name, p in workload.model.student.named_parameters() if p.grad is not None}
 
 
-def assert_same(one: Outcome, two: Outcome, tolerance: float = 1e-10) -> None:
-    torch.testing.assert_close(one[0].metrics, two[0].metrics, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(one[0].shared, two[0].shared, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(one[1], two[1], rtol=tolerance, atol=tolerance)
+def assert_same(first: Outcome, second: Outcome, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(first[0].metrics, second[0].metrics, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(first[0].shared, second[0].shared, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(first[1], second[1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_results_agree(
 
 
 def test_recomputation_repeats_dropout_and_keeps_less(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
-    kept = {}
+    stored = {}
 
     def outcome(checkpointing: bool) -> Outcome:
         size = 0
@@ -65,11 +65,11 @@ def test_recomputation_repeats_dropout_and_keeps_less(small: Small, micro_batch:
         workload = small(model={"dropout": 0.2}, compute={"gradient_checkpointing": checkpointing})
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             result = run(workload, micro_batch, clock(1))
-        kept[checkpointing] = size
+        stored[checkpointing] = size
         return result
 
     assert_same(outcome(False), outcome(True))
-    assert kept[True] < 0.7 * kept[False]
+    assert stored[True] < 0.7 * stored[False]
 
 
 @pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

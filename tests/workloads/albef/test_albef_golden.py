@@ -44,7 +44,7 @@ CONFIG = AlbefConfig.model_validate(
 )
 
 
-class RecordedDraws:
+class RecordedChoices:
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -79,7 +79,7 @@ def clock(step: int) -> Clock:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[AlbefWorkload, list[dict[str, float]], dict[str, Tensor]]:
-    workload = AlbefWorkload(CONFIG, draws=lambda at: RecordedDraws(at.step))
+    workload = AlbefWorkload(CONFIG, choices=lambda at: RecordedChoices(at.step))
     workload.build(torch.device("cpu"), KEY).double().load_state_dict(official_state())
     groups = [
         {"params": list(group.parameters), "weight_decay": 0.02 if group.weight_decay else 0.0}

@@ -13,7 +13,7 @@ Small = Callable[..., AlbefWorkload]
 @pytest.fixture
 def inference(small: Small) -> Iterator[AlbefInference]:
     workload = small(model={"dropout": 0.3})
-    with AlbefInference.of(workload.model.student, workload.config.model) as borrowed:
+    with AlbefInference.eval_mode(workload.model.student, workload.config.model) as borrowed:
         yield borrowed
 
 
@@ -56,7 +56,7 @@ def test_word_attention_of_a_single_fusion_layer_is_the_attention_itself(
     small: Small, micro_batch: dict[str, Tensor]
 ) -> None:
     workload = small(model={"text": {"fusion_layers": 1}})
-    with AlbefInference.of(workload.model.student, workload.config.model) as inference:
+    with AlbefInference.eval_mode(workload.model.student, workload.config.model) as inference:
         maps = inference.word_attention(micro_batch["input_ids"], micro_batch["length"], micro_batch["image"])
     assert maps.shape == (4, 12, 2, 2)
     assert (maps[0, 1:9].sum((-1, -2)) > 0).all()
@@ -65,6 +65,6 @@ def test_word_attention_of_a_single_fusion_layer_is_the_attention_itself(
 
 def test_the_student_returns_to_training(small: Small) -> None:
     student = small().model.student.train()
-    with AlbefInference.of(student, small().config.model):
+    with AlbefInference.eval_mode(student, small().config.model):
         assert not student.training
     assert student.training

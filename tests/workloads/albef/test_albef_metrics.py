@@ -11,7 +11,7 @@ from torch import Tensor
 from workloads.albef.entry import ENTRY
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
-from workloads.downstream.metric_names import retrieval_names
+from workloads.downstream.retrieval_metrics import contrastive_metrics
 
 Small = Callable[..., AlbefWorkload]
 
@@ -32,11 +32,11 @@ def test_steps_report_what_the_entry_names(
     small: Small, micro_batch: dict[str, Tensor], clock: Callable[[int], Clock], values: dict[str, Any]
 ) -> None:
     workload = small(**values)
-    names = ENTRY.metric_names(workload.config)
+    declared = ENTRY.metrics(workload.config)
     reported = []
     for step in (1, 8):
         backward = lambda loss, retain_graph=False, final=False: loss.backward(retain_graph=retain_graph)  # noqa: E731
         reported.append(set(workload.micro_step(micro_batch, clock(step), backward).metrics))
-    assert set(names.steps) == reported[0] & reported[1]
-    assert set(names.some_steps) == reported[0] ^ reported[1]
-    assert names.evaluation == retrieval_names()
+    assert {metric.name for metric in declared.steps} == reported[0] & reported[1]
+    assert {metric.name for metric in declared.some_steps} == reported[0] ^ reported[1]
+    assert declared.evaluation == contrastive_metrics()

@@ -23,7 +23,7 @@ def test_losses_and_gradients_equal_the_plain_step(
 ) -> None:
     workload = small(model={"text": {"layers": 2, "fusion_layers": fusion_layers}}, compute=compute)
     parameters = dict(workload.model.student.named_parameters())
-    losses, image_BE, text_BE = plain_losses(workload.model, micro_batch, workload.draws(clock(1)), alpha=0.4)
+    losses, image_BE, text_BE = plain_losses(workload.model, micro_batch, workload.choices(clock(1)), alpha=0.4)
     gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(parameters.values()))
 
     result = workload.micro_step(micro_batch, clock(1), lambda loss, **_: loss.backward())

@@ -47,10 +47,10 @@ def test_every_student_parameter_learns_and_no_teacher_parameter_does(
 
 def test_equal_keys_give_equal_results(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
     workload = small()
-    one, gradients = run(workload, micro_batch, clock(1))
+    result, gradients = run(workload, micro_batch, clock(1))
     workload = small()
-    two, again = run(workload, micro_batch, clock(1))
-    torch.testing.assert_close(one.metrics, two.metrics, rtol=0, atol=0)
+    repeated, again = run(workload, micro_batch, clock(1))
+    torch.testing.assert_close(result.metrics, repeated.metrics, rtol=0, atol=0)
     torch.testing.assert_close(gradients, again, rtol=0, atol=0)
 
 
@@ -58,10 +58,10 @@ def test_padding_columns_do_not_matter(small: Small, micro_batch: dict[str, Tens
     trimmed = {**micro_batch, "input_ids": micro_batch["input_ids"][:, :9]}
     ids = micro_batch["input_ids"]
     filled = {**micro_batch, "input_ids": ids.masked_fill(ids == 0, 150)}
-    one, *others = (run(small(), batch, clock(1)) for batch in (micro_batch, trimmed, filled))
+    reference, *others = (run(small(), batch, clock(1)) for batch in (micro_batch, trimmed, filled))
     for other in others:
-        torch.testing.assert_close(one[0].metrics, other[0].metrics, rtol=0, atol=0)
-        torch.testing.assert_close(one[1], other[1], rtol=0, atol=0)
+        torch.testing.assert_close(reference[0].metrics, other[0].metrics, rtol=0, atol=0)
+        torch.testing.assert_close(reference[1], other[1], rtol=0, atol=0)
 
 
 def test_one_pair_skips_matching(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
@@ -152,11 +152,11 @@ def test_queue_takes_the_shared_rows_in_order(small: Small, micro_batch: dict[st
 def test_queue_is_read_but_not_written_within_a_step(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
     workload = small()
     before = {name: tensor.clone() for name, tensor in workload.model.queue.state_dict().items()}
-    one = run(workload, micro_batch, clock(1))[0].metrics["loss_itc"]
+    loss = run(workload, micro_batch, clock(1))[0].metrics["loss_itc"]
     torch.testing.assert_close(workload.model.queue.state_dict(), before, rtol=0, atol=0)
     workload.model.queue.image_queue.neg_()
     workload.model.queue.text_queue.neg_()
-    assert run(workload, micro_batch, clock(1))[0].metrics["loss_itc"] != one
+    assert run(workload, micro_batch, clock(1))[0].metrics["loss_itc"] != loss
 
 
 def test_teacher_moves_once_per_step_with_the_student_of_the_last(small: Small, clock: At) -> None:

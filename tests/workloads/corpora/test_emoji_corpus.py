@@ -12,8 +12,7 @@ from PIL import Image
 
 from workloads.contract import CorpusEntry, WorkloadError
 from workloads.corpora.drawings import DrawingSet, openmoji
-from workloads.corpora.emoji_build import held_out, select
-from workloads.corpora.emoji_entry import ENTRY, EmojiConfig
+from workloads.corpora.emoji_entry import ENTRY, EmojiConfig, held_out, select_drawings
 from workloads.corpora.emoji_names import captions, concept, has_skin_tone
 
 CIRCLE = '<circle cx="18" cy="18" r="18" fill="#ffcc4d"/>'
@@ -71,12 +70,12 @@ EXPECTED_START = [
 
 def test_processes_give_what_one_process_gives() -> None:
     few = {"limit": 300, "size": 16}
-    one, two = (list(ENTRY.examples(EmojiConfig(**few, processes=count))) for count in (1, 2))
-    assert one == two
+    single, pooled = (list(ENTRY.examples(EmojiConfig(**few, processes=count))) for count in (1, 2))
+    assert single == pooled
 
 
 def test_the_whole_set_is_accounted_for(source: DrawingSet) -> None:
-    items = select([source], EmojiConfig())
+    items = select_drawings([source], EmojiConfig())
     assert len(source.svgs) > 4_400
     described = ENTRY.describe(EmojiConfig())["style openmoji"]
     left_out = len(source.svgs) - len(items)
@@ -88,8 +87,8 @@ def test_all_variants_of_a_concept_are_in_one_split() -> None:
     splits = defaultdict(set)
     for sequence in captions():
         splits[concept(sequence)].add(held_out(concept(sequence), 0.1))
-    assert all(len(found) == 1 for found in splits.values())
-    assert 0.07 < sum(True in found for found in splits.values()) / len(splits) < 0.13
+    assert all(len(splits_of_concept) == 1 for splits_of_concept in splits.values())
+    assert 0.07 < sum(True in splits_of_concept for splits_of_concept in splits.values()) / len(splits) < 0.13
 
 
 def test_a_larger_share_only_adds_concepts() -> None:
@@ -102,13 +101,13 @@ def test_a_larger_share_only_adds_concepts() -> None:
 def test_other_concepts_have_no_influence(source: DrawingSet) -> None:
     half = {sequence: svg for sequence, svg in source.svgs.items() if ord(sequence[0]) % 2}
     reduced = DrawingSet(source.style, source.license, source.attribution, half)
-    all_keys = [item.key for item in select([source], EmojiConfig())]
-    reduced_keys = [item.key for item in select([reduced], EmojiConfig())]
+    all_keys = [item.key for item in select_drawings([source], EmojiConfig())]
+    reduced_keys = [item.key for item in select_drawings([reduced], EmojiConfig())]
     assert reduced_keys == [key for key in all_keys if key in set(reduced_keys)]
 
 
 def test_skin_tones_can_be_left_out(source: DrawingSet) -> None:
-    items = select([source], EmojiConfig(skin_tones=False))
+    items = select_drawings([source], EmojiConfig(skin_tones=False))
     assert 1_500 < len(items) < 2_500
     assert not [item for item in items if has_skin_tone(item.sequence)]
 

@@ -53,10 +53,10 @@ def test_different_things_have_different_concepts() -> None:
 
 def test_every_emoji_has_a_concept_without_variants() -> None:
     for sequence in captions():
-        found = concept(sequence)
-        assert found
-        assert not has_skin_tone(found)
-        assert concept(found) == found
+        result = concept(sequence)
+        assert result
+        assert not has_skin_tone(result)
+        assert concept(result) == result
 
 
 def test_hexcodes_round_trip_without_the_variation_selector() -> None:
@@ -103,11 +103,11 @@ def test_only_flags_of_places_count_as_such() -> None:
 
 
 def test_tags_are_words_other_than_the_name() -> None:
-    found = tags("😀")
-    assert "smile" in found
-    assert "grinning face" not in found
-    assert not [word for word in found if not word[0].isalnum()]
-    assert found == tuple(sorted(found))
+    result = tags("😀")
+    assert "smile" in result
+    assert "grinning face" not in result
+    assert not [word for word in result if not word[0].isalnum()]
+    assert result == tuple(sorted(result))
 
 
 def test_no_tag_is_an_emoticon() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from workloads.albef.config import TextConfig
 from workloads.contract import EvaluationOptions, Sample, WorkloadError
 from workloads.downstream.gallery import evenly_spaced, word_maps
-from workloads.downstream.metric_names import retrieval_names
 from workloads.downstream.retrieval import evaluate_retrieval
+from workloads.downstream.retrieval_metrics import contrastive_metrics
 from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
@@ -90,7 +90,7 @@ def colour_samples() -> list[Sample]:
 
 def test_a_model_that_knows_finds_everything() -> None:
     metrics = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), EvaluationOptions()).metrics
-    assert set(metrics) == set(retrieval_names())
+    assert set(metrics) == {metric.name for metric in contrastive_metrics()}
     for direction in ("text_to_image", "image_to_text"):
         assert [metrics[f"{direction}/recall@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
         assert metrics[f"{direction}/chance@1"] == pytest.approx(1 / 6)
@@ -134,7 +134,7 @@ def test_the_batch_size_bounds_every_call_and_changes_nothing() -> None:
     one = evaluate_retrieval(small, TRANSFORM, samples, replace(options, batch_size=2))
     two = evaluate_retrieval(large, TRANSFORM, samples, replace(options, batch_size=64))
     assert one.metrics == two.metrics
-    assert one.gallery == two.gallery
+    assert one.galleries[0] == two.galleries[0]
     assert small.largest_batch == 2
 
 
@@ -145,8 +145,8 @@ def test_equal_captions_are_one_text_with_several_images() -> None:
         sample("3", "blue", "blue", "Blue."),
     ]
     evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions(gallery=9))
-    assert [ranking.query for ranking in evaluation.gallery] == ["a red card", "blue"]
-    assert [match.relevant for match in evaluation.gallery[0].matches] == [True, True, False]
+    assert [row.text for row in evaluation.galleries[0].rows] == ["a red card", "blue"]
+    assert [picture.correct for picture in evaluation.galleries[0].rows[0].pictures] == [True, True, False]
     assert evaluation.metrics["text_to_image/chance@1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
     assert evaluation.metrics["image_to_text/chance@1"] == pytest.approx(1 / 2)
 
@@ -169,39 +169,42 @@ def test_unusable_samples_are_skipped_and_counted_and_rows_keep_their_place() ->
     evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions(gallery=6, heat_maps=6))
     assert evaluation.metrics["skipped"] == 2
     assert evaluation.metrics["text_to_image/recall@1"] == 1
-    for row, ranking in enumerate(evaluation.gallery, start=1):
-        assert ranking.matches[0].index == row
-        assert ranking.query == f"a {samples[row].key} card"
-    assert [heat_map.index for heat_map in evaluation.heat_maps] == [1, 2, 3, 4, 5, 6]
+    found, maps = evaluation.galleries
+    for index, row in enumerate(found.rows, start=1):
+        assert row.pictures[0].index == index
+        assert row.text == f"a {samples[index].key} card"
+    assert [row.pictures[0].index for row in maps.rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_gallery_shows_the_best_first() -> None:
     for options in (EvaluationOptions(gallery=2), EvaluationOptions(gallery=2, rerank=3)):
         evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), options)
-        assert [ranking.query for ranking in evaluation.gallery] == ["a red card", "a white card"]
-        for ranking in evaluation.gallery:
-            scores = [match.score for match in ranking.matches]
+        assert [row.text for row in evaluation.galleries[0].rows] == ["a red card", "a white card"]
+        for row in evaluation.galleries[0].rows:
+            scores = [picture.score for picture in row.pictures]
             assert scores == sorted(scores, reverse=True)
             assert len(scores) == (options.rerank or 5)
             assert np.isfinite(scores).all()
-            assert [match.relevant for match in ranking.matches] == [True] + [False] * (len(scores) - 1)
+            assert [picture.correct for picture in row.pictures] == [True] + [False] * (len(scores) - 1)
 
 
 def test_heat_maps_are_per_word_and_scaled() -> None:
     options = EvaluationOptions(heat_maps=2, batch_size=1)
     samples = [sample("1", "red", "unfluffable red"), sample("2", "blue", "blue")]
-    first, second = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options).heat_maps
-    assert (first.index, first.words) == (0, ("unfluffable", "red"))
-    assert (second.index, second.words) == (1, ("blue",))
-    assert first.maps_WHW.shape == (2, 2, 2)
-    assert first.maps_WHW.max(axis=(1, 2)).tolist() == [1, 1]
+    (maps,) = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options).galleries
+    first, second = (row.pictures for row in maps.rows)
+    assert [(picture.index, picture.text) for picture in first] == [(0, ""), (0, "unfluffable"), (0, "red")]
+    assert [(picture.index, picture.text) for picture in second] == [(1, ""), (1, "blue")]
+    assert first[0].map_HW is None
+    assert [picture.map_HW.shape for picture in first[1:]] == [(2, 2), (2, 2)]
+    assert [picture.map_HW.max() for picture in first[1:]] == [1, 1]
 
 
 def test_one_sample_is_found_by_necessity() -> None:
     options = EvaluationOptions(rerank=4, gallery=4, heat_maps=4)
     evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples()[:1], options)
     assert evaluation.metrics["text_to_image/recall@1"] == evaluation.metrics["text_to_image/chance@1"] == 1
-    assert len(evaluation.gallery) == len(evaluation.heat_maps) == 1
+    assert [len(gallery.rows) for gallery in evaluation.galleries] == [1, 1]
 
 
 @pytest.mark.parametrize("samples", [[], [Sample("broken", b"", ("a card",))]])

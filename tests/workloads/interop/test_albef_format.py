@@ -14,8 +14,8 @@ from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom
 from workloads.interop.albef_format import FORMAT
-from workloads.interop.albef_layout import canonical_names, is_spared, trained_names
-from workloads.interop.albef_state import empty_state
+from workloads.interop.albef_layout import canonical_names, is_no_decay, trained_names
+from workloads.interop.albef_state import meta_state_dict
 
 
 def read(content: Any, folder: Path, overrides: Mapping[str, Any] = HEADS) -> ForeignCheckpoint:
@@ -28,17 +28,17 @@ def written(checkpoint: ForeignCheckpoint, folder: Path, flat: bool = False) -> 
     return torch.load(folder / "out.pth", weights_only=True)
 
 
-def assert_same(found: Any, expected: Any, place: str = "file") -> None:
-    assert type(found) is type(expected), place
+def assert_same(actual: Any, expected: Any, path: str = "file") -> None:
+    assert type(actual) is type(expected), path
     if isinstance(expected, Tensor):
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), place
-        assert torch.equal(found, expected), place
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), path
+        assert torch.equal(actual, expected), path
     elif isinstance(expected, dict):
-        assert list(found) == list(expected), place
+        assert list(actual) == list(expected), path
         for key, value in expected.items():
-            assert_same(found[key], value, f"{place}/{key}")
+            assert_same(actual[key], value, f"{path}/{key}")
     else:
-        assert found == expected, place
+        assert actual == expected, path
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
@@ -120,8 +120,8 @@ def test_another_image_size_resizes_positions_of_student_and_teacher(tmp_path: P
     assert checkpoint.report.resized == ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed")
     assert checkpoint.state["student.visual_encoder.pos_embed"].shape == (1, 17, 16)
     assert checkpoint.state["teacher.visual_encoder.pos_embed"].shape == (1, 17, 16)
-    assert "exp_avg/student.visual_encoder.pos_embed" not in checkpoint.moments
-    assert "exp_avg/student.visual_encoder.cls_token" in checkpoint.moments
+    assert "exp_avg/student.visual_encoder.pos_embed" not in checkpoint.optimizer_state
+    assert "exp_avg/student.visual_encoder.cls_token" in checkpoint.optimizer_state
     assert any("visual_encoder.pos_embed is left out" in note for note in checkpoint.report.notes)
     written_model = written(checkpoint, tmp_path)["model"]
     assert written_model["visual_encoder.pos_embed"].shape == (1, 17, 16)
@@ -167,20 +167,20 @@ def test_state_of_other_parameters_is_said_and_left_out(tmp_path: Path) -> None:
     official = nested("pretrain")
     official["optimizer"]["param_groups"][1]["params"].pop()
     checkpoint = read(official, tmp_path)
-    assert not checkpoint.moments
+    assert not checkpoint.optimizer_state
     assert "of 298 parameters and the model has 299" in checkpoint.report.notes[0]
     assert "optimizer" not in written(checkpoint, tmp_path)
 
 
 def test_names_and_order_of_the_base_model_are_the_official_ones() -> None:
-    names = canonical_names(list(empty_state(AlbefConfig())))
+    names = canonical_names(list(meta_state_dict(AlbefConfig())))
     official = rows("pretrain")
     assert names == [row["key"] for row in official]
     tied = [row["key"] for row in official if row["shares"]]
     shapes = {row["key"]: torch.Size(shape_of(row, narrow=False)) for row in official}
     trained = trained_names(names, shapes, tied)
     assert trained == optimizer_order()
-    assert sum(is_spared(name, shapes[name]) for name in trained) == 264
+    assert sum(is_no_decay(name, shapes[name]) for name in trained) == 264
 
 
 def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
@@ -191,7 +191,7 @@ def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
     return workload, workload.build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
 
 
-def moments_of(model: torch.nn.Module) -> dict[str, Tensor]:
+def optimizer_state_of(model: torch.nn.Module) -> dict[str, Tensor]:
     entries = ("step", "exp_avg", "exp_avg_sq")
     student = {f"student.{name}": parameter for name, parameter in model.student.named_parameters()}
     return {
@@ -205,7 +205,7 @@ def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_pat
     workload, model = small_model()
     options = {"learning_rate": 1e-4, "betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.02}
     checkpoint = ForeignCheckpoint(
-        "albef", workload.config, model.state_dict(), moments_of(model), epochs=3.2, hyperparameters=options
+        "albef", workload.config, model.state_dict(), optimizer_state_of(model), epochs=3.2, hyperparameters=options
     )
     content = written(checkpoint, tmp_path)
     assert list(content) == ["model", "optimizer", "lr_scheduler", "config", "epoch"]
@@ -217,7 +217,10 @@ def test_a_model_trained_here_is_written_as_an_official_file_and_returns(tmp_pat
     assert_same(dict(again.state), {name: again.state[name] for name in again.state})
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state[name], tensor), name
-    assert_same({name: again.moments[name] for name in sorted(again.moments)}, dict(sorted(checkpoint.moments.items())))
+    assert_same(
+        {name: again.optimizer_state[name] for name in sorted(again.optimizer_state)},
+        dict(sorted(checkpoint.optimizer_state.items())),
+    )
     assert again.report.aside == again.report.missing == again.report.copied == ()
 
 

@@ -10,7 +10,7 @@ import torch
 from official_albef import HEADS, tensors
 from safetensors.torch import save_file
 
-from workloads.albef.config import merged
+from workloads.albef.config import deep_merge
 from workloads.contract import WorkloadError
 from workloads.interop.albef_format import FORMAT
 
@@ -87,7 +87,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
 def test_wrong_values_are_named(values: dict[str, Any], reason: str, tmp_path: Path) -> None:
     torch.save(tensors("retrieval", bare=True), tmp_path / "file.pth")
     with pytest.raises(WorkloadError, match=reason):
-        FORMAT.read(tmp_path / "file.pth", merged(HEADS, values))
+        FORMAT.read(tmp_path / "file.pth", deep_merge(HEADS, values))
 
 
 def test_heads_that_the_width_does_not_tell_must_be_given(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def test_the_loaded_model_says_the_same(workload: AlbefWorkload, folder: Path) -
     image = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     ids, length = torch.tensor([[101, 2000, 3000], [101, 2500, 0]]), torch.tensor([3, 2])
     loaded = load_exported(folder)
-    with AlbefInference.of(workload.model.student, workload.config.model) as ours:
+    with AlbefInference.eval_mode(workload.model.student, workload.config.model) as ours:
         for model in (ours, loaded):
             assert not model.student.training
-        expected, said = (m.match_scores(m.encode_texts(ids, length), m.encode_images(image)) for m in (ours, loaded))
-    torch.testing.assert_close(said, expected, rtol=0, atol=0)
+        expected, actual = (m.match_scores(m.encode_texts(ids, length), m.encode_images(image)) for m in (ours, loaded))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_the_folder_needs_nothing_else(folder: Path) -> None:

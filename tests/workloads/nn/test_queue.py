@@ -38,10 +38,10 @@ def test_no_rows_change_nothing() -> None:
 
 
 def test_starts_with_unit_columns_of_the_generator() -> None:
-    one, two = (FeatureQueue(8, 4, torch.Generator().manual_seed(1)) for _ in range(2))
-    torch.testing.assert_close(one.image_queue.norm(dim=0), torch.ones(4))
-    assert torch.equal(one.text_queue, two.text_queue)
-    assert not torch.equal(one.text_queue, one.image_queue)
+    first, second = (FeatureQueue(8, 4, torch.Generator().manual_seed(1)) for _ in range(2))
+    torch.testing.assert_close(first.image_queue.norm(dim=0), torch.ones(4))
+    assert torch.equal(first.text_queue, second.text_queue)
+    assert not torch.equal(first.text_queue, first.image_queue)
 
 
 def test_a_queue_of_size_zero_stays_empty() -> None:

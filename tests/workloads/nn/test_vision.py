@@ -5,9 +5,9 @@ from workloads.nn.vision import (
     CLIP_STD,
     PixelNormalizer,
     build_vision_transformer,
+    embed_patches,
+    encode_patches,
     image_tokens,
-    patch_embeddings,
-    tokens_of_patches,
 )
 
 
@@ -38,6 +38,6 @@ def test_all_tokens_come_out_normalised() -> None:
 def test_patch_embeddings_lead_to_the_same_tokens() -> None:
     encoder = build_vision_transformer(image_size=32, patch=8, width=24, depth=2, heads=2)
     pixels = torch.randn(2, 3, 32, 32)
-    patches = patch_embeddings(encoder, pixels)
+    patches = embed_patches(encoder, pixels)
     assert patches.shape == (2, 16, 24)
-    torch.testing.assert_close(tokens_of_patches(encoder, patches), image_tokens(encoder, pixels))
+    torch.testing.assert_close(encode_patches(encoder, patches), image_tokens(encoder, pixels))

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from workloads.contract import KeyedRandom
 from workloads.objectives.adversarial import (
     AdversarialOptions,
-    Ascent,
-    Cut,
+    AscentOptions,
+    DetachedBoundary,
     Form,
     Norm,
     Perturbations,
     Prediction,
     Reduction,
     adversarial_steps,
+    init_perturbation,
     log_probabilities,
-    start_perturbation,
 )
 
 Inputs = dict[str, Tensor]
@@ -66,7 +66,7 @@ def kl_both_ways(left: Tensor, right: Tensor, reduction: Reduction) -> Tensor:
     return elements.mean() if reduction == "elements" else elements.sum(1).mean()
 
 
-def climbed(d: Tensor, g: Tensor, ascent: Ascent) -> Tensor:
+def ascended(d: Tensor, g: Tensor, ascent: AscentOptions) -> Tensor:
     rows = []
     for row, slope in zip(d, g, strict=True):
         if ascent.norm == "l2":
@@ -97,7 +97,7 @@ def restated(setting: Setting, starts: Inputs, options: AdversarialOptions, clea
             divergence = sum(kl_both_ways(*pair, options.kl_reduction) for pair in zip(logits, clean, strict=True))
             loss = (model.loss(logits, labels) + options.kl_weight * divergence) / divisor
             loss.backward(retain_graph=True)
-            d = {name: climbed(value.detach(), value.grad, options.ascent) for name, value in d.items()}
+            d = {name: ascended(value.detach(), value.grad, options.ascent) for name, value in d.items()}
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
@@ -113,20 +113,20 @@ def ours(
     model.zero_grad()
     shared = model.shared(inputs)
     clean = model.logits(shared)
-    cut = Cut((shared["text"], shared["image"], *log_probabilities(clean)), backward)
-    leaves = dict(zip(shared, cut.leaves[:2], strict=True))
+    boundary = DetachedBoundary((shared["text"], shared["image"], *log_probabilities(clean)), backward)
+    leaves = dict(zip(shared, boundary.leaves[:2], strict=True))
 
     def task(perturbations: Perturbations) -> Prediction:
         logits = model.logits(added(leaves, perturbations))
         return Prediction(model.loss(logits, labels), logits)
 
-    losses = adversarial_steps(task, cut.leaves[2:], starts, options, cut.backward)
-    backward(cut.remainder() + model.loss(clean, labels) * float(clean_loss))
+    losses = adversarial_steps(task, boundary.leaves[2:], starts, options, boundary.backward)
+    backward(boundary.remainder() + model.loss(clean, labels) * float(clean_loss))
     return [parameter.grad / constant for parameter in model.parameters()], float(losses.task)
 
 
 def starts_of(setting: Setting, names: tuple[str, ...], radius: float) -> Inputs:
-    return {name: start_perturbation(setting[1][name], radius, KeyedRandom((name,))) for name in names}
+    return {name: init_perturbation(setting[1][name], radius, KeyedRandom((name,))) for name in names}
 
 
 COMBINATIONS = [
@@ -149,26 +149,30 @@ def test_gradients_equal_the_restatement(
     reductions: tuple[Reduction, ...] = ("rows", "elements")
     starts = starts_of(setting, perturb, radius)
     for reduction, clean_loss in itertools.product(reductions, (True, False)):
-        options = AdversarialOptions(steps, Ascent(0.25, norm, max_norm), form, 1.5, reduction)
+        options = AdversarialOptions(steps, AscentOptions(0.25, norm, max_norm), form, 1.5, reduction)
         expected = restated(setting, starts, options, clean_loss)
         gradients, _ = ours(setting, starts, options, clean_loss, constant=0.125)
-        for gradient, wanted in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+        for gradient, reference in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
 
 
 def test_without_weight_the_divergence_is_measured_and_changes_no_gradient(setting: Setting) -> None:
-    options = AdversarialOptions(2, Ascent(0.25), kl_weight=0.0)
+    options = AdversarialOptions(2, AscentOptions(0.25), kl_weight=0.0)
     starts = starts_of(setting, ("text",), 0.1)
-    for gradient, wanted in zip(
+    for gradient, reference in zip(
         ours(setting, starts, options)[0], restated(setting, starts, options, True), strict=True
     ):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
 
 
 def test_alternating_weighs_half_of_separate(setting: Setting) -> None:
     starts = starts_of(setting, ("text", "image"), 0.1)
-    separate, loss = ours(setting, starts, AdversarialOptions(3, Ascent(0.25), "separate", 1.0), clean_loss=False)
-    alternating, half = ours(setting, starts, AdversarialOptions(3, Ascent(0.25), "alternating", 1.0), clean_loss=False)
+    separate, loss = ours(
+        setting, starts, AdversarialOptions(3, AscentOptions(0.25), "separate", 1.0), clean_loss=False
+    )
+    alternating, half = ours(
+        setting, starts, AdversarialOptions(3, AscentOptions(0.25), "alternating", 1.0), clean_loss=False
+    )
     assert half == pytest.approx(loss / 2, rel=1e-12)
     for one, other in zip(separate, alternating, strict=True):
         torch.testing.assert_close(one / 2, other, rtol=1e-10, atol=1e-13)
@@ -176,7 +180,7 @@ def test_alternating_weighs_half_of_separate(setting: Setting) -> None:
 
 def test_ascent_raises_the_loss(setting: Setting) -> None:
     def loss(steps: int) -> float:
-        options = AdversarialOptions(steps, Ascent(0.25), "together")
+        options = AdversarialOptions(steps, AscentOptions(0.25), "together")
         return ours(setting, starts_of(setting, ("text", "image"), 0.0), options)[1]
 
     assert loss(3) > loss(2) > loss(1)

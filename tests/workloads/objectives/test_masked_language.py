@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from workloads.contract import KeyedRandom
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.objectives.masked_language import UNMASKED, MaskedText, mask_tokens, masked_language_loss
+from workloads.objectives.masked_language import IGNORE_INDEX, MaskedText, mask_tokens, masked_language_loss
 
 VOCABULARY = 30522
 
@@ -24,20 +24,20 @@ def masked(ids: Tensor, key: int = 1) -> MaskedText:
 def test_padding_and_cls_are_never_chosen(ids: Tensor) -> None:
     text = masked(ids)
     special = (ids == PAD) | (ids == CLS)
-    assert text.labels[special].eq(UNMASKED).all()
+    assert text.labels[special].eq(IGNORE_INDEX).all()
     assert torch.equal(text.input_ids[special], ids[special])
 
 
 def test_labels_are_the_original_ids_where_chosen(ids: Tensor) -> None:
     text = masked(ids)
-    chosen = text.labels != UNMASKED
+    chosen = text.labels != IGNORE_INDEX
     assert torch.equal(text.labels[chosen], ids[chosen])
     assert torch.equal(text.input_ids[~chosen], ids[~chosen])
 
 
 def test_shares_of_masked_random_and_kept_tokens(ids: Tensor) -> None:
     text = masked(ids)
-    chosen = text.labels != UNMASKED
+    chosen = text.labels != IGNORE_INDEX
     assert chosen.sum() / (500 * 14) == pytest.approx(0.15, abs=0.02)
     assert text.input_ids[chosen].eq(MASK).float().mean() == pytest.approx(0.8, abs=0.05)
     assert (text.input_ids == ids)[chosen].float().mean() == pytest.approx(0.1, abs=0.04)

@@ -4,10 +4,10 @@ import torch
 from workloads.contract import KeyedRandom
 from workloads.objectives.matching import (
     Negatives,
-    draw_negatives,
     matching_loss,
     matching_pairs,
     negative_weights,
+    sample_negatives,
 )
 
 
@@ -37,7 +37,7 @@ def test_one_pair_has_no_negatives() -> None:
 
 def test_draws_follow_the_weights() -> None:
     weights = torch.tensor([[0.0, 0.9, 0.1]]).repeat(4000, 1)
-    drawn = draw_negatives(weights, KeyedRandom((1,)).torch())
+    drawn = sample_negatives(weights, KeyedRandom((1,)).torch())
     assert not drawn.eq(0).any()
     assert drawn.eq(1).float().mean() == pytest.approx(0.9, abs=0.02)
 

@@ -112,8 +112,8 @@ def test_random_damage_never_raises_anything_but_bad_sample() -> None:
         data = encoded(Image.fromarray(noise(24, 24)), kind)
         for _ in range(40):
             damaged = bytearray(data)
-            for place in generator.integers(len(damaged), size=6):
-                damaged[place] = generator.integers(256)
+            for position in generator.integers(len(damaged), size=6):
+                damaged[position] = generator.integers(256)
             with contextlib.suppress(BadSample):
                 assert decode(bytes(damaged)).shape[2] == 3
 

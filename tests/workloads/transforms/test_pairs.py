@@ -29,8 +29,8 @@ TRANSFORM = PairTransform(32, AugmentConfig(), TEXT)
 
 
 def test_features_have_the_promised_shapes_and_types() -> None:
-    found = TRANSFORM(SAMPLE, KEY)
-    assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
+    features = TRANSFORM(SAMPLE, KEY)
+    assert {name: (array.shape, array.dtype.name) for name, array in features.items()} == {
         "image": ((3, 32, 32), "uint8"),
         "input_ids": ((8,), "int32"),
         "length": ((), "int32"),
@@ -38,16 +38,16 @@ def test_features_have_the_promised_shapes_and_types() -> None:
 
 
 def test_ids_are_zero_padded_after_length() -> None:
-    found = TRANSFORM(SAMPLE, KEY)
-    length = int(found["length"])
-    assert (found["input_ids"][:length] > 0).all()
-    assert (found["input_ids"][length:] == 0).all()
+    features = TRANSFORM(SAMPLE, KEY)
+    length = int(features["length"])
+    assert (features["input_ids"][:length] > 0).all()
+    assert (features["input_ids"][length:] == 0).all()
 
 
 def test_equal_keys_give_equal_features() -> None:
-    one, two = TRANSFORM(SAMPLE, KEY), TRANSFORM(SAMPLE, KEY)
-    assert all(np.array_equal(one[name], two[name]) for name in one)
-    assert not np.array_equal(one["image"], TRANSFORM(SAMPLE, KEY.child("other"))["image"])
+    first, second = TRANSFORM(SAMPLE, KEY), TRANSFORM(SAMPLE, KEY)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not np.array_equal(first["image"], TRANSFORM(SAMPLE, KEY.child("other"))["image"])
 
 
 def test_a_pickled_transform_is_small_and_the_same() -> None:
@@ -59,9 +59,9 @@ def test_a_pickled_transform_is_small_and_the_same() -> None:
 
 def test_every_usable_caption_is_picked_in_turn() -> None:
     evaluation = EvaluationTransform(32, TEXT)
-    wanted = {evaluation.tokens(caption).input_ids.tobytes() for caption in SAMPLE.captions[:2]}
+    expected = {evaluation.tokens(caption).input_ids.tobytes() for caption in SAMPLE.captions[:2]}
     picked = {TRANSFORM(SAMPLE, KEY.child(number))["input_ids"].tobytes() for number in range(30)}
-    assert picked == wanted
+    assert picked == expected
 
 
 def test_the_purposes_draw_independently() -> None:

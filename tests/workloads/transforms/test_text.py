@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
-from workloads.transforms.text import clean_caption, clean_question, encode, load_tokenizer
+from workloads.transforms.text import clean_caption, encode, load_tokenizer
 
 MINILM = TextConfig(tokenizer="minilm")
 
@@ -32,16 +32,10 @@ def test_cleaning_gives_what_the_official_code_gives(caption: str, cleaned: str)
     assert clean_caption(caption) == cleaned
 
 
-def test_question_cleaning_keeps_inner_blanks() -> None:
-    assert clean_question("  Two  dogs -- running \n") == "  two  dogs    running \n"
-    assert clean_question("What is it?   ") == "what is it"
-
-
 def test_cleaning_keeps_the_first_words() -> None:
     words = [f"w{number}" for number in range(40)]
     assert clean_caption(" ".join(words)).split() == words[:30]
     assert clean_caption(" ".join(words), max_words=3).split() == words[:3]
-    assert clean_question(" ".join(words), max_words=5).split() == words[:5]
 
 
 def test_encoding_starts_with_cls_and_has_no_sep(tokenizer: Tokenizer) -> None:
@@ -77,8 +71,8 @@ def test_files_and_folders_give_the_same_tokenizer(tokenizer: Tokenizer, tmp_pat
     tokenizer.save(str(tmp_path / "own.json"))
     caption = "An unbelievably fluffy dog's tail"
     expected = encode(tokenizer, caption, MINILM)
-    for place in (tmp_path, tmp_path / "vocab.txt", tmp_path / "own.json"):
-        config = TextConfig(tokenizer=str(place))
+    for path in (tmp_path, tmp_path / "vocab.txt", tmp_path / "own.json"):
+        config = TextConfig(tokenizer=str(path))
         assert encode(load_tokenizer(config), caption, config) == expected
 
 

@@ -15,8 +15,9 @@ from shards import write_shards
 from orchestrator.cli.sweep.plan import plan_sweep, show_sweep_plan
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.sweep import ResolvedSweep, load_sweep
-from orchestrator.plan.preflight import Observations, PreflightOptions
-from orchestrator.sweep.estimate import Room
+from orchestrator.plan.observations import Observations
+from orchestrator.plan.preflight import PreflightOptions
+from orchestrator.sweep.estimate import Capacity
 
 RECIPE = """\
 workload: albef
@@ -58,7 +59,7 @@ def load(*overrides: str) -> ResolvedSweep:
 
 
 def test_a_plan_for_this_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planned = plan_sweep(load(), options=PreflightOptions(quiet=True), room=Room(cpus=4, gpus=0))
+    planned = plan_sweep(load(), options=PreflightOptions(quiet=True), room=Capacity(cpus=4, gpus=0))
     assert planned.ok
     show_sweep_plan(planned)
     shown = capsys.readouterr().out
@@ -90,13 +91,13 @@ def test_what_the_data_says_of_the_length_decides_on_rungs(here: Path) -> None:
 
 
 def test_a_trial_without_room_or_data_is_in_the_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planned = plan_sweep(load("overrides.data.train=nowhere"), options=SPEED, room=Room(cpus=1, gpus=0))
+    planned = plan_sweep(load("overrides.data.train=nowhere"), options=SPEED, room=Capacity(cpus=1, gpus=0))
     assert not planned.ok
     show_sweep_plan(planned)
     shown = capsys.readouterr().out
     assert "ERROR    room: a trial needs 1.25 CPUs, and there are not so many CPUs" in shown
     assert "ERROR    data: " in shown
-    assert "must be mended before the sweep can start." in shown
+    assert "must be fixed before the sweep can start." in shown
 
 
 def test_a_laptop_without_torch_plans_too(here: Path) -> None:

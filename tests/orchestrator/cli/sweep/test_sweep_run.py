@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from shards import write_shards
 
 from orchestrator.cli.sweep.run import command
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import SweepFile, SweepFolder, store_sweep
@@ -51,7 +51,7 @@ def run(*arguments: str) -> Result:
 
 
 def said(result: Result) -> str:
-    assert isinstance(result.exception, SpecError), result.output
+    assert isinstance(result.exception, ConfigError), result.output
     return str(result.exception)
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from orchestrator.cli.sweep.status import SweepReader, SweepView, command, sweep_table, watch
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
-from orchestrator.sweep.folder import Point, Status, SweepError, SweepFile, SweepFolder, TrialRecord, store_sweep
-from orchestrator.track.cost import Kind, Period, Spent, Start, write_start
+from orchestrator.sweep.folder import Point, SweepError, SweepFile, SweepFolder, TrialRecord, TrialStatus, store_sweep
+from orchestrator.track.cost import MachineKind, RunCost, StartUsage, UsagePeriod, write_start
 
 RECIPE = """\
 workload: albef
@@ -42,7 +42,7 @@ HOUR_MS = 3_600_000
 REASON = "step 12: loss nan, gradient_norm nan. Lower optimizer.learning_rate."
 
 
-def trial(number: int, status: Status, *values: float, samples: int = 960, **others: str) -> TrialRecord:
+def trial(number: int, status: TrialStatus, *values: float, samples: int = 960, **others: str) -> TrialRecord:
     points = tuple(Point(samples * (1 + place) // len(values), (value,)) for place, value in enumerate(values))
     assignment = {"distillation.alpha": number / 8, "adversarial.steps": 2 * (number % 2)}
     return TrialRecord(
@@ -70,18 +70,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
     store_sweep(folder, load_sweep(Path("alpha.yaml")))
     folder.write(FILE)
     for one in TRIALS:
-        folder.keep(one)
+        folder.write_trial(one)
     return folder
 
 
 def pay(folder: SweepFolder, run: str, hours: float) -> None:
     end = int(hours * HOUR_MS)
-    write_start(folder.run(run).costs, Start(0, end, 0.5, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
+    write_start(
+        folder.run(run).costs, StartUsage(0, end, 0.5, (UsagePeriod(0, end, {MachineKind("g6", "spot", 2.0): 1}),))
+    )
 
 
 def pay_for_all(folder: SweepFolder, hours: float) -> None:
     end = int(hours * HOUR_MS)
-    write_start(folder.costs, Start(0, end, 1.0, (Period(0, end, {Kind("g6", "spot", 2.0): 1}),)))
+    write_start(folder.costs, StartUsage(0, end, 1.0, (UsagePeriod(0, end, {MachineKind("g6", "spot", 2.0): 1}),)))
 
 
 def shown(view: SweepView, width: int = 160, height: int | None = None) -> list[str]:
@@ -92,7 +94,7 @@ def shown(view: SweepView, width: int = 160, height: int | None = None) -> list[
 
 
 def many(view: SweepView, count: int = 200) -> SweepView:
-    kinds: tuple[Status, ...] = ("FINISHED", "STOPPED", "FAILED", "RUNNING")
+    kinds: tuple[TrialStatus, ...] = ("FINISHED", "STOPPED", "FAILED", "RUNNING")
     trials = (trial(number, kinds[number % 4], number / count, reason=REASON) for number in range(count))
     return replace(view, trials=tuple(trials), file=replace(view.file, trials=count))
 
@@ -210,7 +212,7 @@ def written(console: Console) -> str:
 def test_watching_ends_with_the_sweep_and_survives_a_look_that_fails(folder: SweepFolder) -> None:
     view, console = SweepReader(folder).read(NOW), terminal()
     looks: Iterator[SweepView | SweepError] = iter(
-        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED"), total=Spent(5400.0))]
+        [view, SweepError("away"), replace(view, file=replace(FILE, status="FINISHED"), total=RunCost(5400.0))]
     )
 
     def read() -> SweepView:

@@ -36,7 +36,7 @@ def test_different_builds_of_torch_and_torchvision_are_the_reason(module: str) -
     finding = check_companion(Import(module, "1.0", "RuntimeError: nms"), "2.14.1+cpu", "0.29.2")
     assert finding.level == "error"
     assert "torch 2.14.1+cpu and torchvision 0.29.2 are different builds" in finding.found
-    assert "from the same place" in finding.fix
+    assert "from the same package index" in finding.fix
 
 
 def test_companion_of_the_same_build_shows_its_own_fault() -> None:

@@ -45,16 +45,18 @@ def launched(name: str, region: str) -> dict[str, Any]:
 
 
 def test_ray_asks_for_the_machines_of_the_file(region: str) -> None:
-    asked = launched("aws-spot-h100.yaml", region)
-    kinds = {name: (one["InstanceType"], one.get("InstanceLifecycle")) for name, one in asked.items()}
+    requested = launched("aws-spot-h100.yaml", region)
+    kinds = {name: (group["InstanceType"], group.get("InstanceLifecycle")) for name, group in requested.items()}
     assert kinds == {"head": ("m7i.2xlarge", None), "gpu": ("p5.48xlarge", "spot"), "cpu": ("c7i.8xlarge", None)}
-    profiles = {name: one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for name, one in asked.items()}
+    profiles = {name: group["IamInstanceProfile"]["Arn"].rpartition("/")[2] for name, group in requested.items()}
     assert profiles == {"head": "fuseray-head", "gpu": "fuseray-node", "cpu": "fuseray-node"}
-    assert all(one["MetadataOptions"]["HttpTokens"] == "required" for one in asked.values())
+    assert all(group["MetadataOptions"]["HttpTokens"] == "required" for group in requested.values())
 
 
 def test_nothing_but_ssh_is_open_to_the_world(region: str) -> None:
     launched("aws-cpu-gpu.yaml", region)
     groups = boto3.client("ec2", region_name=region).describe_security_groups()["SecurityGroups"]
-    (ours,) = [group for group in groups if group["GroupName"].startswith("ray-autoscaler")]
-    assert [(rule["FromPort"], rule["ToPort"]) for rule in ours["IpPermissions"] if rule["IpRanges"]] == [(22, 22)]
+    (security_group,) = [group for group in groups if group["GroupName"].startswith("ray-autoscaler")]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in security_group["IpPermissions"] if rule["IpRanges"]] == [
+        (22, 22)
+    ]

@@ -37,7 +37,7 @@ def test_the_drivers_gpus_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("cpu: 4", "3: cpu: unknown key 'cpu'; did you mean 'cpus'?"),
         ("cpus: 0", "3: cpus: must be greater than or equal to 1 (got 0)"),
@@ -46,9 +46,9 @@ def test_the_drivers_gpus_are_counted(tmp_path: Path) -> None:
         ("object_store_mb: 10", "3: object_store_mb: must be greater than or equal to 80 (got 10)"),
     ],
 )
-def test_a_fault_is_named_with_its_line(line: str, said: str, tmp_path: Path) -> None:
+def test_a_fault_is_named_with_its_line(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"{SMALLEST}{line}\n")
     with pytest.raises(RecipeError) as caught:
         read_cluster(path)
-    assert str(caught.value) == f"{path}:{said}"
+    assert str(caught.value) == f"{path}:{message}"

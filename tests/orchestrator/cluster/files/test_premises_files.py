@@ -53,21 +53,21 @@ def test_a_head_alone_is_a_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("  head_ip: 10.0.0.1\n", "", "cellar.yaml:2: provider.head_ip: this key is required"),
         ("  worker_ips: [10.0.0.2, 10.0.0.3]\n", "", "cellar.yaml:2: provider.worker_ips: this key is required"),
         (
             "[10.0.0.2, 10.0.0.3]",
             "[10.0.0.2, 10.0.0.1]",
-            "cellar.yaml:5: provider.worker_ips.1: 10.0.0.1 is named twice",
+            "cellar.yaml:5: provider.worker_ips.1: 10.0.0.1 is listed twice",
         ),
         (
             "  worker_ips:",
             "  worker_ip: []\n  worker_ips:",
             "cellar.yaml:5: provider.worker_ip: unknown key 'worker_ip'",
         ),
-        ("auth:\n", "available_node_types: {}\nauth:\n", "cellar.yaml:6: available_node_types: machines of your own"),
+        ("auth:\n", "available_node_types: {}\nauth:\n", "cellar.yaml:6: available_node_types: your own machines"),
         (
             "  ssh_user:",
             "  shh_user:",
@@ -76,12 +76,12 @@ def test_a_head_alone_is_a_cluster(tmp_path: Path) -> None:
         ("head_start_ray_commands:\n", "head_start_ray_command:\n", "did you mean 'head_start_ray_commands'?"),
     ],
 )
-def test_a_fault_is_named_with_its_line(old: str, new: str, said: str, tmp_path: Path) -> None:
+def test_a_fault_is_named_with_its_line(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "cellar.yaml"
     path.write_text(SAMPLE.replace(old, new))
     with pytest.raises(RecipeError) as caught:
         read_cluster(path)
-    assert any(said in str(finding) for finding in caught.value.findings), str(caught.value)
+    assert any(message in str(finding) for finding in caught.value.findings), str(caught.value)
 
 
 def test_the_token_has_to_be_where_ray_and_jobs_look_for_it(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ def test_every_command_is_one_that_bash_can_parse(name: str) -> None:
 @pytest.mark.parametrize("name", KUBERAY)
 def test_kubernetes_takes_every_pod_and_every_resource_of_its_own(name: str) -> None:
     documents = list(yaml.safe_load_all((CLUSTERS / name).read_text()))
-    own = [one for one in documents if one["apiVersion"] in ("v1", "networking.k8s.io/v1")]
-    pods = [pod for one in documents if one["apiVersion"] == "ray.io/v1" for pod in _pods(one["spec"])]
+    own = [document for document in documents if document["apiVersion"] in ("v1", "networking.k8s.io/v1")]
+    pods = [pod for document in documents if document["apiVersion"] == "ray.io/v1" for pod in _pods(document["spec"])]
     assert len(own) >= 1
     assert len(pods) == 3
     for resource in [*own, *pods]:
@@ -139,7 +139,7 @@ def _pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["kuberay/rayjob.yaml", "kuberay/rayjob-kueue.yaml"])
 def test_the_recipe_inside_a_job_is_a_recipe(name: str, tmp_path: Path) -> None:
     documents = yaml.safe_load_all((CLUSTERS / name).read_text())
-    (text,) = [one["data"]["recipe.yaml"] for one in documents if one["kind"] == "ConfigMap"]
+    (text,) = [document["data"]["recipe.yaml"] for document in documents if document["kind"] == "ConfigMap"]
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     recipe = load_recipe(path).recipe

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cluster.files import kuberay
 from orchestrator.cluster.files.read import read_cluster
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 
 FOLDER = Path(__file__).parents[4] / "clusters" / "kuberay"
 CLUSTER, JOB, QUEUED = ((FOLDER / name).read_text() for name in ("raycluster.yaml", "rayjob.yaml", "rayjob-kueue.yaml"))
@@ -90,14 +90,14 @@ WRONG = {
         LABEL,
         LABEL.replace("p5", "p4"),
         "p4.48xlarge",
-        "says p4.48xlarge, but the pods are kept to p5.48xlarge",
+        "says p4.48xlarge, but the pods' nodeSelector requires p5.48xlarge",
     ),
     "no machine label": (LABEL, "", "labels:", "add `fuseray.io/machine: p5.48xlarge`"),
     "wrong market": (
         "        ray.io/market-type: spot\n",
         "        ray.io/market-type: on-demand\n",
         "labels:",
-        "the pods are kept to spot machines; add `ray.io/market-type: spot`",
+        "the pods' nodeSelector requires spot machines; add `ray.io/market-type: spot`",
     ),
     "unknown market": (
         "        ray.io/market-type: spot\n",
@@ -112,7 +112,7 @@ WRONG = {
         "the head must not be a spot machine",
     ),
     "no limits": (LIMITS, "", "resources:", "set limits.cpu"),
-    "no quantity": (LIMITS, LIMITS.replace("24Gi", "24GiB"), "24GiB", "is no quantity (got '24GiB')"),
+    "not a quantity": (LIMITS, LIMITS.replace("24Gi", "24GiB"), "24GiB", "is not a Kubernetes quantity (got '24GiB')"),
     "labels for ray start": (
         '      num-cpus: "0"\n',
         '      num-cpus: "0"\n      labels: a=b\n',
@@ -160,7 +160,7 @@ WRONG = {
         '              requests: {cpu: "6"',
         "              requests: {cpu: on",
         "cpu: on",
-        "requests.cpu: is read as True by whoever gets this file",
+        "requests.cpu: is read as True by Ray and Kubernetes",
     ),
 }
 WRONG_JOBS = {
@@ -186,14 +186,14 @@ WRONG_JOBS = {
 }
 
 
-def check(path: Path, base: str, old: str, new: str, mark: str, said: str) -> None:
+def check(path: Path, base: str, old: str, new: str, mark: str, message: str) -> None:
     assert old in base, f"the shipped file has no {old!r} any more"
     text = base.replace(old, new, 1)
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
         read_cluster(path)
     found = [str(finding) for finding in caught.value.findings]
-    fault = next((fault for fault in found if said in fault), None)
+    fault = next((fault for fault in found if message in fault), None)
     assert fault is not None, found
     line = int(fault.removeprefix(f"{path}:").split(":")[0])
     assert mark in text.splitlines()[line - 1]
@@ -217,7 +217,7 @@ def test_kueue_wants_its_machines_back(tmp_path: Path) -> None:
 def test_a_file_holds_one_cluster(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(f"{CLUSTER}---\n{CLUSTER}")
-    with pytest.raises(SpecError, match="must hold one RayCluster or one RayJob, found 2"):
+    with pytest.raises(ConfigError, match="must hold one RayCluster or one RayJob, found 2"):
         read_cluster(path)
 
 

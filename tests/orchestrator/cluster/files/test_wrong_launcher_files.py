@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.files.read import read_cluster
-from orchestrator.config.errors import RecipeError, SpecError
+from orchestrator.config.errors import ConfigError, RecipeError
 
 CLUSTERS = Path(__file__).parents[4] / "clusters"
 AWS, GCP = (CLUSTERS / "aws-spot-h100.yaml").read_text(), (CLUSTERS / "gcp.yaml").read_text()
@@ -146,7 +146,7 @@ WRONG_AWS = {
         "    ray start --address",
         "    export RAY_AUTH_TOKEN=abc; ray start --address",
         "  - >-",
-        "holds the token itself",
+        "contains the token itself",
     ),
     "a command that YAML cuts off": (
         "  - test -x ~/fuseray/env/bin/python",
@@ -183,7 +183,7 @@ WRONG_AWS = {
         "  cache_stopped_nodes: false ",
         "  cache_stopped_nodes: off ",
         "cache_stopped_nodes",
-        "is read as False by whoever gets this file",
+        "is read as False by Ray and Kubernetes",
     ),
 }
 
@@ -222,7 +222,7 @@ WRONG_GCP = {
         "    resources: {CPU: 208, GPU: 8}\n",
         "    resources: {}\n",
         "resources: {}",
-        "say how many CPUs",
+        "set its CPUs",
     ),
     "no GPUs": ("{CPU: 208, GPU: 8}", "{CPU: 208}", "{CPU: 208}", "add `GPU: 8`"),
     "wrong market label": (
@@ -243,11 +243,11 @@ def faults_of(path: Path, text: str) -> list[str]:
     return []
 
 
-def check(path: Path, base: str, old: str, new: str, mark: str, said: str) -> None:
+def check(path: Path, base: str, old: str, new: str, mark: str, message: str) -> None:
     assert base.count(old) >= 1, f"the shipped file has no {old!r} any more"
     text = base.replace(old, new, 1)
     found = faults_of(path, text)
-    fault = next((fault for fault in found if said in fault), None)
+    fault = next((fault for fault in found if message in fault), None)
     assert fault is not None, found
     line = int(fault.removeprefix(f"{path}:").split(":")[0])
     assert mark in text.splitlines()[line - 1]
@@ -290,7 +290,7 @@ def test_an_external_provider_has_to_bring_what_ray_does_not_add(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("- a\n- b\n", "must be a mapping"),
@@ -299,13 +299,13 @@ def test_an_external_provider_has_to_bring_what_ray_does_not_add(tmp_path: Path)
         ("a: 1\n---\nb: 2\n", "holds 2 documents, and none is a Kubernetes manifest"),
     ],
 )
-def test_what_is_no_cluster_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_no_cluster_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(ConfigError, match=message):
         read_cluster(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         read_cluster(tmp_path / "absent.yaml")

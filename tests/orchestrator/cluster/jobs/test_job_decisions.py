@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.cluster.jobs.client import Job
 from orchestrator.cluster.jobs.follow import Progress, last_lines, progress_in, stopped_after
-from orchestrator.cluster.jobs.history import the_one
+from orchestrator.cluster.jobs.history import match_job
 from orchestrator.cluster.jobs.submit import ENVIRONMENT, entrypoint, sweep_entrypoint
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 LOG = """\
 run x has 30 steps of 8 samples
@@ -71,9 +71,9 @@ def test_the_entrypoint_is_one_command_whatever_the_run_is_called() -> None:
 
 def test_a_job_is_meant_by_name_or_by_a_beginning_that_only_one_has() -> None:
     jobs = ["mine-1a", "mine-1a2", "other-3"]
-    assert the_one("mine-1a", jobs, "here") == "mine-1a"
-    assert the_one("oth", jobs, "here") == "other-3"
-    with pytest.raises(SpecError, match="could be mine-1a, mine-1a2"):
-        the_one("mine", jobs, "here")
-    with pytest.raises(SpecError, match="'x' is not here"):
-        the_one("x", jobs, "here")
+    assert match_job("mine-1a", jobs, "here") == "mine-1a"
+    assert match_job("oth", jobs, "here") == "other-3"
+    with pytest.raises(ConfigError, match="could be mine-1a, mine-1a2"):
+        match_job("mine", jobs, "here")
+    with pytest.raises(ConfigError, match="'x' is not here"):
+        match_job("x", jobs, "here")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.jobs.history import Entry, Register, register_folder
+from orchestrator.cluster.jobs.history import JobRecord, JobRegister, register_folder
 
-ENTRY = Entry(
+ENTRY = JobRecord(
     job="mine-1",
     cluster_file="/clusters/lab.yaml",
     cluster="lab",
@@ -23,7 +23,7 @@ ENTRY = Entry(
 
 
 def test_jobs_are_remembered_newest_first_for_their_user_alone(tmp_path: Path) -> None:
-    register = Register(tmp_path / "state" / "jobs")
+    register = JobRegister(tmp_path / "state" / "jobs")
     assert register.entries() == []
     newer = replace(ENTRY, job="mine-2", submitted="2026-01-02T00:00:00+00:00")
     register.add(ENTRY)
@@ -33,11 +33,11 @@ def test_jobs_are_remembered_newest_first_for_their_user_alone(tmp_path: Path) -
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state" / "jobs").iterdir()} == {0o600}
     register.remove("mine-2")
     register.remove("mine-2")
-    assert Register(tmp_path / "state" / "jobs").entries() == [ENTRY]
+    assert JobRegister(tmp_path / "state" / "jobs").entries() == [ENTRY]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    register = Register(tmp_path)
+    register = JobRegister(tmp_path)
     register.add(ENTRY)
     (tmp_path / "mine-1.json").write_text("{")
     with pytest.raises(ClusterError, match=r"mine-1\.json: is damaged .* delete it"):

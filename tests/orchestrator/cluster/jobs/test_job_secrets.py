@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.jobs.portability import holds_secret, is_secret_name, refuse_secrets
-from orchestrator.config.errors import SpecError
+from orchestrator.cluster.jobs.portability import check_for_secrets, holds_secret, is_secret_name
+from orchestrator.config.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_addresses_without(text: str) -> None:
 
 
 def test_refusals_name_the_key_and_never_the_secret() -> None:
-    with pytest.raises(SpecError, match=r"override hub\.token: by its name") as caught:
-        refuse_secrets(["seed=3", "hub.token=hunter2"], {})
+    with pytest.raises(ConfigError, match=r"override hub\.token: by its name") as caught:
+        check_for_secrets(["seed=3", "hub.token=hunter2"], {})
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(SpecError, match=r"data\.mix\.1\.uri: holds a password") as caught:
-        refuse_secrets([], {"data": {"mix": [{"uri": "s3://b"}, {"uri": "https://me:hunter2@host"}]}})
+    with pytest.raises(ConfigError, match=r"data\.mix\.1\.uri: holds a password") as caught:
+        check_for_secrets([], {"data": {"mix": [{"uri": "s3://b"}, {"uri": "https://me:hunter2@host"}]}})
     assert "hunter2" not in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.history import Entry, Register
+from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 
 SERVERS = Path(__file__).parents[3] / "servers"
 RECIPE = """\
@@ -71,8 +71,8 @@ def fuseray(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def remember(folder: Path, job: str, cluster: str = "lab") -> None:
-    Register(folder / "state" / "fuseray" / "jobs").add(
-        Entry(
+    JobRegister(folder / "state" / "fuseray" / "jobs").add(
+        JobRecord(
             job=job,
             cluster_file=str(folder / f"{cluster}.json"),
             cluster=cluster,

@@ -83,7 +83,7 @@ def test_a_link_to_a_folder_is_refused(code: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_refused(code: Path) -> None:
     os.mkfifo(code / "pipe")
-    with pytest.raises(PackageError, match="pipe: is no regular file"):
+    with pytest.raises(PackageError, match="pipe: is not a regular file"):
         source_files(code, "code")
 
 

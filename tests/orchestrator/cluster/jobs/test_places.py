@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.portability import absolute, check_shared
+from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
@@ -37,7 +37,7 @@ def test_relative_paths_become_absolute_and_other_addresses_stay(tmp_path: Path)
         "start={checkpoint: imported}",
         "recovery.notices=file:gone",
     )
-    values = absolute(recipe, tmp_path)
+    values = make_paths_absolute(recipe, tmp_path)
     assert [one["uri"] for one in values["data"]["mix"]] == [f"{tmp_path}/a", "s3://b/c", "/d"]
     assert values["data"]["held_out"] == f"{tmp_path}/held"
     assert values["storage"]["uri"] == f"{tmp_path}/runs"
@@ -52,7 +52,7 @@ def test_relative_paths_become_absolute_and_other_addresses_stay(tmp_path: Path)
 def test_a_folder_named_like_a_choice_among_words_changes_no_choice(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     recipe = resolved(tmp_path, "data.train=a")
-    assert absolute(recipe, tmp_path)["model"]["preset"] == recipe.values()["model"]["preset"]
+    assert make_paths_absolute(recipe, tmp_path)["model"]["preset"] == recipe.values()["model"]["preset"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_only_this_machine_knows_is_refused_for_others(tmp_path: Path, over
     (tmp_path / "weights").mkdir()
     recipe = resolved(tmp_path, "data.train=s3://b/t", *REMOTE, override)
     with pytest.raises(RecipeError) as caught:
-        check_shared(recipe, tmp_path)
+        check_paths_shared(recipe, tmp_path)
     (finding,) = caught.value.findings
     assert finding.place == key
     assert fix in finding.message
@@ -82,7 +82,7 @@ def test_what_only_this_machine_knows_is_refused_for_others(tmp_path: Path, over
 
 def test_all_such_keys_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        check_shared(resolved(tmp_path, "data.train=a"), tmp_path)
+        check_paths_shared(resolved(tmp_path, "data.train=a"), tmp_path)
     assert [finding.place for finding in caught.value.findings] == ["data.train", "storage.uri", "tracking.uri"]
 
 
@@ -99,9 +99,9 @@ def test_all_such_keys_are_named_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_others_may_have_is_warned_about(tmp_path: Path, override: str, warning: str) -> None:
-    (found,) = check_shared(resolved(tmp_path, "data.train=s3://b/t", *REMOTE, override), tmp_path)
+    (found,) = check_paths_shared(resolved(tmp_path, "data.train=s3://b/t", *REMOTE, override), tmp_path)
     assert warning in found
 
 
 def test_object_storage_and_servers_need_no_word(tmp_path: Path) -> None:
-    assert check_shared(resolved(tmp_path, "data.train=gs://b/t", *REMOTE), tmp_path) == []
+    assert check_paths_shared(resolved(tmp_path, "data.train=gs://b/t", *REMOTE), tmp_path) == []

@@ -19,8 +19,8 @@ from orchestrator.cluster.launch.kuberay import (
     KubeRayLauncher,
     check_manifest,
     explain,
-    fitted_name,
     is_ready,
+    kuberay_name,
     secret_name,
     service_name,
     token_in,
@@ -69,21 +69,21 @@ def test_its_head_is_asked_for_in_its_namespace(api: Api, launcher: KubeRayLaunc
 @needs_kubectl
 def test_down_deletes_what_the_file_made(api: Api, launcher: KubeRayLauncher) -> None:
     api.objects[PLACE] = {**MANIFEST, "status": READY_STATUS}
-    said: list[object] = []
-    launcher.down(said.append)
+    lines: list[object] = []
+    launcher.down(lines.append)
     assert ("DELETE", PLACE) in api.requests
-    assert "deleted" in str(said[0])
-    launcher.down(said.append)
-    assert said[1:] == ["cluster lab is not up"]
+    assert "deleted" in str(lines[0])
+    launcher.down(lines.append)
+    assert lines[1:] == ["cluster lab is not up"]
 
 
 @needs_kubectl
 def test_reaching_one_without_its_secret_or_itself_is_refused(api: Api, launcher: KubeRayLauncher) -> None:
     with pytest.raises(ClusterError, match="cluster lab is not up; start it with"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
     api.objects[PLACE] = {**MANIFEST, "status": READY_STATUS}
     with pytest.raises(ClusterError, match="Secret lab holds no token under auth_token"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
 
 
 @needs_kubectl
@@ -91,8 +91,8 @@ def test_a_way_that_cannot_be_opened_is_said_in_kubectls_words(api: Api, launche
     api.objects[PLACE] = {**MANIFEST, "status": READY_STATUS}
     secret = {"auth_token": base64.b64encode(b"abc").decode()}
     api.objects["/api/v1/namespaces/science/secrets/lab"] = {"apiVersion": "v1", "kind": "Secret", "data": secret}
-    with pytest.raises(ClusterError, match=r"the way to the head of cluster lab cannot be opened: .*NotFound"):
-        launcher.reach().__enter__()
+    with pytest.raises(ClusterError, match=r"the port-forward to the head of cluster lab cannot be opened: .*NotFound"):
+        launcher.connect().__enter__()
     assert ("GET", "/api/v1/namespaces/science/services/lab-head") in api.requests
 
 
@@ -131,16 +131,16 @@ def test_no_kubectl_is_said(launcher: KubeRayLauncher, tmp_path: Path, monkeypat
 
 def test_a_job_is_no_cluster_to_start(make_cluster: Make) -> None:
     job = KubeRayLauncher(make_cluster("kuberay", {**MANIFEST, "kind": "RayJob"}))
-    for attempt in (job.up, job.down, lambda _: job.reach().__enter__()):
-        with pytest.raises(ClusterError, match=r"a RayJob brings its own cluster .* start it with `kubectl apply -f"):
+    for attempt in (job.up, job.down, lambda _: job.connect().__enter__()):
+        with pytest.raises(ClusterError, match=r"a RayJob makes its own cluster .* start it with `kubectl apply -f"):
             attempt(print)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (None, "would ask for no token"),
-        ({"mode": "disabled"}, "would ask for no token"),
+        (None, "would not require a token"),
+        ({"mode": "disabled"}, "would not require a token"),
         ({"mode": "token", "enableK8sTokenAuth": True}, "leave that key out"),
     ],
 )
@@ -154,8 +154,8 @@ def test_names_are_kuberays() -> None:
     assert secret_name({**MANIFEST, "spec": {"authOptions": {"mode": "token", "secretName": "mine"}}}) == "mine"
     assert service_name(MANIFEST) == "lab-head-svc"
     assert service_name({**MANIFEST, "status": READY_STATUS}) == "lab-head"
-    assert fitted_name("x" * 60) == "x" * 50
-    assert fitted_name("1lab") == "rlab"
+    assert kuberay_name("x" * 60) == "x" * 50
+    assert kuberay_name("1lab") == "rlab"
 
 
 def test_readiness_and_tokens_are_read() -> None:

@@ -17,6 +17,7 @@ from orchestrator.cluster.launch.launcher import locked, state_folder
 from orchestrator.cluster.launch.launchers import launcher_of
 from orchestrator.cluster.launch.local import LocalLauncher, environment, start_command
 from orchestrator.cluster.launch.ray_up import RayLauncher
+from orchestrator.cluster.launch.subprocesses import ChildFailedError, query_child
 from orchestrator.config.cluster import Cluster
 from orchestrator.storage.local_files import write_private
 
@@ -59,8 +60,8 @@ def test_a_damaged_record_is_said(state: Path, make_cluster: Make) -> None:
 
 
 def test_ray_gets_what_the_file_asks_for_and_no_other_ray(make_cluster: Make, tmp_path: Path) -> None:
-    asked = {"cpus": 3.0, "gpus": None, "object_store_mb": 100}
-    command = " ".join(start_command(make_cluster("local", asked), tmp_path, 8265))
+    settings = {"cpus": 3.0, "gpus": None, "object_store_mb": 100}
+    command = " ".join(start_command(make_cluster("local", settings), tmp_path, 8265))
     assert "--num-cpus=3 " in command + " "
     assert "--num-gpus" not in command
     assert "--object-store-memory=100000000" in command
@@ -103,10 +104,15 @@ def test_an_up_that_fails_says_it_in_rays_words(state: Path, make_cluster: Make,
     }
     cluster = make_cluster("launcher", settings)
     cluster.file.write_text(json.dumps(settings))
-    said: list[object] = []
+    lines: list[object] = []
     with pytest.raises(
         ClusterError, match=r"`ray up` of cluster lab failed[\s\S]*no_such_key[\s\S]*`fuseray down` ends"
     ):
-        RayLauncher(cluster).up(said.append)
+        RayLauncher(cluster).up(lines.append)
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
-    assert any("lab" in str(line) for line in said)
+    assert any("lab" in str(line) for line in lines)
+
+
+def test_a_child_process_that_ends_without_an_answer_is_an_error_with_its_output() -> None:
+    with pytest.raises(ChildFailedError, match="No module named"):
+        query_child("no_such_module", {}, timeout_s=60)

@@ -23,7 +23,7 @@ from shards import write_shards
 from this_machine import processes_of, record_of, start, this_machine
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, state_folder, status_of
+from orchestrator.cluster.launch.launcher import JobServer, http_status, state_folder
 from orchestrator.cluster.launch.local import LocalLauncher
 from orchestrator.cluster.launch.ray_up import RayLauncher
 from orchestrator.config.cluster import Cluster
@@ -53,29 +53,29 @@ def cluster(home: Path) -> Iterator[Cluster]:
         taken.listen()
         port = taken.getsockname()[1]
         terminal = start(NAME, port)
-        said, _ = terminal.communicate(timeout=PATIENCE_S)
+        output, _ = terminal.communicate(timeout=PATIENCE_S)
     del os.environ["RAY_ADDRESS"]
-    wanted = this_machine(NAME, port)
+    started = this_machine(NAME, port)
     try:
-        assert terminal.returncode == 0, said
-        assert f"port {port} is taken; the job server gets port" in said
-        assert "cluster shared is up, at http://127.0.0.1:" in said
-        yield wanted
+        assert terminal.returncode == 0, output
+        assert f"port {port} is taken; the job server gets port" in output
+        assert "cluster shared is up, at http://127.0.0.1:" in output
+        yield started
     finally:
-        LocalLauncher(wanted).down(print)
+        LocalLauncher(started).down(print)
 
 
 @pytest.fixture
 def server(cluster: Cluster) -> Iterator[JobServer]:
-    with LocalLauncher(cluster).reach() as reached:
+    with LocalLauncher(cluster).connect() as reached:
         yield reached
 
 
 def test_it_outlives_its_terminal_and_a_second_start_changes_nothing(cluster: Cluster) -> None:
     before = processes_of(cluster)
-    said: list[object] = []
-    LocalLauncher(cluster).up(said.append)
-    assert said == [f"cluster shared is up already, at http://127.0.0.1:{record_of(cluster).port}"]
+    output: list[object] = []
+    LocalLauncher(cluster).up(output.append)
+    assert output == [f"cluster shared is up already, at http://127.0.0.1:{record_of(cluster).port}"]
     assert LocalLauncher(cluster).is_up()
     names = " ".join(" ".join(process.cmdline()) for process in before)
     assert all(name in names for name in ("gcs_server", "raylet", "dashboard.py", "ray::DashboardAgent"))
@@ -102,9 +102,9 @@ def test_what_it_writes_is_for_this_user_alone(cluster: Cluster) -> None:
 
 
 def test_its_job_server_wants_the_token(server: JobServer) -> None:
-    assert status_of(server) == 200
-    assert status_of(server, with_token=False) == 401
-    assert status_of(replace(server, token="f" * 64)) == 403
+    assert http_status(server) == 200
+    assert http_status(server, with_token=False) == 401
+    assert http_status(replace(server, token="f" * 64)) == 403
 
 
 def test_a_token_that_is_refused_is_said_with_the_fix(cluster: Cluster) -> None:
@@ -113,7 +113,7 @@ def test_a_token_that_is_refused_is_said_with_the_fix(cluster: Cluster) -> None:
     write_private(file, "f" * 64)
     try:
         with pytest.raises(ClusterError, match=r"refuses the token of .*/token; put the token there"):
-            LocalLauncher(cluster).reach().__enter__()
+            LocalLauncher(cluster).connect().__enter__()
     finally:
         write_private(file, right)
 
@@ -151,12 +151,12 @@ def gcs_of(cluster: Cluster) -> str:
 def test_it_is_joined_with_its_token_and_no_other(cluster: Cluster, tmp_path: Path) -> None:
     shards = write_shards(str(tmp_path / "shards"), 2, per_shard=2)
     (tmp_path / "wrong").write_text("f" * 64)
-    code, said = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
+    code, output = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
     assert code == 1
-    assert f"the cluster at {gcs_of(cluster)} refuses this process's token; set RAY_AUTH_TOKEN_PATH" in said
-    assert "Traceback" not in said
-    code, said = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(state_folder(NAME) / "token"))
-    assert code == 0, said
+    assert f"the cluster at {gcs_of(cluster)} refuses this process's token; set RAY_AUTH_TOKEN_PATH" in output
+    assert "Traceback" not in output
+    code, output = index(shards, gcs_of(cluster), RAY_AUTH_TOKEN_PATH=str(state_folder(NAME) / "token"))
+    assert code == 0, output
 
 
 def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer, tmp_path: Path) -> None:
@@ -167,18 +167,18 @@ def test_a_job_server_is_reached_through_ssh(cluster: Cluster, server: JobServer
     lab = remote_lab(ssh, tmp_path)
     launcher = RayLauncher(lab, remote_port=record_of(cluster).port)
     with pytest.raises(ClusterError, match="cluster lab is not up"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
     pretend_it_was_set_up("192.0.2.7")
     assert launcher.is_up()
-    with launcher.reach() as through:
+    with launcher.connect() as through:
         assert through.url != server.url
         client = JobSubmissionClient(through.url, headers={"Authorization": f"Bearer {through.token}"})
         assert client.get_version()
-    assert status_of(through) is None
+    assert http_status(through) is None
     assert (state_folder("lab") / "known_hosts").read_text().count("ssh-ed25519") == 1
     (tmp_path / "token").chmod(0o644)
     with pytest.raises(ClusterError, match=r"others can read the cluster's token .*; run: chmod 600"):
-        launcher.reach().__enter__()
+        launcher.connect().__enter__()
 
 
 def remote_lab(ssh: ssh_server.SshServer, folder: Path) -> Cluster:
@@ -213,11 +213,11 @@ def test_down_leaves_nothing(cluster: Cluster) -> None:
     assert not record.folder.exists()
     assert list(state_folder(NAME).iterdir()) == []
     assert not LocalLauncher(cluster).is_up()
-    said: list[object] = []
-    LocalLauncher(cluster).down(said.append)
-    assert said == ["cluster shared is not up"]
+    output: list[object] = []
+    LocalLauncher(cluster).down(output.append)
+    assert output == ["cluster shared is not up"]
     with pytest.raises(ClusterError, match="is not up; start it with `fuseray up"):
-        LocalLauncher(cluster).reach().__enter__()
+        LocalLauncher(cluster).connect().__enter__()
 
 
 def test_a_start_that_was_killed_is_cleared_away(home: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from ssh_server import SshServer, missing, new_key, ssh_server
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import JobServer, free_port, status_of
+from orchestrator.cluster.launch.launcher import JobServer, free_port, http_status
 from orchestrator.cluster.launch.ssh import Head, ssh_tunnel
 from orchestrator.cluster.launch.subprocesses import tunnel
 
@@ -69,9 +69,9 @@ def children() -> set[str]:
 def test_it_carries_requests_and_closes_with_the_block(head: Head, page: int, tmp_path: Path) -> None:
     local, way = opened(head, tmp_path, page)
     with way:
-        assert status_of(local) == 200
+        assert http_status(local) == 200
         assert any("ssh -N" in line for line in children())
-    assert status_of(local) is None
+    assert http_status(local) is None
     assert not any("ssh -N" in line for line in children())
     assert (tmp_path / "known hosts").read_text().count("ssh-ed25519") == 1
 
@@ -80,12 +80,12 @@ def test_it_closes_after_ctrl_c(head: Head, page: int, tmp_path: Path) -> None:
     local, way = opened(head, tmp_path, page)
 
     def use() -> None:
-        assert status_of(local) == 200
+        assert http_status(local) == 200
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt), way:
         use()
-    assert status_of(local) is None
+    assert http_status(local) is None
 
 
 def test_it_ends_with_an_owner_that_is_killed(head: Head, page: int, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ with tunnel(ssh_tunnel(head, {port}, Path({str(tmp_path / "hosts")!r}), "lab", {
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"open\n"
     carriers = psutil.Process(owner.pid).children(recursive=True)
-    assert status_of(JobServer(f"http://127.0.0.1:{port}", "")) == 200
+    assert http_status(JobServer(f"http://127.0.0.1:{port}", "")) == 200
     owner.kill()
     owner.communicate()
     _, left = psutil.wait_procs([one for one in carriers if one.is_running()], timeout=20)

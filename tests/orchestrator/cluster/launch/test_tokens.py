@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.findings import ClusterError
-from orchestrator.cluster.launch.launcher import complaint_of
-from orchestrator.cluster.launch.ssh import ensure_token, read_token, token_source
+from orchestrator.cluster.launch.launcher import server_problem
+from orchestrator.cluster.launch.ray_up import ensure_token, read_token, token_source
 
 FILE = Path("lab.yaml")
 
@@ -21,7 +21,7 @@ def test_the_token_is_the_file_that_is_mounted(on_node: str) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"file_mounts": None}, {"file_mounts": {"~/auth_token": "x"}}])
 def test_a_cluster_without_a_token_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ClusterError, match=r"lab\.yaml: no token is brought to the nodes.*add .* to file_mounts"):
+    with pytest.raises(ClusterError, match=r"lab\.yaml: no token is mounted on the nodes.*add .* to file_mounts"):
         token_source(settings, FILE)
 
 
@@ -56,20 +56,20 @@ def test_a_token_that_is_empty_or_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("with_token", "without", "complaint"),
+    ("with_token", "without", "problem"),
     [
         (200, 401, None),
         (None, None, "does not answer"),
         (401, 401, "refuses the token of the file"),
         (403, 401, "refuses the token of the file"),
-        (200, 200, "asks for no token, so whoever reaches it can run code"),
-        (404, 404, r"no job server of Ray \(HTTP status 404\)"),
+        (200, 200, "requires no token, so anyone who reaches it can run code"),
+        (404, 404, r"not Ray's job server \(HTTP status 404\)"),
     ],
 )
 def test_a_job_server_is_good_or_it_is_said_why_not(
-    with_token: int | None, without: int | None, complaint: str | None
+    with_token: int | None, without: int | None, problem: str | None
 ) -> None:
     import re
 
-    found = complaint_of(with_token, without, "the file")
-    assert found is None if complaint is None else found is not None and re.search(complaint, found)
+    found = server_problem(with_token, without, "the file")
+    assert found is None if problem is None else found is not None and re.search(problem, found)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
+from orchestrator.cluster.launch.subprocesses import ChildFailedError
 from orchestrator.cluster.preemption import drain_process
-from orchestrator.cluster.preemption.drain import DrainError, Machine, Target, choose_node, deadline_to_set
-from orchestrator.cluster.preemption.drain_process import find
+from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, Machine, choose_node, deadline_to_set
+from orchestrator.cluster.preemption.drain_process import find_node_to_drain
 
 ALIVE = {"aa": "10.0.0.1", "bb": "10.0.0.2", "cc": "10.0.0.2"}
 
@@ -31,7 +30,7 @@ def test_a_named_node_is_taken_wherever_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "wanted", "message"),
+    ("here", "node_id", "message"),
     [
         (machine("bb", "cc"), None, "2 nodes run on this machine; name one with --node-id: bb, cc"),
         (machine(address="10.0.0.2"), None, "2 nodes run on this machine"),
@@ -39,9 +38,9 @@ def test_a_named_node_is_taken_wherever_it_is() -> None:
         (machine("aa"), "dd", "no alive node of the cluster has the id dd; alive are aa, bb, cc"),
     ],
 )
-def test_no_node_is_guessed(here: Machine, wanted: str | None, message: str) -> None:
+def test_no_node_is_guessed(here: Machine, node_id: str | None, message: str) -> None:
     with pytest.raises(DrainError, match=message):
-        choose_node(ALIVE, here, wanted)
+        choose_node(ALIVE, here, node_id)
 
 
 def test_of_many_nodes_some_are_shown() -> None:
@@ -50,7 +49,7 @@ def test_of_many_nodes_some_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted_ms", "standing_ms", "told_ms"),
+    ("notice_ms", "current_ms", "new_ms"),
     [
         (None, None, 0),
         (5, None, 5),
@@ -63,29 +62,27 @@ def test_of_many_nodes_some_are_shown() -> None:
         (9, 5, None),
     ],
 )
-def test_a_deadline_is_never_taken_back(wanted_ms: int | None, standing_ms: int | None, told_ms: int | None) -> None:
-    assert deadline_to_set(wanted_ms, standing_ms) == told_ms
+def test_a_deadline_is_never_taken_back(notice_ms: int | None, current_ms: int | None, new_ms: int | None) -> None:
+    assert deadline_to_set(notice_ms, current_ms) == new_ms
 
 
 def test_a_cluster_that_is_not_there_is_named_with_the_fix() -> None:
     with pytest.raises(DrainError, match=r"^no Ray cluster answers at .*:1 \(Connection refused\); check --address"):
-        find(Target("127.0.0.1:1"))
+        find_node_to_drain(DrainTarget("127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
     ("stderr", "message"),
     [
-        ("", "Ray ended the process that asked it: it said nothing."),
-        ("x\nSegmentation fault\n", "Ray ended the process that asked it: Segmentation fault."),
+        ("", "Ray ended the process that queried it: it printed nothing."),
+        ("x\nSegmentation fault\n", "Ray ended the process that queried it: Segmentation fault."),
     ],
 )
 def test_a_process_that_ray_ends_is_explained(stderr: str, message: str) -> None:
-    with pytest.raises(DrainError) as caught:
-        drain_process._answer(subprocess.CompletedProcess([], 1, "", stderr))
-    assert str(caught.value) == message
+    assert str(drain_process._child_failed(ChildFailedError(stderr))) == message
 
 
 def test_a_process_that_gives_no_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_process, "ATTEMPT_S", 0.01)
     with pytest.raises(DrainError, match=r"10\.0\.0\.1:6379 gave no answer within 0\.01 s"):
-        find(Target("10.0.0.1:6379"))
+        find_node_to_drain(DrainTarget("10.0.0.1:6379"))

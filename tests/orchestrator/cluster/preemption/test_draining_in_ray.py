@@ -31,8 +31,8 @@ def watch(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[s
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, said
+    _, output = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, output
 
 
 def test_a_file_that_appears_drains_its_node_alone(cluster: RayCluster, node: str, tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_a_file_that_appears_drains_its_node_alone(cluster: RayCluster, node: st
     (tmp_path / "new").write_text('{"deadline_s": 600, "reason": "the power goes"}')
     deadline_ms = int((tmp_path / "new").stat().st_mtime * 1000) + 600_000
     (tmp_path / "new").rename(file)
-    code, said = end_of(watcher)
-    assert code == 0, said
-    assert "the power goes" in said
-    assert f"node {node[:8]} drains until " in said
+    code, output = end_of(watcher)
+    assert code == 0, output
+    assert "the power goes" in output
+    assert f"node {node[:8]} drains until " in output
     draining = cluster.tell("draining")
     assert draining.keys() == {node}
     assert abs(draining[node] - deadline_ms) <= 1
@@ -65,9 +65,9 @@ def test_sigterm_ends_the_watch_cleanly(cluster: RayCluster, node: str, tmp_path
     assert watcher.stderr is not None
     assert "watching file" in watcher.stderr.readline()
     watcher.send_signal(signal.SIGTERM)
-    code, said = end_of(watcher)
+    code, output = end_of(watcher)
     assert code == 0
-    assert said.rstrip().endswith("asked to end; no longer watching")
+    assert output.rstrip().endswith("asked to end; no longer watching")
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ def test_sigterm_ends_the_watch_cleanly(cluster: RayCluster, node: str, tmp_path
     [
         ({}, (), "2 nodes run on this machine; name one with --node-id"),
         ({}, ("--node-id", "ab" * 28), "no alive node of the cluster has the id abab"),
-        ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, (), "wants its token, and this process has none"),
+        ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, (), "requires its token, and this process has none"),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, (), "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file"),
-        ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nowhere"}, (), "wants its token, and this process has none"),
+        ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nowhere"}, (), "requires its token, and this process has none"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
     cluster: RayCluster, node: str, variables: Mapping[str, str], arguments: tuple[str, ...], message: str
 ) -> None:
     environment = {key: value for key, value in (cluster.environment | variables).items() if value}
-    code, said = end_of(watch(environment, "--source", "file:/run/x", "--address", cluster.address, *arguments))
+    code, output = end_of(watch(environment, "--source", "file:/run/x", "--address", cluster.address, *arguments))
     assert code == 1
-    assert said.startswith("error: ")
-    assert message in said
-    assert said.count("\n") == 1
+    assert output.startswith("error: ")
+    assert message in output
+    assert output.count("\n") == 1
 
 
 def test_actors_watch_every_node_and_those_that_join_and_replace_those_that_die(

@@ -15,13 +15,13 @@ from orchestrator.cluster.preemption.cloud import (
     AwsNotices,
     GcpNotices,
     NoSourceError,
-    ask,
-    check_source,
+    check_source_name,
     choose_cloud,
-    open_source,
+    open_notice_source,
+    request,
 )
 from orchestrator.cluster.preemption.notices import FileNotices, SourceError
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -47,33 +47,33 @@ def answering(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def test_words() -> None:
     for word in ("auto", "aws", "gcp", "file:/run/preempted"):
-        check_source(word)
-    with pytest.raises(SpecError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
-        check_source("azure")
+        check_source_name(word)
+    with pytest.raises(ConfigError, match="'azure' is unknown; choose auto, aws, gcp or file:PATH"):
+        check_source_name("azure")
     for word in ("file:", "file:here"):
-        with pytest.raises(SpecError, match="whole path"):
-            check_source(word)
+        with pytest.raises(ConfigError, match="absolute path"):
+            check_source_name(word)
 
 
 def test_named_sources_are_opened_without_asking(metadata: Metadata) -> None:
-    assert isinstance(open_source("aws", aws_url=metadata.url), AwsNotices)
-    assert isinstance(open_source("gcp", gcp_url=metadata.url), GcpNotices)
-    assert isinstance(open_source("file:/run/preempted"), FileNotices)
+    assert isinstance(open_notice_source("aws", aws_url=metadata.url), AwsNotices)
+    assert isinstance(open_notice_source("gcp", gcp_url=metadata.url), GcpNotices)
+    assert isinstance(open_notice_source("file:/run/preempted"), FileNotices)
     assert metadata.asked == []
 
 
 def test_auto_finds_ec2(metadata: Metadata) -> None:
-    assert isinstance(open_source("auto", aws_url=metadata.url, gcp_url=NOWHERE), AwsNotices)
+    assert isinstance(open_notice_source("auto", aws_url=metadata.url, gcp_url=NOWHERE), AwsNotices)
 
 
 def test_auto_finds_google(metadata: Metadata) -> None:
     metadata.items[INSTANCE + "id"] = (200, "123")
-    assert isinstance(open_source("auto", aws_url=NOWHERE, gcp_url=metadata.url), GcpNotices)
+    assert isinstance(open_notice_source("auto", aws_url=NOWHERE, gcp_url=metadata.url), GcpNotices)
 
 
 def test_auto_elsewhere_names_what_to_do() -> None:
     with pytest.raises(NoSourceError, match=r"file:PATH.*hop limit of 2"):
-        open_source("auto", aws_url=NOWHERE, gcp_url=NOWHERE)
+        open_notice_source("auto", aws_url=NOWHERE, gcp_url=NOWHERE)
 
 
 @pytest.mark.parametrize(("aws", "gcp", "cloud"), [(True, False, "aws"), (False, True, "gcp")])
@@ -93,7 +93,7 @@ def test_a_server_that_says_nothing_is_left_soon() -> None:
             pass
 
     with answering(wait) as url, pytest.raises(SourceError, match=r"no answer within 0\.05 s"):
-        ask("GET", f"{url}/x", {}, timeout_s=0.05)
+        request("GET", f"{url}/x", {}, timeout_s=0.05)
 
 
 def test_a_server_that_never_ends_is_left_soon() -> None:
@@ -104,17 +104,17 @@ def test_a_server_that_never_ends_is_left_soon() -> None:
             client.sendall(b"x")
 
     with answering(trickle) as url, pytest.raises(SourceError, match=r"no answer within 0\.1 s"):
-        ask("GET", f"{url}/x", {}, timeout_s=0.1)
+        request("GET", f"{url}/x", {}, timeout_s=0.1)
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nshort"])
-def test_what_is_no_whole_answer_is_none(said: bytes) -> None:
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nshort"])
+def test_what_is_no_whole_answer_is_none(answer: bytes) -> None:
     def speak(client: socket.socket) -> None:
         client.recv(1000)
-        client.sendall(said)
+        client.sendall(answer)
 
     with answering(speak) as url, pytest.raises(SourceError, match="no answer"):
-        ask("GET", f"{url}/x", {})
+        request("GET", f"{url}/x", {})
 
 
 def test_a_closed_port_in_a_container_names_the_hop_limit() -> None:

@@ -74,22 +74,22 @@ class Ray:
 
 def watch(source: NoticeSource, ray: Ray, time: Time, interval_s: float | None = None) -> list[str]:
     """Watch until it is over; return what was said."""
-    said: list[str] = []
-    Watcher(source, ray.drain, said.append, interval_s, time.clock()).run()
-    return said
+    lines: list[str] = []
+    Watcher(source, ray.drain, lines.append, interval_s, time.clock()).run()
+    return lines
 
 
 def say_until_enough(source: NoticeSource, ray: Ray, time: Time) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(Enough):
-        Watcher(source, ray.drain, said.append, None, time.clock()).run()
-    return said
+        Watcher(source, ray.drain, lines.append, None, time.clock()).run()
+    return lines
 
 
 def test_a_notice_drains_once_and_ends_the_watch() -> None:
     ray, time = Ray(), Time()
-    said = watch(Script(None, None, DATED), ray, time)
-    assert said == ["notice: test: leave at 00:00:20Z, in 16 s", "drained"]
+    lines = watch(Script(None, None, DATED), ray, time)
+    assert lines == ["notice: test: leave at 00:00:20Z, in 16 s", "drained"]
     assert ray.drained == [DATED]
     assert time.pauses == [2.0, 2.0]
 
@@ -102,9 +102,9 @@ def test_the_interval_can_be_chosen() -> None:
 
 def test_a_notice_without_a_deadline_drains_and_waits_for_one() -> None:
     ray = Ray()
-    said = watch(Script(OPEN, OPEN, OPEN, DATED), ray, Time())
+    lines = watch(Script(OPEN, OPEN, OPEN, DATED), ray, Time())
     assert ray.drained == [OPEN, DATED]
-    assert [line.split(":")[0] for line in said] == ["notice", "drained", "notice", "drained"]
+    assert [line.split(":")[0] for line in lines] == ["notice", "drained", "notice", "drained"]
 
 
 def test_a_standing_notice_without_a_deadline_is_said_and_drained_once() -> None:
@@ -115,8 +115,8 @@ def test_a_standing_notice_without_a_deadline_is_said_and_drained_once() -> None
 
 def test_ray_is_asked_until_it_answers_and_the_same_trouble_is_said_once() -> None:
     ray, time = Ray("no answer", "no answer", "no answer", "refused", "refused"), Time()
-    said = watch(Script(DATED), ray, time)
-    assert [line for line in said if "warning" in line] == [
+    lines = watch(Script(DATED), ray, time)
+    assert [line for line in lines if "warning" in line] == [
         "warning: no answer It is tried again until the deadline.",
         "warning: refused It is tried again until the deadline.",
     ]
@@ -153,8 +153,8 @@ def test_a_notice_that_is_taken_back_in_time_drains_nothing() -> None:
 def test_a_silent_source_is_reported_once_and_asked_less_often() -> None:
     ray, time = Ray(), Time(until_s=600)
     silent: Sequence[SourceError] = [SourceError("no answer.")] * 5
-    said = watch(Script(*silent, None, *silent, DATED), ray, time)
-    assert said[:4] == [
+    lines = watch(Script(*silent, None, *silent, DATED), ray, time)
+    assert lines[:4] == [
         "warning: no answer. It is asked again until it answers.",
         "test answers again after 5 failed polls",
         "warning: no answer. It is asked again until it answers.",

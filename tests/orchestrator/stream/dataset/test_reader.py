@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shards import picture, samples, write_shards
+from shards import index_folder, picture, samples, write_shards
 from streams import make_reader, read_batches
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset import webdataset
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, check_shards, read_index
-from orchestrator.stream.dataset.samples import Rows, evenly_spaced, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, evenly_spaced_samples, read_samples
 from orchestrator.stream.dataset.sidecar import Unreadable
-from orchestrator.stream.shards.index_shards import index_folder
 from workloads.contract import Sample
 
 COUNT = 120
@@ -58,12 +57,12 @@ def test_a_corrupt_image_is_skipped_and_moves_no_other(tmp_path: Path) -> None:
         for sample in samples(COUNT)
     ]
     hurt = make_reader(_written(tmp_path / "hurt", hurt_samples))
-    found = [batch for batch in read_batches(hurt, range(COUNT // 8)) if batch.skipped]
-    assert len(found) == 1
-    (skipped,) = found[0].skipped
+    result = [batch for batch in read_batches(hurt, range(COUNT // 8)) if batch.skipped]
+    assert len(result) == 1
+    (skipped,) = result[0].skipped
     assert (skipped.key, skipped.reason) == ("s00033", "image is corrupt")
-    before = read_batches(whole, [found[0].number])[0].keys
-    assert found[0].keys == tuple(key for key in before if key != "s00033")
+    before = read_batches(whole, [result[0].number])[0].keys
+    assert result[0].keys == tuple(key for key in before if key != "s00033")
 
 
 def test_a_shard_that_was_cut_short_loses_only_its_tail(tmp_path: Path) -> None:
@@ -98,9 +97,9 @@ def test_samples_that_are_not_whole_say_why(tmp_path: Path, members: dict[str, b
             archive.addfile(member, io.BytesIO(content))
     index = index_folder(locate(str(tmp_path)))
     folder = locate(str(tmp_path))
-    ((found,),) = read_samples(folder, index, [Rows(folder / "a.tar", [0])])
-    assert isinstance(found, Unreadable)
-    assert found.fault.reason == reason
+    ((result,),) = read_samples(folder, index, [ShardRows(folder / "a.tar", [0])])
+    assert isinstance(result, Unreadable)
+    assert result.fault.reason == reason
 
 
 def test_foreign_webdataset_shards_can_be_indexed(tmp_path: Path) -> None:
@@ -111,9 +110,9 @@ def test_foreign_webdataset_shards_can_be_indexed(tmp_path: Path) -> None:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     index_folder(locate(str(tmp_path)))
-    found = list(evenly_spaced(locate(str(tmp_path)), read_index(locate(str(tmp_path)))))
-    assert [sample.captions for sample in found] == [("caption 0",), ("caption 1",), ("caption 2",)]
-    assert [sample.key for sample in found] == ["sub.dir/000", "sub.dir/001", "sub.dir/002"]
+    result = list(evenly_spaced_samples(locate(str(tmp_path)), read_index(locate(str(tmp_path)))))
+    assert [sample.captions for sample in result] == [("caption 0",), ("caption 1",), ("caption 2",)]
+    assert [sample.key for sample in result] == ["sub.dir/000", "sub.dir/001", "sub.dir/002"]
 
 
 def test_a_changed_data_set_is_refused(tmp_path: Path) -> None:
@@ -183,6 +182,6 @@ def test_deeply_nested_json_is_malformed_and_no_crash(tmp_path: Path) -> None:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     folder = locate(str(tmp_path))
-    ((found,),) = read_samples(folder, index_folder(folder), [Rows(folder / "a.tar", [0])])
-    assert isinstance(found, Unreadable)
-    assert found.fault.reason == "json is malformed"
+    ((result,),) = read_samples(folder, index_folder(folder), [ShardRows(folder / "a.tar", [0])])
+    assert isinstance(result, Unreadable)
+    assert result.fault.reason == "json is malformed"

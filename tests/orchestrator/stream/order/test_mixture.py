@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.stream.order.mixture import CYCLE, Mixture
 
 weights = st.lists(st.floats(0.01, 10), min_size=1, max_size=6)
@@ -16,7 +16,7 @@ mixtures = st.builds(Mixture.of, weights, st.integers(0, 2**31))
 @given(mixtures, st.integers(0, 10**7), st.integers(1, 300))
 def test_places_of_each_source_follow_one_another(mixture: Mixture, start: int, length: int) -> None:
     sources, places = mixture.locate(np.arange(start, start + length))
-    before, after = mixture.first_places(start), mixture.first_places(start + length)
+    before, after = mixture.samples_before(start), mixture.samples_before(start + length)
     assert sum(before) == start
     for source, (first, stop) in enumerate(zip(before, after, strict=True)):
         assert places[sources == source].tolist() == list(range(first, stop))
@@ -75,7 +75,7 @@ def test_a_single_source_has_every_position() -> None:
     sources, places = Mixture.of([0.3], 1).locate(positions)
     assert sources.tolist() == [0, 0, 0]
     assert places.tolist() == positions.tolist()
-    assert Mixture.of([0.3], 1).first_places(77) == (77,)
+    assert Mixture.of([0.3], 1).samples_before(77) == (77,)
 
 
 def test_sources_take_turns_within_a_micro_batch_and_cycles_and_seeds_differ() -> None:
@@ -108,5 +108,5 @@ def test_the_mixture_is_pinned_so_that_old_runs_resume() -> None:
     ],
 )
 def test_wrong_weights_are_refused_with_the_place_and_the_fix(weights: list[float], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Mixture.of(weights, 0)

@@ -14,7 +14,7 @@ def test_seeking_takes_less_than_a_second_and_200_megabytes() -> None:
     script = Path(seek_at_scale.__file__)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert max(found["seconds"]) < 1
-    assert found["peak_bytes"] < 200e6
-    assert all(32 < shards <= 64 for shards in found["shards"])
+    result = json.loads(done.stdout)
+    assert max(result["seconds"]) < 1
+    assert result["peak_bytes"] < 200e6
+    assert all(32 < shards <= 64 for shards in result["shards"])

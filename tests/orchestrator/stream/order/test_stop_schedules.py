@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.stream.order.mixture import Mixture
-from orchestrator.stream.order.partition import Sharing
+from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.order.sample_order import Order
 
 Schedule = list[tuple[int, int]]
@@ -25,11 +25,11 @@ def used_positions(schedule: Schedule, micro_batches: int, size: int, total: int
     steps = -(-total // (micro_batches * size))
     first = 0
     for length, workers in [*schedule, (steps, 1)]:
-        sharing = Sharing(micro_batches, min(workers, micro_batches), first, steps)
+        partition = WorkerPartition(micro_batches, min(workers, micro_batches), first, steps)
         stop = min(first + length, steps)
         for step in range(first, stop):
-            for worker in range(sharing.workers):
-                for number in sharing.share(step, worker):
+            for worker in range(partition.workers):
+                for number in partition.micro_batches_of(step, worker):
                     yield from range(number * size, min((number + 1) * size, total))
         first = stop
 
@@ -65,7 +65,7 @@ def test_each_epoch_of_every_data_set_of_a_mixture(
     mixture = Mixture.of([weight for _, weight in sources], seed)
     positions = np.array(list(used_positions(schedule, *batch, total)))
     source_of, places = mixture.locate(positions)
-    for source, given_out in enumerate(mixture.first_places(total)):
+    for source, given_out in enumerate(mixture.samples_before(total)):
         samples = sources[source][0]
         numbers = Order(samples, seed, *knobs).sample_at(places[source_of == source])
         whole_epochs, rest = divmod(given_out, samples)

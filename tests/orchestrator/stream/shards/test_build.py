@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from annotated import stored, write_list
-from shards import picture
+from shards import index_folder, picture
 
 from orchestrator.config.errors import FuserayError
-from orchestrator.storage.jsonl_log import Journal
+from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
 from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
-from orchestrator.stream.shards.index_shards import Standing, index_folder
+from orchestrator.stream.shards.index_shards import ShardProgress
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists, key_of
 
 COUNT = 20
@@ -156,13 +156,13 @@ def test_a_build_stopped_at_any_shard_goes_on_behind_it(tmp_path: Path, stop_aft
     source = write_list(tmp_path, 30)
     built(source, tmp_path / "whole")
 
-    def stop(standing: Standing) -> None:
+    def stop(standing: ShardProgress) -> None:
         if standing.shards == stop_after:
             raise Stop
 
     with pytest.raises(Stop):
         build_annotated(source, locate(str(tmp_path / "out")), OPTIONS, stop)
-    finished = Journal(locate(str(tmp_path / "out/.building"))).read()
+    finished = JsonlLog(locate(str(tmp_path / "out/.building"))).read()
     assert len(finished) == stop_after
     times = {
         note["facts"]["shard"]: (tmp_path / "out" / note["facts"]["shard"]).stat().st_mtime_ns for note in finished
@@ -177,13 +177,13 @@ def test_a_shard_that_was_lost_since_is_made_again(tmp_path: Path) -> None:
     source = write_list(tmp_path, 30)
     calls = count()
 
-    def stop(_: Standing) -> None:
+    def stop(_: ShardProgress) -> None:
         if next(calls) == 3:
             raise Stop
 
     with pytest.raises(Stop):
         build_annotated(source, locate(str(tmp_path / "out")), OPTIONS, stop)
-    first = Journal(locate(str(tmp_path / "out/.building"))).read()[0]["facts"]["shard"]
+    first = JsonlLog(locate(str(tmp_path / "out/.building"))).read()[0]["facts"]["shard"]
     (tmp_path / "out" / first).write_bytes(b"cut short")
     built(source, tmp_path / "out")
     assert len(stored(tmp_path / "out")) == 30
@@ -210,7 +210,7 @@ def test_a_killed_process_is_taken_up_again(tmp_path: Path) -> None:
     assert subprocess.run(command, env=os.environ, timeout=60).returncode == -signal.SIGKILL
     assert not (tmp_path / "out/index.parquet").exists()
     (tmp_path / "out/.shard-000009.tar.draft").write_bytes(b"left behind")
-    noted = Journal(locate(str(tmp_path / "out/.building"))).read()
+    noted = JsonlLog(locate(str(tmp_path / "out/.building"))).read()
     assert noted
     times = {note["facts"]["shard"]: (tmp_path / "out" / note["facts"]["shard"]).stat().st_mtime_ns for note in noted}
     built(source, tmp_path / "out")
@@ -232,10 +232,10 @@ def test_a_finished_build_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_changed_source_or_shape_is_refused(tmp_path: Path) -> None:
     source = write_list(tmp_path, COUNT)
     built(source, tmp_path / "out")
-    with pytest.raises(DataSetError, match=r"made of something else \(samples_per_shard 7, was 6\); name another"):
+    with pytest.raises(DataSetError, match=r"something else \(samples_per_shard 7, was 6\); name another"):
         built(source, tmp_path / "out", BuildOptions(samples_per_shard=7))
     (tmp_path / "list.json").write_text('[{"image": "photos/000.png", "caption": "other"}]')
-    with pytest.raises(DataSetError, match=r"made of something else \(source "):
+    with pytest.raises(DataSetError, match=r"something else \(source "):
         built(source, tmp_path / "out")
     assert len(stored(tmp_path / "out")) == COUNT
 
@@ -254,7 +254,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
         ("", "is not a JSON list"),
         ('"images"', "is not a JSON list"),
         ("[]", "has no images"),
-        ('[{"image": "a.png", "caption": "x"}', "expected an object as item 1, found its end; is it cut short"),
+        ('[{"image": "a.png", "caption": "x"}', "expected an object as item 1, found its end"),
         ('[{"image": "a.png", "caption": "x"', "item 0 is malformed JSON"),
         ('[{"image": "a.png"}, 5]', "expected an object as item 1, found '5'"),
         ("[{}] [{}]", "something behind the end"),
@@ -313,13 +313,13 @@ def test_keys_are_what_tar_members_can_be_called(path: str, key: str) -> None:
 def test_notes_are_written_at_once_and_then_every_few_seconds(tmp_path: Path) -> None:
     now = [0.0]
     place = locate(str(tmp_path / "notes"))
-    journal = Journal(place, clock=lambda: now[0])
+    journal = JsonlLog(place, clock=lambda: now[0])
     journal.add({"n": 1})
     journal.add({"n": 2})
-    assert Journal(place).read() == [{"n": 1}]
+    assert JsonlLog(place).read() == [{"n": 1}]
     now[0] = 6.0
     journal.add({"n": 3})
-    assert Journal(place).read() == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert JsonlLog(place).read() == [{"n": 1}, {"n": 2}, {"n": 3}]
     with (tmp_path / "notes/000001.jsonl").open("a") as file:
         file.write('{"n": cut off')
-    assert len(Journal(place).read()) == 3
+    assert len(JsonlLog(place).read()) == 3

@@ -13,7 +13,7 @@ from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
 from orchestrator.stream.shards import checks as module
-from orchestrator.stream.shards.checks import duplicates, records, repeated
+from orchestrator.stream.shards.checks import find_duplicates, hash_records, repeated_numbers
 from workloads.contract import Sample
 
 
@@ -27,8 +27,8 @@ def test_every_later_sample_points_to_the_first_with_its_key(keys: list[str]) ->
             expected[number] = first[key]
         first.setdefault(key, number)
     shuffled = np.random.default_rng(0).permutation(len(keys))
-    found = records(pa.array([keys[number] for number in shuffled], pa.string()), shuffled)
-    assert repeated(found) == expected
+    result = hash_records(pa.array([keys[number] for number in shuffled], pa.string()), shuffled)
+    assert repeated_numbers(result) == expected
 
 
 @pytest.mark.parametrize("bucket_samples", [3, 1000])
@@ -41,8 +41,8 @@ def test_parts_find_the_same_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mo
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     shards = [(shard, read_sidecar(folder / index.shards[shard]).keys) for shard in range(2)]
-    found = sorted((one.shard, one.detail) for one in duplicates(folder, index, shards, scratch))
-    assert len(found) == 6
-    assert ("shard-000000.parquet", "row 10; first in shard-000000.parquet, row 0") in found
-    assert ("shard-000001.parquet", "row 20; first in shard-000000.parquet, row 5") in found
+    result = sorted((one.shard, one.detail) for one in find_duplicates(folder, index, shards, scratch))
+    assert len(result) == 6
+    assert ("shard-000000.parquet", "row 10; first in shard-000000.parquet, row 0") in result
+    assert ("shard-000001.parquet", "row 20; first in shard-000000.parquet, row 5") in result
     assert (len(list(scratch.iterdir())) > 1) == (bucket_samples == 3)

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from annotated import stored
-from shards import picture, write_shards
+from shards import index_folder, picture, write_shards
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
-from orchestrator.stream.shards.executors import InThreads, Item, Result
-from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.shards.executors import Item, Result, ThreadMapper
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 
-ONE_BY_ONE = IndexOptions(mapper=InThreads(1))
+ONE_BY_ONE = IndexOptions(mapper=ThreadMapper(1))
 
 
 class Stop(Exception):
@@ -60,7 +60,7 @@ def member(content: bytes, number: int) -> int:
         return archive.getmembers()[number].offset
 
 
-def ignore(_: Standing) -> None:
+def ignore(_: ShardProgress) -> None:
     """Show nothing."""
 
 
@@ -73,7 +73,7 @@ def read_again(folder: Path) -> list[str]:
 def stopped(folder: Path, after: int) -> list[str]:
     watched = Watched()
 
-    def stop(standing: Standing) -> None:
+    def stop(standing: ShardProgress) -> None:
         if standing.shards == after:
             raise Stop
 
@@ -108,10 +108,10 @@ def test_parquet_with_columns_of_ones_own(tmp_path: Path) -> None:
         {"pic": [picture(0), picture(1), None], "words": [["a b", "c"], ["d"], []], "name": ["x", None, "z"]}
     )
     pq.write_table(table, tmp_path / "one.parquet")
-    wanted = {"image": "pic", "captions": "words", "key": "name"}
-    index = make_index(locate(str(tmp_path)), IndexOptions(columns=wanted), ignore).index
+    names_by_role = {"image": "pic", "captions": "words", "key": "name"}
+    index = make_index(locate(str(tmp_path)), IndexOptions(columns=names_by_role), ignore).index
     sidecar = read_sidecar(locate(str(tmp_path)) / "one.parquet")
-    assert {role: name for role, name in index.columns.items() if name} == wanted
+    assert {role: name for role, name in index.columns.items() if name} == names_by_role
     assert sidecar.keys.to_pylist() == ["x", "one.parquet:1", "z"]
     assert sidecar.sizes.tolist() == [len(picture(0)), len(picture(1)), 0]
     assert sidecar.offsets.tolist() == [0, 1, 2]
@@ -163,7 +163,7 @@ def test_a_shard_that_changed_since_is_read_again(tmp_path: Path) -> None:
 def test_progress_counts_what_is_there_already(tmp_path: Path) -> None:
     folder = without_index(write_shards(str(tmp_path), 25, per_shard=10))
     stopped(folder, 1)
-    standings: list[Standing] = []
+    standings: list[ShardProgress] = []
     make_index(locate(str(folder)), ONE_BY_ONE, standings.append)
     assert [(one.shards, one.of, one.samples) for one in standings] == [(1, 3, 10), (2, 3, 20), (3, 3, 25)]
 
@@ -237,7 +237,7 @@ def test_a_folder_without_shards_or_with_two_kinds_is_refused(tmp_path: Path) ->
 def test_a_failing_store_is_not_taken_for_a_damaged_shard(tmp_path: Path) -> None:
     folder = without_index(write_shards(str(tmp_path), 20, per_shard=10))
 
-    def lose(_: Standing) -> None:
+    def lose(_: ShardProgress) -> None:
         (folder / "shard-000000.tar").unlink(missing_ok=True)
 
     with pytest.raises(StorageError, match=r"shard-000000.tar: cannot be read"):
@@ -245,7 +245,7 @@ def test_a_failing_store_is_not_taken_for_a_damaged_shard(tmp_path: Path) -> Non
 
 
 def test_threads_yield_everything_and_stop_at_the_first_error() -> None:
-    assert sorted(InThreads(3)(lambda item: item * item, range(50))) == [number * number for number in range(50)]
+    assert sorted(ThreadMapper(3)(lambda item: item * item, range(50))) == [number * number for number in range(50)]
 
     def fail(item: int) -> int:
         if item == 5:
@@ -254,5 +254,5 @@ def test_threads_yield_everything_and_stop_at_the_first_error() -> None:
 
     done: list[int] = []
     with pytest.raises(StorageError, match="the store is failing"):
-        done.extend(InThreads(2)(fail, range(10**9)))
+        done.extend(ThreadMapper(2)(fail, range(10**9)))
     assert set(done) <= set(range(20))

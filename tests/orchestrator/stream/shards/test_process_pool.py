@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.stream.shards.executors import InProcesses, WorkerError
+from orchestrator.stream.shards.executors import ProcessMapper, WorkerError
 
 
 def square(number: int) -> int:
@@ -31,7 +31,7 @@ def refuse(number: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_item_is_done_once(workers: int) -> None:
-    assert sorted(InProcesses(workers)(square, range(20))) == [number**2 for number in range(20)]
+    assert sorted(ProcessMapper(workers)(square, range(20))) == [number**2 for number in range(20)]
     assert active_children() == []
 
 
@@ -43,7 +43,7 @@ def test_items_are_taken_as_they_are_needed() -> None:
             taken.append(number)
             yield number
 
-    results = cast("Generator[Any]", InProcesses(2)(square, items()))
+    results = cast("Generator[Any]", ProcessMapper(2)(square, items()))
     next(results)
     results.close()
     assert len(taken) < 20
@@ -52,21 +52,21 @@ def test_items_are_taken_as_they_are_needed() -> None:
 
 def test_a_dead_worker_is_an_error_and_not_a_hang() -> None:
     with pytest.raises(WorkerError, match="one of 2 worker processes died"):
-        list(InProcesses(2)(die, range(10)))
+        list(ProcessMapper(2)(die, range(10)))
     assert active_children() == []
 
 
 def test_errors_of_the_function_arrive() -> None:
     with pytest.raises(ValueError, match="no 1"):
-        list(InProcesses(2)(refuse, [1]))
+        list(ProcessMapper(2)(refuse, [1]))
 
 
 PARENT = """
 import multiprocessing, os, signal, sys, time
-from orchestrator.stream.shards.executors import InProcesses
+from orchestrator.stream.shards.executors import ProcessMapper
 
 if __name__ == "__main__":
-    results = InProcesses(2)(abs, iter(range(1000)))
+    results = ProcessMapper(2)(abs, iter(range(1000)))
     next(results)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

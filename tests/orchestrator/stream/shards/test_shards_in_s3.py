@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from annotated import write_list
 from s3_server import S3Server
-from shards import picture
+from shards import index_folder, picture
 from unreliable_proxy import Fault, first_attempts, unreliable
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import ShardFormat, read_index
-from orchestrator.stream.dataset.samples import Rows, read_samples
+from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
-from orchestrator.stream.shards.index_shards import IndexOptions, Standing, index_folder, make_index
+from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
 from orchestrator.stream.shards.sources import ImageFolder, JsonLists
 from workloads.contract import Sample
 
@@ -31,17 +31,17 @@ def bucket(seaweedfs_server: S3Server, log_in: Callable[[S3Server], None]) -> Lo
     return locate(f"s3://{seaweedfs_server.make_bucket()}", seaweedfs_server.endpoint)
 
 
-def stop(standing: Standing) -> None:
+def stop(standing: ShardProgress) -> None:
     if standing.shards == 2:
         raise Stop
 
 
 def keys(folder: Location) -> list[str]:
     index = read_index(folder)
-    wanted = [
-        Rows(folder / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
+    requests = [
+        ShardRows(folder / name, range(count)) for name, count in zip(index.shards, index.samples.tolist(), strict=True)
     ]
-    contents = [content for part in read_samples(folder, index, wanted) for content in part]
+    contents = [content for part in read_samples(folder, index, requests) for content in part]
     assert all(isinstance(content, Sample) for content in contents)
     return [content.key for content in contents]
 
@@ -82,7 +82,7 @@ def test_indexing_in_a_bucket_goes_on_behind_what_was_read(bucket: Location, tmp
     (bucket / "out/index.parquet").delete()
     with pytest.raises(Stop):
         make_index(bucket / "out", IndexOptions(), stop)
-    standings: list[Standing] = []
+    standings: list[ShardProgress] = []
     made = make_index(bucket / "out", IndexOptions(), standings.append)
     assert standings[0].shards >= 2
     assert made.index.digest == whole.digest

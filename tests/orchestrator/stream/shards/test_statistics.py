@@ -9,7 +9,13 @@ from PIL import Image
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.shards.statistics import Knobs, count_captions, measure_images, measure_shuffle, percentile
+from orchestrator.stream.shards.statistics import (
+    ShuffleParams,
+    count_captions,
+    measure_images,
+    measure_shuffle,
+    percentile,
+)
 from workloads.contract import Sample
 
 
@@ -60,7 +66,7 @@ def test_a_larger_window_shuffles_better(tmp_path: Path) -> None:
     samples = [Sample(f"k{number}", b"x" * 50, ("c",), {}) for number in range(400)]
     folder = locate(str(write_data_set(tmp_path / "data", [samples[:200], samples[200:]], "webdataset")))
     index = read_index(folder)
-    small, large = (measure_shuffle(index, Knobs(8, window, 8, 0), seed=1) for window in (8, 200))
+    small, large = (measure_shuffle(index, ShuffleParams(8, window, 8, 0), seed=1) for window in (8, 200))
     assert small.mates.chunk == 7
     assert large.mates.chunk < 1
     assert large.separation.median > small.separation.median

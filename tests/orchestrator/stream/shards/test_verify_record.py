@@ -11,11 +11,11 @@ import pytest
 from damage import rewrite, shard_file, write_data_set
 from verification import damage_samples, good, kinds, verify
 
-from orchestrator.config.errors import SpecError
+from orchestrator.config.errors import ConfigError
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.shards.checks import Checks, Finding, ShardResult
-from orchestrator.stream.shards.executors import InProcesses, Item, Result
+from orchestrator.stream.shards.executors import Item, ProcessMapper, Result
 from orchestrator.stream.shards.verify import VerifyRecord
 
 
@@ -82,10 +82,10 @@ def test_a_record_cut_off_in_a_line_loses_that_line_only(tmp_path: Path, report:
 
 def test_the_record_of_another_data_set_is_refused(tmp_path: Path, report: Path) -> None:
     verify(write_data_set(tmp_path / "one", good(), "webdataset"), report)
-    with pytest.raises(SpecError, match=r"report.jsonl.state: is not of .*two; name another --report"):
+    with pytest.raises(ConfigError, match=r"report.jsonl.state: is not of .*two; name another --report"):
         verify(write_data_set(tmp_path / "two", good(), "webdataset"), report)
     Path(f"{report}.state").write_text("my notes\n")
-    with pytest.raises(SpecError, match="is not the record of a verification"):
+    with pytest.raises(ConfigError, match="is not the record of a verification"):
         verify(tmp_path / "two", report)
 
 
@@ -122,4 +122,4 @@ def test_a_record_gives_back_what_was_added(report: Path) -> None:
 def test_processes_find_the_same(tmp_path: Path, report: Path) -> None:
     folder = write_data_set(tmp_path / "data", damage_samples(good()), "webdataset")
     alone = verify(folder, tmp_path / "alone.jsonl")
-    assert verify(folder, report, mapper=InProcesses(2)) == alone
+    assert verify(folder, report, mapper=ProcessMapper(2)) == alone

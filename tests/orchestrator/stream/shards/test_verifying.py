@@ -10,21 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from damage import flipped, rewrite, shard_file, write_data_set
+from shards import index_folder
 from verification import damage_samples, good, kinds, verify
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset import sidecar
 from orchestrator.stream.dataset.index import ShardFormat
 from orchestrator.stream.shards.checks import Checks
-from orchestrator.stream.shards.index_shards import index_folder
 
 FORMATS: tuple[ShardFormat, ...] = ("webdataset", "parquet")
 
 
 @pytest.fixture(params=FORMATS)
 def shard_format(request: pytest.FixtureRequest) -> ShardFormat:
-    found: ShardFormat = request.param
-    return found
+    result: ShardFormat = request.param
+    return result
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_a_sound_data_set_has_no_findings(tmp_path: Path, report: Path, shard_fo
 
 def test_bad_samples_are_found_by_kind(tmp_path: Path, report: Path, shard_format: ShardFormat) -> None:
     folder = write_data_set(tmp_path / "data", damage_samples(good()), shard_format)
-    found = {(finding.key, finding.kind) for finding in verify(folder, report)}
-    assert found == {
+    result = {(finding.key, finding.kind) for finding in verify(folder, report)}
+    assert result == {
         ("s00000", "image is truncated"),
         ("s00001", "image is corrupt"),
         ("s00002", "image is too large"),
@@ -53,29 +53,29 @@ def test_bad_samples_are_found_by_kind(tmp_path: Path, report: Path, shard_forma
 def test_an_empty_image_is_a_finding(tmp_path: Path, report: Path, shard_format: ShardFormat) -> None:
     shards = good()
     shards[1][3] = replace(shards[1][3], image=b"")
-    (found,) = verify(write_data_set(tmp_path / "data", shards, shard_format), report)
-    assert found.key == "s00011"
-    assert found.kind in ("image is empty", "image is missing")
+    (result,) = verify(write_data_set(tmp_path / "data", shards, shard_format), report)
+    assert result.key == "s00011"
+    assert result.kind in ("image is empty", "image is missing")
 
 
 def test_without_decoding_only_headers_are_read(tmp_path: Path, report: Path, shard_format: ShardFormat) -> None:
     folder = write_data_set(tmp_path / "data", damage_samples(good()), shard_format)
-    found = kinds(verify(folder, report, Checks(decode=False)))
-    assert "image is truncated" not in found
-    assert found["image is too large"] == 2
+    result = kinds(verify(folder, report, Checks(decode=False)))
+    assert "image is truncated" not in result
+    assert result["image is too large"] == 2
 
 
 def test_limits_can_be_moved(tmp_path: Path, report: Path, shard_format: ShardFormat) -> None:
     folder = write_data_set(tmp_path / "data", good(1, 4), shard_format)
-    found = verify(folder, report, Checks(max_pixels=24 * 23, max_caption_words=4))
-    assert kinds(found) == {"image is too large": 4, "caption is too long": 4}
+    result = verify(folder, report, Checks(max_pixels=24 * 23, max_caption_words=4))
+    assert kinds(result) == {"image is too large": 4, "caption is too long": 4}
 
 
 def test_a_missing_shard_and_a_new_one_are_found(tmp_path: Path, report: Path, shard_format: ShardFormat) -> None:
     folder = write_data_set(tmp_path / "data", good(), shard_format)
     shard_file(folder, 1, shard_format).rename(shard_file(folder, 7, shard_format))
-    found = verify(folder, report)
-    assert kinds(found) == {"shard is missing": 1, "shard is not in the index": 1}
+    result = verify(folder, report)
+    assert kinds(result) == {"shard is missing": 1, "shard is not in the index": 1}
 
 
 def test_a_truncated_tar_names_the_lost_samples(tmp_path: Path, report: Path) -> None:
@@ -83,9 +83,9 @@ def test_a_truncated_tar_names_the_lost_samples(tmp_path: Path, report: Path) ->
     shard = shard_file(folder, 2, "webdataset")
     fifth = sidecar.read_sidecar(locate(str(shard))).offsets[5]
     rewrite(shard, lambda content: content[: fifth + 100])
-    found = verify(folder, report)
-    assert kinds(found) == {"shard is shorter": 1, "shard is truncated": 3}
-    assert [finding.key for finding in found] == ["", "s00021", "s00022", "s00023"]
+    result = verify(folder, report)
+    assert kinds(result) == {"shard is shorter": 1, "shard is truncated": 3}
+    assert [finding.key for finding in result] == ["", "s00021", "s00022", "s00023"]
 
 
 def test_a_truncated_parquet_file_is_one_finding_of_its_own(tmp_path: Path, report: Path) -> None:
@@ -105,8 +105,8 @@ def test_flipped_bytes_change_the_digest_and_the_sample(tmp_path: Path, report: 
     shard = shard_file(folder, 1, "webdataset")
     third = int(sidecar.read_sidecar(locate(str(shard))).offsets[3])
     rewrite(shard, lambda content: flipped(content, third + 10))
-    found = verify(folder, report)
-    assert [(finding.key, finding.kind) for finding in found] == [
+    result = verify(folder, report)
+    assert [(finding.key, finding.kind) for finding in result] == [
         ("", "shard has changed"),
         ("s00011", "shard is corrupt"),
     ]
@@ -141,14 +141,14 @@ def test_duplicate_keys_within_and_across_shards(tmp_path: Path, report: Path, s
     shards[2][1] = replace(shards[2][1], key="s00009")
     shards[2][7] = replace(shards[2][7], key="s00000")
     folder = write_data_set(tmp_path / "data", shards, shard_format)
-    found = verify(folder, report)
-    assert kinds(found) == {"key is a duplicate": 3}
-    assert {(finding.shard[:12], finding.key) for finding in found} == {
+    result = verify(folder, report)
+    assert kinds(result) == {"key is a duplicate": 3}
+    assert {(finding.shard[:12], finding.key) for finding in result} == {
         ("shard-000000", "s00000"),
         ("shard-000002", "s00009"),
         ("shard-000002", "s00000"),
     }
-    assert all("first in shard-000000" in finding.detail for finding in found if finding.key == "s00000")
+    assert all("first in shard-000000" in finding.detail for finding in result if finding.key == "s00000")
 
 
 def test_images_by_address_are_looked_at(tmp_path: Path, report: Path) -> None:
@@ -159,8 +159,8 @@ def test_images_by_address_are_looked_at(tmp_path: Path, report: Path) -> None:
     table = pa.table({"url": ["s00000.png", "s00001.png", "s00002.png"], "text": ["one", "two", "three"]})
     pq.write_table(table, folder / "list.parquet")
     index_folder(locate(str(folder)))
-    found = [(finding.key, finding.kind) for finding in verify(folder, report)]
-    assert found == [("list.parquet:1", "image is corrupt"), ("list.parquet:2", "image is missing")]
+    result = [(finding.key, finding.kind) for finding in verify(folder, report)]
+    assert result == [("list.parquet:1", "image is corrupt"), ("list.parquet:2", "image is missing")]
 
 
 def test_a_shard_that_lost_a_column_is_found(tmp_path: Path, report: Path) -> None:

@@ -35,10 +35,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(params=["webdataset", "parquet"])
 def local(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    found = list(samples(24))
-    found[3] = replace(found[3], image=photo()[:900])
-    found[20] = replace(found[20], key="s00001")
-    return write_data_set(tmp_path / "data", [found[:8], found[8:16], found[16:]], request.param)
+    result = list(samples(24))
+    result[3] = replace(result[3], image=photo()[:900])
+    result[20] = replace(result[20], key="s00001")
+    return write_data_set(tmp_path / "data", [result[:8], result[8:16], result[16:]], request.param)
 
 
 @pytest.fixture

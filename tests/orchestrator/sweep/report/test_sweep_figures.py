@@ -6,7 +6,16 @@ import pytest
 from orchestrator.config.search_space import Choice, Parameter, Range
 from orchestrator.config.sweep import SchedulerSection
 from orchestrator.report.charts import canvas
-from orchestrator.sweep.report.axes import Scale, grades, label, score_text, set_scale, show_values, usual, value_text
+from orchestrator.sweep.report.axes import (
+    Scale,
+    cell_text,
+    colour_ranks,
+    label,
+    score_text,
+    set_scale,
+    show_values,
+    usual,
+)
 from orchestrator.sweep.report.charts import smoothed
 from orchestrator.sweep.report.maps import mapped_pairs, triangles
 from orchestrator.sweep.results import Score
@@ -64,16 +73,16 @@ def test_choices_stand_in_the_middle_of_equal_parts() -> None:
 
 def test_grades_hold_equally_many_and_a_diverged_one_changes_little() -> None:
     values = [2 + 0.01 * number for number in range(69)] + [900.0]
-    found = grades(values, "min")
+    found = colour_ranks(values, "min")
     named = [found.colour(value) for value in values]
     assert [named.count(f"grade-{number}") for number in range(1, 8)] == [10] * 7
     assert (found.colour(2.0), found.colour(900.0)) == ("grade-7", "grade-1")
-    assert grades(values, "max").colour(900.0) == "grade-7"
+    assert colour_ranks(values, "max").colour(900.0) == "grade-7"
 
 
 def test_few_or_equal_values_have_few_grades() -> None:
-    assert grades([3.0, 3.0], "min").colour(3.0) == "grade-7"
-    two = grades([1.0, 2.0], "min")
+    assert colour_ranks([3.0, 3.0], "min").colour(3.0) == "grade-7"
+    two = colour_ranks([1.0, 2.0], "min")
     assert (two.colour(1.0), two.colour(2.0)) == ("grade-7", "grade-1")
 
 
@@ -104,17 +113,20 @@ def test_points_in_a_line_have_no_surface() -> None:
     assert triangles(np.array([0.0, 0.1, 0.2]), np.array([0.0, 0.1, 0.2])) is None
 
 
+RELATED = (("distillation.alpha", "adversarial.step_size"),)
+
+
 def test_maps_are_of_the_most_important_numbers_and_of_alpha_with_the_step_size() -> None:
     keys = ["distillation.alpha", "a", "b", "c", "adversarial.step_size"]
     parameters = [Parameter(key, Range(0, 1)) for key in keys] + [Parameter("kind", Choice((1, 2)))]
-    pairs = mapped_pairs(parameters, ["kind", "c", "a", "b", "distillation.alpha", "adversarial.step_size"])
+    pairs = mapped_pairs(parameters, ["kind", "c", "a", "b", "distillation.alpha", "adversarial.step_size"], RELATED)
     assert [(one.key, other.key) for one, other in pairs] == [
         ("distillation.alpha", "adversarial.step_size"),
         ("a", "b"),
         ("a", "c"),
         ("b", "c"),
     ]
-    assert mapped_pairs(parameters[:1], ["distillation.alpha"]) == []
+    assert mapped_pairs(parameters[:1], ["distillation.alpha"], RELATED) == []
 
 
 @pytest.mark.parametrize(
@@ -142,7 +154,7 @@ def test_names_are_as_short_as_they_can_be_told_apart() -> None:
 
 
 def test_values_are_written_for_people() -> None:
-    assert [value_text(one) for one in (0.000123456, 12345.0, 3, True, None, "a\nb", [1, 2])] == [
+    assert [cell_text(one) for one in (0.000123456, 12345.0, 3, True, None, "a\nb", [1, 2])] == [
         "0.000123", "12.3k", "3", "true", "null", "a b", "[1, 2]",
     ]  # fmt: skip
     assert score_text(Score((2.0, 2.1, 2.2))) == "2.1 ± 0.1"

@@ -10,17 +10,17 @@ from html_page import Page, words
 from made_sweeps import SAMPLES, SWEEP, Point, halved, stopped
 
 from orchestrator.sweep.folder import SweepFolder
-from orchestrator.sweep.report.gather import gather
-from orchestrator.sweep.report.page import SECTIONS, Shared, render
+from orchestrator.sweep.report.page import SECTIONS, PageInputs, render
+from orchestrator.sweep.report.sweep_results import read_results
 
 MakeSweep = Callable[..., SweepFolder]
-NOT_RECORDED = Shared("name: <b>recipe</b>", "runs/alpha-size/best.yaml", "name: alpha-size", None, ())
+NOT_RECORDED = PageInputs("name: <b>recipe</b>", "runs/alpha-size/best.yaml", "name: alpha-size", None, ())
 TWO = SWEEP.replace("mode: min}]", "mode: min}, {metric: 'held_out/<b>$recall$@10', mode: max}]")
 HOSTILE = "</td><script>alert('reason')</script> & \"quotes\""
 
 
 def page_of(folder: SweepFolder) -> tuple[Page, str]:
-    html = render(gather(folder), NOT_RECORDED)
+    html = render(read_results(folder), NOT_RECORDED)
     return Page(html), html
 
 
@@ -43,12 +43,12 @@ def test_a_finished_sweep_has_every_section_and_figure(make_sweep: MakeSweep) ->
     assert re.search(r"Best \d\.\d+ ± 0\.\d+ the smallest loss; over 3 seeds, configuration 2", words(page))
     assert "started 2026-05-01 10:00:00 UTC" in words(page)
     assert "3 of 3 30.00 USD" in section(html, "configurations")
-    assert html == render(gather(make_sweep(more="replicas: 3\n")), NOT_RECORDED)
+    assert html == render(read_results(make_sweep(more="replicas: 3\n")), NOT_RECORDED)
 
 
 def test_figures_tell_their_numbers(make_sweep: MakeSweep) -> None:
     folder = make_sweep()
-    found = gather(folder)
+    found = read_results(folder)
     values = [one.scores[0].mean for one in found.configurations]
     span = f"from {min(values):.4g} to {max(values):.4g}"
     sized = [one.scores[0].mean for one in found.configurations if "adversarial.step_size" in one.assignment]
@@ -66,7 +66,7 @@ def test_rows_are_ordered_from_good_to_bad(make_sweep: MakeSweep) -> None:
     folder = make_sweep(ends={(2, 0): {"status": "FAILED", "reports": 0}, (1, 0): stopped(4), (0, 0): stopped(8)})
     _, html = page_of(folder)
     rows = re.findall(r'<th scope="row">(\d+)', html[html.index('<section id="configurations"') :])
-    whole = sorted((one.scores[0].mean, one.number) for one in gather(folder).whole)
+    whole = sorted((one.scores[0].mean, one.number) for one in read_results(folder).whole)
     assert [int(one) for one in rows] == [*(number for _, number in whole), 0, 1, 2]
     assert "after 3,840" in section(html, "configurations")
 
@@ -77,7 +77,7 @@ def test_successive_halving_compares_at_equal_samples_and_marks_stops_and_rungs(
     text, more = SWEEP.replace("trials: 12", "trials: 27"), "scheduler: {kind: asha}\n"
     ends = halved(tmp_path_factory.mktemp("like"), text, more)
     folder = make_sweep(text=text, more=more, ends=ends)
-    found = gather(folder)
+    found = read_results(folder)
     assert (found.rungs, found.compared_at, len(found.compared), len(found.whole)) == ((960, 2880, 8640), 960, 27, 1)
     page, html = page_of(folder)
     assert "loss over samples: 1 trials to their end, 26 stopped early, 0 not over" in labels(page)
@@ -105,7 +105,7 @@ def test_failed_trials_are_listed_with_their_reason_and_in_no_figure(make_sweep:
 def test_several_objectives_have_a_front_and_untrusted_names_stay_text(make_sweep: MakeSweep) -> None:
     folder = make_sweep(text=TWO)
     page, html = page_of(folder)
-    found = gather(folder)
+    found = read_results(folder)
     assert page.all("b") == []
     front = ", ".join(str(one.number) for one in found.best.front)
     assert f"held_out/<b>$recall$@10 against loss of 12 configurations; not beaten: {front}" in labels(page)
@@ -152,7 +152,7 @@ def test_a_training_that_diverged_spoils_no_figure(make_sweep: MakeSweep) -> Non
     folder = make_sweep(ends={(3, 0): {"points": points}, (4, 0): {"points": nothing}})
     _, html = page_of(folder)
     assert section(html, "responses").count("1 value is beyond the axis, far from all others.") == 4
-    assert "its objective is no finite number: configuration 4" in section(html, "sweep")
+    assert "its objective is not finite: configuration 4" in section(html, "sweep")
 
 
 def test_trials_that_took_over_checkpoints_count_with_all_their_runs(make_sweep: MakeSweep) -> None:
@@ -162,8 +162,8 @@ def test_trials_that_took_over_checkpoints_count_with_all_their_runs(make_sweep:
         next(iter(folder.run("trial-0000-0").costs.list())).read()
     )
     _, html = page_of(folder)
-    assert gather(folder).spent[0].usd == pytest.approx(20.0)
-    assert gather(folder).spent[1].usd == pytest.approx(10.0)
+    assert read_results(folder).spent[0].usd == pytest.approx(20.0)
+    assert read_results(folder).spent[1].usd == pytest.approx(10.0)
     assert "Population based training changed its values while it was trained." in section(html, "best")
 
 

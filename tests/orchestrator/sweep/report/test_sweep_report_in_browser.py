@@ -6,8 +6,8 @@ import pytest
 from browser_page import BROWSER, brightness, launched, shown
 from made_sweeps import SWEEP, Made, build_sweep
 
-from orchestrator.sweep.report.gather import gather
-from orchestrator.sweep.report.page import Shared, render
+from orchestrator.sweep.report.page import PageInputs, render
+from orchestrator.sweep.report.sweep_results import read_results
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -25,8 +25,8 @@ def browser() -> Iterator[playwright.Browser]:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     place = tmp_path_factory.mktemp("sweep")
-    findings = gather(build_sweep(place, Made(text=TWO)))
-    page = render(findings, Shared("name: best\n", "best.yaml", "name: sweep\n", None, ()))
+    results = read_results(build_sweep(place, Made(text=TWO)))
+    page = render(results, PageInputs("name: best\n", "best.yaml", "name: sweep\n", None, ()))
     (place / "report.html").write_text(page, encoding="utf-8")
     return (place / "report.html").as_uri()
 

@@ -19,7 +19,7 @@ from orchestrator.cli.sweep.report import command
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.sweep.folder import SweepFolder, stored_sweep
-from orchestrator.sweep.report.gather import gather
+from orchestrator.sweep.report.sweep_results import read_results
 from orchestrator.sweep.report.write import write_report
 
 MakeSweep = Callable[..., SweepFolder]
@@ -59,7 +59,7 @@ def test_a_report_is_in_the_folder_in_mlflow_and_in_the_registry(
 ) -> None:
     parent = new_run()
     folder = make_sweep(more="replicas: 2\n", mlflow_run_id=parent)
-    best = gather(folder).best.first
+    best = read_results(folder).best.first
     assert best is not None
     runs = give_runs(folder, new_run, [one.name for one in best.replicas])
     found = write_report(folder)
@@ -93,7 +93,7 @@ def test_reporting_again_registers_nothing_twice(
     make_sweep: MakeSweep, client: MlflowClient, new_run: Callable[[], str]
 ) -> None:
     folder = make_sweep(mlflow_run_id=new_run())
-    best = gather(folder).best.first
+    best = read_results(folder).best.first
     assert best is not None
     give_runs(folder, new_run, [best.replicas[0].name])
     first, again = write_report(folder), write_report(folder)
@@ -123,14 +123,14 @@ def test_the_best_recipe_is_a_recipe_with_the_recipes_own_seed(make_sweep: MakeS
     assert (loaded.recipe.name, loaded.recipe.seed, loaded.recipe.data.train) == ("alpha-size-best", 5, "shards")
     text = folder.best.read().decode()
     assert text.startswith(
-        f"# Configuration {found.best.number} of the sweep alpha-size, the best by loss.\n# It came to"
+        f"# Configuration {found.best.number} of the sweep alpha-size, the best by loss.\n# It reached"
     )
     assert "mean and standard deviation over 2 seeds" in text
 
 
 def test_everything_is_written_when_mlflow_is_away(make_sweep: MakeSweep) -> None:
     folder = make_sweep(tracking_uri=f"http://127.0.0.1:{free_ports(1)[0]}")
-    best = gather(folder).best.first
+    best = read_results(folder).best.first
     assert best is not None
     give_runs(folder, lambda: "run", [best.replicas[0].name])
     found = write_report(folder)
@@ -156,7 +156,7 @@ def test_a_sweep_without_a_best_leaves_no_recipe(make_sweep: MakeSweep) -> None:
 
 def test_the_verb_says_what_came_of_it(make_sweep: MakeSweep, new_run: Callable[[], str], tmp_path: Path) -> None:
     folder = make_sweep(mlflow_run_id=new_run())
-    best = gather(folder).best.first
+    best = read_results(folder).best.first
     assert best is not None
     give_runs(folder, new_run, [best.replicas[0].name])
     said = CliRunner().invoke(command, ["alpha-size", "--storage", str(tmp_path / "runs")])

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from saving import assert_holds, impatient, save_by
+from saving import assert_holds, save_by, simulated_polling
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_newest
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, FileRecord, Manifest
-from orchestrator.train.checkpoints.write import Attempt, Waiting, await_parts, commit, write_part
+from orchestrator.train.checkpoints.write import Polling, SaveAttempt, commit, wait_for_parts, write_part_record
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(locate(str(tmp_path / "run")))
 
 
-def attempt_of(run: RunFolder, rank: int, workers: int = 3, tag: str = "x-1") -> Attempt:
-    return Attempt(run.checkpoints / "step-00000005", 5, tag, rank, workers)
+def attempt_of(run: RunFolder, rank: int, workers: int = 3, tag: str = "x-1") -> SaveAttempt:
+    return SaveAttempt(run.checkpoints / "step-00000005", 5, tag, rank, workers)
 
 
 def record(rank: int) -> dict[str, FileRecord]:
@@ -31,36 +31,36 @@ def test_worker_0_waits_until_the_last_part_is_there(run: RunFolder) -> None:
     def others_write(seconds: float) -> None:
         sleeps.append(seconds)
         if len(sleeps) < 3:
-            write_part(attempt_of(run, len(sleeps)), record(len(sleeps)))
+            write_part_record(attempt_of(run, len(sleeps)), record(len(sleeps)))
 
-    parts = await_parts(attempt_of(run, 0), Waiting(clock=lambda: 0.0, sleep=others_write))
+    parts = wait_for_parts(attempt_of(run, 0), Polling(clock=lambda: 0.0, sleep=others_write))
     assert parts == record(1) | record(2)
     assert len(sleeps) == 2
 
 
 def test_a_worker_alone_waits_for_nobody(run: RunFolder) -> None:
-    assert await_parts(attempt_of(run, 0, workers=1), Waiting(sleep=lambda _: pytest.fail("it waited"))) == {}
+    assert wait_for_parts(attempt_of(run, 0, workers=1), Polling(sleep=lambda _: pytest.fail("it waited"))) == {}
 
 
 @pytest.mark.parametrize("other", [{"tag": "y-1"}, {"tag": "x-2"}, {"workers": 4}])
 def test_parts_of_other_attempts_do_not_count(run: RunFolder, other: dict[str, str | int]) -> None:
     for rank in (1, 2):
-        write_part(attempt_of(run, rank, **other), record(rank))
+        write_part_record(attempt_of(run, rank, **other), record(rank))
     with pytest.raises(
         CheckpointError, match=r"step-00000005: no files of worker 1, 2 came within 60 s\. .*storage\.uri"
     ):
-        await_parts(attempt_of(run, 0), impatient())
+        wait_for_parts(attempt_of(run, 0), simulated_polling())
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_part_is_not_believed(run: RunFolder, damage: str) -> None:
     for rank in (1, 2):
-        write_part(attempt_of(run, rank), record(rank))
+        write_part_record(attempt_of(run, rank), record(rank))
     place = attempt_of(run, 1).folder / attempt_of(run, 1).part_name(1)
     content = place.read()
     place.write({"flip": content.replace(b"file-1", b"file-7"), "cut": content[:-9], "empty": b""}[damage])
     with pytest.raises(DamagedError, match=r"part-1-of-3-x-1\.json: is damaged"):
-        await_parts(attempt_of(run, 0), impatient())
+        wait_for_parts(attempt_of(run, 0), simulated_polling())
 
 
 @pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"12", "2 bytes instead of 3")])

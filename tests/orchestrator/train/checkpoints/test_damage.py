@@ -1,18 +1,25 @@
 """Damaged checkpoints are reported, marked and passed over; a store that fails damages nothing."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from hooked_storage import HookedStorage
-from saving import ALL, alone, assert_holds, moments_of, save_by, state_of, tensors_of
+from saving import assert_holds, save_by
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.train.checkpoints.load import load_checkpoint, load_extra, load_newest, load_state, newest_state
+from orchestrator.train.checkpoints.load import load_checkpoint, load_newest, load_state, newest_state
 from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
-from orchestrator.train.checkpoints.manager import CheckpointWriter
-from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, seal
+from orchestrator.train.checkpoints.manifest import (
+    CheckpointError,
+    DamagedError,
+    FileRecord,
+    Manifest,
+    add_checksum,
+    read_manifest,
+)
 
 FILES = (
     "manifest.json",
@@ -82,7 +89,7 @@ def test_the_state_alone_is_found_past_damage_too(run: RunFolder, file: str, dam
     spoil(Path((save_by(2, run, 2) / file).path), damage)
     found = newest_state(run)
     assert found is not None
-    assert (found.state.next_step, found.place.name) == (1, "step-00000001")
+    assert (found.state.next_step, found.folder.name) == (1, "step-00000001")
 
 
 def test_a_marked_checkpoint_is_not_read_again(hooked: HookedStorage) -> None:
@@ -175,7 +182,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_verified_is_no_finding(
             newest.delete()
 
     hooked.on_read = prune
-    assert [verdict.entry.step for verdict in found] == [1]
+    assert [result.entry.step for result in found] == [1]
     assert not newest.exists()
 
 
@@ -194,29 +201,26 @@ def test_a_checkpoint_that_is_pruned_while_it_is_listed_is_incomplete(hooked: Ho
 
 def test_a_newer_version_ends_the_search(run: RunFolder) -> None:
     save_by(1, run, 1)
-    (save_by(1, run, 2) / "manifest.json").write(seal({"format_version": 4}))
-    with pytest.raises(CheckpointError, match="format version 4 is unknown"):
+    (save_by(1, run, 2) / "manifest.json").write(add_checksum({"format_version": 4}))
+    with pytest.raises(CheckpointError, match="format version 4 is not supported"):
         load_newest(run)
     assert not (run.checkpoints / "step-00000002" / "damaged.json").exists()
 
 
 def test_a_manifest_without_a_state_is_damaged(run: RunFolder) -> None:
     place = save_by(1, run, 1)
-    (place / "manifest.json").write(seal({"format_version": 3, "files": {}, "metrics": {}, "saved": ""}))
+    (place / "manifest.json").write(add_checksum({"format_version": 3, "files": {}, "metrics": {}, "saved": ""}))
     for load in (load_checkpoint, load_state):
         with pytest.raises(DamagedError, match="its manifest names no state"):
             load(place)
 
 
 def test_small_files_are_verified_too(run: RunFolder) -> None:
-    writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone(), extra={"figures.jsonl": b"{}\n"})
-    writer.close()
-    (place,) = run.committed_checkpoints()
-    assert load_extra(place, "figures.jsonl") == b"{}\n"
-    assert load_extra(place, "other") is None
-    (place / "figures-x-1.jsonl").write(b"[]\n")
-    with pytest.raises(DamagedError, match=r"figures-x-1\.jsonl: is damaged"):
-        load_extra(place, "figures.jsonl")
-    with pytest.raises(DamagedError, match=r"figures-x-1\.jsonl: is damaged"):
+    place = save_by(1, run, 1)
+    small = {"import.json": FileRecord("import.json", 3, sha256(b"{}\n").hexdigest())}
+    (place / "import.json").write(b"{}\n")
+    (place / "manifest.json").write(Manifest({**read_manifest(place).files, **small}).encoded())
+    assert_holds(load_checkpoint(place), 1)
+    (place / "import.json").write(b"[]\n")
+    with pytest.raises(DamagedError, match=r"import\.json: is damaged"):
         load_checkpoint(place)

@@ -1,4 +1,4 @@
-"""Manifests vouch for themselves, and the version before this one is known."""
+"""Manifests verify themselves, and other versions of the format are refused."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ from orchestrator.train.checkpoints.manifest import (
     DamagedError,
     FileRecord,
     Manifest,
+    add_checksum,
     parse_manifest,
-    seal,
 )
 
 FILES = {
@@ -51,21 +51,23 @@ def test_a_cut_manifest_is_damaged(length: int) -> None:
         parse_manifest(MANIFEST.encoded()[:length], "m")
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", seal({"format_version": 3}), b'{"format_version": 2, "files": [1]}'])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", add_checksum({"format_version": 3}), b'{"format_version": 2, "files": [1]}']
+)
 def test_what_is_no_manifest_is_not_taken_for_one(content: bytes) -> None:
     with pytest.raises(CheckpointError):
         parse_manifest(content, "m")
 
 
-@pytest.mark.parametrize("content", [seal({"format_version": 4, "parts": []}), b'{"format_version": 99}'])
+@pytest.mark.parametrize("content", [add_checksum({"format_version": 4, "parts": []}), b'{"format_version": 99}'])
 def test_a_newer_version_is_unknown_but_not_damaged(content: bytes) -> None:
-    with pytest.raises(CheckpointError, match=r"m: format version \d+ is unknown \(known: 2 and 3\)") as caught:
+    with pytest.raises(CheckpointError, match=r"m: format version \d+ is not supported \(supported: 3\)") as caught:
         parse_manifest(content, "m")
     assert not isinstance(caught.value, DamagedError)
 
 
-def test_the_version_before_is_read() -> None:
+def test_an_older_version_is_refused_by_its_number() -> None:
     old = {"format_version": 2, "files": {"model.safetensors": {"bytes": 7, "sha256": "abc"}}}
-    found = parse_manifest(json.dumps(old).encode(), "m")
-    assert found.parts("model.safetensors") == {"model.safetensors": FileRecord("model.safetensors", 7, "abc")}
-    assert (found.version, found.metrics, found.saved) == (2, {}, "")
+    with pytest.raises(CheckpointError, match=r"m: format version 2 is not supported \(supported: 3\)") as caught:
+        parse_manifest(json.dumps(old).encode(), "m")
+    assert not isinstance(caught.value, DamagedError)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from s3_server import S3Server
-from saving import ALL, alone, assert_holds, assert_same, moments_of, save_by, state_of
+from saving import ALL, alone, assert_holds, assert_same, optimizer_state_of, save_by, state_of
 from unreliable_proxy import Fault, Request, UnreliableProxy, first_attempts, unreliable
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_checkpoint, load_newest
-from orchestrator.train.checkpoints.maintenance import Condition, keep_record, list_checkpoints, verify
+from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, update_damage_mark, verify
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import DamagedError
 
@@ -43,13 +43,13 @@ def test_two_workers_save_at_the_same_time_and_one_loads(run: RunFolder) -> None
     """As in a run, worker 0 really waits for the other one."""
     writers = [CheckpointWriter(run, rank, 2, "x", ALL) for rank in range(2)]
     for writer in writers:
-        writer.save(state_of(1), LARGE, moments_of(1), alone())
+        writer.save(state_of(1), LARGE, optimizer_state_of(1), alone())
     for writer in writers:
         writer.close()
     loaded = load_newest(run)
     assert loaded is not None
     assert_same(loaded.model, LARGE)
-    assert_same(loaded.optimizer, moments_of(1))
+    assert_same(loaded.optimizer, optimizer_state_of(1))
 
 
 def test_a_damaged_checkpoint_is_passed_over_marked_and_pruned(run: RunFolder) -> None:
@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_passed_over_marked_and_pruned(run: RunFolder) -
     content = victim.read()
     victim.write(content[:-1] + bytes([content[-1] ^ 4]))
     for verdict in verify(run):
-        keep_record(verdict, verdict.entry.changed)
+        update_damage_mark(verdict, verdict.entry.changed)
     assert [entry.condition for entry in list_checkpoints(run)] == [Condition.WHOLE, Condition.DAMAGED]
     assert_holds(load_newest(run), 1)
     with pytest.raises(DamagedError, match="optimizer-1-of-2"):

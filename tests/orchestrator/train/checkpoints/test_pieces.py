@@ -1,32 +1,32 @@
-"""The workers' pieces are all of the tensors, each part once, and equally much for each worker."""
+"""The workers' shards are all of the tensors, each part once, and equally much for each worker."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from saving import alone, assert_same, tensors_of
 
-from orchestrator.train.checkpoints.tensors import Assembly, Piece, own_pieces
-from orchestrator.train.parallel.base import Shard
+from orchestrator.train.checkpoints.tensors import TensorAssembler, TensorShard, local_shards
+from orchestrator.train.parallel.base import LocalShard
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.uint8, torch.bool]
 SHAPES = st.lists(st.integers(0, 5), max_size=3)
 TENSORS = st.lists(st.tuples(SHAPES, st.sampled_from(DTYPES)), max_size=8)
 
 
-def shares(tensors: dict[str, torch.Tensor], workers: int) -> list[list[Piece]]:
-    return [own_pieces(tensors, alone(), rank, workers) for rank in range(workers)]
+def shares(tensors: dict[str, torch.Tensor], workers: int) -> list[list[TensorShard]]:
+    return [local_shards(tensors, alone(), rank, workers) for rank in range(workers)]
 
 
 @given(TENSORS, st.integers(1, 9))
-def test_pieces_are_the_tensors(kinds: list[tuple[list[int], torch.dtype]], workers: int) -> None:
+def test_shards_are_the_tensors(kinds: list[tuple[list[int], torch.dtype]], workers: int) -> None:
     tensors = {
         str(i): torch.arange(125)[: shape_size(shape)].view(shape).to(dtype) for i, (shape, dtype) in enumerate(kinds)
     }
-    found, assembly = shares(tensors, workers), Assembly("checkpoint")
-    for pieces in found:
-        assembly.add(pieces, lasting=False)
-    assert_same(assembly.tensors(), tensors)
-    sizes = [sum(piece.size_bytes for piece in pieces) for pieces in found]
+    found, assembler = shares(tensors, workers), TensorAssembler("checkpoint")
+    for shards in found:
+        assembler.add(shards, mapped=False)
+    assert_same(assembler.tensors(), tensors)
+    sizes = [sum(shard.size_bytes for shard in shards) for shards in found]
     assert max(sizes) - min(sizes) <= 2 * 8
 
 
@@ -43,9 +43,9 @@ def test_tensors_that_are_not_contiguous_are_cut_in_row_major_order() -> None:
 
 def test_one_worker_has_whole_tensors_and_no_copies() -> None:
     tensors = tensors_of(1)
-    (pieces,) = shares(tensors, 1)
-    assert all(piece.whole for piece in pieces)
-    assert {piece.name: piece.values.data_ptr() for piece in pieces} == {
+    (shards,) = shares(tensors, 1)
+    assert all(shard.whole for shard in shards)
+    assert {shard.name: shard.values.data_ptr() for shard in shards} == {
         name: tensor.data_ptr() for name, tensor in tensors.items()
     }
 
@@ -56,16 +56,16 @@ class Divided:
     def __init__(self, tensor: torch.Tensor, rows: slice, start: int) -> None:
         self._tensor, self._rows, self._start = tensor, rows, start
 
-    def shard(self, tensor: torch.Tensor) -> Shard | None:
+    def local_shard(self, tensor: torch.Tensor) -> LocalShard | None:
         same = tensor.data_ptr() == self._tensor.data_ptr()
-        return Shard(tensor[self._rows].reshape(-1), self._start) if same else None
+        return LocalShard(tensor[self._rows].reshape(-1), self._start) if same else None
 
 
 def test_a_worker_writes_its_own_shard_and_its_share_of_the_rest() -> None:
     tensors = {"divided": torch.arange(12.0).view(4, 3), "whole": torch.arange(8.0)}
-    first = own_pieces(tensors, Divided(tensors["divided"], slice(0, 3), 0), 0, 2)
-    second = own_pieces(tensors, Divided(tensors["divided"], slice(3, 4), 9), 1, 2)
-    places = [[(piece.name, piece.start, piece.values.numel()) for piece in own] for own in (first, second)]
+    first = local_shards(tensors, Divided(tensors["divided"], slice(0, 3), 0), 0, 2)
+    second = local_shards(tensors, Divided(tensors["divided"], slice(3, 4), 9), 1, 2)
+    places = [[(shard.name, shard.start, shard.values.numel()) for shard in own] for own in (first, second)]
     assert places == [[("divided", 0, 9), ("whole", 0, 4)], [("divided", 9, 3), ("whole", 4, 4)]]
-    empty = own_pieces(tensors, Divided(tensors["divided"], slice(4, 4), 12), 1, 2)
-    assert [piece.name for piece in empty] == ["whole"]
+    empty = local_shards(tensors, Divided(tensors["divided"], slice(4, 4), 12), 1, 2)
+    assert [shard.name for shard in empty] == ["whole"]

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
-from orchestrator.train.checkpoints.maintenance import Condition, Entry, superfluous
+from orchestrator.train.checkpoints.maintenance import CheckpointInfo, Condition, checkpoints_to_delete
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WHOLE, DAMAGED, INCOMPLETE, UNKNOWN = Condition
@@ -15,16 +15,16 @@ WHOLE, DAMAGED, INCOMPLETE, UNKNOWN = Condition
 
 def entry(
     step: int, condition: Condition = WHOLE, loss: float | None = None, pinned: bool = False, age_s: float | None = 0
-) -> Entry:
+) -> CheckpointInfo:
     changed = None if age_s is None else NOW - timedelta(seconds=age_s)
-    return Entry(
+    return CheckpointInfo(
         locate(f"/step-{step}"), step, condition, 1, changed, {} if loss is None else {"loss": loss}, pinned=pinned
     )
 
 
-def removed(found: list[Entry], keep: int = 2, keep_best: int = 0, mode: str = "min") -> list[int]:
+def removed(found: list[CheckpointInfo], keep: int = 2, keep_best: int = 0, mode: str = "min") -> list[int]:
     section = CheckpointSection(keep=keep, keep_best=keep_best, metric="loss", mode=mode)
-    return [one.step for one in superfluous(found, section, NOW)]
+    return [one.step for one in checkpoints_to_delete(found, section, NOW)]
 
 
 @pytest.mark.parametrize(("keep", "gone"), [(1, [1, 2, 3]), (2, [1, 2]), (4, []), (9, [])])

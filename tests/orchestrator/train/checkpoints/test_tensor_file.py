@@ -1,4 +1,4 @@
-"""Files of pieces: ordinary safetensors files, and what is not one is noticed."""
+"""Files of shards: ordinary safetensors files, and what is not one is noticed."""
 
 import json
 
@@ -10,29 +10,29 @@ from saving import alone, assert_same, tensors_of
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError
 from orchestrator.train.checkpoints.tensors import (
     DTYPES,
-    Assembly,
     HostBuffers,
-    Piece,
+    TensorAssembler,
+    TensorShard,
     file_header,
-    own_pieces,
-    read_pieces,
+    local_shards,
+    read_shards,
 )
 
 
 def written(tensors: dict[str, torch.Tensor], rank: int = 0, workers: int = 1) -> bytes:
-    staged = HostBuffers().stage("model", own_pieces(tensors, alone(), rank, workers))
-    return staged.header + bytes(staged.elements)
+    header, elements = HostBuffers().stage("model", local_shards(tensors, alone(), rank, workers))
+    return header + bytes(elements)
 
 
 def read(*contents: bytes) -> dict[str, torch.Tensor]:
-    assembly = Assembly("checkpoint")
+    assembler = TensorAssembler("checkpoint")
     for content in contents:
-        assembly.add(read_pieces(memoryview(bytearray(content)), "file"), lasting=False)
-    return assembly.tensors()
+        assembler.add(read_shards(memoryview(bytearray(content)), "file"), mapped=False)
+    return assembler.tensors()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_pieces_are_read_back(workers: int) -> None:
+def test_shards_are_read_back(workers: int) -> None:
     assert_same(read(*(written(tensors_of(1), rank, workers) for rank in range(workers))), tensors_of(1))
 
 
@@ -50,11 +50,11 @@ def test_files_of_other_programs_are_read() -> None:
 
 
 def test_an_element_type_without_a_name_is_refused() -> None:
-    piece = Piece("phase", torch.zeros(1, dtype=torch.complex128), 0, (1,))
+    shard = TensorShard("phase", torch.zeros(1, dtype=torch.complex128), 0, (1,))
     with pytest.raises(
         CheckpointError, match=r"phase: tensors of torch\.complex128 cannot be saved; use one of .*bfloat16"
     ):
-        file_header([piece])
+        file_header([shard])
 
 
 def spoilt(change: str) -> bytes:
@@ -85,22 +85,22 @@ def test_what_is_no_file_of_tensors_is_damaged(change: str) -> None:
 @pytest.mark.parametrize(
     ("ranks", "fault"), [((0, 2), "are not the whole tensor"), ((0, 1, 1, 2), "are not the whole tensor")]
 )
-def test_a_piece_too_few_or_too_many_is_noticed(ranks: tuple[int, ...], fault: str) -> None:
+def test_a_shard_too_few_or_too_many_is_noticed(ranks: tuple[int, ...], fault: str) -> None:
     with pytest.raises(DamagedError, match=fault):
         read(*(written(tensors_of(1), rank, 3) for rank in ranks))
 
 
-def test_pieces_of_other_tensors_do_not_fit() -> None:
+def test_shards_of_other_tensors_do_not_fit() -> None:
     other = {**tensors_of(1), "weight": torch.zeros(5, 7)}
-    with pytest.raises(DamagedError, match="a piece of weight does not fit the others"):
+    with pytest.raises(DamagedError, match="a shard of weight does not fit the others"):
         read(*(written(tensors, rank, 6) for rank, tensors in enumerate([tensors_of(1)] + 5 * [other])))
 
 
 def test_buffers_are_used_again_and_grow() -> None:
-    buffers, pieces = HostBuffers(), own_pieces(tensors_of(1), alone(), 0, 1)
-    first = buffers.stage("model", pieces)
-    again = buffers.stage("model", own_pieces(tensors_of(2), alone(), 0, 1))
-    address = torch.frombuffer(first.elements, dtype=torch.uint8).data_ptr()
-    assert torch.frombuffer(again.elements, dtype=torch.uint8).data_ptr() == address
-    larger = buffers.stage("model", own_pieces({"t": torch.zeros(999)}, alone(), 0, 1))
-    assert len(larger.elements) == 4 * 999
+    buffers, shards = HostBuffers(), local_shards(tensors_of(1), alone(), 0, 1)
+    _, first = buffers.stage("model", shards)
+    _, again = buffers.stage("model", local_shards(tensors_of(2), alone(), 0, 1))
+    address = torch.frombuffer(first, dtype=torch.uint8).data_ptr()
+    assert torch.frombuffer(again, dtype=torch.uint8).data_ptr() == address
+    _, larger = buffers.stage("model", local_shards({"t": torch.zeros(999)}, alone(), 0, 1))
+    assert len(larger) == 4 * 999

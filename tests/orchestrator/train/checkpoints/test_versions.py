@@ -1,13 +1,14 @@
-"""Checkpoints of every version of the format load: those in data/ were written by the code of their time."""
+"""A stored checkpoint of the present format version loads, and one of another version is refused."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from official_albef import HEADS, nested
+from saving import rewrite_as_version_two
 from toy_workload import ToyConfig, ToyWorkload
-from version_two import rewrite_as_version_two
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunFolder
@@ -19,17 +20,17 @@ from orchestrator.train.checkpoints.load import (
     restore_optimizer,
 )
 from orchestrator.train.checkpoints.maintenance import Condition, list_checkpoints, verify
-from orchestrator.train.checkpoints.manifest import DamagedError, read_manifest
-from orchestrator.train.convert import Source, export_format, is_import, write_import
+from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, read_manifest
+from orchestrator.train.convert import ExportSource, export_format, is_import, write_import
 from workloads.contract import KeyedRandom
 from workloads.interop.albef_format import FORMAT
 
 DATA = Path(__file__).parent / "data"
-VERSIONS = ("version-2", "version-3")
+REFUSED = r"manifest\.json: format version 2 is not supported \(supported: 3\)"
 
 
 def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """The toy after three steps, as it was saved in every version."""
+    """The toy after three steps, as it was saved."""
     model = ToyWorkload(ToyConfig()).build(torch.device("cpu"), KeyedRandom((1,)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for step in range(3):
@@ -41,13 +42,21 @@ def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-@pytest.fixture(params=VERSIONS)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
-    shutil.copytree(DATA / request.param, tmp_path / "run")
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    shutil.copytree(DATA / "version-3", tmp_path / "run")
     return RunFolder(locate(str(tmp_path / "run")))
 
 
-def test_every_version_loads_into_model_and_optimiser(run: RunFolder) -> None:
+@pytest.fixture
+def old_run(run: RunFolder) -> RunFolder:
+    """A run whose checkpoint is of version 2."""
+    (folder,) = run.committed_checkpoints()
+    rewrite_as_version_two(folder)
+    return run
+
+
+def test_a_stored_checkpoint_loads_into_model_and_optimiser(run: RunFolder) -> None:
     loaded = load_newest(run)
     assert loaded is not None
     state = loaded.state
@@ -62,17 +71,17 @@ def test_every_version_loads_into_model_and_optimiser(run: RunFolder) -> None:
     torch.testing.assert_close(optimizer_tensors(optimizer, model), optimizer_tensors(expected_optimizer, expected))
 
 
-def test_every_version_is_listed_verified_and_found(run: RunFolder) -> None:
+def test_a_stored_checkpoint_is_listed_verified_and_found(run: RunFolder) -> None:
     (entry,) = list_checkpoints(run)
     assert (entry.step, entry.condition) == (3, Condition.WHOLE)
     assert entry.changed is not None
-    assert [verdict.entry.condition for verdict in verify(run)] == [Condition.WHOLE]
+    assert [result.entry.condition for result in verify(run)] == [Condition.WHOLE]
     found = newest_state(run)
     assert found is not None
     assert found.state.next_step == 3
 
 
-def test_damage_is_found_in_every_version(run: RunFolder) -> None:
+def test_damage_is_found_in_every_file(run: RunFolder) -> None:
     (place,) = run.committed_checkpoints()
     for name in read_manifest(place).files:
         content = (place / name).read()
@@ -83,6 +92,19 @@ def test_damage_is_found_in_every_version(run: RunFolder) -> None:
     load_checkpoint(place)
 
 
+@pytest.mark.parametrize("load", [load_newest, newest_state], ids=["load_newest", "newest_state"])
+def test_an_older_version_is_not_loaded(old_run: RunFolder, load: Callable[[RunFolder], object]) -> None:
+    with pytest.raises(CheckpointError, match=REFUSED):
+        load(old_run)
+
+
+def test_an_older_version_is_listed_as_unknown_and_not_verified(old_run: RunFolder) -> None:
+    (entry,) = list_checkpoints(old_run)
+    assert (entry.step, entry.condition) == (3, Condition.UNKNOWN)
+    assert "format version 2 is not supported" in entry.reason
+    assert [result.entry.condition for result in verify(old_run)] == [Condition.UNKNOWN]
+
+
 @pytest.fixture
 def imported(tmp_path: Path) -> Location:
     """A checkpoint of version 2 that was imported."""
@@ -90,14 +112,11 @@ def imported(tmp_path: Path) -> Location:
     place = locate(str(tmp_path / "imported"))
     write_import(FORMAT.read(tmp_path / "official.pth", HEADS), place, "albef", "official.pth")
     rewrite_as_version_two(place)
-    assert read_manifest(place).version == 2
     return place
 
 
-def test_an_import_of_the_version_before_is_exported(imported: Location, tmp_path: Path) -> None:
+def test_an_import_of_an_older_version_is_not_exported(imported: Location, tmp_path: Path) -> None:
     assert is_import(imported)
-    export_format(Source(imported, None), tmp_path / "out.pth", FORMAT, flat=False)
-    found, expected = (torch.load(tmp_path / name, weights_only=True) for name in ("out.pth", "official.pth"))
-    assert found["model"].keys() == expected["model"].keys()
-    for name, tensor in expected["model"].items():
-        assert torch.equal(found["model"][name], tensor), name
+    with pytest.raises(CheckpointError, match=REFUSED):
+        export_format(ExportSource(imported, None), tmp_path / "out.pth", FORMAT, flat=False)
+    assert not (tmp_path / "out.pth").exists()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.train.checkpoints.load import load_newest, optimizer_tensors
-from orchestrator.train.checkpoints.manager import CheckpointWriter, shared_token
+from orchestrator.train.checkpoints.manager import CheckpointWriter, broadcast_save_id
 from orchestrator.train.checkpoints.manifest import CheckpointError
 from orchestrator.train.parallel.base import Parallel, SingleWorker, current_collective
 from orchestrator.train.parallel.data_parallel import Replicated
 from orchestrator.train.parallel.fsdp import Sharded
-from orchestrator.train.resume import Beginning, check_agreement
+from orchestrator.train.resume import InitialState, check_agreement
 
 CPU = torch.device("cpu")
 CHAINS = {"first": ("replicated", "sharded"), "second": ("sharded", "replicated"), "third": ("sharded", "sharded")}
@@ -107,8 +107,8 @@ def carry_on(rank: int, workers: int, folder: str, place: int) -> None:
         assert checkpoint is not None
         step = checkpoint.state.next_step
         check_agreement(step, collective)
-        Beginning(step, checkpoint, moments=True).restore(model, optimizer, parallel)
-        save(name, folder, step + 1, model, optimizer, parallel, rank, workers, shared_token(collective))
+        InitialState(step, checkpoint, with_optimizer=True).restore(model, optimizer, parallel)
+        save(name, folder, step + 1, model, optimizer, parallel, rank, workers, broadcast_save_id(collective))
         dist.barrier()
     assert disagreement(rank) == f"of the steps {[7] + [0] * (workers - 1)}"
     dist.barrier()
@@ -161,6 +161,6 @@ def test_every_worker_wrote_a_share(folder: Path, name: str) -> None:
 
 def test_a_worker_alone_agrees_with_itself_and_draws_its_own_token() -> None:
     check_agreement(3, SingleWorker())
-    tokens = {shared_token(SingleWorker()) for _ in range(3)}
+    tokens = {broadcast_save_id(SingleWorker()) for _ in range(3)}
     assert len(tokens) == 3
     assert all(len(token) == 16 for token in tokens)

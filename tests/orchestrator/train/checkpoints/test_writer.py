@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hooked_storage import HookedStorage
-from saving import ALL, alone, assert_holds, moments_of, save_by, save_checkpoint, state_of, tensors_of
+from saving import ALL, alone, assert_holds, optimizer_state_of, save_by, save_checkpoint, state_of, tensors_of
 
 from orchestrator.config.recipe import CheckpointSection
 from orchestrator.storage.location import locate
@@ -28,6 +28,11 @@ def hooked(tmp_path: Path) -> HookedStorage:
     return HookedStorage(tmp_path / "store")
 
 
+def is_writing() -> bool:
+    """Whether the thread that writes is running."""
+    return any(thread.name == "checkpoint-writer" for thread in threading.enumerate())
+
+
 def let_it_finish() -> None:
     """Wait for the thread that writes, without asking the writer."""
     for thread in threading.enumerate():
@@ -41,7 +46,7 @@ def test_what_any_number_of_workers_saves_is_loaded_whole(run: RunFolder, worker
     assert_holds(load_newest(run), 3)
 
 
-def test_a_checkpoint_without_moments_is_one(run: RunFolder) -> None:
+def test_a_checkpoint_without_optimizer_state_is_one(run: RunFolder) -> None:
     save_checkpoint(run, state_of(1), tensors_of(1), {})
     loaded = load_newest(run)
     assert loaded is not None
@@ -52,16 +57,17 @@ def test_what_is_written_is_the_state_at_the_save(hooked: HookedStorage) -> None
     """Storage holds every write back until the tensors have changed."""
     run, changed = RunFolder(hooked.location("run")), threading.Event()
     hooked.on_write = lambda path: changed.wait(60)
-    model, moments = tensors_of(1), moments_of(1)
+    model, optimizer_state = tensors_of(1), optimizer_state_of(1)
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), model, moments, alone())
-    for tensor in (*model.values(), *moments.values()):
+    writer.save(state_of(1), model, optimizer_state, alone())
+    for tensor in (*model.values(), *optimizer_state.values()):
         tensor.zero_()
     assert run.committed_checkpoints() == []
-    assert not writer.idle
+    assert is_writing()
     changed.set()
     writer.close()
-    assert writer.idle
+    let_it_finish()
+    assert not is_writing()
     assert_holds(load_newest(run), 1)
 
 
@@ -77,11 +83,9 @@ def test_a_save_waits_for_the_write_before_it(hooked: HookedStorage) -> None:
 
     hooked.on_write = slow
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
+    writer.save(state_of(1), tensors_of(1), optimizer_state_of(1), alone())
     threading.Timer(0.05, released["step-00000001"].set).start()
-    stall = writer.save(state_of(2), tensors_of(2), moments_of(2), alone())
-    assert stall.waiting_s > 0
-    assert stall.seconds == stall.waiting_s + stall.staging_s
+    writer.save(state_of(2), tensors_of(2), optimizer_state_of(2), alone())
     assert run.newest_step() == 1
     released["step-00000002"].set()
     writer.close()
@@ -92,22 +96,22 @@ def test_a_save_waits_for_the_write_before_it(hooked: HookedStorage) -> None:
 
 def test_figures_of_a_write_come_once(run: RunFolder) -> None:
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    assert writer.figures() == {}
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
+    assert writer.write_metrics() == {}
+    writer.save(state_of(1), tensors_of(1), optimizer_state_of(1), alone())
     writer.wait()
-    assert writer.figures().keys() == {"checkpoint/write_s", "checkpoint/write_mb_per_s"}
-    assert writer.figures() == {}
+    assert writer.write_metrics().keys() == {"checkpoint/write_s", "checkpoint/write_mb_per_s"}
+    assert writer.write_metrics() == {}
 
 
 def test_figures_do_not_wait_for_a_write_and_come_when_it_is_done(hooked: HookedStorage) -> None:
     run, released = RunFolder(hooked.location("run")), threading.Event()
     hooked.on_write = lambda path: released.wait(60)
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
-    assert writer.figures() == {}
+    writer.save(state_of(1), tensors_of(1), optimizer_state_of(1), alone())
+    assert writer.write_metrics() == {}
     released.set()
     let_it_finish()
-    assert writer.figures()["checkpoint/write_s"] > 0
+    assert writer.write_metrics()["checkpoint/write_s"] > 0
 
 
 def test_figures_leave_a_failure_to_the_next_save(hooked: HookedStorage) -> None:
@@ -116,9 +120,9 @@ def test_figures_leave_a_failure_to_the_next_save(hooked: HookedStorage) -> None
 
     run, hooked.on_write = RunFolder(hooked.location("run")), refuse
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    writer.save(state_of(1), tensors_of(1), moments_of(1), alone())
+    writer.save(state_of(1), tensors_of(1), optimizer_state_of(1), alone())
     let_it_finish()
-    assert writer.figures() == {}
+    assert writer.write_metrics() == {}
     with pytest.raises(CheckpointError, match="Permission denied"):
         writer.close()
 
@@ -126,7 +130,7 @@ def test_figures_leave_a_failure_to_the_next_save(hooked: HookedStorage) -> None
 def test_the_same_step_can_be_saved_again_by_the_same_workers(run: RunFolder) -> None:
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
     for model in (tensors_of(9), tensors_of(1)):
-        writer.save(state_of(1), model, moments_of(1), alone())
+        writer.save(state_of(1), model, optimizer_state_of(1), alone())
     writer.close()
     assert_holds(load_newest(run), 1)
     assert len(run.committed_checkpoints()[0].sizes()) == 4
@@ -151,7 +155,7 @@ def test_what_failed_in_the_background_is_told_by_the_next_call(hooked: HookedSt
 
     run, hooked.on_write = RunFolder(hooked.location("run")), refuse
     writer = CheckpointWriter(run, 0, 1, "x", ALL)
-    arguments = (tensors_of(2), moments_of(2), alone())
+    arguments = (tensors_of(2), optimizer_state_of(2), alone())
     writer.save(state_of(2), *arguments)
     message = r"step 2 \(0 MB of worker 0\) could not be saved\. .*model-0-of-1-x-1\.safetensors.*Free some space"
     with pytest.raises(CheckpointError, match=message):
@@ -180,7 +184,7 @@ def test_old_checkpoints_that_cannot_be_removed_do_not_stop_training(hooked: Hoo
 
     hooked.on_delete = refuse
     writer = CheckpointWriter(run, 0, 1, "x", CheckpointSection(keep=1), said.append)
-    writer.save(state_of(2), tensors_of(2), moments_of(2), alone())
+    writer.save(state_of(2), tensors_of(2), optimizer_state_of(2), alone())
     writer.close()
     assert_holds(load_newest(run), 2)
     assert "step 2 is saved, but old files could not be removed" in said[0]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from orchestrator.train.parallel.base import Arrived, Pending
+from orchestrator.train.parallel.base import CompletedWork, Work
 from orchestrator.train.parallel.data_parallel import Replicated
 
 ONE_LAYER = 4 * 3 * 3  # bytes of a weight: a bucket per layer
@@ -21,13 +21,13 @@ class RecordingCollective:
         self.events: list[str] = []
         self.names: dict[int, str] = {}
 
-    def sum(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         self.events.append("sum")
 
-    def start_sum(self, tensor: Tensor) -> Pending:
+    def all_reduce_async(self, tensor: Tensor) -> Work:
         self.events.append(f"send {self.names[tensor.data_ptr()]}")
         tensor.mul_(2)
-        return Arrived()
+        return CompletedWork()
 
 
 class Chain(nn.Module):
@@ -38,9 +38,9 @@ class Chain(nn.Module):
         torch.manual_seed(0)
         self.a, self.b, self.c = (nn.Linear(3, 3, bias=False) for _ in range(3))
 
-    def loss(self, command: str) -> Tensor:
+    def loss(self, order: str) -> Tensor:
         states = torch.ones(2, 3)
-        for name in command:
+        for name in order:
             states = self.get_submodule(name)(states)
         return states.square().sum()
 
@@ -53,16 +53,16 @@ def replicated(model: Chain) -> tuple[Replicated, RecordingCollective]:
         )
     parallel = Replicated(list(model.parameters()), collective, bucket_bytes=ONE_LAYER)
     collective.names = {parameter.grad.data_ptr(): name[0] for name, parameter in model.named_parameters()}
-    parallel.begin()
+    parallel.begin_step()
     return parallel, collective
 
 
 def step(parallel: Replicated, *losses: Tensor) -> None:
-    parallel.begin()
+    parallel.begin_step()
     for number, loss in enumerate(losses, 1):
         parallel.backward(loss, retain_graph=False, last=number == len(losses))
-    parallel.finish()
-    parallel.average(1.0)
+    parallel.finish_backward()
+    parallel.average_gradients(1.0)
 
 
 def test_buckets_leave_during_the_last_pass_alone() -> None:
@@ -101,14 +101,14 @@ def test_what_a_pass_leaves_out_is_sent_all_the_same(says_final: bool) -> None:
     model = Chain()
     parallel, collective = replicated(model)
     parallel.backward(model.loss("ac"), retain_graph=False, last=says_final)
-    parallel.finish()
+    parallel.finish_backward()
     sent = [event for event in collective.events if event.startswith("send")]
     assert sent == ["send c", "send b", "send a"]
 
 
 def test_a_worker_without_samples_sends_the_same_messages() -> None:
     parallel, collective = replicated(Chain())
-    parallel.finish()
+    parallel.finish_backward()
     assert collective.events == ["send c", "send b", "send a", "sum"]
 
 

@@ -28,9 +28,9 @@ from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tenso
 from orchestrator.train.checkpoints.manager import CheckpointWriter
 from orchestrator.train.checkpoints.manifest import RunState
 from orchestrator.train.parallel.base import current_collective
-from orchestrator.train.parallel.data_parallel import share_model
 from orchestrator.train.parallel.fsdp import Sharded
-from orchestrator.train.resume import Beginning
+from orchestrator.train.parallel.parallelize import parallelize_model
+from orchestrator.train.resume import InitialState
 from orchestrator.train.step import Stepper
 from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
@@ -99,14 +99,14 @@ class Trainer:
         self.workload = AlbefWorkload(AlbefConfig.model_validate(values))
         self.model = self.workload.build(CPU, KeyedRandom((1,))).to(getattr(torch, precision))
         collective = current_collective(CPU)
-        self.parallel = share_model(recipe, self.workload, self.model, collective, CPU)
+        self.parallel = parallelize_model(recipe, self.workload, self.model, collective, CPU)
         self.stepper = Stepper(recipe, self.workload, self.parallel, collective, STEPS, 64, CPU)
 
     def train(self, steps: Sequence[int]) -> list[dict[str, float]]:
         return [dict(self.stepper.run(step, self._share(step)).metrics) for step in steps]
 
     def state(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.parallel.gathered(self.model.state_dict()).items()}
+        return {name: tensor.clone() for name, tensor in self.parallel.gather(self.model.state_dict()).items()}
 
     def save(self, folder: str) -> None:
         writer = CheckpointWriter(RunFolder(locate(folder)), self.rank, self.workers, "token", CheckpointSection())
@@ -116,7 +116,7 @@ class Trainer:
 
     def load(self, folder: str) -> None:
         checkpoint = load_checkpoint(locate(folder) / "checkpoints" / "step-00000002")
-        Beginning(2, checkpoint, moments=True).restore(self.model, self.stepper.optimizer, self.parallel)
+        InitialState(2, checkpoint, moments=True).restore(self.model, self.stepper.optimizer, self.parallel)
 
     def _share(self, step: int) -> list[MicroBatch]:
         numbers = range(self.per_step * step, self.per_step * (step + 1))
@@ -162,7 +162,7 @@ def shard_bytes(rank: int) -> list[int]:
 
 def evaluate_on_rank_zero(rank: int) -> Tensor:
     trainer = Trainer("two", rank, WORKERS)
-    with trainer.parallel.whole(), torch.no_grad():
+    with trainer.parallel.unsharded(), torch.no_grad():
         if rank:
             return torch.zeros(())
         tokens: Tensor = trainer.workload.model.student.image_tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))

@@ -14,12 +14,12 @@ from ray.train.v2._internal import exceptions as of_train
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
 from torch import distributed
 
-from orchestrator.config.errors import FuserayError, SpecError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.retry import Cause, StorageError
 from orchestrator.stream.dataset.index import DataSetError
 from orchestrator.stream.loader import StreamEndedError
 from orchestrator.train.recovery.classify import diagnose_error
-from orchestrator.train.recovery.failure_kind import BadDataError, Budget, Diagnosis, FailureKind, NotANumberError
+from orchestrator.train.recovery.diagnosis import BadDataError, Diagnosis, FailureKind, NotANumberError, RetryBudget
 from workloads.contract import WorkloadError
 
 KILLED = (
@@ -124,29 +124,29 @@ def test_one_error_alone(error: Exception, kind: FailureKind) -> None:
 @pytest.mark.parametrize(
     ("kind", "budget"),
     [
-        (ValueError("odd"), Budget.NONE),
-        (DataSetError("changed"), Budget.NONE),
-        (NotANumberError("nan"), Budget.NONE),
-        (StorageError(f"s3://b: cannot be read: {Cause.DENIED.value} (no)."), Budget.NONE),
-        (ENDED, Budget.MACHINE_FAULTS),
+        (ValueError("odd"), RetryBudget.NONE),
+        (DataSetError("changed"), RetryBudget.NONE),
+        (NotANumberError("nan"), RetryBudget.NONE),
+        (StorageError(f"s3://b: cannot be read: {Cause.DENIED.value} (no)."), RetryBudget.NONE),
+        (ENDED, RetryBudget.MACHINE_FAULTS),
         (
             StorageError(f"s3://b: cannot be read after 8 attempts: {Cause.INTERRUPTED.value} (x)."),
-            Budget.MACHINE_FAULTS,
+            RetryBudget.MACHINE_FAULTS,
         ),
-        (lost(died(KILLED)), Budget.MACHINE_FAULTS),
-        (lost(died(NODE_GONE)), Budget.MACHINE_FAULTS),
-        (of_ray.ActorUnschedulableError(PINNED_TO_IT), Budget.MACHINE_FAULTS),
-        (RuntimeError(RESET), Budget.MACHINE_FAULTS),
-        (of_ray.OutOfMemoryError(LOW), Budget.MACHINE_FAULTS),
-        (of_train.WorkerHealthCheckTimeoutError("hangs"), Budget.MACHINE_FAULTS),
-        (of_ray.RaySystemError("odd"), Budget.MACHINE_FAULTS),
-        (PREEMPTED, Budget.PREEMPTIONS),
+        (lost(died(KILLED)), RetryBudget.MACHINE_FAULTS),
+        (lost(died(NODE_GONE)), RetryBudget.MACHINE_FAULTS),
+        (of_ray.ActorUnschedulableError(PINNED_TO_IT), RetryBudget.MACHINE_FAULTS),
+        (RuntimeError(RESET), RetryBudget.MACHINE_FAULTS),
+        (of_ray.OutOfMemoryError(LOW), RetryBudget.MACHINE_FAULTS),
+        (of_train.WorkerHealthCheckTimeoutError("hangs"), RetryBudget.MACHINE_FAULTS),
+        (of_ray.RaySystemError("odd"), RetryBudget.MACHINE_FAULTS),
+        (PREEMPTED, RetryBudget.PREEMPTIONS),
     ],
 )
-def test_what_may_pass_is_tried_again_on_its_budget(kind: Exception, budget: Budget) -> None:
+def test_what_may_pass_is_tried_again_on_its_budget(kind: Exception, budget: RetryBudget) -> None:
     found = diagnosed(kind)
     assert found.budget is budget
-    assert found.is_retryable is (budget is not Budget.NONE)
+    assert found.is_retryable is (budget is not RetryBudget.NONE)
 
 
 @pytest.mark.parametrize("consequence", [RuntimeError(RESET), RuntimeError(TIMED_OUT), died(KILLED), ENDED])
@@ -243,12 +243,12 @@ def test_the_error_is_told_in_short_and_without_secrets(error: Exception, said: 
 
 def test_errors_of_the_controller() -> None:
     timeout = diagnose_error(ControllerError(of_train.WorkerGroupStartupTimeoutError(4)))
-    assert (timeout.kind, timeout.budget) == (FailureKind.NO_START, Budget.MACHINE_FAULTS)
+    assert (timeout.kind, timeout.budget) == (FailureKind.NO_START, RetryBudget.MACHINE_FAULTS)
     small = diagnose_error(ControllerError(of_train.InsufficientClusterResourcesError("4 GPUs; there are 2")))
     assert (small.kind, small.is_retryable) == (FailureKind.NO_START, False)
     odd = diagnose_error(ControllerError(KeyError("odd")))
     assert (odd.kind, odd.is_retryable, odd.error) == (FailureKind.UNKNOWN, False, "KeyError: 'odd'")
-    assert diagnose_error(ControllerError(in_task(SpecError("too few CPUs")))).error == "too few CPUs"
+    assert diagnose_error(ControllerError(in_task(ConfigError("too few CPUs")))).error == "too few CPUs"
 
 
 def test_errors_that_are_not_of_workers() -> None:
@@ -257,6 +257,6 @@ def test_errors_that_are_not_of_workers() -> None:
     assert (found.kind, found.ranks, found.hosts) == (FailureKind.PREEMPTED, (2, 3), ("b0c1",))
     assert diagnose_error(NCCLHangError("no progress", {})).kind is FailureKind.HUNG
     assert diagnose_error(WorkerGroupError("nobody said why", {})).kind is FailureKind.UNKNOWN
-    assert diagnose_error(SpecError("scale.workers: 64 workers")).kind is FailureKind.NO_START
+    assert diagnose_error(ConfigError("scale.workers: 64 workers")).kind is FailureKind.NO_START
     assert diagnose_error(FuserayError("no weights")).kind is FailureKind.USER_ERROR
     assert diagnose_error(TypeError("odd")).kind is FailureKind.UNKNOWN

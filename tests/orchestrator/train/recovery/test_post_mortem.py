@@ -13,26 +13,26 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder, json_bytes
 from orchestrator.stream.state import BatchKeys
-from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.diagnosis import Diagnosis, FailureKind, RetryBudget
 from orchestrator.train.recovery.failure_report import (
     ADVICE,
-    LONGEST_TAG,
-    Failure,
-    Tries,
+    MAX_TAG_CHARS,
+    FailureReport,
     headline,
     message,
     record,
     tag,
 )
+from orchestrator.train.recovery.policy import GiveUp
 
-LOST = Diagnosis(FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, "ActorDiedError: it is gone", (1,), ("node-7",))
-FAILURE = Failure(
+LOST = Diagnosis(FailureKind.WORKER_LOST, RetryBudget.MACHINE_FAULTS, "ActorDiedError: it is gone", (1,), ("node-7",))
+FAILURE = FailureReport(
     diagnosis=LOST,
     run="s3://bucket/runs/mine",
     log="/runs/mine/logs",
     step=120,
     micro_batches=(BatchKeys(240, 8, ("a", "b", "c")), BatchKeys(241, 2, ("d", "e"))),
-    tries=Tries(4, "recovery.machine_faults", 3),
+    given_up=GiveUp(4, "recovery.machine_faults", 3),
     checkpoint="s3://bucket/runs/mine/checkpoints/step-00000100",
     time="2026-01-01T00:00:00+00:00",
 )
@@ -55,9 +55,9 @@ def test_one_message_says_it_all() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    unknown = Diagnosis(FailureKind.UNKNOWN, Budget.NONE, "KeyError: 'odd'")
-    assert message(Failure(unknown, run="", log="ray.log")) == (
-        "The run failed: It is not known what happened.\n"
+    unknown = Diagnosis(FailureKind.UNKNOWN, RetryBudget.NONE, "KeyError: 'odd'")
+    assert message(FailureReport(unknown, run="", log="ray.log")) == (
+        "The run failed: The cause is unknown.\n"
         "  error    KeyError: 'odd'\n"
         "  fix      The log has the traceback.\n"
         "  tries    1; another one would fail in the same way\n"
@@ -96,14 +96,14 @@ def test_many_micro_batches_are_counted() -> None:
 @pytest.mark.parametrize(
     ("tries", "budget", "line"),
     [
-        (Tries(1), Budget.MACHINE_FAULTS, None),
-        (Tries(3), Budget.MACHINE_FAULTS, "  tries    3\n"),
-        (Tries(2), Budget.NONE, "  tries    2; another one would fail in the same way\n"),
-        (Tries(1, "recovery.x", 0), Budget.PREEMPTIONS, "  tries    1; recovery.x (0) is used up\n"),
+        (GiveUp(1), RetryBudget.MACHINE_FAULTS, None),
+        (GiveUp(3), RetryBudget.MACHINE_FAULTS, "  tries    3\n"),
+        (GiveUp(2), RetryBudget.NONE, "  tries    2; another one would fail in the same way\n"),
+        (GiveUp(1, "recovery.x", 0), RetryBudget.PREEMPTIONS, "  tries    1; recovery.x (0) is used up\n"),
     ],
 )
-def test_tries_and_their_budget(tries: Tries, budget: Budget, line: str | None) -> None:
-    told = message(replace(FAILURE, tries=tries, diagnosis=replace(LOST, budget=budget)))
+def test_tries_and_their_budget(tries: GiveUp, budget: RetryBudget, line: str | None) -> None:
+    told = message(replace(FAILURE, given_up=tries, diagnosis=replace(LOST, budget=budget)))
     assert (line or "") in told
     assert ("  tries" in told) is (line is not None)
 
@@ -127,7 +127,7 @@ def test_it_is_kept_in_the_run_folder(tmp_path: Path) -> None:
 def test_the_tag_is_one_short_line() -> None:
     assert tag(FAILURE) == "worker lost at step 120 on worker 1 (node-7): ActorDiedError: it is gone"
     long = tag(replace(FAILURE, diagnosis=replace(LOST, error=f"{'x' * 999}\nmore")))
-    assert len(long) == LONGEST_TAG
+    assert len(long) == MAX_TAG_CHARS
     assert "\n" not in long
 
 

@@ -16,7 +16,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.train.recovery.classify import diagnose_error
-from orchestrator.train.recovery.failure_kind import Budget, Diagnosis, FailureKind
+from orchestrator.train.recovery.diagnosis import Diagnosis, FailureKind, RetryBudget
 
 Errors = dict[str, Exception]
 
@@ -81,13 +81,13 @@ def of_worker(error: Exception) -> Diagnosis:
 @pytest.mark.parametrize("name", ["killed", "ended"])
 def test_a_killed_process_is_a_lost_worker(errors: Errors, name: str) -> None:
     found = of_worker(errors[name])
-    assert (found.kind, found.budget, found.ranks) == (FailureKind.WORKER_LOST, Budget.MACHINE_FAULTS, (1,))
+    assert (found.kind, found.budget, found.ranks) == (FailureKind.WORKER_LOST, RetryBudget.MACHINE_FAULTS, (1,))
     assert found.error.startswith("ActorDiedError: The actor is dead because")
 
 
 def test_a_process_that_the_memory_monitor_ended_ran_out_of_memory(errors: Errors) -> None:
     found = of_worker(errors["low memory"])
-    assert (found.kind, found.budget, found.ranks) == (FailureKind.OUT_OF_MEMORY, Budget.MACHINE_FAULTS, (1,))
+    assert (found.kind, found.budget, found.ranks) == (FailureKind.OUT_OF_MEMORY, RetryBudget.MACHINE_FAULTS, (1,))
     assert found.hosts == (ray.util.get_node_ip_address(),)
 
 

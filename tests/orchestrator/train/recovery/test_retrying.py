@@ -1,4 +1,4 @@
-"""Ray Train tries again after every failure, and stops when `Recovery` gives up."""
+"""Ray Train tries again after every failure, and stops when `RecoveryCallback` gives up."""
 
 import pytest
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
@@ -6,7 +6,7 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from orchestrator.train.recovery.callback import AlwaysRetry, GaveUp
+from orchestrator.train.recovery.callback import AlwaysRetry, RetriesExhausted
 
 EVERY_FAILURE = [
     WorkerGroupError("gone", {0: RuntimeError("gone")}),
@@ -23,4 +23,4 @@ def test_a_failure_is_not_the_end(error: TrainingFailedError) -> None:
 
 def test_giving_up_is() -> None:
     policy = AlwaysRetry(FailureConfig(max_failures=-1, controller_failure_limit=-1))
-    assert policy.make_decision(ControllerError(GaveUp("no budget is left"))) is FailureDecision.RAISE
+    assert policy.make_decision(ControllerError(RetriesExhausted("no budget is left"))) is FailureDecision.RAISE

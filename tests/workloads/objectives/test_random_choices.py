@@ -2,17 +2,17 @@ import torch
 
 from workloads.contract import KeyedRandom
 from workloads.objectives.contrastive import Similarities
-from workloads.objectives.matching import KeyedDraws
+from workloads.objectives.matching import KeyedChoices
 
 
-def draws(key: int) -> KeyedDraws:
-    return KeyedDraws(KeyedRandom((key,)), vocabulary=500, mask_probability=0.5, hard_negatives=True)
+def choices(key: int) -> KeyedChoices:
+    return KeyedChoices(KeyedRandom((key,)), vocabulary=500, mask_probability=0.5, hard_negatives=True)
 
 
 def test_equal_keys_draw_equally_whatever_was_drawn_before() -> None:
     ids = torch.arange(104, 404).view(10, 30)
     logits = Similarities(torch.randn(10, 10), torch.randn(10, 10))
-    first, second = draws(1), draws(1)
+    first, second = choices(1), choices(1)
     negatives = first.negatives(logits)
     torch.testing.assert_close(first.masked(ids), second.masked(ids))
     torch.testing.assert_close(second.negatives(logits), negatives)
@@ -20,13 +20,13 @@ def test_equal_keys_draw_equally_whatever_was_drawn_before() -> None:
 
 def test_purposes_draw_independently() -> None:
     even = torch.zeros(200, 200)
-    drawn = draws(1).negatives(Similarities(even, even))
+    drawn = choices(1).negatives(Similarities(even, even))
     assert drawn.image_for_text.eq(drawn.text_for_image).float().mean() < 0.1
 
 
 def test_images_are_drawn_by_the_text_queries() -> None:
     towards_next = torch.full((6, 6), -50.0)
     towards_next[torch.arange(6), (torch.arange(6) + 1) % 6] = 50.0
-    drawn = draws(1).negatives(Similarities(image_to_text=towards_next.T, text_to_image=towards_next))
+    drawn = choices(1).negatives(Similarities(image_to_text=towards_next.T, text_to_image=towards_next))
     assert drawn.image_for_text.tolist() == [1, 2, 3, 4, 5, 0]
     assert drawn.text_for_image.tolist() == [5, 0, 1, 2, 3, 4]

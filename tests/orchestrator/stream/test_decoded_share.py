@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.stream.decoder import Node, can_read, decoded_share
-from orchestrator.stream.loader import advice
+from orchestrator.stream.loader import bottleneck_advice
 
 
 def test_a_wish_is_followed() -> None:
@@ -46,9 +46,9 @@ def test_reading_needs_a_whole_cpu_on_some_machine(
 
 
 def test_advice_names_the_knob_of_the_longer_wait() -> None:
-    assert advice(1.0, 1.0, 100.0) is None
-    assert advice(0.0, 0.0, 0.0) is None
-    decoding, reading = advice(1.0, 20.0, 100.0), advice(20.0, 1.0, 100.0)
+    assert bottleneck_advice(1.0, 1.0, 100.0) is None
+    assert bottleneck_advice(0.0, 0.0, 0.0) is None
+    decoding, reading = bottleneck_advice(1.0, 20.0, 100.0), bottleneck_advice(20.0, 1.0, 100.0)
     assert decoding is not None
     assert "21%" in decoding
     assert "stream.decode_threads" in decoding

@@ -30,23 +30,23 @@ def test_what_is_held_shares_no_page_with_another_and_lies_within_the_room(
     for number, (count, disk_is_full) in enumerate(entries):
         size = count * PAGE_BYTES
         try:
-            head, position = head.after(size, 0 if disk_is_full else MUCH)
+            head, position = head.allocate(size, 0 if disk_is_full else MUCH)
         except OSError:
             assert number < 64
             assert disk_is_full
             continue
         given_out.append((position, size))
         assert head.holds(position)
-        held = [(p, s) for p, s in given_out if head.holds(p)]
-        taken = [page for p, s in held for page in pages(head, p, s)]
+        try_lock = [(p, s) for p, s in given_out if head.holds(p)]
+        taken = [page for p, s in try_lock for page in pages(head, p, s)]
         assert len(taken) == len(set(taken))
         assert max(taken) < head.capacity // PAGE_BYTES <= capacity
-        assert held == given_out[len(given_out) - len(held) :]
+        assert try_lock == given_out[len(given_out) - len(try_lock) :]
 
 
 def test_a_disk_without_room_keeps_the_ring_at_its_size() -> None:
     head = Head(100 * PAGE_BYTES, 40 * PAGE_BYTES)
-    after, position = head.after(2 * PAGE_BYTES, spare_bytes=PAGE_BYTES)
+    after, position = head.allocate(2 * PAGE_BYTES, spare_bytes=PAGE_BYTES)
     assert after == Head(40 * PAGE_BYTES, 42 * PAGE_BYTES)
     assert position % after.capacity == 0
     assert after.holds(39 * PAGE_BYTES)
@@ -55,9 +55,9 @@ def test_a_disk_without_room_keeps_the_ring_at_its_size() -> None:
 
 def test_a_disk_without_any_room_is_told() -> None:
     with pytest.raises(OSError, match="nearly full"):
-        Head(100 * PAGE_BYTES, START).after(PAGE_BYTES, spare_bytes=0)
+        Head(100 * PAGE_BYTES, START).allocate(PAGE_BYTES, spare_bytes=0)
 
 
 def test_a_ring_that_has_gone_round_needs_no_more_of_the_disk() -> None:
     head = Head(10 * PAGE_BYTES, 25 * PAGE_BYTES)
-    assert head.after(PAGE_BYTES, spare_bytes=0) == (Head(10 * PAGE_BYTES, 26 * PAGE_BYTES), 25 * PAGE_BYTES)
+    assert head.allocate(PAGE_BYTES, spare_bytes=0) == (Head(10 * PAGE_BYTES, 26 * PAGE_BYTES), 25 * PAGE_BYTES)

@@ -7,7 +7,7 @@ import pytest
 from damage import huge_png, photo
 from PIL import Image
 
-from orchestrator.stream.dataset.images import Header, SizeLimit, decode, read_header
+from orchestrator.stream.dataset.images import ImageHeader, SizeLimit, decode, read_header
 from workloads.contract import BadSample
 
 
@@ -20,7 +20,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_known_formats_are_read(kind: str) -> None:
     data = encoded(Image.new("RGB", (7, 5), (200, 10, 10)), kind)
-    assert read_header(data) == Header(kind, 7, 5)
+    assert read_header(data) == ImageHeader(kind, 7, 5)
     assert decode(data).size == (7, 5)
 
 

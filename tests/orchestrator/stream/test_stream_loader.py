@@ -12,21 +12,21 @@ from toy_workload import ToyTransform
 
 from orchestrator.stream import loader
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.loader import Feed, StreamEndedError, StreamError
-from orchestrator.stream.order.partition import Sharing
-from orchestrator.stream.ray_dataset import Delivery, Parcel, ReadBlock, unpack
+from orchestrator.stream.loader import StreamEndedError, StreamError, StreamLoader
+from orchestrator.stream.order.partition import WorkerPartition
+from orchestrator.stream.ray_dataset import EncodedMicroBatch, ReadBlock, ReadPlan, unpack_block
 
 
-def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
+def fed(numbers: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> StreamLoader:
     """The feed of the second of two workers of two steps, which expects micro-batches 1 and 3."""
-    delivery = Delivery(make_reader(write_shards(str(folder), 60)), Decoder(ToyTransform(), SEED), 0.0)
+    read_plan = ReadPlan(make_reader(write_shards(str(folder), 60)), Decoder(ToyTransform(), SEED), 0.0)
 
-    def arriving(_: object) -> Iterator[Parcel]:
-        for block in ReadBlock(delivery, numbers, len(numbers))() if numbers else ():
-            yield from unpack(block)
+    def arriving(_: object) -> Iterator[EncodedMicroBatch]:
+        for block in ReadBlock(read_plan, numbers, len(numbers))() if numbers else ():
+            yield from unpack_block(block)
 
     monkeypatch.setattr(loader, "receive", arriving)
-    return Feed(delivery, Sharing(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
+    return StreamLoader(read_plan, WorkerPartition(2, 2, 0, 2), 1, 1, 2, lambda _: [None, None])  # type: ignore[list-item]
 
 
 def test_micro_batches_come_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,12 @@ def keep(store: Store, number: int, pixels: Pixels | None = None) -> bool:
         return store.write(key_of(number), image(number) if pixels is None else pixels)
 
 
-def kept(store: Store, numbers: range) -> list[int]:
+def remaining(store: Store, numbers: range) -> list[int]:
     """The numbers of the images that are there, each of which must be right."""
-    found = [number for number in numbers if store.read(key_of(number)) is not None]
-    for number in found:
+    result = [number for number in numbers if store.read(key_of(number)) is not None]
+    for number in result:
         np.testing.assert_array_equal(store.read(key_of(number)), image(number))
-    return found
+    return result
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (64, 64), (128, 260), (1, 4000)])
@@ -47,10 +47,10 @@ def test_an_image_of_any_shape_comes_back_as_memory_of_its_own(tmp_path: Path, s
     store = Store(tmp_path, LIMIT)
     assert store.read(key_of(1)) is None
     assert keep(store, 1, image(1, *shape))
-    found = store.read(key_of(1))
-    assert found is not None
-    np.testing.assert_array_equal(found, image(1, *shape))
-    found[:] = 0
+    result = store.read(key_of(1))
+    assert result is not None
+    np.testing.assert_array_equal(result, image(1, *shape))
+    result[:] = 0
     np.testing.assert_array_equal(store.read(key_of(1)), image(1, *shape))
 
 
@@ -59,7 +59,7 @@ def test_the_oldest_go_first_and_the_room_is_kept(tmp_path: Path) -> None:
     for number in range(200):
         keep(store, number)
         assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= LIMIT
-    there = kept(store, range(200))
+    there = remaining(store, range(200))
     assert there == list(range(200 - len(there), 200))
     assert len(there) >= LIMIT // entry_bytes(image(0)) - 5
 
@@ -76,7 +76,7 @@ def test_one_image_may_not_push_out_all_others(tmp_path: Path) -> None:
     store = Store(tmp_path, LIMIT)
     keep(store, 1)
     assert not keep(store, 2, image(2, 500, 400))
-    assert kept(store, range(3)) == [1]
+    assert remaining(store, range(3)) == [1]
 
 
 def test_more_images_than_the_table_has_places_for_are_right_or_missing(tmp_path: Path) -> None:
@@ -85,26 +85,26 @@ def test_more_images_than_the_table_has_places_for_are_right_or_missing(tmp_path
     for number in range(900):
         with store.claim(key_of(number)):
             store.write(key_of(number), image(number, 10, 10))
-    found = [number for number in range(900) if store.read(key_of(number)) is not None]
-    assert 899 in found
-    assert len(found) > 150
-    for number in found:
+    result = [number for number in range(900) if store.read(key_of(number)) is not None]
+    assert 899 in result
+    assert len(result) > 150
+    for number in result:
         np.testing.assert_array_equal(store.read(key_of(number)), image(number, 10, 10))
 
 
-@pytest.mark.parametrize("place", [0, 20, 44, 60, 64, 2000, 64 + HEIGHT * WIDTH * 3 - 1])
-def test_a_flipped_byte_anywhere_makes_an_image_missing(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, 20, 44, 60, 64, 2000, 64 + HEIGHT * WIDTH * 3 - 1])
+def test_a_flipped_byte_anywhere_makes_an_image_missing(tmp_path: Path, offset: int) -> None:
     store = Store(tmp_path, LIMIT)
     for number in range(3):
         keep(store, number)
     with (tmp_path / "ring").open("r+b") as file:
-        file.seek(PAGE_BYTES + entry_bytes(image(1)) + place)
+        file.seek(PAGE_BYTES + entry_bytes(image(1)) + offset)
         before = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([before[0] ^ 1]))
-    assert kept(store, range(3)) == [0, 2]
+    assert remaining(store, range(3)) == [0, 2]
     assert keep(store, 1)
-    assert kept(store, range(3)) == [0, 1, 2]
+    assert remaining(store, range(3)) == [0, 1, 2]
 
 
 def test_a_part_of_another_image_is_noticed(tmp_path: Path) -> None:
@@ -127,39 +127,39 @@ def test_files_cut_short_or_overwritten_cost_no_more_than_what_was_in_them(tmp_p
         for number in range(5):
             keep(store, number)
         damage(tmp_path / name)
-        kept(store, range(5))
+        remaining(store, range(5))
         for number in range(5):
             keep(store, number)
-        assert kept(store, range(5)) == list(range(5))
+        assert remaining(store, range(5)) == list(range(5))
 
 
 def test_a_place_that_was_given_out_and_never_written_holds_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path, LIMIT)
     keep(store, 1)
-    position = Ring(tmp_path).give_out(image(2), lambda: MUCH)  # and then the process was killed
+    position = Ring(tmp_path).allocate(image(2), lambda: MUCH)  # and then the process was killed
     assert position is not None
-    Table(tmp_path / "table").note(key_of(2), position)
+    Table(tmp_path / "table").put(key_of(2), position)
     keep(store, 3)
-    assert kept(store, range(4)) == [1, 3]
+    assert remaining(store, range(4)) == [1, 3]
 
 
 def test_who_was_stopped_for_a_whole_round_writes_over_nobody(tmp_path: Path) -> None:
     store = Store(tmp_path, LIMIT)
     stopped = Ring(tmp_path)
-    position = stopped.give_out(image(1), lambda: MUCH)
+    position = stopped.allocate(image(1), lambda: MUCH)
     assert position is not None
     for number in range(2, 200):
         keep(store, number)
-    before = kept(store, range(200))
+    before = remaining(store, range(200))
     assert not stopped.write(position, key_of(1), image(1))
-    assert kept(store, range(200)) == before
+    assert remaining(store, range(200)) == before
 
 
 def test_who_keeps_a_claim_is_waited_for_once(tmp_path: Path) -> None:
     holder, other = Store(tmp_path, LIMIT), Store(tmp_path, LIMIT)
     with holder.claim(key_of(1)):
-        for patience_s in (0.001, 1e9):
-            with other.claim(key_of(1), patience_s) as mine:
+        for timeout_s in (0.001, 1e9):
+            with other.claim(key_of(1), timeout_s) as mine:
                 assert not mine
         with other.claim(key_of(2), 1e9) as mine:
             assert mine
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_up_ends_the_growth_and_a_full_one_is_told(tmp_path: P
     for number in range(100):
         keep(store, number)
     assert (tmp_path / "grows" / "ring").stat().st_size <= spare + size
-    assert len(kept(store, range(100))) >= 25
+    assert len(remaining(store, range(100))) >= 25
     with pytest.raises(OSError, match="nearly full"):
         keep(Store(tmp_path / "full", LIMIT, lambda: 0), 1)
 

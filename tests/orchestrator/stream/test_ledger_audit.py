@@ -9,7 +9,7 @@ from shards import write_shards
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.ledger import Ledger, LedgerLine, check_ledger, read_ledger
-from orchestrator.stream.micro_batch import MicroBatch, Skipped
+from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import StreamState, stream_changes, stream_settings
 
@@ -59,7 +59,7 @@ def test_faults_are_found(reader: Reader, lines: list[LedgerLine]) -> None:
 
 def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = locate(str(tmp_path / "ledger"))
-    skip = Skipped(9, "s", "é", "image is missing", "")
+    skip = SkippedSample(9, "s", "é", "image is missing", "")
     for worker, number in ((0, 4), (1, 5)):
         ledger = Ledger(folder, worker)
         ledger.add(2, [MicroBatch(number, ("a", "b"), {}, (skip,), 0)])
@@ -80,12 +80,12 @@ def test_a_resume_that_goes_on_where_it_stopped_is_proved(reader: Reader) -> Non
 
 
 def test_what_changed_is_named(reader: Reader) -> None:
-    other = replace(reader, lanes=replace(reader.lanes, micro_batch_size=4))
+    other = replace(reader, layout=replace(reader.layout, micro_batch_size=4))
     changes = stream_changes(_state(reader, 3), stream_settings(other, 2), other, next_step=2)
     assert changes == ["batch.micro_batch_size: 8 -> 4", "seed: 1 -> 2"]
 
 
 def test_samples_that_moved_are_noticed(reader: Reader) -> None:
     changes = stream_changes(_state(reader, 2), stream_settings(reader, 1), reader, next_step=2)
-    said = "their keys are not those that were trained on"
-    assert changes == [f"the samples of micro-batch {number}: {said}" for number in (2, 3)]
+    message = "their keys are not those that were trained on"
+    assert changes == [f"the samples of micro-batch {number}: {message}" for number in (2, 3)]

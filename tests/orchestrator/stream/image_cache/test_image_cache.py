@@ -82,16 +82,16 @@ def test_processes_of_several_runs_share_the_work() -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [json.loads(process.communicate()[0]) for process in processes]
-    assert [one["digest"] for one in said] == [plain([picture(n) for n in range(*both)]) for both in ranges]
-    assert sorted(number for one in said for number in one["decoded"]) == list(range(80))
+    results = [json.loads(process.communicate()[0]) for process in processes]
+    assert [one["digest"] for one in results] == [plain([picture(n) for n in range(*both)]) for both in ranges]
+    assert sorted(number for one in results for number in one["decoded"]) == list(range(80))
 
 
 def test_who_dies_while_decoding_leaves_the_image_to_others() -> None:
     holder = started("hold", "0")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "decoding\n"
-    impatient, transform = DecodedCache(LIMIT_MB, patience_s=0.0), StagedToy()
+    impatient, transform = DecodedCache(LIMIT_MB, timeout_s=0.0), StagedToy()
     assert digest_of(in_order(IMAGES[:2], transform, impatient)) == plain(IMAGES[:2])
     assert sorted(transform.decoded) == sorted(IMAGES[:2])
     transform = StagedToy()
@@ -157,8 +157,8 @@ def test_a_damaged_head_is_told_to_those_who_use_it_and_mended_for_the_next(
 def test_a_folder_of_another_size_is_begun_anew_when_nobody_uses_it(folder: Path) -> None:
     for limit_mb, decoded in ((LIMIT_MB, 5), (LIMIT_MB, 0)):
         process = started("0", "5")
-        said = json.loads(process.communicate("go\n")[0].splitlines()[-1])
-        assert (limit_mb, len(said["decoded"])) == (limit_mb, decoded)
+        message = json.loads(process.communicate("go\n")[0].splitlines()[-1])
+        assert (limit_mb, len(message["decoded"])) == (limit_mb, decoded)
     transform = StagedToy()
     in_order(IMAGES[:5], transform, DecodedCache(LIMIT_MB // 2))
     assert transform.decoded == IMAGES[:5]

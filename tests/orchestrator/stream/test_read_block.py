@@ -9,7 +9,7 @@ from streams import SEED, make_reader, read_batches
 from toy_workload import ToyTransform
 
 from orchestrator.stream.decoder import Decoder
-from orchestrator.stream.ray_dataset import Delivery, ReadBlock, unpack
+from orchestrator.stream.ray_dataset import ReadBlock, ReadPlan, unpack_block
 
 ROWS = 8
 NUMBERS = (0, 1, 2, 3, 4, 5)
@@ -19,9 +19,9 @@ NUMBERS = (0, 1, 2, 3, 4, 5)
 def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path, share: float, decoded: int) -> None:
     reader = make_reader(write_shards(str(tmp_path), 60))
     decoder = Decoder(ToyTransform(), SEED)
-    (block,) = ReadBlock(Delivery(reader, decoder, share), NUMBERS, ROWS)()
+    (block,) = ReadBlock(ReadPlan(reader, decoder, share), NUMBERS, ROWS)()
     assert block.num_rows == ROWS
-    parcels = list(unpack(block))
+    parcels = list(unpack_block(block))
     assert sum(parcel.about is not None for parcel in parcels) == decoded
     arrived = [parcel.open(decoder) for parcel in parcels]
     for batch, expected in zip(arrived, read_batches(reader, NUMBERS), strict=True):
@@ -30,5 +30,5 @@ def test_a_share_of_every_block_is_decoded_and_all_of_it_arrives(tmp_path: Path,
 
 
 def test_what_the_readers_decode_is_spread_evenly() -> None:
-    delivery = Delivery(None, None, 0.4)  # type: ignore[arg-type]
-    assert [place for place in range(10) if delivery.decodes(place)] == [2, 4, 7, 9]
+    read_plan = ReadPlan(None, None, 0.4)  # type: ignore[arg-type]
+    assert [offset for offset in range(10) if read_plan.decodes(offset)] == [2, 4, 7, 9]

@@ -1,0 +1,118 @@
+"""Starting a new run from another run's or an imported checkpoint, which the recipe's section `start` names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config.errors import ConfigError
+from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.storage.location import Location, locate
+from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
+from orchestrator.train.checkpoints.load import load_state
+from orchestrator.train.checkpoints.manifest import IMPORT_FILE, OPTIMIZER_FILE, RunState, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """The checkpoint that a new run starts from.
+
+    Args:
+        folder: the checkpoint's folder.
+        with_optimizer: whether the optimizer state is loaded as well as the weights.
+        first_step: the first step to do.
+    """
+
+    folder: Location
+    with_optimizer: bool
+    first_step: int
+
+    def describe(self) -> str:
+        """Return it in a few words."""
+        loaded = f"weights and optimiser, at step {self.first_step}" if self.with_optimizer else "weights"
+        return f"{self.folder.uri} ({loaded})"
+
+
+def find_warm_start(resolved: ResolvedRecipe, epoch_samples: int, steps: int) -> WarmStart | None:
+    """Return the checkpoint that a recipe's run starts from, None when it starts from the workload's own weights.
+
+    Args:
+        resolved: the recipe.
+        epoch_samples: samples in one epoch.
+        steps: steps of the whole run.
+
+    Raises:
+        ConfigError: the checkpoint is missing, of another model, or cannot be continued.
+        CheckpointError: it is damaged, or of another format version.
+        StorageError: storage cannot be reached.
+    """
+    section = resolved.recipe.start
+    if section is None:
+        return None
+    folder = locate(section.checkpoint, resolved.recipe.storage.endpoint)
+    _check_committed(folder)
+    state = load_state(folder)
+    _check_model(state, resolved, folder)
+    if section.take == "weights":
+        return WarmStart(folder, with_optimizer=False, first_step=0)
+    if not read_manifest(folder).parts(OPTIMIZER_FILE):
+        raise ConfigError(f"start.take: {folder.uri} holds no optimiser state; write take: weights.")
+    first_step = _steps_done(folder, state, epoch_samples / resolved.recipe.batch.samples)
+    if first_step >= steps:
+        raise ConfigError(
+            f"start.take: {folder.uri} has done {first_step} steps and the recipe has {steps}; "
+            "raise length, or write take: weights."
+        )
+    return WarmStart(folder, with_optimizer=True, first_step=first_step)
+
+
+def _check_committed(folder: Location) -> None:
+    if (folder / MANIFEST_FILE).size():
+        return
+    checkpoints = RunFolder(folder).committed_checkpoints()
+    hint = (
+        f"it is a run's folder; name a checkpoint in it, for example {checkpoints[0].uri}"
+        if checkpoints
+        else "name a folder made by `fuseray import-checkpoint`, or RUN/checkpoints/step-NUMBER of a run"
+    )
+    raise ConfigError(f"start.checkpoint: {folder.uri} is no checkpoint (no {MANIFEST_FILE}); {hint}.")
+
+
+def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) -> None:
+    if state.workload != resolved.recipe.workload:
+        raise ConfigError(
+            f"start.checkpoint: {folder.uri} is of the workload {state.workload!r}, the recipe's is "
+            f"{resolved.recipe.workload!r}; choose another checkpoint or another workload."
+        )
+    config, keys = resolved.workload.model_dump(mode="json"), resolved.entry.architecture_keys
+    values = {key: (_value_at(state.config, key), _value_at(config, key)) for key in keys}
+    differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+    if differing:
+        differences = "; ".join(
+            f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()
+        )
+        fixes = " ".join(f"{key}={_override_text(theirs)}" for key, (theirs, _) in differing.items())
+        raise ConfigError(
+            f"start.checkpoint: {folder.uri} is of another model: {differences}. Set {fixes} in the recipe."
+        )
+
+
+def _value_at(config: Any, dotted_key: str) -> Any:
+    """Return the value of a dotted key in nested mappings; None when there is none."""
+    for key in dotted_key.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _override_text(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _steps_done(folder: Location, state: RunState, steps_per_epoch: float) -> int:
+    if (folder / IMPORT_FILE).size() is None:
+        return state.next_step
+    if state.epochs is None:
+        raise ConfigError(f"start.take: {folder.uri} does not say how long it was trained; write take: weights.")
+    return round(state.epochs * steps_per_epoch)

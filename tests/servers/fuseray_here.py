@@ -59,8 +59,13 @@ def use_here() -> None:
     launchers.launcher_of = Here  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
+def main_here() -> None:
+    """Be the command line."""
     from orchestrator.cli.main import main
 
     use_here()
     main()
+
+
+if __name__ == "__main__":
+    main_here()

@@ -50,7 +50,9 @@ class User:
 
     def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line to its end."""
-        return preloaded.fuseray(*arguments, folder=self.folder, environment={**self.environment, **(environment or {})})
+        return preloaded.fuseray(
+            *arguments, folder=self.folder, environment={**self.environment, **(environment or {})}
+        )
 
     def run_until_interrupted(self, *arguments: str, begun: Callable[[], bool]) -> int:
         """Press Ctrl-C, a signal to the whole group, once a run has begun; return its exit code."""

@@ -102,9 +102,7 @@ def _serve() -> None:
         _say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), answers)
 
 
-def _become(
-    program: str, arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str
-) -> None:
+def _become(program: str, arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str) -> None:
     """Turn this process into a program that has just started."""
     os.setsid()
     os.chdir(folder)

@@ -1,4 +1,4 @@
-"""Server processes that start on free ports of the loopback interface and leave nothing behind."""
+"""Server processes that start on free ports and leave nothing behind, and what processes show while they live."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+Shown = TypeVar("Shown")
 
 POLL_S = 0.05
 
@@ -44,6 +49,25 @@ def _is_free(port: int) -> bool:
         probe.bind(("", port))
         return True
     return False
+
+
+def shown_by(processes: Iterable[psutil.Process], look: Callable[[psutil.Process], Shown]) -> list[Shown]:
+    """Return what processes show; those that have ended since they were listed show nothing."""
+    found: list[Shown] = []
+    for process in processes:
+        with suppress(psutil.Error, OSError):
+            found.append(look(process))
+    return found
+
+
+def command_lines(processes: Iterable[psutil.Process]) -> list[str]:
+    """Return the command lines of those of some processes that live."""
+    return shown_by(processes, lambda process: " ".join(process.cmdline()))
+
+
+def lives(process: psutil.Process) -> bool:
+    """Return whether a process, and not another one that has got its id, has not ended."""
+    return shown_by([process], lambda one: one.is_running() and one.status() != psutil.STATUS_ZOMBIE) == [True]
 
 
 def program(name: str) -> str:

@@ -12,7 +12,6 @@ from toy_workload import ToyConfig, ToyEntry, ToyWorkload
 
 from workloads.contract import Clock
 
-
 LOOK_EVERY_S = 0.1
 
 

@@ -15,7 +15,7 @@ from postgres_server import PostgresServer, postgres
 from rclone_server import rclone
 from s3_server import S3Server
 from seaweedfs_server import seaweedfs
-from sharing_out import FileByFile, is_last
+from sharing_out import FileByFile, place_in_order
 
 settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
@@ -30,7 +30,7 @@ OTHER_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: is_last(item.nodeid))
+    items.sort(key=lambda item: place_in_order(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from mlflow_database import new_database
 from mlflow_server import MlflowServer, mlflow_server
 from postgres_server import PostgresServer, postgres
 from rclone_server import rclone
@@ -60,7 +61,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mlflow_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     folder = tmp_path_factory.mktemp("mlflow-on-sqlite")
-    with mlflow_server(f"sqlite:///{folder}/mlflow.db", f"{folder}/files", folder) as server:
+    with mlflow_server(new_database(folder / "mlflow.db"), f"{folder}/files", folder) as server:
         yield server
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from autoscaling_cluster import AutoscalingCluster, FakeGroup, Timeline, autoscaling_cluster
+from mlflow_database import new_database
 from shards import write_shards
 
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, growth_variable
@@ -69,6 +70,7 @@ def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.P
     """Train; the process's output goes to the file `said`."""
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "prices.yaml").write_text(PRICES)
+    new_database(folder / "runs" / "mlflow.db")
     data = write_shards(str(folder / "data"), 400)
     overrides = [f"scale.address={cluster.address}", f"data.train={data}", "name=grown"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--prices", "prices.yaml", *overrides]

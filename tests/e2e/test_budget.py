@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from preloaded import fuseray
 from shards import write_shards
 from small_recipes import PACED
@@ -39,6 +40,7 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
     install_toyland(tmp_path / "site")
+    new_database(tmp_path / "runs" / "mlflow.db")
     run = RunFolder(locate(str(tmp_path / "runs" / "thrifty")))
 
     first = train(tmp_path, f"budget.hours={FIRST_H}")

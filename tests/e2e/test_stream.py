@@ -10,6 +10,7 @@ from pathlib import Path
 
 import preloaded
 import pytest
+from mlflow_database import new_database
 from s3_server import S3Server
 from waiting import wait_for
 
@@ -95,6 +96,7 @@ data:
     - {{uri: "s3://{user.bucket}/two/train", weight: 1}}
 storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint}"}}
 """
+    new_database(user.folder / "runs" / "mlflow.db")
     (user.folder / "recipe.yaml").write_text(RECIPE + places)
     for name, shard_format, limit in (("one", "webdataset", "120"), ("two", "parquet", "60")):
         options = ["--endpoint", seaweedfs_server.endpoint, "--format", shard_format, "--samples-per-shard", "40"]

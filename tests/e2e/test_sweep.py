@@ -11,6 +11,7 @@ from pathlib import Path
 import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from shards import write_shards
 from small_recipes import TRAINED
 from waiting import wait_for
@@ -60,6 +61,7 @@ def is_left(folder: SweepFolder) -> bool:
 def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
     (tmp_path / "sweep.yaml").write_text(SWEEP)
+    new_database(tmp_path / "runs" / "mlflow.db")
     folder = SweepFolder(locate(str(tmp_path / "runs" / "rates")))
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen(command("sweep.yaml", "--no-plan"), cwd=tmp_path, stdout=log, stderr=log)

@@ -23,6 +23,7 @@ from orchestrator.cluster.jobs.history import Entry, Register
 
 TESTS = Path(__file__).parents[1]
 STEPS = 60
+NEVER = 10**9
 
 pytestmark = pytest.mark.timeout(1800)
 RECIPE = f"""\
@@ -50,7 +51,7 @@ class User:
         (self.folder / f"{name}.json").write_text(json.dumps(usual | settings))
         return f"{name}.json"
 
-    def pace(self, seconds: float, hold: int = STEPS) -> None:
+    def pace(self, seconds: float, hold: int = NEVER) -> None:
         """Say how long a step takes at least, and which one does not begin before this is said anew."""
         write_pace(self.folder / "pace", seconds, hold)
 

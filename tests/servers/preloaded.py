@@ -57,7 +57,10 @@ def fuseray(
     """
     with NamedTemporaryFile("r") as out, NamedTemporaryFile("r") as err, _one_at_a_time:
         variables = dict(os.environ if environment is None else environment)
-        code = _forked([program, arguments, str(folder), variables, out.name, err.name], timeout_s)
+        try:
+            code = _forked([program, arguments, str(folder), variables, out.name, err.name], timeout_s)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired(arguments, timeout_s, out.read(), err.read()) from None
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
@@ -69,7 +72,7 @@ def _forked(request: object, timeout_s: float) -> int:
     pid = int(loaded.stdout.readline())
     try:
         if not select.select([loaded.stdout], [], [], timeout_s)[0]:
-            raise subprocess.TimeoutExpired(str(request), timeout_s)
+            raise TimeoutError
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         loaded.stdout.readline()

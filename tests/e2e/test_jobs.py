@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import preloaded
 import pytest
 from breaking_proxy import breaking_proxy
 from paced_workload import write_pace
@@ -73,9 +72,9 @@ class User:
 
     def fuseray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        return preloaded.fuseray(
-            *arguments, folder=self.folder, environment=self.environment, program="fuseray_here:main_here"
-        )
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=1200)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     @property
     def register(self) -> Register:

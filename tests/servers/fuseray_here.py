@@ -59,13 +59,8 @@ def use_here() -> None:
     launchers.launcher_of = Here  # type: ignore[assignment]
 
 
-def main_here() -> None:
-    """Be the command line."""
+if __name__ == "__main__":
     from orchestrator.cli.main import main
 
     use_here()
     main()
-
-
-if __name__ == "__main__":
-    main_here()

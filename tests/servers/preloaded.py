@@ -41,7 +41,6 @@ def fuseray(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 600,
-    program: str = "orchestrator.cli.main:main",
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, as `python -m orchestrator.cli` would.
 
@@ -50,7 +49,6 @@ def fuseray(
         folder: where it runs.
         environment: all variables; this process's own when absent.
         timeout_s: how long it may take.
-        program: what is called in the place of the command line, as `module:name`.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
@@ -58,7 +56,7 @@ def fuseray(
     with NamedTemporaryFile("r") as out, NamedTemporaryFile("r") as err, _one_at_a_time:
         variables = dict(os.environ if environment is None else environment)
         try:
-            code = _forked([program, arguments, str(folder), variables, out.name, err.name], timeout_s)
+            code = _forked([arguments, str(folder), variables, out.name, err.name], timeout_s)
         except TimeoutError:
             raise subprocess.TimeoutExpired(arguments, timeout_s, out.read(), err.read()) from None
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -105,7 +103,7 @@ def _serve() -> None:
         _say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), answers)
 
 
-def _become(program: str, arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str) -> None:
+def _become(arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str) -> None:
     """Turn this process into a program that has just started."""
     os.setsid()
     os.chdir(folder)
@@ -116,9 +114,8 @@ def _become(program: str, arguments: list[str], folder: str, variables: dict[str
         os.dup2(os.open(path, os.O_RDWR), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["fuseray", *arguments]
-    module, _, name = program.partition(":")
     try:
-        getattr(import_module(module), name)()
+        import_module("orchestrator.cli.main").main()
     except BaseException:
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()

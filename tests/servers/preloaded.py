@@ -66,7 +66,7 @@ def _forked(request: object, timeout_s: float) -> int:
     loaded = _loaded()
     assert loaded.stdin is not None
     assert loaded.stdout is not None
-    print(json.dumps(request), file=loaded.stdin, flush=True)
+    loaded.stdin.write(f"{json.dumps(request)}\n".encode())
     pid = int(loaded.stdout.readline())
     try:
         if not select.select([loaded.stdout], [], [], timeout_s)[0]:
@@ -79,11 +79,11 @@ def _forked(request: object, timeout_s: float) -> int:
 
 
 @cache
-def _loaded() -> subprocess.Popen[str]:
-    """Start the process that loads the libraries; it ends with this one."""
+def _loaded() -> subprocess.Popen[bytes]:
+    """Start the process that loads the libraries; it ends with this one. No answer of it is read ahead."""
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+        [sys.executable, __file__], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables
     )
 
 

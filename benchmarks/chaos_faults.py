@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from chaos_cluster import ChaosCluster, Worker
+from chaos_leftovers import lasting
 from chaos_schedule import Fault, Kind
 from chaos_training import Line, Training, TrainingEndedError
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 LIMIT_S = 600.0
 """How long a run may take to go on after a fault, hangs not counted."""
 
-NOTICE_S = 25
+NOTICE_S = 60
 """What a preemption notice gives the run."""
 
 AWAY_S = 8.0
@@ -104,8 +106,8 @@ class Scene:
         worker = self._worker(fault)
         struck_s = self.cluster.strike(worker, signal.SIGSTOP)
         outcome = self._struck(fault, struck_s, self.hang_s)
-        if self.cluster.cpus and psutil.pid_exists(worker.pid):
-            self.lingering.append(f"stopped worker {worker.pid}")
+        if self.cluster.cpus:
+            self.lingering += lasting(lambda: [f"stopped worker {worker.pid}"] if _lives(worker.pid) else [])
         return outcome
 
     def node_remove(self, fault: Fault) -> Outcome:
@@ -252,6 +254,12 @@ class Scene:
 
     def _until(self, moment_s: float) -> None:
         time.sleep(max(0.0, moment_s - time.time()))
+
+
+def _lives(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 STRIKES: dict[Kind, Callable[[Scene, Fault], Outcome]] = {kind: getattr(Scene, kind.value) for kind in Kind}

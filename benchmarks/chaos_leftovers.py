@@ -21,7 +21,7 @@ FOLDERS = ("r-", "seaweedfs-")
 CACHES = ("torchinductor_",)
 """How the caches begin that a user's programs share, and that stay."""
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long processes may take to end when those that they were for have."""
 
 LOOK_EVERY_S = 0.5

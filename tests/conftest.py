@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from mlflow_database import new_database
 from mlflow_server import MlflowServer, mlflow_server
 from postgres_server import PostgresServer, postgres
 from rclone_server import rclone
 from s3_server import S3Server
 from seaweedfs_server import seaweedfs
-from sharing_out import FileByFile, is_last
+from sharing_out import FileByFile, place_in_order
 
 settings.register_profile("busy-machine", deadline=None)
 settings.load_profile("busy-machine")
@@ -30,7 +31,7 @@ OTHER_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: is_last(item.nodeid))
+    items.sort(key=lambda item: place_in_order(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
@@ -60,7 +61,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mlflow_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     folder = tmp_path_factory.mktemp("mlflow-on-sqlite")
-    with mlflow_server(f"sqlite:///{folder}/mlflow.db", f"{folder}/files", folder) as server:
+    with mlflow_server(new_database(folder / "mlflow.db"), f"{folder}/files", folder) as server:
         yield server
 
 

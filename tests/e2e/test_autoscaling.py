@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from autoscaling_cluster import AutoscalingCluster, FakeGroup, Timeline, autoscaling_cluster
+from mlflow_database import new_database
 from shards import write_shards
 
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, node_groups_variable
@@ -22,6 +23,7 @@ from orchestrator.track.cost import read_starts
 from orchestrator.track.run_writer import TrackedRun
 
 IDLE_S = 8.0
+PATIENCE_S = 600.0
 WISHES_LAPSE_S = 180.0
 """So long a machine would stay that somebody asked for and did not take back."""
 RECIPE = """\
@@ -68,6 +70,7 @@ def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.P
     """Train; the process's output goes to the file `said`."""
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "prices.yaml").write_text(PRICES)
+    new_database(folder / "runs" / "mlflow.db")
     data = write_shards(str(folder / "data"), 400)
     overrides = [f"scale.address={cluster.address}", f"data.train={data}", "name=grown"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--prices", "prices.yaml", *overrides]
@@ -81,7 +84,7 @@ def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.P
             process.wait()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_run_gets_the_machines_that_it_needs_and_gives_them_back(cluster: AutoscalingCluster, tmp_path: Path) -> None:
     said = tmp_path / "said"
     with cluster.watched() as timeline:
@@ -94,7 +97,7 @@ def test_a_run_gets_the_machines_that_it_needs_and_gives_them_back(cluster: Auto
             await_("the run grows", lambda: "on with 2 workers" in said.read_text())
             await_("a machine decodes", lambda: any("decode" in look.working for look in timeline.looks()))
             process.send_signal(signal.SIGINT)
-            assert process.wait(240) == 130, said.read_text()
+            assert process.wait(PATIENCE_S) == 130, said.read_text()
         ended_s = time.time()
         _await("no machine is left", lambda: timeline.now() == {"head": 1}, said, timeline)
         gone_s = timeline.changes()[-1].time_s - ended_s
@@ -125,7 +128,7 @@ def _running(process: subprocess.Popen[str], said: Path) -> bool:
     return True
 
 
-def _await(what: str, seen: Callable[[], bool], said: Path, timeline: Timeline, patience_s: float = 240) -> None:
+def _await(what: str, seen: Callable[[], bool], said: Path, timeline: Timeline, patience_s: float = PATIENCE_S) -> None:
     deadline_s = time.monotonic() + patience_s
     while not seen():
         assert time.monotonic() < deadline_s, f"{what}: not seen\n{timeline.changes()}\n{said.read_text()[-3000:]}"

@@ -27,9 +27,10 @@ KEYS = [
 ]
 
 
+@pytest.mark.timeout(1800)
 def test_the_training_step_prints_a_line_per_configuration() -> None:
     options = ["--config", "tiny", "--repeats", "1", "--batch-size", "4", "--adversarial-steps", "2"]
-    done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, done.stdout.splitlines())
     assert set(KEYS) <= set(line)
@@ -41,10 +42,11 @@ def test_the_training_step_prints_a_line_per_configuration() -> None:
     assert all(line["parts"][part] > 0 for part in parts)
 
 
+@pytest.mark.timeout(1800)
 def test_the_checkpoint_prints_a_line_per_size(tmp_path: Path) -> None:
     options = ["--parameters", "1e6", "--parameters", "2e6", "--saves", "2", "--step-s", "0.1", "--interval", "10"]
     command = [sys.executable, str(CHECKPOINT_SCRIPT), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
     assert second["state_mb"] == pytest.approx(2 * first["state_mb"], rel=0.01)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
+from preloaded import fuseray
 from shards import write_shards
-from small_recipes import TRAINED
+from small_recipes import PACED
+from toyland import install_toyland, with_toyland
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
@@ -18,7 +21,7 @@ from orchestrator.track.cost import Costs, read_starts
 from orchestrator.track.run_writer import TrackedRun
 
 RECIPE = f"""\
-{TRAINED}
+{PACED}
 name: thrifty
 length: {{steps: 100000}}
 checkpoint: {{every_steps: 100000}}
@@ -29,13 +32,15 @@ FIRST_H = 0.004
 
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--json", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    environment = os.environ | with_toyland(folder / "site")
+    return fuseray("train", "recipe.yaml", "--json", *arguments, folder=folder, environment=environment)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
+    install_toyland(tmp_path / "site")
+    new_database(tmp_path / "runs" / "mlflow.db")
     run = RunFolder(locate(str(tmp_path / "runs" / "thrifty")))
 
     first = train(tmp_path, f"budget.hours={FIRST_H}")

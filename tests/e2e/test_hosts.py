@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -27,9 +27,9 @@ OVERRIDES = (
     "scale.workers=[1, 2]",
     "scale.cpus_per_worker=1",
 )
-START_S = 180.0
-END_S = 240.0
-SSH_LINGERS_S = 30.0
+START_S = 400.0
+END_S = 600.0
+SSH_LINGERS_S = 120.0
 """Ray keeps its SSH connections open for ten seconds."""
 
 
@@ -45,7 +45,7 @@ def test_hosts_share_neither_folders_nor_processes(three_hosts: Hosts) -> None:
     first, second, _ = three_hosts.all
     first.run("touch /tmp/mine ~/mine /run/mine /dev/shm/mine; sleep 1000 </dev/null >/dev/null 2>&1 &")
     assert first.shared_memory() == ["mine"]
-    assert "sleep 1000" in first.processes()
+    wait_for(lambda: "sleep 1000" in first.processes(), START_S)
     assert "sleep 1000" not in second.processes()
     assert second.run("ls /tmp/mine ~/mine /run/mine /dev/shm/mine 2>/dev/null; hostname") == "host-2\n"
     first.run("rm /dev/shm/mine; kill $(pgrep sleep)")
@@ -54,14 +54,14 @@ def test_hosts_share_neither_folders_nor_processes(three_hosts: Hosts) -> None:
 def test_a_host_that_is_cut_off_reaches_nobody(three_hosts: Hosts) -> None:
     _, second, third = three_hosts.all
     answers = f"timeout 2 bash -c '</dev/tcp/{second.address}/22' && echo yes || echo no"
-    assert third.run(answers) == "yes\n"
+    wait_for(lambda: third.run(answers) == "yes\n", START_S)
     second.cut_off()
     assert third.run(answers) == "no\n"
     second.restore()
-    assert third.run(answers) == "yes\n"
+    wait_for(lambda: third.run(answers) == "yes\n", START_S)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
     """Up, submit and leave, lose a host, recover, finish, audit, down: as a user does it, from outside."""
     outside, watch = three_hosts.outside, StopWatch()
@@ -88,7 +88,7 @@ def test_a_run_outlives_a_host(three_hosts: Hosts, tmp_path: Path) -> None:
             with _explained(laptop, job):
                 wait_for(lambda: checkpoints.newest() > 0, START_S)
                 watch.say("first checkpoint")
-                lost = next(host for host in three_hosts.all[1:] if _trains(host))
+                lost = _first_that_trains(three_hosts.all[1:])
                 raylets = _raylets(lost)
                 lost.cut_off()
                 watch.say(f"cut off {lost.name}")
@@ -185,5 +185,13 @@ def _is_settled(host: Host) -> bool:
     return bool(_raylets(host)) and not any("bash --login" in line for line in host.processes())
 
 
-def _trains(host: Host) -> bool:
-    return any("RayTrainWorker" in line for line in host.processes())
+def _first_that_trains(hosts: Sequence[Host]) -> Host:
+    """Return a host with a training worker; for moments no host has one, while workers are replaced."""
+    training: list[Host] = []
+
+    def found() -> bool:
+        training.extend(host for host in hosts if any("RayTrainWorker" in line for line in host.processes()))
+        return bool(training)
+
+    wait_for(found, START_S)
+    return training[0]

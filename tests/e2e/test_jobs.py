@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from breaking_proxy import breaking_proxy
+from paced_workload import write_pace
 from ray_head import RayHead, ray_head
 from shards import write_shards
 from toyland import install_toyland
@@ -21,6 +22,9 @@ from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 
 TESTS = Path(__file__).parents[1]
 STEPS = 60
+NEVER = 10**9
+
+pytestmark = pytest.mark.timeout(1800)
 RECIPE = f"""\
 workload: paced
 data: {{train: data/train}}
@@ -46,26 +50,30 @@ class User:
         (self.folder / f"{name}.json").write_text(json.dumps(usual | settings))
         return f"{name}.json"
 
-    def pace(self, seconds: float) -> None:
-        """Say how long a step takes at least."""
-        (self.folder / "pace").write_text(str(seconds))
+    def pace(self, seconds: float, hold: int = NEVER) -> None:
+        """Say how long a step takes at least, and which one does not begin before this is said anew."""
+        write_pace(self.folder / "pace", seconds, hold)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command line."""
-        command = [sys.executable, str(TESTS / "servers" / "fuseray_here.py"), *arguments]
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of the command line."""
         paths = (TESTS.parent, TESTS / "servers", self.folder / "site")
-        environment = os.environ | {
+        return os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "XDG_STATE_HOME": str(self.folder / "state"),
             "RAY_ADDRESS": "nowhere:1",
         }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command line."""
+        command = [sys.executable, str(TESTS / "servers" / "fuseray_here.py"), *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes)
 
     def fuseray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
         with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=280)
+            out, err = process.communicate(timeout=1200)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     @property
@@ -102,7 +110,7 @@ def test_a_job_is_followed_to_its_end_over_a_connection_that_breaks(user: User) 
 
 
 def test_the_exit_code_of_a_job_is_handed_on(user: User) -> None:
-    budget = ("budget.hours=0.002", "length.steps=4000")
+    budget = ("budget.hours=0.002", "length.steps=100000")
     done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=dear", *budget, "--json")
     assert done.returncode == 3, done.stderr
     outcome = json.loads(done.stdout)
@@ -129,7 +137,7 @@ def test_nothing_is_submitted_that_this_machine_or_the_cluster_finds_wrong(user:
 
 
 def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User) -> None:
-    user.pace(0.5)
+    user.pace(0, hold=12)
     job = _submitted_although_the_answer_is_lost(user, "name=halves")
     left = _watch_until(user, job, "step 11/")
     user.pace(2)
@@ -221,5 +229,5 @@ def _watch_until(user: User, job: str, words: str) -> subprocess.CompletedProces
             if words in line:
                 break
         watching.send_signal(signal.SIGINT)
-        out, err = watching.communicate(timeout=60)
+        out, err = watching.communicate(timeout=600)
     return subprocess.CompletedProcess((), watching.returncode, out, err)

@@ -5,18 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import preloaded
 import pytest
+from mlflow_database import new_database
 from s3_server import S3Server
+from waiting import wait_for
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
 from orchestrator.track.run_writer import TrackedRun
 
 STEPS = 16
+PATIENCE_S = 600.0
 RECIPE = f"""\
 workload: albef
 batch: {{micro_batches: 2, micro_batch_size: 8}}
@@ -48,13 +51,8 @@ class User:
 
     def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", *arguments],
-            cwd=self.folder,
-            env={**self.environment, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=600,
+        return preloaded.fuseray(
+            *arguments, folder=self.folder, environment={**self.environment, **(environment or {})}
         )
 
     def run_until_interrupted(self, *arguments: str, begun: Callable[[], bool]) -> int:
@@ -63,13 +61,10 @@ class User:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **quiet)
         try:
-            deadline = time.monotonic() + 300
-            while not begun():
-                assert process.poll() is None
-                assert time.monotonic() < deadline, "the run never began"
-                time.sleep(0.1)
+            wait_for(lambda: begun() or process.poll() is not None, PATIENCE_S)
+            assert process.poll() is None
             os.killpg(process.pid, signal.SIGINT)
-            return process.wait(timeout=300)
+            return process.wait(timeout=PATIENCE_S)
         finally:
             process.kill()
 
@@ -84,12 +79,16 @@ class User:
 
 
 @pytest.fixture
-def user(
-    tmp_path: Path, seaweedfs_server: S3Server, log_in: Callable[[S3Server], None], monkeypatch: pytest.MonkeyPatch
-) -> User:
+def user(trainer: User, log_in: Callable[[S3Server], None]) -> User:
+    """The user, with whose credentials this process looks at the bucket."""
+    log_in(trainer.server)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory, seaweedfs_server: S3Server) -> User:
     """A user whose drawings are two data sets in a bucket, and whose runs go there too."""
-    log_in(seaweedfs_server)
-    user = User(tmp_path, seaweedfs_server)
+    user = User(tmp_path_factory.mktemp("user"), seaweedfs_server)
     places = f"""\
 data:
   mix:
@@ -97,7 +96,8 @@ data:
     - {{uri: "s3://{user.bucket}/two/train", weight: 1}}
 storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint}"}}
 """
-    (tmp_path / "recipe.yaml").write_text(RECIPE + places)
+    new_database(user.folder / "runs" / "mlflow.db")
+    (user.folder / "recipe.yaml").write_text(RECIPE + places)
     for name, shard_format, limit in (("one", "webdataset", "120"), ("two", "parquet", "60")):
         options = ["--endpoint", seaweedfs_server.endpoint, "--format", shard_format, "--samples-per-shard", "40"]
         built = user.run("data", "emoji", f"s3://{user.bucket}/{name}", "--limit", limit, *options)
@@ -105,7 +105,7 @@ storage: {{uri: "s3://{user.bucket}/runs", endpoint: "{seaweedfs_server.endpoint
     return user
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_stopped_and_resumed_with_another_number_of_workers_a_run_is_the_same(user: User) -> None:
     whole = user.run("train", "recipe.yaml", "name=whole", "scale.workers=2")
     assert whole.returncode == 0, whole.stderr
@@ -131,7 +131,7 @@ def test_stopped_and_resumed_with_another_number_of_workers_a_run_is_the_same(us
         assert again[name][1] == pytest.approx(once[name][1], rel=1e-5), name
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_wrong_credentials_are_refused_at_once_and_never_shown(user: User) -> None:
     wrong = {"AWS_SECRET_ACCESS_KEY": "not-the-secret-key-that-is-right"}
     done = user.run("train", "recipe.yaml", "--dry-run", environment=wrong)

@@ -8,8 +8,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from shards import write_shards
 from small_recipes import TRAINED
 from waiting import wait_for
@@ -40,7 +42,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400)
+    return preloaded.fuseray("sweep", *arguments, folder=folder, timeout_s=1200)
 
 
 def reported(folder: SweepFolder, number: int) -> tuple[Point, ...]:
@@ -55,14 +57,15 @@ def is_left(folder: SweepFolder) -> bool:
     return True
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
     (tmp_path / "sweep.yaml").write_text(SWEEP)
+    new_database(tmp_path / "runs" / "mlflow.db")
     folder = SweepFolder(locate(str(tmp_path / "runs" / "rates")))
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen(command("sweep.yaml", "--no-plan"), cwd=tmp_path, stdout=log, stderr=log)
-        wait_for(lambda: bool(reported(folder, 1)), 300)
+        wait_for(lambda: bool(reported(folder, 1)), 600)
         first.kill()
         first.wait()
     killed = reported(folder, 1)
@@ -70,7 +73,7 @@ def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
     early = sweep(tmp_path, "--resume", "rates")
     assert early.returncode == 2
     assert "the sweep's driver was there" in early.stderr
-    wait_for(lambda: is_left(folder), 120)
+    wait_for(lambda: is_left(folder), 600)
     again = sweep(tmp_path, "--resume", "rates", "--json")
     assert again.returncode == 0, again.stderr
     _check_trials(folder, killed)

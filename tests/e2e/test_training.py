@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from orchestrator.storage.location import locate
@@ -36,8 +37,7 @@ evaluation: {{every_steps: {STEPS}, samples: 12, rerank: 4}}
 
 
 def fuseray(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    return preloaded.fuseray(*arguments, folder=folder, timeout_s=1200)
 
 
 def curves(folder: Path, name: str) -> dict[str, tuple[list[int], list[float]]]:
@@ -71,7 +71,7 @@ def undisturbed(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_finishes_and_tells_the_truth(undisturbed: Path) -> None:
     found = curves(undisturbed, "whole")
     assert status(undisturbed, "whole") == "FINISHED"
@@ -91,7 +91,7 @@ def test_a_run_finishes_and_tells_the_truth(undisturbed: Path) -> None:
     assert log[-1].seconds["checkpoint"] == found["seconds/checkpoint"][1][-1]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_damaged_image_is_skipped_once_an_epoch_and_listed(undisturbed: Path) -> None:
     lines = (undisturbed / "runs" / "whole" / "quarantine.jsonl").read_text().splitlines()
     skipped = [json.loads(line) for line in lines]
@@ -100,7 +100,7 @@ def test_a_damaged_image_is_skipped_once_an_epoch_and_listed(undisturbed: Path) 
     assert all(skip["reason"].startswith("image is") for skip in skipped)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_final_model_loads_without_ray(undisturbed: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from workloads.interop.export import load_exported;"
@@ -111,7 +111,7 @@ def test_the_final_model_loads_without_ray(undisturbed: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_evaluate_and_report_work_on_a_finished_run(undisturbed: Path) -> None:
     first = fuseray("evaluate", "whole", "--json", folder=undisturbed)
     assert first.returncode == 0, first.stderr
@@ -124,7 +124,7 @@ def test_evaluate_and_report_work_on_a_finished_run(undisturbed: Path) -> None:
     assert Path(json.loads(report.stdout)["report"]).read_text().startswith("<!DOCTYPE html>")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_second_run_of_the_name_is_refused_and_a_finished_one_needs_nothing(undisturbed: Path) -> None:
     again = fuseray("train", "recipe.yaml", "name=whole", folder=undisturbed)
     assert again.returncode == 1
@@ -134,7 +134,7 @@ def test_a_second_run_of_the_name_is_refused_and_a_finished_one_needs_nothing(un
     assert "already finished" in done.stdout
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_stops_with_a_clear_error_when_too_much_is_bad(undisturbed: Path) -> None:
     damaged = undisturbed / "damaged"
     shutil.copytree(undisturbed / "emoji", damaged)

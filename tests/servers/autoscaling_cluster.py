@@ -29,7 +29,7 @@ from orchestrator.config.cluster import MACHINE_LABEL
 
 HEAD_ID = "f" * 51 + "00000"
 STORE_BYTES = 100 * 2**20
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 END_S = 10.0
 COMMANDS = (
     "cluster_synced_files",
@@ -278,7 +278,7 @@ def _watch(address: str) -> None:
         busy = [
             names[node_id]
             for node_id, node in nodes.items()
-            if free.get(node_id, {}).get("CPU", 0.0) < node["Resources"]["CPU"]
+            if node_id in free and free[node_id].get("CPU", 0.0) < node["Resources"]["CPU"]
         ]
         print(json.dumps([time.time(), Counter(names.values()), Counter(busy)]), file=answers, flush=True)
 

@@ -33,7 +33,7 @@ PROGRAMS = {
 OWN_FOLDERS = ("/tmp", "/var/tmp", "/run", "/root", "/dev/shm")  # noqa: S108
 CHECKOUT = Path(__file__).parents[2]
 INIT = Path(__file__).with_name("host.sh")
-COMMAND_S = 120.0
+COMMAND_S = 300.0
 
 SSHD = """\
 AddressFamily inet

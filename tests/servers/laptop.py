@@ -59,11 +59,11 @@ class Laptop:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def fuseray(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def fuseray(self, *words: str, timeout_s: float = 400, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run this checkout's `fuseray` as the user would; see `run`."""
         return self.run("python", "-m", "orchestrator.cli", *words, timeout_s=timeout_s, check=check)
 
-    def run(self, *command: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout_s: float = 400, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program of this Python environment as the user would.
 
         Raises:

@@ -1,28 +1,73 @@
-"""Server processes that start on free ports of the loopback interface and leave nothing behind."""
+"""Server processes that start on free ports and leave nothing behind, and what processes show while they live."""
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+Shown = TypeVar("Shown")
 
 POLL_S = 0.05
 
+PORTS = range(20_000, 32_000)
+"""Ports that Linux gives nobody by itself, neither a connection nor a listener that takes any, and Ray no worker."""
+
+_handed_out: set[int] = set()
+
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nothing listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return ports that nothing listens on, each of them once, so that none is taken before it is used."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(_own_ports())
+        if port not in _handed_out and _is_free(port):
+            _handed_out.add(port)
+            found.append(port)
+    return found
+
+
+def _own_ports() -> range:
+    """Return the ports of this process alone among those that share the tests out."""
+    number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return PORTS[int(number.removeprefix("gw")) :: count]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("", port))
+        return True
+    return False
+
+
+def shown_by(processes: Iterable[psutil.Process], look: Callable[[psutil.Process], Shown]) -> list[Shown]:
+    """Return what processes show; those that have ended since they were listed show nothing."""
+    found: list[Shown] = []
+    for process in processes:
+        with suppress(psutil.Error, OSError):
+            found.append(look(process))
+    return found
+
+
+def command_lines(processes: Iterable[psutil.Process]) -> list[str]:
+    """Return the command lines of those of some processes that live."""
+    return shown_by(processes, lambda process: " ".join(process.cmdline()))
+
+
+def lives(process: psutil.Process) -> bool:
+    """Return whether a process, and not another one that has got its id, has not ended."""
+    return shown_by([process], lambda one: one.is_running() and one.status() != psutil.STATUS_ZOMBIE) == [True]
 
 
 def program(name: str) -> str:
@@ -43,7 +88,7 @@ def running(
     environment: Mapping[str, str],
     log: Path,
     ready: Callable[[], object],
-    patience_s: float = 60,
+    patience_s: float = 240,
     ending: signal.Signals = signal.SIGKILL,
     user: str | None = None,
 ) -> Iterator[int]:

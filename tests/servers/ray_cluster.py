@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 STORE_BYTES = 100 * 2**20
-PATIENCE_S = 120.0
-END_S = 30.0
+PATIENCE_S = 240.0
+END_S = 60.0
 
 
 class RayCluster:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from processes import free_ports, running
 
 STORE_BYTES = 100 * 2**20
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True, slots=True)

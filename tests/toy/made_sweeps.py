@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlflow_database import new_database
+
 from orchestrator.config.sweep import load_sweep
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, store_sweep, stored_sweep
@@ -81,7 +83,7 @@ def build_sweep(place: Path, made: Made) -> SweepFolder:
             created="2026-05-01T10:00:00+00:00",
             ended="" if made.status == "RUNNING" else "2026-05-01T12:30:00+00:00",
             status=made.status,
-            tracking_uri=made.tracking_uri or f"sqlite:///{place}/mlflow.db",
+            tracking_uri=made.tracking_uri or new_database(place / "mlflow.db"),
             mlflow_run_id=made.mlflow_run_id,
             trials=configurations * replicas,
             samples=SAMPLES,

@@ -1,4 +1,7 @@
-"""The toy workload at the pace that a file says, so that a test can do something in the middle of a run."""
+"""The toy workload at the pace that a file says, so that a test can do something in the middle of a run.
+
+The file has two numbers: the seconds that a step takes at least, and the first step that does not begin yet.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,18 @@ from toy_workload import ToyConfig, ToyEntry, ToyWorkload
 
 from workloads.contract import Clock
 
+LOOK_EVERY_S = 0.1
+
+
+def write_pace(file: Path, seconds: float, hold: int) -> None:
+    """Say how long a step takes at least, and which one does not begin before this is said anew."""
+    draft = file.with_suffix(".draft")
+    draft.write_text(f"{seconds} {hold}")
+    draft.replace(file)
+
 
 class PacedConfig(ToyConfig):
-    """Where the seconds stand that a step takes at least."""
+    """Where the pace stands."""
 
     pace: str | None = None
 
@@ -21,7 +33,10 @@ class PacedWorkload(ToyWorkload):
 
     def begin_step(self, clock: Clock) -> None:
         if isinstance(self._config, PacedConfig) and self._config.pace:
-            time.sleep(float(Path(self._config.pace).read_text()))
+            file = Path(self._config.pace)
+            time.sleep(float(file.read_text().split()[0]))
+            while clock.step >= int(file.read_text().split()[1]):
+                time.sleep(LOOK_EVERY_S)
 
 
 class PacedEntry(ToyEntry):

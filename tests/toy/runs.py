@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mlflow_database import new_database
+
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.ledger import Ledger
@@ -29,7 +31,7 @@ def write_run(folder: Path, *overrides: str, curves: Mapping[str, Sequence[float
     """Write the folder of a run below `folder`/runs and its curves to MLflow; return its plan."""
     path = folder / "mine.yaml"
     path.write_text(RECIPE)
-    tracking = f"sqlite:///{folder}/runs/mlflow.db"
+    tracking = new_database(folder / "runs" / "mlflow.db")
     plan = make_plan(load_recipe(path, [f"storage.uri={folder}/runs", f"tracking.uri={tracking}", *overrides]))
     tracker = Tracker.start(tracking, "tests", "mine", {}, log=print)
     tracker.finish("KILLED", ended_ms=1)

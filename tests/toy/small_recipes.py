@@ -24,3 +24,11 @@ text: {max_tokens: 12}
 contrastive: {queue_size: 64}
 """
 """Trains at some steps a second on one worker; it lacks its length, its data and its checkpoints."""
+
+PACED = """\
+workload: paced
+batch: {micro_batches: 2, micro_batch_size: 4}
+scale: {workers: 1, cpus_per_worker: 0.5, object_store_mb: 100}
+stream: {window: 64}
+"""
+"""The same with the toy workload, which starts in half the time; see `toyland` for where it has to be installed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -28,3 +29,8 @@ def install_toyland(folder: Path) -> Path:
     files = [*MODULES, *(f"{information.name}/{one.name}" for one in information.iterdir())]
     (information / "RECORD").write_text("".join(f"{name},,\n" for name in files))
     return folder
+
+
+def with_toyland(site: Path) -> dict[str, str]:
+    """Return the variable with which this project's programs, and what they start, find the distribution."""
+    return {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(site)])}

@@ -1,12 +1,10 @@
 """The command line as a user meets it: exit codes and messages, without starting Ray."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import fuseray
 from shards import write_shards
 
 RECIPE = """\
@@ -16,11 +14,6 @@ length: {epochs: 3}
 scale: {workers: 2, cpus_per_worker: 0.25}
 model: {preset: tiny}
 """
-
-
-def fuseray(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ)
 
 
 @pytest.fixture(scope="module")

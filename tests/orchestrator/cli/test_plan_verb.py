@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from planned import BLOCKED
+from preloaded import fuseray
 from s3_server import S3Server
 from shards import write_shards
 
@@ -25,9 +26,10 @@ model: {preset: tiny}
 LOCAL = "cluster_name: local\nprovider: {type: this-machine}\n"
 
 
-def fuseray(*arguments: str, folder: Path, start: str = "-m orchestrator.cli") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *start.split(), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, env=os.environ)
+def without_torch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "laptop.py").write_text(BLOCKED)
+    command = [sys.executable, "laptop.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,7 @@ def test_a_machine_of_the_cluster_reports_and_the_laptop_counts_on_it(folder: Pa
 
 
 def test_a_laptop_without_torch_leaves_the_model_to_the_cluster(folder: Path) -> None:
-    (folder / "laptop.py").write_text(BLOCKED)
-    done = fuseray("plan", "mine.yaml", "--cluster", "local.yaml", "--json", folder=folder, start="laptop.py")
+    done = without_torch("plan", "mine.yaml", "--cluster", "local.yaml", "--json", folder=folder)
     assert done.returncode == 0, done.stderr
     levels = {(each["name"], each["level"]) for each in json.loads(done.stdout)["findings"]}
     assert {("model", "warning"), ("mlflow", "warning"), ("batch", "pass")} <= levels
@@ -69,12 +70,10 @@ def test_a_laptop_without_torch_leaves_the_model_to_the_cluster(folder: Path) ->
 
 def test_dead_endpoints_cost_patience_once(folder: Path) -> None:
     dead = ["data.train=s3://none/train", "storage.uri=s3://none/runs", "storage.endpoint=http://127.0.0.1:9"]
-    (folder / "laptop.py").write_text(BLOCKED)
     began = monotonic()
-    done = fuseray(
-        "plan", "mine.yaml", "--cluster", "local.yaml", *dead, "tracking.uri=http://127.0.0.1:9", folder=folder,
-        start="laptop.py",
-    )  # fmt: skip
+    done = without_torch(
+        "plan", "mine.yaml", "--cluster", "local.yaml", *dead, "tracking.uri=http://127.0.0.1:9", folder=folder
+    )
     assert monotonic() - began < 60
     assert done.returncode == 2
     assert "ERROR    storage: s3://none/runs/mine" in done.stdout
@@ -82,14 +81,13 @@ def test_dead_endpoints_cost_patience_once(folder: Path) -> None:
 
 
 def test_a_plan_needs_no_data_when_it_is_told_how_much_there_is(folder: Path) -> None:
-    (folder / "laptop.py").write_text(BLOCKED)
     (folder / "bare.yaml").write_text(RECIPE.replace("data: {train: data/train}\n", ""))
     plan = ["plan", "bare.yaml", "--cluster", "local.yaml", "--samples", "1600", "--samples-per-s", "10"]
-    done = fuseray(*plan, "--json", folder=folder, start="laptop.py")
+    done = without_torch(*plan, "--json", folder=folder)
     found: dict[str, Any] = json.loads(done.stdout)
     assert (found["steps"], found["samples"]) == (300, 4800)
     assert found["scenarios"][0]["hours"] == pytest.approx(4800 / 20 / 3600)
-    without = fuseray("plan", "bare.yaml", "--cluster", "local.yaml", folder=folder, start="laptop.py")
+    without = without_torch("plan", "bare.yaml", "--cluster", "local.yaml", folder=folder)
     assert without.returncode == 2
     assert "set data.train" in without.stderr
 

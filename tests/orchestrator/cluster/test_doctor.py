@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from preloaded import fuseray
 
 from orchestrator.cli import doctor
 from orchestrator.cluster.doctor.examine import DEFAULT_RAY_FOLDER, ray_folder
@@ -24,12 +23,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: s
 def test_this_machine_as_json_with_ray_started(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     services = ["--storage", "shards", "--storage", "nowhere://x", "--tracking", "sqlite:///none.db"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "doctor", "--json", "--start-ray", *services],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    ran = fuseray("doctor", "--json", "--start-ray", *services, folder=tmp_path)
     report = json.loads(ran.stdout)
     findings = {finding["name"]: finding for finding in report["findings"] if finding["name"] != "storage"}
     assert findings["python"]["level"] == "pass"

@@ -24,6 +24,18 @@ ACTIONS: dict[str, Callable[[Location], object]] = {
 }
 
 
+QUICK_S = 60
+"""No limit of the libraries is shorter; the slowest machine needs less."""
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits between attempts that take no time; they are collected."""
+    waits: list[float] = []
+    monkeypatch.setattr("orchestrator.storage.retry.sleep", waits.append)
+    return waits
+
+
 def refusal(action: str, place: Location) -> tuple[str, float]:
     started = time.monotonic()
     with pytest.raises(StorageError) as caught:
@@ -39,6 +51,7 @@ def test_wrong_credentials_fail_fast_and_stay_secret(
     request: pytest.FixtureRequest,
     log_in: Callable[[S3Server], None],
     monkeypatch: pytest.MonkeyPatch,
+    unhurried: list[float],
 ) -> None:
     server: S3Server = request.getfixturevalue(f"{name}_server")
     log_in(server)
@@ -51,28 +64,25 @@ def test_wrong_credentials_fail_fast_and_stay_secret(
         assert "access was denied" in message
         assert "AWS_ACCESS_KEY_ID" in message
         assert "~/.aws/credentials" in message
-        assert took_s < 3
+        assert unhurried == []
+        assert took_s < QUICK_S
         for secret in (server.access_key, server.secret_key, "a-secret-that-is-wrong", "a-key-nobody-knows"):
             assert secret not in message
 
 
 def test_no_credentials_at_all(
-    seaweedfs_server: S3Server, log_in: Callable[[S3Server], None], monkeypatch: pytest.MonkeyPatch
+    seaweedfs_server: S3Server,
+    log_in: Callable[[S3Server], None],
+    monkeypatch: pytest.MonkeyPatch,
+    unhurried: list[float],
 ) -> None:
     log_in(seaweedfs_server)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     message, took_s = refusal("list", locate("s3://bucket/x", seaweedfs_server.endpoint))
     assert "AWS_ACCESS_KEY_ID" in message
-    assert took_s < 3
-
-
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits between attempts that take no time; they are collected."""
-    waits: list[float] = []
-    monkeypatch.setattr("orchestrator.storage.retry.sleep", waits.append)
-    return waits
+    assert unhurried == []
+    assert took_s < QUICK_S
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -85,7 +95,8 @@ def test_a_dead_endpoint_is_named(
     assert "after 4 attempts: nothing answers at the address" in message
     assert "storage.endpoint" in message
     assert str(port) in message
-    assert took_s + sum(unhurried) < 10
+    assert sum(unhurried) < 10
+    assert took_s < QUICK_S
 
 
 def test_a_silent_endpoint_is_left_in_the_end(

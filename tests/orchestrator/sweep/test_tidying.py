@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from processes import free_ports
 
 from orchestrator.config.sweep import ResolvedSweep
@@ -24,7 +25,7 @@ Make = Callable[..., ResolvedSweep]
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return new_database(tmp_path / "mlflow.db")
 
 
 def cut_off(make: Make, folder: SweepFolder, uri: str, number: int) -> RunFolder:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from safetensors.numpy import load_file, save_file
 from tracking import NOON_MS, Pauses, Store
 
@@ -100,7 +101,7 @@ def test_files_that_mlflow_lacks_are_sent_first(
 
 
 def test_a_run_without_an_exported_model_is_refused(tmp_path: Path, name: str) -> None:
-    store = Store(f"sqlite:///{tmp_path}/mlflow.db")
+    store = Store(new_database(tmp_path / "mlflow.db"))
     run = tracked(store, None)
     with pytest.raises(TrackingError, match="holds no exported model"):
         register_model(run, locate(str(tmp_path / "nothing")), name, {}, "best")

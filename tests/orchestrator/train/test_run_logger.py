@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from mlflow_server import MlflowServer
 from postgres_server import PostgresServer
 from s3_server import S3Server
@@ -116,7 +117,7 @@ def proxy(mlflow_on_sqlite: MlflowServer) -> Iterator[UnreliableProxy]:
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('logger')}/mlflow.db"
+    return new_database(tmp_path_factory.mktemp("logger") / "mlflow.db")
 
 
 def sync(run: Run) -> dict[str, object]:

@@ -65,7 +65,7 @@ def fuseray(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         stdin=subprocess.DEVNULL,
     )
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 import ssh_server
+from processes import command_lines, lives, shown_by
 from ray.autoscaler.tags import NODE_KIND_HEAD, STATUS_UP_TO_DATE, TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS
 from ray.job_submission import JobStatus, JobSubmissionClient
 from shards import write_shards
 from this_machine import processes_of, record_of, start, this_machine
+from waiting import wait_for
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer, http_status, state_folder
@@ -30,7 +31,8 @@ from orchestrator.config.cluster import Cluster
 from orchestrator.storage.local_files import write_private
 
 NAME = "shared"
-PATIENCE_S = 150
+PATIENCE_S = 400
+LASTING = ("gcs_server", "raylet", "dashboard.py", "ray::DashboardAgent")
 LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1")
 
 
@@ -77,17 +79,22 @@ def test_it_outlives_its_terminal_and_a_second_start_changes_nothing(cluster: Cl
     LocalLauncher(cluster).up(output.append)
     assert output == [f"cluster shared is up already, at http://127.0.0.1:{record_of(cluster).port}"]
     assert LocalLauncher(cluster).is_up()
-    names = " ".join(" ".join(process.cmdline()) for process in before)
-    assert all(name in names for name in ("gcs_server", "raylet", "dashboard.py", "ray::DashboardAgent"))
-    assert before <= processes_of(cluster)
-    assert os.getsid(0) not in {os.getsid(process.pid) for process in before}
+    names = {process: name for process in before for line in command_lines([process]) if (name := lasting(line))}
+    assert set(names.values()) == set(LASTING)
+    assert set(names) <= processes_of(cluster)
+    assert os.getsid(0) not in shown_by(before, lambda process: os.getsid(process.pid))
+
+
+def lasting(line: str) -> str | None:
+    """Return which of the processes that last as long as the cluster has a command line; workers come and go."""
+    return next((name for name in LASTING if name in line), None)
 
 
 def test_it_listens_on_the_loopback_alone(cluster: Cluster) -> None:
     listening = [
         connection.laddr.ip
-        for process in processes_of(cluster)
-        for connection in process.net_connections("inet")
+        for connections in shown_by(processes_of(cluster), lambda process: process.net_connections("inet"))
+        for connection in connections
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) > 5
@@ -122,9 +129,7 @@ def test_jobs_run_in_this_environment_and_find_the_cluster(server: JobServer) ->
     client = JobSubmissionClient(server.url, headers={"Authorization": f"Bearer {server.token}"})
     code = "import os, ray, sys; ray.init(logging_level=40); print(sys.executable, ray.nodes()[0][chr(76) + 'abels'])"
     job = client.submit_job(entrypoint=f'python -c "{code}"')
-    until_s = time.monotonic() + PATIENCE_S
-    while not client.get_job_status(job).is_terminal() and time.monotonic() < until_s:
-        time.sleep(0.2)
+    wait_for(lambda: client.get_job_status(job).is_terminal(), PATIENCE_S)
     log = client.get_job_logs(job)
     assert client.get_job_status(job) == JobStatus.SUCCEEDED, log
     assert str(Path(sys.executable).parent) in log
@@ -143,7 +148,7 @@ def index(shards: str, address: str, **variables: str) -> tuple[int, str]:
 
 
 def gcs_of(cluster: Cluster) -> str:
-    lines = [" ".join(process.cmdline()) for process in processes_of(cluster)]
+    lines = command_lines(processes_of(cluster))
     found = next(match for line in lines if (match := re.search(r"--gcs-address=(\S+)", line)))
     return found[1]
 
@@ -203,12 +208,11 @@ def pretend_it_was_set_up(head: str) -> None:
 
 def test_down_leaves_nothing(cluster: Cluster) -> None:
     record, before = record_of(cluster), processes_of(cluster)
-    mine = {process.pid for process in before}
-    maps = [memory.path for process in before for memory in process.memory_maps()]
+    maps = [memory.path for mapped in shown_by(before, lambda one: one.memory_maps()) for memory in mapped]
     shared = {Path(path.removesuffix(" (deleted)")) for path in maps if path.startswith("/dev/shm/")}  # noqa: S108
     assert shared
     LocalLauncher(cluster).down(print)
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in mine)
+    assert not any(lives(process) for process in before)
     assert not any(path.exists() for path in shared)
     assert not record.folder.exists()
     assert list(state_folder(NAME).iterdir()) == []
@@ -226,9 +230,8 @@ def test_a_start_that_was_killed_is_cleared_away(home: Path) -> None:
     assert terminal.stdout is not None
     while "starting Ray" not in terminal.stdout.readline():
         assert terminal.poll() is None
-    until_s = time.monotonic() + PATIENCE_S
-    while not any("gcs_server" in " ".join(p.cmdline()) for p in processes_of(cluster)) and time.monotonic() < until_s:
-        time.sleep(0.05)
+    os.kill(terminal.pid, signal.SIGSTOP)  # or it could be ready before it is killed
+    wait_for(lambda: any("gcs_server" in line for line in command_lines(processes_of(cluster))), PATIENCE_S)
     os.killpg(terminal.pid, signal.SIGKILL)
     terminal.wait()
     record = record_of(cluster)

@@ -17,12 +17,16 @@ from typing import Any
 
 import psutil
 import pytest
+from processes import command_lines, lives, shown_by
 from ssh_server import SshServer, missing, new_key, ssh_server
+from waiting import wait_for
 
 from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer, free_port, http_status
 from orchestrator.cluster.launch.ssh import Head, ssh_tunnel
 from orchestrator.cluster.launch.subprocesses import tunnel
+
+PATIENCE_S = 120
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -63,7 +67,7 @@ def opened(head: Head, folder: Path, remote: int) -> tuple[JobServer, AbstractCo
 
 
 def children() -> set[str]:
-    return {" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)}
+    return {*command_lines(psutil.Process().children(recursive=True))}
 
 
 def test_it_carries_requests_and_closes_with_the_block(head: Head, page: int, tmp_path: Path) -> None:
@@ -107,17 +111,14 @@ with tunnel(ssh_tunnel(head, {port}, Path({str(tmp_path / "hosts")!r}), "lab", {
     assert http_status(JobServer(f"http://127.0.0.1:{port}", "")) == 200
     owner.kill()
     owner.communicate()
-    _, left = psutil.wait_procs([one for one in carriers if one.is_running()], timeout=20)
-    assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+    wait_for(lambda: not any(lives(one) for one in carriers), PATIENCE_S)
 
 
 def test_one_that_breaks_says_so_in_its_own_words(head: Head, page: int, tmp_path: Path) -> None:
     local, way = opened(head, tmp_path, page)
 
     def use() -> None:
-        for child in psutil.Process().children(recursive=True):
-            if "sshd" in child.name():
-                child.kill()
+        shown_by(psutil.Process().children(recursive=True), lambda child: "sshd" in child.name() and child.kill())
         while True:
             create_connection(("127.0.0.1", int(local.url.rpartition(":")[2])), 5).close()
 

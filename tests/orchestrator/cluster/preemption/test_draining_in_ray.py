@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray_cluster import RayCluster, ray_cluster
 
-PATIENCE_S = 120
+PATIENCE_S = 400
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ build_annotated(source, locate(sys.argv[2]), BuildOptions(samples_per_shard=6, r
 def test_a_killed_process_is_taken_up_again(tmp_path: Path) -> None:
     source = write_list(tmp_path, 30)
     command = [sys.executable, "-c", BUILD_AND_DIE, str(tmp_path / "list.json"), str(tmp_path / "out")]
-    assert subprocess.run(command, env=os.environ, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(command, env=os.environ, timeout=300).returncode == -signal.SIGKILL
     assert not (tmp_path / "out/index.parquet").exists()
     (tmp_path / "out/.shard-000009.tar.draft").write_bytes(b"left behind")
     noted = JsonlLog(locate(str(tmp_path / "out/.building"))).read()

@@ -87,7 +87,7 @@ def has_ended(process: int, within_s: float) -> bool:
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     workers = [int(word) for word in done.stdout.split()]
     assert len(workers) == 2
-    assert all(has_ended(worker, within_s=20) for worker in workers)
+    assert all(has_ended(worker, within_s=120) for worker in workers)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from made_sweeps import SWEEP
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
+from mlflow_database import new_database
 from processes import free_ports
 from safetensors.numpy import save_file
 
@@ -27,8 +28,9 @@ MakeSweep = Callable[..., SweepFolder]
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    uri = new_database(tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client = MlflowClient(uri)
     client.create_experiment("sweeps", artifact_location=str(tmp_path / "artifacts"))
     return client
 

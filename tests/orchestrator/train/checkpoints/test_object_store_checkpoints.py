@@ -93,7 +93,7 @@ def test_training_goes_on_while_the_store_is_slow(run: RunFolder, proxy: Unrelia
     def hold(request: Request) -> None:
         if request.method == "PUT":
             asked.set()
-            released.wait(15)
+            released.wait(120)
 
     proxy.plan = hold
     behind = RunFolder(locate(run.root.uri, proxy.server.endpoint))

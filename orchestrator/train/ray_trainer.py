@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
@@ -53,9 +54,13 @@ class _Trainer(TorchTrainer):
         return super()._initialize_and_run_controller(**options)
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        """Leave out the placement group cleaner: Ray removes the groups anyway, and the cleaner may outlive them."""
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        """Leave out the placement group cleaner and the dataset manager, each an actor in a process of its own.
+
+        Ray removes placement groups anyway, and the cleaner may outlive them; the workers read from iterators of their
+        own, not from the trainer's datasets.
+        """
+        unused = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
 
 
 def _report_no_room(channel: Any) -> None:

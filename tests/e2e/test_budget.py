@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from html_page import Page, words
 from mlflow.tracking import MlflowClient
 from mlflow_database import new_database
 from preloaded import fuseray
 from shards import write_shards
 from small_recipes import PACED
+from toy_workload import METRICS
 from toyland import install_toyland, with_toyland
 
 from orchestrator.storage.location import locate
@@ -31,9 +34,12 @@ checkpoint: {{every_steps: 100000}}
 FIRST_H = 0.004
 
 
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return fuseray(*arguments, folder=folder, environment=os.environ | with_toyland(folder / "site"))
+
+
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | with_toyland(folder / "site")
-    return fuseray("train", "recipe.yaml", "--json", *arguments, folder=folder, environment=environment)
+    return run_command(folder, "train", "recipe.yaml", "--json", *arguments)
 
 
 @pytest.mark.timeout(1800)
@@ -69,6 +75,7 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
     assert len(starts) == 2
     assert Costs(starts).spent().hours == pytest.approx(json.loads(second.stdout)["hours"], abs=1e-4)
     _check_curves(tmp_path, run)
+    _check_own_metrics(tmp_path, run, first.stderr)
 
 
 def _check_curves(folder: Path, run: RunFolder) -> None:
@@ -78,3 +85,18 @@ def _check_curves(folder: Path, run: RunFolder) -> None:
     assert steps == curves["loss"][0]
     assert node_hours == sorted(node_hours)
     assert set(curves["cost/usd"][1]) == {0.0}
+    assert {metric.name for metric in METRICS.steps} <= curves.keys()
+
+
+def _check_own_metrics(folder: Path, run: RunFolder, terminal: str) -> None:
+    """What the workload declares is what people see: on the terminal, in an evaluation and in the report."""
+    assert re.search(r"step 1/100000 loss \d+\.\d{3}  agree \d+\.\d%  \d+ samples/s", terminal)
+    evaluated = run_command(folder, "evaluate", "thrifty", "--held-out", "data", "--gallery", "3")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert re.search(r"set +Samples +Words\n +Toy captions +all +64 ", evaluated.stdout)
+    assert run_command(folder, "report", "thrifty").returncode == 0
+    page = words(Page(run.report.read().decode()))
+    for part in ("How toys learn", "Agreement of the towers", "Toy captions", "The first toys", "Best held-out words"):
+        assert part in page
+    assert "contrastive" not in page
+    assert "Toy queue" in page

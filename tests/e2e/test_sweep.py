@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,8 +13,10 @@ import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
 from mlflow_database import new_database
+from paced_workload import write_pace
 from shards import write_shards
-from small_recipes import TRAINED
+from small_recipes import PACED
+from toyland import install_toyland, with_toyland
 from waiting import wait_for
 
 from orchestrator.storage.location import locate
@@ -21,7 +24,7 @@ from orchestrator.sweep.folder import Point, SweepError, SweepFolder
 from orchestrator.sweep.plan import check_driver_stopped
 
 RECIPE = f"""\
-{TRAINED}
+{PACED}
 length: {{steps: 16}}
 schedule: {{warmup_steps: 0}}
 checkpoint: {{every_steps: 4}}
@@ -29,7 +32,7 @@ checkpoint: {{every_steps: 4}}
 SWEEP = """\
 name: rates
 recipe: recipe.yaml
-objectives: [{metric: loss, mode: min}]
+objectives: [{metric: loss, mode: min}, {metric: agreement, mode: max}]
 space: {optimizer.learning_rate: [1.0e-3, 1.0e-8, 1.0e+20]}
 search: {method: grid}
 scheduler: {kind: asha, first_rung: 0.5, reduction: 2}
@@ -37,12 +40,19 @@ scheduler: {kind: asha, first_rung: 0.5, reduction: 2}
 RUNS = ["rates", "trial-0000-0", "trial-0001-0", "trial-0002-0"]
 
 
+STEP_S = 0.3
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator.cli", "sweep", *arguments]
 
 
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | with_toyland(folder / "site")
+
+
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return preloaded.fuseray("sweep", *arguments, folder=folder, timeout_s=1200)
+    return preloaded.fuseray("sweep", *arguments, folder=folder, environment=environment(folder), timeout_s=1200)
 
 
 def reported(folder: SweepFolder, number: int) -> tuple[Point, ...]:
@@ -59,12 +69,17 @@ def is_left(folder: SweepFolder) -> bool:
 
 @pytest.mark.timeout(1800)
 def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
+    data = write_shards(str(tmp_path / "data"), 64)
+    (tmp_path / "recipe.yaml").write_text(f"{RECIPE}data: {{train: {data}}}\npace: {tmp_path}/pace\n")
+    write_pace(tmp_path / "pace", STEP_S, hold=1_000_000)
+    install_toyland(tmp_path / "site")
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     new_database(tmp_path / "runs" / "mlflow.db")
     folder = SweepFolder(locate(str(tmp_path / "runs" / "rates")))
     with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen(command("sweep.yaml", "--no-plan"), cwd=tmp_path, stdout=log, stderr=log)
+        first = subprocess.Popen(
+            command("sweep.yaml", "--no-plan"), cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
+        )
         wait_for(lambda: bool(reported(folder, 1)), 600)
         first.kill()
         first.wait()
@@ -100,8 +115,10 @@ def _check_mlflow(folder: Path, outcome: dict[str, object]) -> None:
     assert {runs[name].data.tags["mlflow.parentRunId"] for name in RUNS[1:]} == {parent.run_id}
     assert [runs[name].info.status for name in RUNS] == ["FINISHED", "FINISHED", "KILLED", "FAILED"]
     for name in RUNS[1:3]:
-        steps = [one.step for one in client.get_metric_history(runs[name].info.run_id, "loss")]
-        assert steps == list(range(len(steps)))
+        for metric in ("loss", "agreement"):
+            steps = [one.step for one in client.get_metric_history(runs[name].info.run_id, metric)]
+            assert steps == list(range(len(steps)))
     assert {file.path for file in client.list_artifacts(parent.run_id)} >= {"report.html", "best.yaml", "sweep.yaml"}
     assert outcome["model"] == {"uri": "models:/rates/1", "new": True}
     assert client.get_model_version("rates", "1").run_id == runs["trial-0000-0"].info.run_id
+    assert "agreement" in (folder / "runs" / "rates" / "report.html").read_text()

@@ -36,6 +36,8 @@ model:
   preset: tiny
   image_size: 32
   vision: {width: 64, depth: 2, heads: 2}
+  text: {width: 64, layers: 1, fusion_layers: 1, heads: 2}
+  text_weights: null
 text: {max_tokens: 12}
 contrastive: {queue_size: 64}
 checkpoint: {every_steps: 1000}

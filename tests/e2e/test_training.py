@@ -27,6 +27,8 @@ model:
   preset: tiny
   image_size: 32
   vision: {{width: 64, depth: 2, heads: 2}}
+  text: {{width: 64, layers: 2, fusion_layers: 2, heads: 2}}
+  text_weights: null
 text: {{max_tokens: 12}}
 contrastive: {{queue_size: 64}}
 adversarial: {{steps: 1, init: uniform, active: [0.5, 1.0]}}

@@ -1,8 +1,7 @@
 """Recovery inside Ray Train's controller: a callback that decides about retries, and the failure policy that obeys it.
 
 Ray Train restarts the workers; `RecoveryCallback` decides whether it should. Ray Train's own budgets are infinite, so
-that the recipe's count. `ray_internals` lists what is used of Ray Train's own; `tests/e2e` fail when that
-changes.
+that the recipe's count. `ray_internals` lists what is used of Ray Train's own; `tests/e2e` fail when it changes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class JobRef:
 
     Args:
         id: its id on the cluster.
-        reach: connects to its cluster's job server.
+        connect: connects to its cluster's job server.
         entry: its entry in this user's register; None when this machine did not submit it.
     """
 

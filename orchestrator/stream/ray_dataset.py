@@ -154,7 +154,7 @@ class ReadBlock:
     """Reads one block; a class, so that it pickles small.
 
     Args:
-        delivery: what is read, and how much of it is decoded.
+        read_plan: what is read, and how much of it is decoded.
         numbers: the micro-batches of the block.
         rows: rows of the block, at least as many as micro-batches; the others are empty.
         offset: of the first micro-batch in the worker's sequence.

@@ -135,7 +135,7 @@ class StepSender:
 
     Args:
         connection: the run.
-        refusals: remembers metrics that MLflow refuses.
+        rejected: remembers metrics that MLflow refuses.
     """
 
     def __init__(self, connection: Connection, rejected: RejectedKeys) -> None:

@@ -47,7 +47,7 @@ class Plan:
         held_out_index: their index.
         run: folder of the run.
         warnings: for the user.
-        origin: the checkpoint that a new run starts from.
+        warm_start: the checkpoint that a new run starts from.
     """
 
     resolved: ResolvedRecipe

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.recipe import RecoverySection, ScaleSection
+from orchestrator.ray_internals import GcsClient, RayConfig, ray_worker
 
 RAY_SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -125,7 +126,6 @@ def _quiet(handler: logging.Handler) -> None:
 
 def _handler(log: Path) -> logging.Handler:
     import_module("ray.data")  # sets up its own loggers, which would write to the terminal
-    ray_worker: Any = import_module("ray._private.worker")
     ray_worker.print_to_stdstream = _log_message  # the raylet's messages would go to standard output
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
@@ -200,10 +200,8 @@ def token_refused(address: str) -> JoinError:
 
 def _enable_token_authentication() -> None:
     """Have Ray use the token; it read the environment at import, so setting RAY_AUTH_MODE is not enough."""
-    from ray._raylet import Config  # type: ignore[attr-defined]
-
     os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")
+    RayConfig.initialize("")
 
 
 def _check_that_port_is_open(address: str, host: str, port: int) -> None:
@@ -217,7 +215,6 @@ def _check_that_port_is_open(address: str, host: str, port: int) -> None:
 
 
 def _check_that_token_is_accepted(address: str) -> None:
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError, RayError
 
     try:

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.train.plan import Plan
+from orchestrator.train.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, TorchBackend
 from orchestrator.train.recovery.callback import AlwaysRetry, RecoveryCallback
 from orchestrator.train.recovery.elastic import ElasticWorkers
 from orchestrator.train.worker import Assignment, train
 
 if TYPE_CHECKING:
-    from ray.train._internal.base_worker_group import BaseWorkerGroup
     from ray.train.backend import BackendConfig
+
+    from orchestrator.train.ray_internals import BaseWorkerGroup
 
 
 UNLIMITED = -1
@@ -112,7 +111,7 @@ def _storage(plan: Plan, logs: Path) -> dict[str, Any]:
     return {"storage_path": f"{root.path}/ray-train", "storage_filesystem": root.filesystem}
 
 
-class FastShutdownTorchBackend(_TorchBackend):
+class FastShutdownTorchBackend(TorchBackend):
     """Lets the process group end with its processes, which are killed in any case.
 
     Ray Train's default calls `destroy_process_group` on every worker, with a 30 s timeout for hung ones.

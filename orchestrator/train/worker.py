@@ -42,7 +42,7 @@ class Assignment:
         plan: the plan.
         mlflow_run_id: where the run is tracked.
         channel: the control channel, an actor of class `Channel`.
-        opening: the first segment of the stream, prefetched for the first workers if they begin at the driver's step.
+        prefetched: the stream's first segment, split for the first workers if they begin at the driver's step.
     """
 
     plan: Plan

@@ -31,7 +31,7 @@ class PlannedSweep:
     Args:
         sweep: the sweep.
         preflight: of one run of its recipe.
-        judgement: the estimates for that run.
+        result: the estimates for that run.
         estimate: of the sweep.
         findings: of the sweep, and those of the run that did not pass.
     """

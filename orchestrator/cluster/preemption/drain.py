@@ -1,6 +1,6 @@
 """Drains a node through Ray's GCS, and decides which node of a cluster is this machine's.
 
-It does what Ray's own hidden command `ray drain-node` does; all use of Ray's private interfaces for it is here.
+It does what Ray's own hidden command `ray drain-node` does; `ray_internals` lists what it needs of Ray's own.
 `GcsClient` tries for 40 seconds to reach a GCS that does not exist, and may end the whole process, so `drain_process`
 runs this in a child process.
 """
@@ -34,14 +34,14 @@ class Gcs:
     """
 
     def __init__(self, address: str | None) -> None:
-        from ray._private.authentication import authentication_token_setup as tokens
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]
         from ray.exceptions import AuthenticationError, RayError
+
+        from orchestrator.ray_internals import GcsClient, token_setup
 
         self.address = _reachable(address)
         try:
-            tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            tokens.ensure_token_if_auth_enabled(create_token_if_missing=False)
+            token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            token_setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
             self._client = GcsClient(address=self.address)
         except AuthenticationError:
             raise DrainError(f"the cluster at {self.address} {REFUSED_BY_AUTH}") from None
@@ -50,7 +50,7 @@ class Gcs:
 
     def alive(self) -> Mapping[str, str]:
         """Return the network address of every alive node, by its id."""
-        from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+        from orchestrator.ray_internals import GcsNodeInfo
 
         nodes = self._call("get_all_node_info", state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
         return {node_id.hex(): node.node_manager_address for node_id, node in nodes.items()}
@@ -64,7 +64,7 @@ class Gcs:
 
         Ray accepts requests for nodes that it does not know, too.
         """
-        from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+        from orchestrator.ray_internals import DrainNodeReason
 
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         accepted, refusal = self._call("drain_node", node_id, reason, message, deadline_ms)
@@ -74,7 +74,8 @@ class Gcs:
     def machine(self) -> Machine:
         """Return the identity of this machine."""
         import ray
-        from ray._private import services
+
+        from orchestrator.ray_internals import services
 
         addresses = {ray.util.get_node_ip_address(), ray.util.get_node_ip_address(self.address)}
         return Machine(frozenset(services.find_node_ids()), frozenset(addresses))
@@ -90,9 +91,9 @@ class Gcs:
 
 def draining_here() -> Mapping[str, int]:
     """Return the deadline of every draining node of the cluster that this process is connected to, by its id."""
-    import ray
+    from orchestrator.ray_internals import cluster_state
 
-    deadlines: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    deadlines: dict[str, int] = cluster_state.get_draining_nodes()
     return deadlines
 
 
@@ -137,7 +138,7 @@ def _until(deadline_ms: int | None) -> str:
 
 def _reachable(address: str | None) -> str:
     """Return the HOST:PORT of a cluster's GCS, which accepts connections."""
-    from ray._private import services
+    from orchestrator.ray_internals import services
 
     try:
         gcs_address = str(services.canonicalize_bootstrap_address_or_die(address or "auto"))

@@ -1,7 +1,7 @@
 """Recovery inside Ray Train's controller: a callback that decides about retries, and the failure policy that obeys it.
 
 Ray Train restarts the workers; `RecoveryCallback` decides whether it should. Ray Train's own budgets are infinite, so
-that the recipe's count. Uses Ray Train's internal states; `tests/e2e` fail when those change.
+that the recipe's count. `ray_internals` lists what is used of Ray Train's own; `tests/e2e` fail when it changes.
 """
 
 from __future__ import annotations
@@ -10,23 +10,31 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.control_channel import WorkerCommand
+from orchestrator.train.ray_internals import (
+    ControllerCallback,
+    DefaultFailurePolicy,
+    FailureDecision,
+    ReschedulingState,
+    RestartingState,
+    WorkerGroupCallback,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckTimeoutError,
+)
 from orchestrator.train.recovery.classify import diagnose_error
 from orchestrator.train.recovery.diagnosis import FailureKind
 from orchestrator.train.recovery.policy import AttemptFailure, GiveUp, RetryCounts, decide_retry
 
 if TYPE_CHECKING:
-    from ray.train.v2._internal.execution.controller.state import TrainControllerState
-    from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
-    from ray.train.v2._internal.execution.worker_group import WorkerGroup
-    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+    from orchestrator.train.ray_internals import (
+        ResizeDecision,
+        TrainControllerState,
+        WorkerGroup,
+        WorkerGroupPollStatus,
+    )
 
 
 GROW_TIMEOUT_S = 600.0

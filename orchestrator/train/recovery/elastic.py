@@ -15,19 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
-from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+
+from orchestrator.ray_internals import cluster_state
+from orchestrator.stream.decoder import Node, can_read
+from orchestrator.train.ray_internals import (
+    ElasticScalingPolicy,
+    NoopDecision,
+    ResizeDecision,
     TrainAutoscalingCoordinatorClient,
 )
-
-from orchestrator.stream.decoder import Node, can_read
 from orchestrator.train.resources import AutoscalingRequest, reader_bundles
 
 if TYPE_CHECKING:
-    from ray.train.v2._internal.execution.context import TrainRunContext
-    from ray.train.v2._internal.execution.scaling_policy import ScalingDecision
-    from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
     from ray.train.v2.api.config import ScalingConfig
+
+    from orchestrator.train.ray_internals import (
+        ScalingDecision,
+        TrainRunContext,
+        WorkerGroupPollStatus,
+        WorkerGroupState,
+    )
 
 COORDINATOR_TIMEOUT_S = 5.0
 """How long the autoscaling coordinator may take to answer."""
@@ -171,7 +178,7 @@ def _staying_nodes() -> dict[str, Node]:
 
 def _draining_nodes() -> Collection[str]:
     """Return the ids of the draining nodes."""
-    draining: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
+    draining: Mapping[str, int] = cluster_state.get_draining_nodes()
     return draining.keys()
 
 

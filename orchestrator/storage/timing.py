@@ -1,9 +1,16 @@
-"""The delays between attempts."""
+"""The present time, and the delays between attempts."""
 
 from __future__ import annotations
 
+import time
+
 MAX_DOUBLINGS = 64
 """Keeps the power of two finite; the longest delay is reached long before."""
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970 in UTC."""
+    return time.time_ns() // 1_000_000
 
 
 def exponential_delay_s(failures: int, first_s: float, longest_s: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,11 +77,6 @@ class MetricLog:
         first, last = min(line.step for line in self._lines), max(line.step for line in self._lines)
         (self._folder / f"steps-{first:08d}-to-{last:08d}{self._suffix}.jsonl").write(content)
         self._lines = []
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def logged_steps(folder: Location) -> list[range]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.preemption.cloud import NoSourceError, check_source_name, open_notice_source
 from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, draining_here, short_id
 from orchestrator.cluster.preemption.drain_process import drain
-from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError, now_ms
-from orchestrator.storage.timing import exponential_delay_s
+from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError
+from orchestrator.storage.timing import exponential_delay_s, now_ms
 
 if TYPE_CHECKING:
     import ray

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from orchestrator.cli.job_access import (
     show_log,
 )
 from orchestrator.cli.options import json_option
+from orchestrator.storage.timing import now_ms
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.client import Job
@@ -50,9 +50,9 @@ def jobs_command(cluster: Path | None, as_json: bool) -> None:
 def _registered_jobs() -> Sequence[dict[str, Any]]:
     from orchestrator.cluster.jobs.history import query_jobs
 
-    now_ms = _now_ms()
+    now = now_ms()
     return [
-        job_row(row.entry.job, row.job, row.entry, now_ms) | {"status": row.status, "problem": row.problem}
+        job_row(row.entry.job, row.job, row.entry, now) | {"status": row.status, "problem": row.problem}
         for row in query_jobs(own_register().entries(), connect_to)
     ]
 
@@ -61,8 +61,8 @@ def _cluster_jobs(cluster: Path) -> Sequence[dict[str, Any]]:
     from orchestrator.cluster.jobs.history import jobs_of
 
     known = {entry.job: entry for entry in own_register().entries()}
-    now_ms = _now_ms()
-    return [job_row(job.id, job, known.get(job.id), now_ms) for job in jobs_of(connect_to(cluster))]
+    now = now_ms()
+    return [job_row(job.id, job, known.get(job.id), now) for job in jobs_of(connect_to(cluster))]
 
 
 @click.command()
@@ -113,7 +113,7 @@ def _query(ref: JobRef) -> tuple[dict[str, Any], Progress | None]:
         jobs = JobClient(server)
         job = jobs.job(ref.id)
         progress = progress_in(jobs.log(ref.id))
-    return job_row(ref.id, job, ref.entry, _now_ms()), progress
+    return job_row(ref.id, job, ref.entry, now_ms()), progress
 
 
 @click.command()
@@ -229,10 +229,6 @@ def print_job(row: Mapping[str, Any], progress: str) -> None:
     if row["failure"]:
         lines = "\n".join(map(printable, row["failure"].splitlines()))
         console.print(lines, markup=False, soft_wrap=True)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _time(unix_ms: int | None) -> str:

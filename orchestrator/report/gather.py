@@ -25,6 +25,7 @@ from orchestrator.report.model import (
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
+from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.track.cost import Costs, RunCost, read_starts
 from orchestrator.track.run_writer import Curves, TrackedRun
 from workloads.contract import (
@@ -121,12 +122,9 @@ def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Ru
 
 
 def _skipped(quarantine: Location) -> tuple[Skipped, ...]:
-    if quarantine.size() is None:
-        return ()
     keys: dict[str, list[str]] = defaultdict(list)
-    for line in quarantine.read().decode().splitlines():
-        entry = json.loads(line)
-        keys[entry["reason"]].append(entry["key"])
+    for skip in read_quarantine(quarantine):
+        keys[skip.reason].append(skip.key)
     return tuple(Skipped(reason, len(found), tuple(found[:KEYS_SHOWN])) for reason, found in sorted(keys.items()))
 
 

@@ -219,21 +219,19 @@ def tile_of(content: Content, picture: Picture, said: str = "") -> Tile:
 
 
 def decode(data: bytes, what: str) -> Image.Image:
-    """Decode an image to RGB; what is transparent becomes white.
+    """Decode an image as those of a data set are decoded: to RGB, with white for what is transparent.
 
     Args:
         data: the encoded file.
         what: names the image in the error.
 
     Raises:
-        ValueError: when the bytes are not a readable image.
+        ValueError: when the bytes are not a readable image, or one that is larger than a data set's may be.
     """
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{what} is not a readable image ({error}); evaluate the run again") from error
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+        return decode_stored(data)
+    except BadSample as fault:
+        raise ValueError(f"{what} is not a readable image ({fault}); evaluate the run again") from fault
 
 
 def encode(image: Image.Image) -> bytes:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from orchestrator.config.errors import FuserayError
+from orchestrator.storage.timing import exponential_delay_s
 from workloads.contract import KeyedRandom
 
 S3_CREDENTIALS = (
@@ -213,7 +214,7 @@ def decide_retry(error: Exception, attempt: int, draw: KeyedRandom) -> Retry | G
         return GiveUp(cause.value)
     if attempt >= limits.attempts:
         return GiveUp(f"tried {attempt} times")
-    max_wait_s = min(limits.max_wait_s, limits.initial_wait_s * 2 ** (attempt - 1))
+    max_wait_s = exponential_delay_s(attempt, limits.initial_wait_s, limits.max_wait_s)
     return Retry(max_wait_s * (0.5 + 0.5 * draw.child(attempt).numpy().random()))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location, locate
@@ -16,6 +16,8 @@ RECIPE_FILE = "recipe.yaml"
 MANIFEST_FILE = "manifest.json"
 DAMAGED_FILE = "damaged.json"
 PINNED_FILE = "pinned.json"
+
+Content = TypeVar("Content")
 
 
 class RunError(FuserayError):
@@ -140,10 +142,7 @@ class RunFolder:
                 f"{self.root.uri}: is not a run (no {RUN_FILE}); "
                 f"name a run's folder, or a run below {_parent(self.root)}."
             )
-        try:
-            return RunFile(**json.loads(location.read()))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RunError(f"{location.uri}: is damaged ({error}).") from error
+        return read_json(location, RunFile, RunError)
 
     def write(self, run: RunFile) -> None:
         """Write the run file."""
@@ -183,6 +182,23 @@ def _committed(sizes: Mapping[str, int]) -> bool:
 
 def _parent(location: Location) -> str:
     return location.uri.rpartition("/")[0]
+
+
+def read_json(file: Location, content: Callable[..., Content], damaged: type[FuserayError]) -> Content:
+    """Return the content of a JSON file.
+
+    Args:
+        file: the file, which holds one object.
+        content: makes the content from the object's values, which are its keyword arguments.
+        damaged: the class of the error about a damaged file.
+
+    Raises:
+        FuserayError: of the class `damaged`; the file is no JSON object, or lacks values.
+    """
+    try:
+        return content(**json.loads(file.read()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(f"{file.uri}: is damaged ({error}).") from error
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.storage.jsonl_log import decode_jsonl
+from orchestrator.storage.jsonl_log import decode_jsonl, encode_jsonl
+from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Features, Sample
 
@@ -68,10 +69,16 @@ class MicroBatch:
         return len(self.keys)
 
 
-def parse_quarantine(content: bytes) -> Iterator[SkippedSample]:
-    """Yield the samples in a run's list of skipped samples, which is JSON lines."""
-    for record in decode_jsonl(content):
-        yield SkippedSample(**record)
+def write_quarantine(file: Location, skipped: Iterable[SkippedSample]) -> None:
+    """Write a run's list of skipped samples as JSON lines."""
+    file.write(encode_jsonl(map(asdict, skipped)))
+
+
+def read_quarantine(file: Location) -> list[SkippedSample]:
+    """Return the skipped samples of a run; empty when there is no list of them."""
+    if file.size() is None:
+        return []
+    return [SkippedSample(**record) for record in decode_jsonl(file.read())]
 
 
 def fingerprint(keys: Iterable[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
 from orchestrator.storage.location import Location
-from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, candidate_folders, json_bytes
+from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, candidate_folders, json_bytes, read_json
 
 SWEEP_FILE = "sweep.json"
 
@@ -165,10 +164,7 @@ class SweepFolder:
         location = self.root / SWEEP_FILE
         if location.size() is None:
             raise SweepError(f"{self.root.uri}: is not a sweep (no {SWEEP_FILE}); name a sweep's folder.")
-        try:
-            return SweepFile(**json.loads(location.read()))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise SweepError(f"{location.uri}: is damaged ({error}).") from error
+        return read_json(location, SweepFile, SweepError)
 
     def write(self, file: SweepFile) -> None:
         """Replace the sweep's state."""
@@ -186,7 +182,8 @@ class SweepFolder:
         """
         folder = self.root / "trials"
         files = [file for file in folder.list() if file.name.endswith(".json")] if folder.exists() else []
-        return sorted(map(_read_trial, files), key=lambda record: (record.number, record.replica))
+        records = [read_json(file, _trial_record, SweepError) for file in files]
+        return sorted(records, key=lambda record: (record.number, record.replica))
 
 
 RUN_NAME = re.compile(r"(trial-\d{4,}-\d+)(-from-[0-9a-f]+)?")
@@ -212,13 +209,9 @@ def trial_name(number: int, replica: int) -> str:
     return f"trial-{number:04d}-{replica}"
 
 
-def _read_trial(file: Location) -> TrialRecord:
-    try:
-        values = json.loads(file.read())
-        points = tuple(Point(point["samples"], tuple(point["values"])) for point in values.pop("points"))
-        return TrialRecord(**values | {"points": points})
-    except (ValueError, TypeError, KeyError) as error:
-        raise SweepError(f"{file.uri}: is damaged ({error}).") from error
+def _trial_record(points: Sequence[Mapping[str, Any]], **values: Any) -> TrialRecord:
+    reports = tuple(Point(point["samples"], tuple(point["values"])) for point in points)
+    return TrialRecord(points=reports, **values)
 
 
 # The sweep's YAML and recipe, stored so that it can be resumed and reported without the user's own files.

@@ -14,13 +14,13 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
+from orchestrator.storage.timing import now_ms
 from orchestrator.stream.decoder import Node
 from orchestrator.sweep.estimate import Capacity, TrialResources, max_concurrent_trials
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.sampler import configuration_count
 from orchestrator.sweep.validate import check_reports, report_steps
 from orchestrator.track.cost import read_starts
-from orchestrator.track.metric_log import now_ms
 from orchestrator.train.driver import autoscaling_groups
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.resources import nodes_at_full_size, present_nodes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from orchestrator.config.errors import FuserayError
+from orchestrator.storage.jsonl_log import decode_jsonl, encode_jsonl
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import without_secrets
 
@@ -73,15 +73,10 @@ class MetricLog:
         """
         if not self._lines:
             return
-        text = "".join(f"{json.dumps(_plain(line))}\n" for line in self._lines)
+        content = encode_jsonl(map(_plain, self._lines))
         first, last = min(line.step for line in self._lines), max(line.step for line in self._lines)
-        (self._folder / f"steps-{first:08d}-to-{last:08d}{self._suffix}.jsonl").write(text.encode())
+        (self._folder / f"steps-{first:08d}-to-{last:08d}{self._suffix}.jsonl").write(content)
         self._lines = []
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def logged_steps(folder: Location) -> list[range]:
@@ -136,7 +131,7 @@ def _files(folder: Location) -> list[tuple[range, Location]]:
 
 def _read(file: Location) -> list[StepLine]:
     try:
-        return [_line(json.loads(text)) for text in file.read().decode().splitlines()]
+        return [_line(values) for values in decode_jsonl(file.read())]
     except (ValueError, KeyError, TypeError) as error:
         raise MetricLogError(f"{file.uri}: is damaged ({error}); move it away to go on without its steps.") from error
 
@@ -197,7 +192,7 @@ class EventLog:
         self._file = file
         self.events: list[Event] = []
         if file.size() is not None:
-            self.events = [Event(**json.loads(line)) for line in file.read().decode().splitlines()]
+            self.events = [Event(**values) for values in decode_jsonl(file.read())]
 
     def add(self, event: Event) -> None:
         """Append an event.

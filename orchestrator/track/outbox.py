@@ -17,6 +17,8 @@ import sqlalchemy.exc
 from botocore.exceptions import BotoCoreError
 from mlflow.exceptions import MlflowException
 
+from orchestrator.storage.timing import exponential_delay_s
+
 ANNOUNCED_FAILURE = 2
 """Consecutive failures after which the server is reported as unavailable; a single one may be a stale connection."""
 
@@ -200,7 +202,7 @@ def retry_delay_s(error: Exception, attempt: int) -> float | None:
     """
     if is_rejection(error):
         return None
-    return float(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt - 1, 16)))
+    return exponential_delay_s(attempt, FIRST_DELAY_S, MAX_DELAY_S)
 
 
 def is_rejection(error: BaseException) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.entities import Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
@@ -25,6 +25,8 @@ MAX_PARAM_LENGTH = 500
 MAX_PER_CALL = 100
 MAX_STEPS_IN_MEMORY = 20_000
 """Some 100 MB at 40 metrics a step; older steps are then left to the run's metric log."""
+
+Named = TypeVar("Named", Param, RunTag)
 
 PointsOf = Callable[[Iterable[StepLine]], Iterator[Points]]
 """Works out what MLflow gets of all steps of a log, in order."""
@@ -135,9 +137,7 @@ class ParamsDelivery:
         new = [
             Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in self.values.items() if name not in existing
         ]
-        for start in range(0, len(new), MAX_PER_CALL):
-            groups = {param.key: [param] for param in new[start : start + MAX_PER_CALL]}
-            send_batch_or_split(groups, lambda some: client.log_batch(run_id, params=some), self.rejected, "parameters")
+        _send_in_calls(new, lambda some: client.log_batch(run_id, params=some), self.rejected, "parameters")
         return True
 
 
@@ -154,10 +154,16 @@ class TagsDelivery:
         """Send them all."""
         client, run_id = self.connection.client, self.connection.run_id
         tags = [RunTag(name, value) for name, value in self.values.items()]
-        for start in range(0, len(tags), MAX_PER_CALL):
-            groups = {tag.key: [tag] for tag in tags[start : start + MAX_PER_CALL]}
-            send_batch_or_split(groups, lambda some: client.log_batch(run_id, tags=some), self.rejected, "tags")
+        _send_in_calls(tags, lambda some: client.log_batch(run_id, tags=some), self.rejected, "tags")
         return True
+
+
+def _send_in_calls(
+    items: Sequence[Named], send: Callable[[list[Named]], object], rejected: RejectedKeys, kind: str
+) -> None:
+    for start in range(0, len(items), MAX_PER_CALL):
+        groups = {item.key: [item] for item in items[start : start + MAX_PER_CALL]}
+        send_batch_or_split(groups, send, rejected, kind)
 
 
 @dataclass(eq=False)

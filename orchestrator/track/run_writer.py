@@ -21,8 +21,9 @@ from itertools import islice
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from orchestrator.storage.timing import now_ms
 from orchestrator.track.client import Connection, TrackingError
-from orchestrator.track.metric_log import StepLine, now_ms
+from orchestrator.track.metric_log import StepLine
 from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
 
 Curve = tuple[list[int], list[float]]

@@ -15,8 +15,8 @@ from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import BudgetSection
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
+from orchestrator.storage.timing import now_ms
 from orchestrator.track.cost import Costs, MachineKind, RunCost, StartUsage, read_starts, write_start
-from orchestrator.track.metric_log import now_ms
 
 SAMPLE_EVERY_S = 5.0
 FINAL_WRITE_TIMEOUT_S = 30.0

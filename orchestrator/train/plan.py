@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
@@ -287,16 +288,6 @@ def differences(before: str, now: Mapping[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted key."""
-    if not isinstance(value, Mapping):
-        return {prefix: list(value) if isinstance(value, tuple) else value}
-    values: dict[str, Any] = {}
-    for key, inner in value.items():
-        values |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    return values
 
 
 def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> LedgerAudit:

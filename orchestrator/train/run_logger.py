@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import StreamMonitor
-from orchestrator.stream.micro_batch import SkippedSample, parse_quarantine
+from orchestrator.stream.micro_batch import SkippedSample, read_quarantine, write_quarantine
 from orchestrator.track.analysis import StepTimes, TimeSpent, step_seconds
 from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
@@ -195,15 +193,7 @@ class RunLogger:
             self._skipped |= new
             for skip in new.values():
                 self._counts.add(skip)
-            lines = [json.dumps(asdict(skip)) for _, skip in sorted(self._skipped.items())]
-            self._plan.run.quarantine.write(("\n".join(lines) + "\n").encode())
-
-
-def read_quarantine(file: Location) -> list[SkippedSample]:
-    """Return the skipped samples of a run."""
-    if file.size() is None:
-        return []
-    return list(parse_quarantine(file.read()))
+            write_quarantine(self._plan.run.quarantine, (skip for _, skip in sorted(self._skipped.items())))
 
 
 class SkippedCounts:

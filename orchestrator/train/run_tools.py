@@ -17,7 +17,7 @@ from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.ledger import read_ledger_step
-from orchestrator.stream.micro_batch import parse_quarantine
+from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
 from orchestrator.stream.trace import RunRecords, TracedBatch, trace
 from orchestrator.track.analysis import Spike, find_spikes
@@ -27,7 +27,7 @@ from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.sync import SyncResult, sync_to_mlflow
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
 from orchestrator.train.plan import Plan
-from orchestrator.train.run_logger import SkippedCounts, StepMetrics, read_quarantine
+from orchestrator.train.run_logger import SkippedCounts, StepMetrics
 from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
 
 
@@ -152,8 +152,7 @@ def trace_step(plan: Plan, step: int, micro_batch: int | None = None) -> Iterato
     _check_step(plan, step, micro_batch)
     numbers = step_micro_batches(plan.reader, step)
     lines = read_ledger_step(plan.run.ledger, step) if plan.recipe.stream.audit else None
-    content = plan.run.quarantine.read() if plan.run.quarantine.size() else b""
-    notes = RunRecords.of(parse_quarantine(content), lines)
+    notes = RunRecords.of(read_quarantine(plan.run.quarantine), lines)
     selected = numbers if micro_batch is None else numbers[micro_batch : micro_batch + 1]
     return (trace(plan.reader, number, notes) for number in selected)
 

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
+from orchestrator.storage.timing import now_ms
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
-from orchestrator.track.metric_log import now_ms
 from orchestrator.train.checkpoints.manager import CheckpointManager
 from orchestrator.train.control_channel import StepRecord, WorkerCommand
 from orchestrator.train.parallel.base import Collective, current_collective

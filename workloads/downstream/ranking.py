@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,6 @@ from torch import Tensor
 
 CHUNK = 1024
 """Queries ordered at a time, which bounds the memory of the sort."""
-
-
-def relevance_of_groups(query_groups: Sequence[object], gallery_groups: Sequence[object]) -> Tensor:
-    """Return bool [Q, G]: True where query and item belong to the same group."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys([*query_groups, *gallery_groups]))}
-    query_Q = torch.tensor([numbers[group] for group in query_groups])
-    gallery_G = torch.tensor([numbers[group] for group in gallery_groups])
-    return query_Q[:, None] == gallery_G[None, :]
 
 
 def order(score_QG: Tensor) -> Tensor:

@@ -23,11 +23,13 @@ from orchestrator.cluster.jobs.client import (
     token_refused,
 )
 from orchestrator.cluster.launch.launcher import JobServer
+from orchestrator.storage.timing import exponential_delay_s
 
 Connect = Callable[[], AbstractContextManager[JobServer]]
 """Opens a new connection to a job server with each call."""
 
 GIVE_UP_AFTER_S = 300.0
+FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 15.0
 
 
@@ -112,8 +114,8 @@ def follow(
                 raise _gave_up(job, timeouts.give_up_after_s, error) from error
             if attempts == 0:
                 log(f"the connection is lost, the job goes on; trying again ({error})")
-            timeouts.pause(min(2.0**attempts, LONGEST_PAUSE_S))
             attempts += 1
+            timeouts.pause(exponential_delay_s(attempts, FIRST_PAUSE_S, LONGEST_PAUSE_S))
 
 
 def _follow_once(connect: Connect, job: str, reader: LogReader) -> Job:

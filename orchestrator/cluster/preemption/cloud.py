@@ -27,10 +27,10 @@ from orchestrator.cluster.preemption.notices import (
     NoticeSource,
     SourceError,
     epoch_ms,
-    now_ms,
     one_line,
 )
 from orchestrator.config.errors import ConfigError, FuserayError
+from orchestrator.storage.timing import now_ms
 
 AWS_URL = "http://169.254.169.254"
 TOKEN = "/latest/api/token"  # noqa: S105

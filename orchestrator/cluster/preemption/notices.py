@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,11 +60,6 @@ class NoticeSource(Protocol):
             SourceError: the source did not answer.
         """
         ...
-
-
-def now_ms() -> int:
-    """Return the milliseconds since 1970 in UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def epoch_ms(when: datetime) -> int:

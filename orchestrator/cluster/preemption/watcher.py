@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.preemption.cloud import NoSourceError, check_source_name, open_notice_source
 from orchestrator.cluster.preemption.drain import DrainError, DrainTarget, draining_here, short_id
 from orchestrator.cluster.preemption.drain_process import drain
-from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError, now_ms
+from orchestrator.cluster.preemption.notices import Notice, NoticeSource, SourceError
+from orchestrator.storage.timing import exponential_delay_s, now_ms
 
 if TYPE_CHECKING:
     import ray
@@ -94,9 +95,8 @@ def decide(progress: Progress, now_ms: int) -> Decision:
 def pause_s(progress: Progress, interval_s: float) -> float:
     """Return the time until the next poll: longer after failures of the source, shorter after failures to drain."""
     if progress.drain_failures:
-        return float(min(interval_s, LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(progress.drain_failures - 1, 10)))
-    backoff_s = interval_s * 2 ** min(max(progress.poll_failures - 1, 0), 10)
-    return float(min(backoff_s, max(interval_s, LONGEST_PAUSE_S)))
+        return exponential_delay_s(progress.drain_failures, FIRST_RETRY_S, min(interval_s, LONGEST_RETRY_S))
+    return exponential_delay_s(max(progress.poll_failures, 1), interval_s, max(interval_s, LONGEST_PAUSE_S))
 
 
 # The loop.

@@ -93,7 +93,7 @@ def test_a_contact_sheet_shows_the_samples(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_has_its_limit(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli.inspect.MOST_TILES", 6)
+    monkeypatch.setattr("orchestrator.cli.inspect.MAX_TILES", 6)
     done = trace(plan, "--step", "5", "--images", str(tmp_path / "sheet.png"))
     assert "with 6 images." in done.output
 

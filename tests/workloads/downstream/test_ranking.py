@@ -19,7 +19,6 @@ from workloads.downstream.ranking import (
     order,
     ranks,
     recall,
-    relevance_of_groups,
     rerank,
 )
 
@@ -120,11 +119,6 @@ def test_reranking_more_than_the_gallery_sorts_it_all() -> None:
 def test_a_query_without_a_relevant_item_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one relevant"):
         ranks(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))
-
-
-def test_relevance_of_groups_compares_names() -> None:
-    relevant = relevance_of_groups(["a", "b", "a"], ["b", "a", "c"])
-    assert relevant.tolist() == [[False, True, False], [True, False, False], [False, True, False]]
 
 
 def test_chunks_cover_every_row_once() -> None:

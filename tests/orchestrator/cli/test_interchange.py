@@ -208,4 +208,4 @@ def test_an_imported_model_is_evaluated_on_named_samples(folder: Path) -> None:
     samples = ("--held-out", str(folder / "data" / "train"), "--rerank", "3")
     found = json.loads(done("evaluate", str(folder / "imported"), *samples, "--json"))
     assert 0 <= found["metrics"]["reranked/image_to_text/recall@5"] <= 1
-    assert "re-ranked by matching" in done("evaluate", str(folder / "imported"), *samples)
+    assert "Re-ranked with ITM" in done("evaluate", str(folder / "imported"), *samples)

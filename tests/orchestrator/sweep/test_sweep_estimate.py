@@ -107,7 +107,7 @@ def test_trials_on_cpus_slow_each_other_down(tmp_path: Path) -> None:
     one = estimate_sweep(sweep, result)
     assert (one.side_by_side, one.bound, one.needs.gpus) == (1, "CPUs", 0)
     assert one.whole.usd["file"] == 0
-    two = estimate_sweep(sweep, result, room=Capacity(cpus=6, gpus=0))
+    two = estimate_sweep(sweep, result, capacity=Capacity(cpus=6, gpus=0))
     assert two.side_by_side == 4
     assert one.trial.hours == pytest.approx(1_440_000 / 2 / 3600)
     assert two.trial.hours == pytest.approx(1_440_000 / 1 / 3600)

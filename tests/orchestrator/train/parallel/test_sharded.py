@@ -116,7 +116,7 @@ class Trainer:
 
     def load(self, folder: str) -> None:
         checkpoint = load_checkpoint(locate(folder) / "checkpoints" / "step-00000002")
-        InitialState(2, checkpoint, moments=True).restore(self.model, self.stepper.optimizer, self.parallel)
+        InitialState(2, checkpoint, with_optimizer=True).restore(self.model, self.stepper.optimizer, self.parallel)
 
     def _share(self, step: int) -> list[MicroBatch]:
         numbers = range(self.per_step * step, self.per_step * (step + 1))

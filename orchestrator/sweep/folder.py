@@ -221,9 +221,6 @@ def _read_trial(file: Location) -> TrialRecord:
         raise SweepError(f"{file.uri}: is damaged ({error}).") from error
 
 
-# The sweep's YAML and recipe, stored so that it can be resumed and reported without the user's own files.
-
-
 def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
     """Write a sweep's YAML and its resolved recipe into its folder."""
     _write_yaml(folder.recipe, sweep.base.to_dict())

@@ -76,14 +76,14 @@ def test_what_only_this_machine_knows_is_refused_for_others(tmp_path: Path, over
     with pytest.raises(RecipeError) as caught:
         check_paths_shared(recipe, tmp_path)
     (finding,) = caught.value.findings
-    assert finding.place == key
+    assert finding.location == key
     assert fix in finding.message
 
 
 def test_all_such_keys_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         check_paths_shared(resolved(tmp_path, "data.train=a"), tmp_path)
-    assert [finding.place for finding in caught.value.findings] == ["data.train", "storage.uri", "tracking.uri"]
+    assert [finding.location for finding in caught.value.findings] == ["data.train", "storage.uri", "tracking.uri"]
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,14 @@ def test_what_is_wrong_is_explained(tmp_path: Path, arguments: list[str], kind: 
 INTERRUPTED = """\
 import os, signal, sys
 from orchestrator.cli.main import main
-from orchestrator.storage.jsonl_log import Journal
+from orchestrator.storage.jsonl_log import JsonlLog
 
-add = Journal.add
+add = JsonlLog.add
 def add_and_interrupt(self, note):
     add(self, note)
     os.kill(os.getpid(), signal.SIGINT)
 
-Journal.add = add_and_interrupt
+JsonlLog.add = add_and_interrupt
 main()
 """
 

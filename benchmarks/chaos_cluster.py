@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers" / "clusters"))
 from ray_cluster import RayCluster, ray_cluster
 
 SCRIPT = Path(__file__).with_name("chaos_nodes.py")

@@ -18,7 +18,7 @@ from orchestrator.cluster.preemption.drain import Gcs, drain_node
 from orchestrator.cluster.preemption.notices import Notice
 from orchestrator.cluster.preemption.watcher import Watcher
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers" / "clusters"))
 from ray_cluster import STORE_BYTES, Commands, serve
 
 TRAIN_WORKER = "RayTrainWorker"

@@ -15,7 +15,8 @@ from chaos_schedule import Kind, Nodes
 
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
+SERVERS = Path(__file__).parents[1] / "tests" / "servers"
+sys.path += [str(SERVERS), str(SERVERS / "stores")]
 
 if TYPE_CHECKING:
     from mlflow_server import MlflowServer

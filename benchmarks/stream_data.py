@@ -82,7 +82,8 @@ def served(data: Data, source: str) -> Iterator[Place]:
     if source == "local":
         yield Place(str(data.shards), str(data.chunks), None)
         return
-    sys.path.append(str(Path(__file__).parents[1] / "tests" / "servers"))
+    servers = Path(__file__).parents[1] / "tests" / "servers"
+    sys.path += [str(servers), str(servers / "stores")]
     from seaweedfs_server import seaweedfs
 
     with seaweedfs() as server:

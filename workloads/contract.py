@@ -66,7 +66,7 @@ class BadSample(Exception):
 
 
 class WorkloadError(Exception):
-    """A fault the user can mend; the message names the thing, the place and the fix."""
+    """A fault that the user can fix; the message names the thing, the location and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Sample:
         key: unique within its source.
         image: the encoded image file.
         captions: at least one.
-        fields: whatever else was stored beside them (tags, concept, style ...).
+        fields: all else that was stored with them (tags, concept, style ...).
     """
 
     key: str
@@ -198,7 +198,7 @@ class Metric:
         label: a short name, for the terminal and for its line in a shared chart.
         on_terminal: whether it stands on the terminal's progress line.
         headline: whether it stands at the top of the report; of several evaluation metrics, the best one does.
-        chance: name of the metric, reported beside this one, that says what guessing would reach.
+        chance: name of the metric, reported next to this one, that says what guessing would reach.
         noisy: whether single values say little, so that a chart needs a smoothed line.
         from_zero: whether the axis of its chart starts at zero.
     """
@@ -438,7 +438,7 @@ class WorkloadEntry(Protocol):
 
     @property
     def config_type(self) -> type[Section]:
-        """The recipe keys that belong to the workload; they stand beside the orchestrator's own."""
+        """The recipe keys that belong to the workload; they stand next to the orchestrator's own."""
         ...
 
     @property
@@ -523,9 +523,9 @@ class ImportReport:
     Args:
         used: the model has them.
         resized: those among them that changed their shape.
-        tied: equal to another tensor, or computed from one; they are made anew when written.
-        aside: parts of the layout that the model has no place for; kept beside it.
-        left_over: not known to the layout; kept beside the model as well.
+        tied: equal to another tensor, or computed from one; they are computed again when written.
+        aside: parts of the layout that the model does not have; kept with it.
+        left_over: not known to the layout; kept with the model as well.
         copied: tensors of the model that the file lacks and that were copied from others of the model.
         missing: tensors of the model that the file lacks and that are as in a new model.
         notes: what else the user should know, one sentence each.
@@ -550,7 +550,7 @@ class ForeignCheckpoint:
         config: the workload's part of a recipe.
         state: the state_dict of the module that `Workload.build` makes, complete.
         optimizer_state: the optimiser's state by parameter name, as `entry/parameter`; empty when there is none.
-        extra_tensors: tensors that the model has no place for, by their foreign names.
+        extra_tensors: tensors that the model does not have, by their foreign names.
         epochs: epochs that were trained; None when unknown.
         metadata: what else is needed to write the same file again, as plain JSON values; empty for a model that
             never was in the foreign layout.

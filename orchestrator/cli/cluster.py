@@ -134,7 +134,7 @@ def confirm(cluster: Cluster, question: str, yes: bool) -> None:
     if yes or cluster.kind == "local":
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"cluster {cluster.name}: there is no terminal to ask at; say --yes to go on.")
+        raise ConfigError(f"cluster {cluster.name}: there is no terminal to ask at; say --yes to continue.")
     click.echo("\n".join(map(_group_line, cluster.groups)), err=True)
     click.confirm(question, abort=True, err=True)
 

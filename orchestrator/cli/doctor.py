@@ -87,6 +87,6 @@ def _run_a_task() -> None:
 def _summary(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.level for finding in findings)
     if counts["error"]:
-        return f"{counts['error']} of {len(findings)} checks must be mended before training can work."
+        return f"{counts['error']} of {len(findings)} checks must be fixed before training can work."
     warnings = f", {counts['warning']} with a warning" if counts["warning"] else ""
     return f"This machine can train: {len(findings)} checks passed{warnings}."

@@ -147,5 +147,5 @@ def log(line: str) -> None:
 
 def leave_running(job: str) -> NoReturn:
     """Exit, with the job still running."""
-    log(f"\nThe job goes on. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
+    log(f"\nThe job continues. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
     sys.exit(DETACHED)

@@ -1,4 +1,4 @@
-"""`fuseray evaluate RUN`."""
+"""`fuseray evaluate RUN`, `fuseray export SOURCE OUT` and `fuseray import-checkpoint FORMAT FILE OUT`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluate_command(as_json: bool, **arguments: Any) -> None:
     """Measure RUN's newest checkpoint on its held-out samples, as its workload does: ALBEF measures retrieval.
 
     RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
-    which needs --held-out; its figures are printed alone.
+    which needs --held-out; its metrics are printed alone.
     """
     evaluated = _evaluate(**arguments)
     metrics, about = dict(evaluated.evaluation.metrics), evaluated.subject
@@ -151,7 +151,7 @@ def print_tables(evaluated: Evaluated, title: str) -> None:
     console = Console(highlight=False)
     console.print(title, soft_wrap=True, markup=False)
     shown = show_tables(evaluated.evaluation, evaluated.reported)
-    for (heading, columns), alike in groupby(shown, lambda one: (one.table.row_heading, one.table.columns)):
+    for (heading, columns), alike in groupby(shown, lambda entry: (entry.table.row_heading, entry.table.columns)):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("", heading.lower()):
             table.add_column(column)
@@ -163,9 +163,6 @@ def print_tables(evaluated: Evaluated, title: str) -> None:
             if part.chances:
                 table.add_row(part.table.title, "Chance", *(text or "-" for text in part.chances), style="dim")
         console.print(table)
-
-
-# `fuseray export SOURCE OUT`.
 
 
 OWN = "safetensors"
@@ -183,7 +180,7 @@ Load it without Ray:
     "--format", "format_name", default=OWN, show_default=True, help="safetensors, or a checkpoint format such as albef."
 )
 @click.option("--step", type=click.IntRange(min=0), help="The run's checkpoint to export; default: the newest.")
-@click.option("--flat", is_flag=True, help="The model's tensors alone, not nested beside optimiser and epoch.")
+@click.option("--flat", is_flag=True, help="The model's tensors alone, not nested together with optimiser and epoch.")
 @click.option("--storage", default="runs", show_default=True, help="Where runs are, when SOURCE is a name.")
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
@@ -208,12 +205,12 @@ def export_command(
 
     from orchestrator.train.convert import find_source
 
-    found = find_source(source, storage, endpoint, step)
-    _export(found, out, format_name, flat)
+    exported = find_source(source, storage, endpoint, step)
+    _export(exported, out, format_name, flat)
     if as_json:
-        click.echo(json.dumps({"checkpoint": found.folder.uri, "format": format_name, "out": str(out)}))
+        click.echo(json.dumps({"checkpoint": exported.folder.uri, "format": format_name, "out": str(out)}))
         return
-    click.echo(f"{found.folder.uri} is written to {out}")
+    click.echo(f"{exported.folder.uri} is written to {out}")
     if format_name == OWN:
         click.echo(HOW_TO_LOAD.format(out=str(out)))
 
@@ -227,16 +224,13 @@ def _export(source: ExportSource, out: Path, format_name: str, flat: bool) -> No
         export_format(source, out, find_checkpoint_format(format_name), flat)
 
 
-# `fuseray import-checkpoint FORMAT FILE OUT [key.path=value ...]`.
-
-
 SHOWN_NAMES = 4
 PARTS = {
     "used": "set the model's tensors",
     "resized": "of these, resized to the image size",
     "tied": "copies of others, left out",
-    "aside": "kept beside the model (no place in it)",
-    "left_over": "unknown to the layout, kept beside the model",
+    "aside": "kept with the model (not a part of it)",
+    "left_over": "unknown to the layout, kept with the model",
     "copied": "the file lacks: copied from the student",
     "missing": "the file lacks: as in a new model",
 }

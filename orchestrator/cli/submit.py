@@ -168,7 +168,7 @@ class Submitter:
         entry = self.submission.entry
         submit(self.submission, connect_to(entry.cluster_file), own_register())
         log(
-            f"job {entry.job} is on cluster {entry.cluster}; it goes on without this terminal\n"
+            f"job {entry.job} is on cluster {entry.cluster}; it continues without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
             f"  come back   fuseray logs {entry.job} -f\n"
             f"  stop        fuseray stop {entry.job}"

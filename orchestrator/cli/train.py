@@ -1,4 +1,4 @@
-"""`fuseray train RECIPE [key.path=value ...]`."""
+"""`fuseray train RECIPE [key.path=value ...]`: resolves the run to continue, and shows training on the terminal."""
 
 from __future__ import annotations
 
@@ -138,18 +138,12 @@ def _summary(values: dict[str, object]) -> str:
     )
 
 
-# Naming the run to continue.
-
-
 def resume_overrides(resume: str | None) -> list[str]:
     """Return what names the run to resume: by name, or by the path or URI of its folder."""
     if resume is None or resume == "auto":
         return []
     storage, slash, name = resume.rstrip("/").rpartition("/")
     return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
-
-
-# What a user sees on the terminal while a run goes on.
 
 
 PLAIN_EVERY_STEPS = 10

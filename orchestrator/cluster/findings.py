@@ -53,9 +53,6 @@ class ClusterError(FuserayError):
     """A cluster cannot be started, reached or shut down; the message names it and says what to do."""
 
 
-# Calls with a timeout.
-
-
 Result = TypeVar("Result")
 
 
@@ -68,7 +65,7 @@ def with_timeout(seconds: float, action: Callable[[], Result]) -> Result:
 
     Raises:
         TimeoutError: the action did not return in time.
-        Exception: whatever the action raises.
+        Exception: any that the action raises.
     """
     results: list[Result] = []
     errors: list[Exception] = []
@@ -101,11 +98,8 @@ def run_concurrently(actions: Sequence[Callable[[], Result]]) -> list[Future[Res
     return results
 
 
-# The faults of a cluster file; all of them are collected before the file is rejected.
-
-
 class Faults:
-    """The faults of one document of a cluster file.
+    """The faults of one document of a cluster file; all are collected before the file is rejected.
 
     Args:
         document: knows the line of each key.

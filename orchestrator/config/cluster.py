@@ -106,7 +106,7 @@ class Footprint:
 
     Args:
         trained_bytes: trained parameters; gradients take the same again, AdamW's optimizer state twice that.
-        kept_bytes: parameters that are not trained, such as a teacher's.
+        kept_bytes: parameters that are not trained, such as a momentum copy's.
         buffer_bytes: buffers, such as a feature queue.
         fixed_bytes: the part of the activations that does not grow with the micro-batch.
         sample_bytes: activations per sample of a micro-batch.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class FuserayError(Exception):
-    """The run cannot go on; the message names the thing, the place and the fix."""
+    """The run cannot continue; the message names the thing, the location and the fix."""
 
 
 class ConfigError(FuserayError):

@@ -133,7 +133,7 @@ class ScaleSection(Section):
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved per worker.")
     parallel: Literal["replicated", "sharded"] = Field(
         "replicated",
-        description="replicated: every worker holds the whole model; sharded: parameters, teacher, gradients and the "
+        description="replicated: every worker holds the whole model; sharded: parameters, gradients and the "
         "optimizer state are divided among the workers between the passes of a step (FSDP2).",
     )
     address: str = Field("local", description="'local' starts Ray on this machine; otherwise the cluster's address.")
@@ -232,7 +232,7 @@ class RecoverySection(Section):
     not_a_number: Literal["stop", "skip", "roll_back"] = Field(
         "stop",
         description="When the loss or a gradient is not finite. stop: end the run; skip: skip the step; roll_back: "
-        "load the newest checkpoint's weights and go on behind the step.",
+        "load the newest checkpoint's weights and continue behind the step.",
     )
     bad_steps: int = Field(
         10, ge=1, description="Steps in a row that may be skipped or rolled back before the run ends."

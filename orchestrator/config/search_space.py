@@ -61,7 +61,7 @@ class Condition:
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError) as error:
-            raise ConditionError(f"{text!r} is no condition; {EXAMPLE}.") from error
+            raise ConditionError(f"{text!r} is not a condition; {EXAMPLE}.") from error
         _check(tree, text)
         return cls(text, tree)
 
@@ -254,10 +254,10 @@ def parse_parameter(key: str, written: Any) -> Parameter:
 def _domain(written: Any) -> Domain:
     if isinstance(written, Sequence) and not isinstance(written, str):
         return _choice(written)
-    found = re.fullmatch(r"\s*([a-z]+)\s*\((.*)\)\s*", str(written), re.DOTALL)
-    if found is None:
-        raise SpaceError(f"{written!r} is no range; write {FORMS}")
-    form, text = found.groups()
+    match = re.fullmatch(r"\s*([a-z]+)\s*\((.*)\)\s*", str(written), re.DOTALL)
+    if match is None:
+        raise SpaceError(f"{written!r} is not a range; write {FORMS}")
+    form, text = match.groups()
     try:
         arguments = YAML(typ="safe").load(f"[{text}]")
     except YAMLError as error:

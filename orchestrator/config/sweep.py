@@ -52,7 +52,7 @@ class SchedulerSection(Section):
     first_rung: float = Field(
         0.1, gt=0, lt=1, description="Share of the run after which trials are first compared (asha, hyperband)."
     )
-    reduction: int = Field(3, ge=2, description="Of so many trials one goes on from rung to rung (asha, hyperband).")
+    reduction: int = Field(3, ge=2, description="Of so many trials one continues from rung to rung (asha, hyperband).")
     exchange_every: float = Field(
         0.1, gt=0, lt=1, description="Share of the run between two exchanges of checkpoints (pbt)."
     )

@@ -1,4 +1,7 @@
-"""Derives all preflight findings and estimates from a recipe, a cluster and measurements. Pure: no I/O."""
+"""Derives all preflight findings and estimates from a recipe, a cluster and measurements. Pure: no I/O.
+
+Checked are the batch, the budget, the cluster's capacity, and whether paths mean the same on all of its machines.
+"""
 
 from __future__ import annotations
 
@@ -134,9 +137,6 @@ def _check_budget(recipe: Recipe, scenarios: Sequence[Scenario]) -> Iterator[Fin
     yield from check_budget(limits["usd"], limits["hours"], scenarios)
 
 
-# The batch: whether the workload accepts its shape, and whether workers can share it evenly.
-
-
 BATCH_NAME = "batch"
 
 
@@ -158,9 +158,6 @@ def check_batch(resolved: ResolvedRecipe) -> Iterator[Finding]:
         yield warned(
             BATCH_NAME, f"{batch.micro_batches} micro-batches on {workers} workers leave {idle:.0%} of them idle", fix
         )
-
-
-# The budget: whether the estimates stay within the recipe's limits.
 
 
 BUDGET_NAME = "budget"
@@ -191,9 +188,6 @@ def _compare(key: str, limit: float, estimates: Sequence[float | None], form: st
         return passed(BUDGET_NAME, f"{budget}; the run needs {needs} (estimate)")
     fix = f"Raise budget.{key}, shorten the run (length), or resume it later; it stops with a checkpoint at the limit."
     return warned(BUDGET_NAME, f"{budget}, and the run needs {needs} (estimate)", fix)
-
-
-# Room: whether the cluster can ever hold the run.
 
 
 ROOM_NAME = "room"
@@ -283,9 +277,6 @@ def _idle_gpus(recipe: Recipe, largest: Fleet) -> Iterator[Finding]:
         yield warned(ROOM_NAME, f"{gpus - used:g} of {gpus:g} GPUs that are paid for stand idle", fix)
 
 
-# Paths: whether those that a recipe names mean the same on every machine of a cluster.
-
-
 PLACES_NAME = "places"
 
 PLACEHOLDER_URI = "not-named-yet"
@@ -313,7 +304,7 @@ def check_places(recipe: Recipe, cluster: Cluster) -> Iterator[Finding]:
 def _check_local_path(key: str, path: str) -> Finding:
     if not Path(path).expanduser().is_absolute():
         fix = "Name object storage (s3://, gs://), or the full path of a disk that all machines share."
-        problem = f"{key}: {path} lies in the job's own folder, which is deleted when the job ends"
+        problem = f"{key}: {path} is in the job's own folder, which is deleted when the job ends"
         return failed(PLACES_NAME, problem, fix)
     fix = "Make sure that all machines share that disk, or name object storage (s3://, gs://)."
     return warned(PLACES_NAME, f"{key}: {path} is a path, which every machine looks for on its own disk", fix)
@@ -323,7 +314,7 @@ def _check_sqlite(uri: str, machines: int) -> Finding:
     path = uri.removeprefix(SQLITE)
     fix = "Name an MLflow server (http://...) or a database server; MLFLOW_TRACKING_URI can hold a password."
     if not path.startswith("/"):
-        problem = f"tracking.uri: {uri} lies in the job's own folder, which is deleted when the job ends"
+        problem = f"tracking.uri: {uri} is in the job's own folder, which is deleted when the job ends"
         return failed(PLACES_NAME, problem, fix)
     several = f"; the cluster has up to {machines}" if machines > 1 else ""
     return warned(

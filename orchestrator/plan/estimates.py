@@ -1,4 +1,7 @@
-"""Estimates of a run at one number of workers: speed, machines, hours, dollars, and whether decoding keeps up."""
+"""Estimates of a run at one number of workers: speed, machines, hours, dollars, and whether decoding keeps up.
+
+The speed is that of a worker's GPU or CPU, or that of the run so far, from its metric log.
+"""
 
 from __future__ import annotations
 
@@ -67,36 +70,36 @@ def estimate_scenario(
         decode_cpu_s: CPU seconds of decoding one sample; None when unknown.
         samples: that remain to train on; None when unknown.
     """
-    wanted = speed.of_workers(recipe, workers) if speed else None
-    fleet = fleet_for(node_types, workers, recipe, reading_cpus(recipe, wanted, decode_cpu_s))
+    demand = speed.of_workers(recipe, workers) if speed else None
+    fleet = fleet_for(node_types, workers, recipe, reading_cpus(recipe, demand, decode_cpu_s))
     cpus = decoding_cpus(recipe, fleet)
-    samples_per_s = wanted
-    if wanted is not None and decode_cpu_s:
-        samples_per_s = min(wanted, cpus / decode_cpu_s)
+    samples_per_s = demand
+    if demand is not None and decode_cpu_s:
+        samples_per_s = min(demand, cpus / decode_cpu_s)
     hours = samples / samples_per_s / 3600 if samples is not None and samples_per_s else None
     return Scenario(
         workers=workers,
         machines={each.node_type.group.name: each.machines for each in fleet.allocations if each.machines},
         samples_per_s=samples_per_s,
-        wanted_per_s=wanted,
+        wanted_per_s=demand,
         decoding_cpus=cpus,
         hours=hours,
         usd={pricing: usd_of(fleet, pricing, hours) for pricing in PRICINGS},
     )
 
 
-def reading_cpus(recipe: Recipe, wanted: float | None, decode_cpu_s: float | None) -> float:
+def reading_cpus(recipe: Recipe, demand: float | None, decode_cpu_s: float | None) -> float:
     """Return the CPUs to leave for reading: `stream.reader_cpus`, and more where decoding needs it.
 
     Args:
         recipe: the recipe.
-        wanted: samples per second of its workers; None when unknown.
+        demand: samples per second of its workers; None when unknown.
         decode_cpu_s: CPU seconds of decoding one sample; None when unknown.
     """
     reserved = recipe.stream.reader_cpus
-    if wanted is None or decode_cpu_s is None or recipe.stream.decode_on == "workers":
+    if demand is None or decode_cpu_s is None or recipe.stream.decode_on == "workers":
         return reserved
-    return max(reserved, MARGIN * wanted * decode_cpu_s)
+    return max(reserved, MARGIN * demand * decode_cpu_s)
 
 
 def usd_of(fleet: Fleet, pricing: Pricing, hours: float | None) -> float | None:
@@ -111,9 +114,6 @@ def _price(node_type: NodeType, pricing: Pricing) -> float | None:
     if node_type.group.head:
         return node_type.prices["on-demand" if pricing == "on-demand" else node_type.group.market]
     return node_type.prices[pricing]
-
-
-# The speed of a worker.
 
 
 FLOAT32_TFLOPS: Mapping[str, float] = {
@@ -226,9 +226,6 @@ def decoding_cpus(recipe: Recipe, fleet: Fleet) -> float:
     return max(0.0, min(limits))
 
 
-# Whether decoding keeps up with training.
-
-
 NAME = "data keeps up"
 
 MARGIN = 1.2
@@ -257,9 +254,6 @@ def check_decoding(needed_per_s: float, cpus: float, cpu_s: float, workers: int,
     if decoded_per_s >= needed_per_s:
         return warned(NAME, f"{summary}, which is close", fix)
     return warned(NAME, f"{summary}, so the workers will wait for data", fix)
-
-
-# The speed of a run so far, from its own metric log.
 
 
 NEWEST_STEPS = 200

@@ -96,9 +96,6 @@ def _unpriced(node_type: NodeType) -> str:
     return f"no {node_type.group.market} price of {node_type.group.machine} is known"
 
 
-# How many nodes of each type a run needs: a pure decision.
-
-
 @dataclass(frozen=True, slots=True)
 class NodeAllocation:
     """Nodes of one type and the workers on them.

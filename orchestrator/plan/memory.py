@@ -13,7 +13,7 @@ from orchestrator.plan.machines import NodeType
 GB = 10**9
 
 CUDA_BYTES = 1_500_000_000
-"""Allowance for what is on a GPU beside tensors: CUDA's context, cuBLAS's workspace and NCCL's buffers."""
+"""Allowance for what is on a GPU besides tensors: CUDA's context, cuBLAS's workspace and NCCL's buffers."""
 
 FRAGMENTATION = 0.10
 """Allowance for what the allocator cannot use of what it holds, as a share of the activations."""
@@ -29,28 +29,28 @@ class MemoryNeed:
     Args:
         model: parameters and buffers.
         gradients: of the trained parameters.
-        moments: of AdamW.
+        optimizer: state of AdamW.
         activations: of a micro-batch, with the allocator's losses.
-        beside: on a GPU, what is there beside tensors.
+        runtime: on a GPU, what CUDA and its libraries take.
     """
 
     model: int
     gradients: int
-    moments: int
+    optimizer: int
     activations: int
-    beside: int
+    runtime: int
 
     @property
     def total(self) -> int:
         """All together."""
-        return self.model + self.gradients + self.moments + self.activations + self.beside
+        return self.model + self.gradients + self.optimizer + self.activations + self.runtime
 
 
 def memory_need(footprint: Footprint, recipe: Recipe, workers: int) -> MemoryNeed:
     """Estimate what one of several workers needs during the passes of a step, when it needs most.
 
-    Sharded workers hold all values and gradients during the passes, and beside them their share of the values and of
-    the moments.
+    Sharded workers hold all values and gradients during the passes, and besides them their share of the values and of
+    the optimizer state.
 
     Args:
         footprint: the model.
@@ -64,9 +64,9 @@ def memory_need(footprint: Footprint, recipe: Recipe, workers: int) -> MemoryNee
     return MemoryNeed(
         model=values + own_shard + footprint.buffer_bytes,
         gradients=footprint.trained_bytes,
-        moments=2 * footprint.trained_bytes // shares,
+        optimizer=2 * footprint.trained_bytes // shares,
         activations=round(activations * (1 + FRAGMENTATION)),
-        beside=CUDA_BYTES if recipe.scale.use_gpu else 0,
+        runtime=CUDA_BYTES if recipe.scale.use_gpu else 0,
     )
 
 
@@ -82,17 +82,19 @@ def check_gpu_memory(footprint: Footprint, recipe: Recipe, node_types: Sequence[
     """Yield, for each type of GPU that the cluster has, whether a micro-batch fits it."""
     workers = recipe.scale.min_workers
     need = memory_need(footprint, recipe, workers)
-    types = {one.accelerator.name: one.accelerator for one in node_types if one.accelerator and one.group.most}
+    types = {kind.accelerator.name: kind.accelerator for kind in node_types if kind.accelerator and kind.group.most}
     for accelerator in types.values():
         share = need.total / (accelerator.memory_gb * GB)
-        found = f"about {need.total / GB:.0f} of {accelerator.memory_gb:g} GB of the {accelerator.name}: {_parts(need)}"
+        estimate = (
+            f"about {need.total / GB:.0f} of {accelerator.memory_gb:g} GB of the {accelerator.name}: {_parts(need)}"
+        )
         fitting = largest_micro_batch(footprint, recipe, workers, accelerator.memory_gb * GB)
         if share <= COMFORTABLE:
-            yield passed("gpu memory", f"{found} (estimate)")
+            yield passed("gpu memory", f"{estimate} (estimate)")
         elif share <= HOPELESS:
-            yield warned("gpu memory", f"{found} (estimate, and close)", _fix(recipe, fitting))
+            yield warned("gpu memory", f"{estimate} (estimate, and close)", _fix(recipe, fitting))
         else:
-            yield failed("gpu memory", f"{found} (estimate)", _fix(recipe, fitting))
+            yield failed("gpu memory", f"{estimate} (estimate)", _fix(recipe, fitting))
     if not types:
         fix = f"Name the machine's type and its GPU in a price table, so that {need.total / GB:.0f} GB can be compared."
         yield warned("gpu memory", f"about {need.total / GB:.0f} GB are needed; the GPUs' memory is unknown", fix)
@@ -101,24 +103,24 @@ def check_gpu_memory(footprint: Footprint, recipe: Recipe, node_types: Sequence[
 def check_main_memory(footprint: Footprint, recipe: Recipe, node_types: Sequence[NodeType]) -> Iterator[Finding]:
     """Yield whether workers on CPUs fit their machines."""
     need = memory_need(footprint, recipe, recipe.scale.min_workers)
-    found = f"about {need.total / GB:.1f} GB a worker: {_parts(need)} (estimate)"
+    estimate = f"about {need.total / GB:.1f} GB a worker: {_parts(need)} (estimate)"
     for kind in node_types:
         workers = min(kind.worker_slots(recipe.scale.cpus_per_worker, False), recipe.scale.max_workers)
         if kind.group.most and kind.memory_gb and workers * need.total > kind.memory_gb * GB:
             fix = "Raise scale.cpus_per_worker, so that fewer share a machine, or lower batch.micro_batch_size."
-            full = f"{found}; {workers} workers on a {kind.group.machine} with {kind.memory_gb:g} GB"
+            full = f"{estimate}; {workers} workers on a {kind.group.machine} with {kind.memory_gb:g} GB"
             yield warned("memory", full, fix)
             return
-    yield passed("memory", found)
+    yield passed("memory", estimate)
 
 
 def _parts(need: MemoryNeed) -> str:
     parts = {
         "parameters and buffers": need.model,
         "gradients": need.gradients,
-        "AdamW": need.moments,
+        "AdamW": need.optimizer,
         "activations": need.activations,
-        "CUDA": need.beside,
+        "CUDA": need.runtime,
     }
     return ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items() if size)
 

@@ -97,7 +97,7 @@ def _measure_footprint(resolved: ResolvedRecipe, prepared: Prepared) -> tuple[Fi
     sizes = " and ".join(map(str, footprint.sizes))
     summary = (
         f"{footprint.trained_bytes / 1e6:,.0f} MB of parameters are trained, {footprint.kept_bytes / 1e6:,.0f} MB are "
-        f"kept beside them; {footprint.flop_per_sample / 1e9:,.3g} GFLOP a sample; micro-batches of {sizes} ran on the "
+        f"not trained; {footprint.flop_per_sample / 1e9:,.3g} GFLOP a sample; micro-batches of {sizes} ran on the "
         f"CPU, {footprint.seconds:.0f} s"
     )
     return passed("model", summary), footprint

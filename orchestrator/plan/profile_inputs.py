@@ -1,4 +1,4 @@
-"""Synthetic samples to measure with, and what transforming them costs on this machine."""
+"""Synthetic samples, as large as photographs with long captions, and what transforming them costs on this machine."""
 
 from __future__ import annotations
 
@@ -77,9 +77,6 @@ def _use_one_thread() -> float:
 def cpus_here() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# Synthetic samples: images about as large as photographs, captions longer than any tokenizer's limit.
 
 
 WIDTH, HEIGHT, COARSE = 500, 375, 25

@@ -1,4 +1,8 @@
-"""Measures a model's footprint: runs small micro-batches of it on the CPU and extrapolates to the recipe's size."""
+"""Measures a model's footprint: runs small micro-batches of it on the CPU and extrapolates to the recipe's size.
+
+A run has phases in which steps do different work, for example only some have adversarial passes. Each is measured:
+live bytes after every operation, and FLOPs, including those of kernels that only CPUs have.
+"""
 
 from __future__ import annotations
 
@@ -171,7 +175,7 @@ class _ProfiledModel:
         gradients, passes = self.trained_bytes, ROOM_FOR_PASSES * self.trained_bytes
         if gradients + passes > available_bytes:
             raise NotMeasuredError(
-                f"running it needs about {(gradients + passes) / 1e9:.1f} GB of main memory beside the model; "
+                f"running it needs about {(gradients + passes) / 1e9:.1f} GB of main memory besides the model; "
                 f"this machine has {available_bytes / 1e9:.1f} GB to spare"
             )
         for parameter in self._trained:
@@ -216,9 +220,6 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
-# The phases of a run, in which steps do different work: for example only some have adversarial passes.
-
-
 SAMPLED_CLOCKS = 100
 STEPS = 10_000
 EPOCHS = 100
@@ -259,9 +260,6 @@ def clock_at(share: float) -> Clock:
     return Clock(step, STEPS, step, STEPS // EPOCHS, KeyedRandom((0, "footprint", step)))
 
 
-# FLOPs, including those of kernels that only CPUs have.
-
-
 def flop_counter() -> FlopCounterMode:
     """Return a context that counts the FLOPs of matrix products, convolutions and attention.
 
@@ -298,9 +296,6 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, ou
 
 def _linear(states: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     return 2 * int(math.prod(states)) * int(weight[0])
-
-
-# Live bytes after every operation.
 
 
 class LiveBytes(TorchDispatchMode):

@@ -121,9 +121,6 @@ def as_warning(finding: Finding) -> Finding:
     return replace(finding, level="warning", found=f"from this machine: {finding.found}", fix=fix)
 
 
-# The training data: whether it can be read, and how many samples it has.
-
-
 DATA_NAME = "data"
 DECODED_SAMPLES = 4
 """Samples of a data set that are decoded."""
@@ -201,9 +198,6 @@ def _decoding_problem(transform: Transform, sample: Sample) -> str | None:
     except BadSample as error:
         return str(error)
     return None
-
-
-# A run's folder: whether it can be written to, by writing to it.
 
 
 STORAGE_NAME = "storage"

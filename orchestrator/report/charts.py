@@ -1,4 +1,4 @@
-"""The charts of the page, each returned as an inline SVG element."""
+"""The charts of the page as inline SVG elements, with a common look; curves are cleaned, smoothed and thinned."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def lines_chart(lines: Mapping[str, Curve], chance: float | None, metric: Metric
 
 
 def time_bar(seconds: Mapping[str, float], prefix: str) -> str:
-    """Draw where the time went as one stacked bar; the table beside it carries the names.
+    """Draw where the time went as one stacked bar; the table next to it has the names.
 
     Args:
         seconds: part to seconds, at least one above zero.
@@ -125,8 +125,8 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     last = low - gap
     for level, text, colour in sorted(labels):
         last = max(level, last + gap)
-        place = (1.015, last)
-        axes.annotate(text, place, xycoords=axes.get_yaxis_transform(), color=colour, fontsize=12, va="center")
+        position = (1.015, last)
+        axes.annotate(text, position, xycoords=axes.get_yaxis_transform(), color=colour, fontsize=12, va="center")
 
 
 def _summary(curve: Curve, metric: Metric) -> str:
@@ -139,9 +139,6 @@ def _lines_summary(lines: Mapping[str, Curve], chance: float | None, title: str,
     levels = ", ".join(f"{name} {write(curve.values[-1])}" for name, curve in lines.items())
     guessed = "" if chance is None else f", chance {write(chance)}"
     return f"{title} at the last evaluation: {levels}{guessed}"
-
-
-# The common look of the page's charts, so that all of them line up.
 
 
 WIDTH, HEIGHT = 440, 236
@@ -181,9 +178,6 @@ def _quiet(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", color=LIGHT["muted"], labelcolor=LIGHT["muted"], labelsize=12, length=4)
     axes.tick_params(axis="y", length=0, labelcolor=LIGHT["muted"], labelsize=12)
-
-
-# Curves made ready for drawing: finite, smoothed, thinned.
 
 
 def finite(curve: Curve) -> Curve:

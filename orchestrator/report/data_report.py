@@ -1,4 +1,4 @@
-"""What a data set is made of as one self-contained HTML page."""
+"""The statistics of a data set as one self-contained HTML page, with tables and distribution charts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def render_statistics(statistics: DataStatistics) -> str:
 def rows(statistics: DataStatistics) -> list[Row]:
     """Return the table of quantities; those of which nothing is known are left out."""
     captions, images, index = statistics.captions, statistics.images, statistics.index
-    found = [
+    table = [
         _counted("words per caption", captions.words),
         _counted("captions per sample", captions.per_sample),
         _measured("image width (pixels)", images.widths),
@@ -90,24 +90,24 @@ def rows(statistics: DataStatistics) -> list[Row]:
         _measured("samples per shard", index.samples),
         _measured("shard file", index.bytes, formats.size),
     ]
-    return [row for row in found if row.values]
+    return [row for row in table if row.values]
 
 
 def _tiles(statistics: DataStatistics) -> list[Tile]:
     index, images = statistics.index, statistics.images
     words = statistics.captions.words
-    found = [
+    tiles = [
         Tile("Samples", formats.count(index.total), f"in {len(index.shards):,} {FORMATS[index.format]} shards"),
         Tile("Stored", formats.size(int(index.bytes.sum())), f"{formats.size(_mean(index))} per sample"),
     ]
     if words.sum():
         long = f"95%: {percentile(words, 0.95)} or fewer"
-        found.append(Tile("Median caption", f"{percentile(words, 0.5)} words", long))
+        tiles.append(Tile("Median caption", f"{percentile(words, 0.5)} words", long))
     if len(images.widths):
         width, height = int(np.median(images.widths)), int(np.median(images.heights))
         kinds = ", ".join(f"{formats.percent(n / len(images.widths))} {kind}" for kind, n in images.formats.items())
-        found.append(Tile("Median image", f"{width}{formats.TIMES}{height}", kinds))
-    return found
+        tiles.append(Tile("Median image", f"{width}{formats.TIMES}{height}", kinds))
+    return tiles
 
 
 def _mean(index: Index) -> int:
@@ -126,8 +126,8 @@ def _counted(quantity: str, counts: Numbers) -> Row:
 def _measured(quantity: str, values: Numbers, write: Any = formats.count) -> Row:
     if not len(values):
         return Row(quantity, ())
-    found = np.percentile(values, [0, *(100 * share for share in SHARES), 100])
-    return Row(quantity, tuple(write(round(float(value))) for value in (*found, values.mean())))
+    quantiles = np.percentile(values, [0, *(100 * share for share in SHARES), 100])
+    return Row(quantity, tuple(write(round(float(value))) for value in (*quantiles, values.mean())))
 
 
 def _caption_drawings(captions: CaptionCounts) -> Iterator[Drawing]:
@@ -193,9 +193,6 @@ def _drawing(
         title=title, along=along, unit=unit, edges=edges.tolist(), counts=counts.tolist(), colour=colour
     )
     return Drawing(title, histogram_chart(histogram, title.lower().replace(" ", "-")), note)
-
-
-# Charts of how values are distributed, each returned as an inline SVG element.
 
 
 Numbers = NDArray[np.int64]

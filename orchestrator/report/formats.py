@@ -1,4 +1,4 @@
-"""Numbers written for people."""
+"""Formats numbers, sizes, durations and times for people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def figure(number: float) -> str:
 
 
 def times(factor: float) -> str:
-    """Write how many times one figure is another, for example `12×`."""
+    """Write how many times one number is another, for example `12×`."""
     return f"{factor:.1f}{TIMES}" if factor < 10 else f"{factor:,.0f}{TIMES}"
 
 

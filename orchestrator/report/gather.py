@@ -1,4 +1,4 @@
-"""Collects what a report says about a run from storage and MLflow."""
+"""Collects what a report says about a run from storage and MLflow; stores and reads evaluations as files."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
         finished=_time(ended) if ended else "",
         recipe=run.recipe.uri,
         checkpoints=tuple(
-            Checkpoint(step=checkpoint_step(place), location=place.uri, size_bytes=sum(place.sizes().values()))
-            for place in oldest_first
+            Checkpoint(step=checkpoint_step(folder), location=folder.uri, size_bytes=sum(folder.sizes().values()))
+            for folder in oldest_first
         ),
         mlflow_run_id=file.mlflow_run_id,
         mlflow_command=f"mlflow ui --backend-store-uri {file.tracking_uri}",
@@ -125,7 +125,7 @@ def _skipped(quarantine: Location) -> tuple[Skipped, ...]:
     keys: dict[str, list[str]] = defaultdict(list)
     for skip in read_quarantine(quarantine):
         keys[skip.reason].append(skip.key)
-    return tuple(Skipped(reason, len(found), tuple(found[:KEYS_SHOWN])) for reason, found in sorted(keys.items()))
+    return tuple(Skipped(reason, len(skipped), tuple(skipped[:KEYS_SHOWN])) for reason, skipped in sorted(keys.items()))
 
 
 def _machine() -> dict[str, str]:
@@ -140,9 +140,6 @@ def _machine() -> dict[str, str]:
 
 def _time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-# An evaluation as files: metrics, tables and galleries as JSON, the pictures that they name beside it.
 
 
 FILE = "evaluation.json"

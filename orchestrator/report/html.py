@@ -1,4 +1,9 @@
-"""The templates of the pages, with the filters that they use."""
+"""The templates of the pages with their filters, the colours of pages and charts, and Matplotlib figures as inline SVG.
+
+Charts are drawn in the light colours, which become CSS variables with a dark counterpart. The data colours are those of
+Okabe and Ito, "Color Universal Design" (2008), distinguishable under every common form of colour blindness; the dark
+counterparts keep their hues and are lighter.
+"""
 
 from __future__ import annotations
 
@@ -63,12 +68,6 @@ def frame(sections: Mapping[str, str], folder: str, templates: Mapping[str, str]
         "script": Markup(script),  # noqa: S704 - the package's own file
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     }
-
-
-# The page's colours: charts are drawn in the light ones, which become CSS variables with a dark twin.
-#
-# The data colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart under every common form of
-# colour blindness; the dark twins keep their hues and are lighter.
 
 
 LIGHT = {
@@ -148,9 +147,6 @@ def as_variables(svg: str) -> str:
 def css_variables(colours: dict[str, str]) -> str:
     """Return CSS declarations of one set of colours."""
     return " ".join(f"--{name}: {value};" for name, value in colours.items())
-
-
-# Matplotlib figures as SVG elements that can stand side by side in one HTML page.
 
 
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}

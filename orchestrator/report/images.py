@@ -1,4 +1,7 @@
-"""Samples as one picture: a grid of images with their captions underneath."""
+"""Images of reports: contact sheets of samples, tiles, thumbnails as `data:` URIs, and attention maps over images.
+
+Shapes: H, W = map; Y, X = picture; C = colour channel.
+"""
 
 from __future__ import annotations
 
@@ -100,8 +103,8 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return _fitting(text, font, width - font.getlength("…")) + "…"
 
 
-def _write(drawing: ImageDraw.ImageDraw, place: tuple[int, int], line: str, colour: str) -> None:
-    drawing.text(place, line, fill=colour, font=font_for(line, TEXT_SIZE))
+def _write(drawing: ImageDraw.ImageDraw, position: tuple[int, int], line: str, colour: str) -> None:
+    drawing.text(position, line, fill=colour, font=font_for(line, TEXT_SIZE))
 
 
 def _clean(text: str) -> str:
@@ -140,9 +143,6 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return text[:length]
 
 
-# A font that has the letters of a text: the one that comes with Matplotlib, or one of the machine's.
-
-
 DEFAULT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 """Has Latin, Greek, Cyrillic, Arabic, Hebrew and many symbols."""
 
@@ -176,11 +176,8 @@ def _letters(path: Path) -> frozenset[int]:
 
 @cache
 def _wide_fonts() -> tuple[Path, ...]:
-    found = {entry.fname for entry in font_manager.fontManager.ttflist if entry.name.startswith(WIDE)}
-    return tuple(sorted(Path(name) for name in found if "Emoji" not in name))
-
-
-# From samples as stored to the tiles of a contact sheet.
+    fonts = {entry.fname for entry in font_manager.fontManager.ttflist if entry.name.startswith(WIDE)}
+    return tuple(sorted(Path(name) for name in fonts if "Emoji" not in name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +200,16 @@ def picture_of(content: Content) -> Picture:
     return Picture(image)
 
 
-def tile_of(content: Content, picture: Picture, said: str = "") -> Tile:
+def tile_of(content: Content, picture: Picture, text: str = "") -> Tile:
     """Return a sample as a tile.
 
     Args:
         content: the sample.
         picture: its image.
-        said: what is written under it in the place of its first caption.
+        text: written under it instead of its first caption.
     """
     captions = () if isinstance(content, Unreadable) else content.captions
-    return Tile(picture.image, said or picture.fault or next(iter(captions), ""), content.key)
-
-
-# Encoded images in and out, made small enough to live inside a page.
+    return Tile(picture.image, text or picture.fault or next(iter(captions), ""), content.key)
 
 
 def decode(data: bytes, what: str) -> Image.Image:
@@ -255,9 +249,6 @@ def thumbnail(data: bytes, what: str, side: int = 192) -> bytes:
 def data_uri(png: bytes) -> str:
     """Return a PNG as a `data:` URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-# Attention maps laid over images. Shapes: H, W = map; Y, X = picture; C = colour channel.
 
 
 COLOUR_MAP = "inferno"

@@ -35,7 +35,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Who the run is and where its results lie.
+    """The run's identity and where its results are.
 
     Args:
         name: what the command line calls RUN.
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """The run's size and pace; a figure that is not known is None.
+    """The run's size and pace; a number that is not known is None.
 
     Args:
         steps: steps done.
@@ -149,7 +149,7 @@ class Report:
     """Everything that the page shows; what is empty or None is reported as missing.
 
     Args:
-        run: identity, status and places.
+        run: identity, status and locations.
         headline: size and pace.
         curves: logged metrics.
         time: where the wall time went.

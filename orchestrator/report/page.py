@@ -1,4 +1,4 @@
-"""A run's report as one self-contained HTML page: nothing in it is fetched from anywhere."""
+"""A run's report as one self-contained HTML page, which fetches nothing: headline tiles, panels and sections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SMALL_SIDE = 160
 
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
-    """An image of the page: its `data:` URI, the text beneath it and what else is said of it."""
+    """An image of the page: its `data:` URI, the text beneath it and its notes."""
 
     source: str
     text: str
@@ -75,7 +75,7 @@ class Part:
 def render(report: Report) -> str:
     """Return the report as one HTML page.
 
-    The page needs no network and no JavaScript save for its copy button; equal reports give equal pages.
+    The page needs no network and no JavaScript except for its copy button; equal reports give equal pages.
 
     Raises:
         ValueError: when an image of the gallery or under a heat map cannot be read.
@@ -163,12 +163,9 @@ def _shown(picture: Picture, image: bytes, what: str, mapped_text: str) -> Shown
     return ShownPicture(source, picture.text, alternative, score, bool(picture.correct))
 
 
-# The few figures at the top of the page.
-
-
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One headline figure: what it is, its value, and what to compare it with."""
+    """One headline number: what it is, its value, and what to compare it with."""
 
     label: str
     value: str
@@ -176,7 +173,7 @@ class Tile:
 
 
 def tiles(report: Report) -> list[Tile]:
-    """Return the headline figures that the report's data can give."""
+    """Return the headline numbers that the report's data can give."""
     return [*_steps_tiles(report), *_best(report), *_pace(report), *_extent(report), *_cost(report)]
 
 

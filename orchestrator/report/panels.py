@@ -126,9 +126,6 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-# The tables of an evaluation.
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A value of a table: as text, and how it compares with chance; empty where there is none."""
@@ -201,9 +198,6 @@ def value_text(value: float, metric: Metric | None) -> str:
     if metric is not None and metric.share:
         return percent(value)
     return f"{value:,g}" if float(2 * value).is_integer() else figure(value)
-
-
-# The best evaluation of a run, for the top of the page.
 
 
 @dataclass(frozen=True, slots=True)

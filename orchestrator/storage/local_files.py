@@ -50,7 +50,7 @@ def create_atomically(target: Path) -> Iterator[Path]:
         StorageError: it cannot be written.
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ConfigError(f"{target}: exists already; name another place, or remove it.")
+        raise ConfigError(f"{target}: exists already; name another path, or remove it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(target) as draft:

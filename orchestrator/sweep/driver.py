@@ -1,4 +1,7 @@
-"""The driver of a sweep: runs its trials with Ray Tune, each driven by a process of its own on the driver's node."""
+"""The driver of a sweep: runs its trials with Ray Tune, each driven by a process of its own on the driver's node.
+
+Also the monitor that stops a sweep before its end: by Ctrl-C, or when its budget is used up.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ class _SweepRun:
     interrupted: threading.Event
 
     def run(self) -> SweepOutcome:
-        """Run the sweep, and record how it ended whatever happens."""
+        """Run the sweep, and record how it ended in any case."""
         plan = self.plan
         with self._session() as concurrent:
             if fewer := concurrency_warning(plan.trials, plan.sweep.sweep.concurrency, concurrent):
@@ -173,9 +176,6 @@ def _with_object_store(scale: ScaleSection, concurrent: int) -> ScaleSection:
     return scale.model_copy(update={"object_store_mb": scale.object_store_mb * concurrent})
 
 
-# Stopping a sweep before its end.
-
-
 POLL_INTERVAL_S = 1.0
 STOPPED_BY_USER = "the sweep was asked to stop"
 
@@ -249,9 +249,6 @@ class StopSignal:
     def reason(self) -> str:
         """Return why the trials have to stop; empty while they may continue."""
         return self._reason
-
-
-# The budget of a sweep.
 
 
 def exhausted_budget(budget: SweepBudgetSection, spent: RunCost, gpu_hours: Callable[[], float]) -> str:

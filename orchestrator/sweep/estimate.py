@@ -1,4 +1,4 @@
-"""Estimates a sweep before anything starts: trials, machines, samples, hours and dollars. Pure."""
+"""Estimates a sweep before anything starts, and the findings about it: trials, machines, hours, dollars. Pure."""
 
 from __future__ import annotations
 
@@ -98,9 +98,6 @@ def concurrency_warning(trials: int, concurrency: int | None, at_a_time: int) ->
     if requested <= at_a_time:
         return ""
     return f"concurrency: there is no room for {requested} trials at a time, so it is {at_a_time}."
-
-
-# The estimate.
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +227,6 @@ class _TrialCost:
         amount = self.amount(1, 1)
         shares = {pricing: None if usd is None else usd / self.concurrent for pricing, usd in amount.usd.items()}
         return replace(amount, usd=shares)
-
-
-# Findings about an estimate: whether its trials fit, and how far its budget lasts.
 
 
 UNITS = {"hours": "{:,.2f} h", "gpu_hours": "{:,.1f} GPU-hours", "usd": "${:,.2f}"}

@@ -214,9 +214,6 @@ def _trial_record(points: Sequence[Mapping[str, Any]], **values: Any) -> TrialRe
     return TrialRecord(points=reports, **values)
 
 
-# The sweep's YAML and recipe, stored so that it can be resumed and reported without the user's own files.
-
-
 def store_sweep(folder: SweepFolder, sweep: ResolvedSweep) -> None:
     """Write a sweep's YAML and its resolved recipe into its folder."""
     _write_yaml(folder.recipe, sweep.base.to_dict())

@@ -118,9 +118,6 @@ def _unchangeable(sweep: ResolvedSweep) -> dict[str, Any]:
     return fixed | flatten({"recipe": sweep.recipe({}).values()})
 
 
-# How many trials run at a time, on the machines that they share.
-
-
 def cluster_capacity(recipe: Recipe, prices: PriceTable | None) -> Capacity:
     """Return the capacity of the cluster that Ray is connected to; of one that autoscales, at its maximum size.
 

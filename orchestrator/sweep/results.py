@@ -59,9 +59,6 @@ def _finite(record: TrialRecord) -> bool:
     return all(map(math.isfinite, record.points[-1].values))
 
 
-# What the trials of a sweep cost, each with all of its runs.
-
-
 READER_THREADS = 8
 
 
@@ -101,9 +98,6 @@ class TrialSpending:
                 raise
             return None
         return total_cost(cost.spent() for cost in costs) if any(costs) else None
-
-
-# Configurations: the replicas of each together, at equal numbers of samples.
 
 
 ConfigurationOutcome = Literal["whole", "early", "incomplete", "open", "failed"]
@@ -240,9 +234,6 @@ def _values_at(points: Sequence[Point], samples: int) -> tuple[float, ...] | Non
         return None
     before = [point for point in points if point.samples <= samples]
     return before[-1].values if before else None
-
-
-# The best configurations, among those of which every replica was trained to the end.
 
 
 Mode = Literal["min", "max"]

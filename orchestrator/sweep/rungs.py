@@ -65,18 +65,15 @@ def _brackets(options: SchedulerSection, unit: int, samples: int) -> tuple[int, 
     return tuple(sorted(level for level in levels if level < samples))
 
 
-# The samples that a sweep is expected to see when its scheduler stops trials early.
-#
-# Assumes that trials come in random order and keep their ranks from rung to rung. A search that learns brings better
-# trials later, of which fewer are stopped.
-
-
 SIMULATIONS = 100
 """Random orders of trials over which ASHA's samples are averaged, always the same ones."""
 
 
 def expected_full_runs(options: SchedulerSection, trials: int) -> float:
     """Return the expected samples of all trials, in whole trials.
+
+    Assumes that trials come in random order and keep their ranks from rung to rung. A search that learns brings better
+    trials later, of which fewer are stopped.
 
     Args:
         options: the scheduler.

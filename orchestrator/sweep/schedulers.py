@@ -132,9 +132,6 @@ def name_of(trial: Trial) -> str:
     return trial_name(trial_spec["number"], trial_spec["replica"])
 
 
-# Keys of a trial's results besides its objectives.
-
-
 SAMPLES = "samples"
 """Samples that the trial has seen."""
 

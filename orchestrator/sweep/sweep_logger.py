@@ -109,9 +109,6 @@ def _by_status(trials: Sequence[TrialRecord]) -> dict[str, int]:
     return {status: statuses.count(status) for status in sorted(set(statuses))}
 
 
-# Records of trials that Ray Tune runs.
-
-
 STOPPED_EARLY = "stopped early by the scheduler"
 LOST = "its process died more often than max_failures allows"
 
@@ -183,9 +180,6 @@ class TrialRecorder(Callback):
         self._trials.update(replace(self._record_of(trial), status=status, reason=reason, ended=self._clock()))
 
 
-# Runs of trials that are over but could not record it: their process had died, or MLflow was down.
-
-
 def finalize_orphaned_trials(folder: SweepFolder, records: Iterable[TrialRecord], log: Callable[[str], None]) -> None:
     """Record how these runs ended in their folders and in MLflow, and send MLflow all metrics that they have logged.
 
@@ -224,9 +218,6 @@ def _mark_ended(run: RunFolder, status: str) -> RunFile | None:
 def _sync_run(run: RunFolder, file: RunFile) -> None:
     if TrackedRun(file.tracking_uri, file.mlflow_run_id).status() != file.status:
         sync(run)
-
-
-# The records of all trials, as the driver holds them.
 
 
 ShowTrials = Callable[[Sequence[TrialRecord]], None]

@@ -1,4 +1,7 @@
-"""A trial as Ray Tune sees it: a whole Fuseray run, with workers, checkpoints and recovery of its own."""
+"""A trial as Ray Tune sees it: a whole Fuseray run, with workers, checkpoints and recovery of its own.
+
+The run is new, or starts from another trial's checkpoint. Only its start needs MLflow, and waits while that is down.
+"""
 
 from __future__ import annotations
 
@@ -187,9 +190,6 @@ class SweepTrial(tune.Trainable):
         }
 
 
-# The run of a trial: its own, or a new one that starts from another trial's checkpoint.
-
-
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """The run of a trial, and where it started from.
@@ -233,9 +233,6 @@ def resolve_lineage(
     source = blake2b(origin.encode(), digest_size=4).hexdigest()
     start = {"checkpoint": saved[0].uri, "take": "everything"}
     return Lineage(f"{trial}-from-{source}", checkpoint_step(saved[0]) * samples_per_step, start)
-
-
-# Retries while MLflow is down, which a trial needs only when it starts.
 
 
 RETRY_INTERVAL_S = 20.0

@@ -128,9 +128,6 @@ class TrialRun:
         return TrialReport(last.samples, last.values, "STOPPED" if stopped_by else "PAUSED", stopped_by)
 
 
-# The reports of a run.
-
-
 @dataclass(frozen=True, slots=True)
 class TrialReport:
     """The objectives of a trial after some samples.

@@ -94,9 +94,6 @@ def _name(trial: tune.experiment.Trial) -> str:
     return str(trial.trial_id)
 
 
-# The searcher.
-
-
 class SweepSearch(Searcher):
     """Ray Tune's searcher over a sweep: first unfinished trials, then new ones, each configuration once per replica.
 

@@ -88,9 +88,6 @@ def _messages(error: RecipeError) -> Iterator[str]:
     return (f"{fault.message.rstrip('.')}." for fault in error.findings)
 
 
-# Warnings about a valid sweep.
-
-
 LATE_SHARE = 0.02
 """Share of a run by which trials may be compared later than the scheduler's keys say without a warning."""
 
@@ -161,9 +158,6 @@ def _objective_warnings(sweep: ResolvedSweep) -> Iterator[Finding]:
         yield warned("objectives", message, f"Prefer a metric of held-out samples, {EVALUATED}...")
 
 
-# Objectives: whether every configuration will have their metrics.
-
-
 EVALUATED = "held_out/"
 """Prefix of the names of metrics that only evaluated steps have."""
 
@@ -232,9 +226,6 @@ def _unknown_metric(metric: str, known: Sequence[str]) -> str:
     close = get_close_matches(metric, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
     return f"no step of the run has the metric {metric!r}; {hint}"
-
-
-# Reports: whether trials report often enough for a scheduler, and save often enough to exchange checkpoints.
 
 
 REPORTS_PER_TRIAL = 100
@@ -320,9 +311,6 @@ def _exchange_faults(sweep: ResolvedSweep, recipe: Recipe, steps: int) -> Iterat
             f"checkpoint.every_steps: pbt exchanges checkpoints every {exchange:,} steps, and the run saves every "
             f"{saved:,}, so what is taken over would be older than what was compared. Set it to {better} (overrides).",
         )
-
-
-# Configurations as text.
 
 
 def assignment_text(assignment: Assignment) -> str:

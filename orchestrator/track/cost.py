@@ -229,7 +229,7 @@ def _used_in_period(share: float, period: UsagePeriod, at_ms: int) -> tuple[floa
 
 
 def _sums(amounts: Iterable[Sequence[float]]) -> Iterator[tuple[float, float, float]]:
-    """Yield the sums of all figures before each."""
+    """Yield the running totals before each."""
     usd, node_hours, unpriced = 0.0, 0.0, 0.0
     for more_usd, more_hours, more_unpriced in amounts:
         yield usd, node_hours, unpriced
@@ -284,7 +284,7 @@ def _read(file: Location) -> StartUsage:
         return StartUsage(int(values["begin_ms"]), int(values["end_ms"]), float(values["share"]), periods)
     except (ValueError, KeyError, TypeError) as error:
         raise CostRecordError(
-            f"{file.uri}: is damaged ({error}); move it away to go on as if that start had cost nothing."
+            f"{file.uri}: is damaged ({error}); move it away to continue as if that start had cost nothing."
         ) from error
 
 

@@ -133,7 +133,9 @@ def _read(file: Location) -> list[StepLine]:
     try:
         return [_line(values) for values in decode_jsonl(file.read())]
     except (ValueError, KeyError, TypeError) as error:
-        raise MetricLogError(f"{file.uri}: is damaged ({error}); move it away to go on without its steps.") from error
+        raise MetricLogError(
+            f"{file.uri}: is damaged ({error}); move it away to continue without its steps."
+        ) from error
 
 
 def _line(values: Mapping[str, dict[str, float]]) -> StepLine:

@@ -147,7 +147,7 @@ class Outbox:
         self._finish_attempt(delivery, failures=self._failures + 1)
         if self._failures == ANNOUNCED_FAILURE:
             self._log(
-                f"{self._subject} does not answer ({self._explain(error)}). Training goes on; "
+                f"{self._subject} does not answer ({self._explain(error)}). Training continues; "
                 "what is to be logged is kept and sent when it is back."
             )
         self._pause(delay_s)

@@ -51,7 +51,7 @@ class OutboxOptions:
         pause: waits some seconds before the next attempt; None: so that the end of the run cuts it short.
         clock: seconds that only go forward.
         timeout_s: how long the end of a run waits for a server that does not answer.
-        resume_wait_s: how long a continued run waits for it before going on.
+        resume_wait_s: how long a continued run waits for it before continuing.
     """
 
     linger_s: float = LINGER_S
@@ -250,7 +250,7 @@ class _ResumeDelivery(StatusDelivery):
 
 
 def _artifact_folder(uri: str) -> str | None:
-    """Return the folder for artifacts beside an SQLite file; other stores know a place themselves."""
+    """Return the folder for artifacts next to an SQLite file; other stores have a location of their own."""
     if not uri.startswith(SQLITE):
         return None
     return (Path(uri.removeprefix(SQLITE)).parent / "mlflow-artifacts").absolute().as_uri()
@@ -270,7 +270,7 @@ def find_orphaned_run(client: MlflowClient, experiment_id: str, name: str, tags:
     """
     required = {RUN_NAME_TAG: name, **tags}
     if not tags or any("'" in value for value in required.values()):
-        return None  # nothing tells runs apart, or not in a way that MLflow's filters can be told
+        return None  # nothing distinguishes runs, or MLflow's filter syntax cannot express it
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in required.items())
     existing = client.search_runs([experiment_id], f"{condition} and attributes.status = 'RUNNING'")
     return next((run.info.run_id for run in existing if _unused(run)), None)

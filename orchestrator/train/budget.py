@@ -31,7 +31,7 @@ def machine_kinds(
     Args:
         nodes: as `ray.nodes()` returns them.
         prices: prices of machines; None when unknown.
-        owned: whether they are the user's own, whatever their labels say.
+        owned: whether they are the user's own, regardless of their labels.
     """
     return [_kind(node.get("Labels") or {}, prices, owned) for node in nodes if node["Alive"]]
 
@@ -262,7 +262,7 @@ class BudgetWarnings:
 
 def resume_hint(use: BudgetUse, run: str) -> str:
     """Return the command that continues the run with a larger budget."""
-    return f"To go on, raise the budget: fuseray train RECIPE --resume {run} {use.key}={2 * use.allowed:g}"
+    return f"To continue, raise the budget: fuseray train RECIPE --resume {run} {use.key}={2 * use.allowed:g}"
 
 
 def refuse_used_up(budget: BudgetSection, spent: RunCost, run: str) -> None:

@@ -123,8 +123,8 @@ class Channel:
         self._progressed()
 
     def report_no_room(self) -> None:
-        """Report that the workers cannot be placed; the user is told once."""
-        self.log("There is no room for the workers now; the run goes on as soon as there is.")
+        """Report that the workers cannot be placed; logged once."""
+        self.log("There is no room for the workers now; the run continues as soon as there is.")
 
     def attempt_failed(self, failure: AttemptFailure) -> None:
         """Report a failed attempt."""

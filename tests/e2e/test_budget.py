@@ -60,7 +60,7 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
 
     again = train(tmp_path, "--resume", "thrifty", f"budget.hours={FIRST_H}")
     assert again.returncode == 2
-    assert "hours already. To go on, raise the budget" in again.stderr
+    assert "hours already. To continue, raise the budget" in again.stderr
     assert run.read().status == "KILLED"
 
     tags = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(run.read().mlflow_run_id).data.tags

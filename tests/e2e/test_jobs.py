@@ -57,7 +57,7 @@ class User:
     @property
     def environment(self) -> dict[str, str]:
         """The variables of the command line."""
-        paths = (TESTS.parent, TESTS / "servers", self.folder / "site")
+        paths = (TESTS.parent, TESTS / "servers" / "clusters", self.folder / "site")
         return os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "XDG_STATE_HOME": str(self.folder / "state"),
@@ -66,7 +66,7 @@ class User:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command line."""
-        command = [sys.executable, str(TESTS / "servers" / "fuseray_here.py"), *arguments]
+        command = [sys.executable, str(TESTS / "servers" / "clusters" / "fuseray_here.py"), *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes)
 

@@ -1,4 +1,4 @@
-"""What the entry point `albef` names. Importing it imports no torch."""
+"""The entry point `albef`: contradictions in its recipes, the metrics it reports, its factory. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetri
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.transforms.text import cached_tokenizer, load_tokenizer
-
-# What makes an ALBEF recipe impossible although each of its values is fine by itself.
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
@@ -98,8 +96,6 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
 
 
-# What ALBEF's training reports, known without torch.
-
 LOSSES = Panel("Losses")
 OPTIMISATION = Panel("Optimisation")
 ADVERSARIAL = ("loss_adversarial", "adversarial_divergence")
@@ -166,9 +162,6 @@ def reported_metrics(config: AlbefConfig) -> ReportedMetrics:
         final_evaluation=reranked_metrics(),
         step_hooks="teacher and queue",
     )
-
-
-# What the entry point `albef` names. Importing it imports no torch.
 
 
 class AlbefEntry:

@@ -1,7 +1,7 @@
 """Drawings of emoji: sets of SVG documents (OpenMoji and Iconify), the check of a document, and rasterising it.
 
 An Iconify icon set (the `icons.json` of an npm package @iconify-json/*) maps icon names to SVG fragments. The files
-`chars.json` (code points in hexadecimal -> icon name) and `info.json` (licence, author) may lie in the same folder.
+`chars.json` (code points in hexadecimal -> icon name) and `info.json` (licence, author) may be in the same folder.
 Without `chars.json` icons are matched with the Unicode short names, both in lower case with hyphens; flags of places
 are "flag-NAME". Hidden icons, aliases (further names of a drawing) and rotated or mirrored icons are not used.
 

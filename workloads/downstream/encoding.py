@@ -1,4 +1,4 @@
-"""Running samples through a model: images and distinct texts, batch by batch, results kept on the CPU.
+"""Running samples through a retrieval model: images and distinct texts, batch by batch, results kept on the CPU.
 
 Shapes: I images, T distinct texts, N image tokens, L text tokens, D width, E embedding width.
 """
@@ -16,8 +16,6 @@ from torch import Tensor
 from workloads.contract import BadSample, Sample, WorkloadError
 from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.transforms.pairs import EvaluationTransform
-
-# What a model must offer to be measured on image-text retrieval.
 
 
 class RetrievalModel(Protocol):
@@ -46,9 +44,6 @@ class RetrievalModel(Protocol):
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         """Return non-negative maps [B, L, h, w]: where each token of text b looks in image b."""
         ...
-
-
-# Running samples through a model: images and distinct texts, batch by batch, results kept on the CPU.
 
 
 T = TypeVar("T")

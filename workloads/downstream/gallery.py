@@ -88,7 +88,7 @@ def word_maps(pieces: Sequence[str], maps_Lhw: np.ndarray) -> tuple[tuple[str, .
 
 def evenly_spaced(length: int, count: int) -> list[int]:
     """Return at most `count` different positions spread over `length`, the first and the last included."""
-    return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
+    return sorted({round(index) for index in np.linspace(0, length - 1, min(count, length))})
 
 
 def _matches(text: int, samples: Sequence[Sample], rows: Sequence[int], scores: Scores) -> tuple[Picture, ...]:

@@ -1,7 +1,7 @@
-"""Retrieval figures as pure functions of scores and relevance.
+"""Retrieval metrics as pure functions of scores and relevance.
 
-Shapes: Q queries, G gallery items. A query may have several relevant items, and an item several queries. A query's rank
-is the place, from 1, of its best-placed relevant item.
+Shapes: T texts, I images, Q queries, G gallery items. A query may have several relevant items, and an item several
+queries. A query's rank is the position, from 1, of its best-ranked relevant item.
 """
 
 from __future__ import annotations
@@ -101,9 +101,6 @@ def chunks(length: int, size: int = CHUNK) -> Iterator[slice]:
     """Yield slices that cut `length` rows into pieces of at most `size`."""
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
-
-
-# The scores that a retrieval evaluation rests on. Shapes: T texts, I images.
 
 
 @dataclass(frozen=True, slots=True)

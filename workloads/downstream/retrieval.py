@@ -2,7 +2,10 @@
 
 A text is relevant to every image that has it among its cleaned captions; identical captions are one text.
 
-Shapes: T distinct texts, I images.
+Re-ranking is ALBEF's (Li et al., arXiv 2107.07651, section 4): only the top k items of a query by contrastive
+similarity are scored by the fusion encoder's matching head, and ordered by the logit of a match.
+
+Shapes: T distinct texts, I images, P pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def evaluate_retrieval(
     samples: Sequence[Sample],
     options: EvaluationOptions,
 ) -> Evaluation:
-    """Measure retrieval: recall at 1, 5 and 10 beside its chance level, mean and median rank.
+    """Measure retrieval: recall at 1, 5 and 10 with its chance level, mean and median rank.
 
     Metrics are named `text_to_image/recall@1`, `image_to_text/chance@5`, `.../median_rank`, `.../mean_rank`, with
     `reranked/` before them where the matching head ordered the first `options.rerank` items; `skipped` counts samples
@@ -109,22 +112,14 @@ def _figures(name: str, rank_Q: Tensor) -> dict[str, float]:
     return recalls | {f"{name}/median_rank": median_rank(rank_Q), f"{name}/mean_rank": mean_rank(rank_Q)}
 
 
-# Scoring candidate pairs with the fusion encoder, as ALBEF re-ranks.
-#
-# Li et al., Align before Fuse (arXiv 2107.07651), section 4: only the top k items of a query by contrastive similarity
-# are scored by the matching head, and ordered by the logit of a match.
-#
-# Shapes: T texts, I images, P pairs.
-
-
 def candidate_pairs(score_TI: Tensor, top: int) -> Tensor:
     """Return the pairs (text, image) among the top of either direction, as int64 [P, 2], each once."""
     text_P, image_P = _top(score_TI, top)
     other_image_P, other_text_P = _top(score_TI.T, top)
-    wanted_TI = torch.zeros(score_TI.shape, dtype=torch.bool)
-    wanted_TI[text_P, image_P] = True
-    wanted_TI[other_text_P, other_image_P] = True
-    return wanted_TI.nonzero()
+    selected_TI = torch.zeros(score_TI.shape, dtype=torch.bool)
+    selected_TI[text_P, image_P] = True
+    selected_TI[other_text_P, other_image_P] = True
+    return selected_TI.nonzero()
 
 
 def match_matrix(subject: ModelUnderTest, texts: TextFeatures, images: ImageFeatures, pairs_P2: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def _epochs(entries: Mapping[str, Any]) -> float | None:
 
 
 def _plain_values(entries: Mapping[str, Any], mapped: MappedTensors, with_optimizer: bool) -> dict[str, Any]:
-    """Return the file's entries that JSON can represent, in the file's order; the model's place is None."""
+    """Return the file's entries that JSON can represent, in the file's order; the model itself is None."""
     plain: dict[str, Any] = {}
     for key, value in entries.items():
         if key == MODEL:

@@ -27,7 +27,7 @@ class MappedTensors:
 
     Args:
         state: the model's state_dict, complete after `map_tensors`.
-        extra_tensors: tensors that the model has no place for, by their names in the file.
+        extra_tensors: tensors that the model does not have, by their names in the file.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)

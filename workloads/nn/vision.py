@@ -1,6 +1,7 @@
-"""The image encoder: timm's Vision Transformer on pixels normalised on the device.
+"""The image encoder, timm's Vision Transformer on pixels normalised on the device; features of images and texts.
 
-Shapes: B images, H and W pixels, N tokens with the class token first, P = N - 1 patches, D width.
+Shapes: B images or texts, H and W pixels, N tokens with the class token first, P = N - 1 patches, L text tokens,
+D width, E embedding width.
 """
 
 from __future__ import annotations
@@ -77,11 +78,6 @@ def encode_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
     for block in vit.blocks:
         states_BND = run_layer(block, states_BND, gradient_checkpointing=vit.grad_checkpointing)
     return cast(Tensor, vit.norm(states_BND))
-
-
-# What an image-text model says about images and about texts.
-#
-# Shapes: B images or texts, N image tokens with [CLS] first, L text tokens, D width, E embedding width.
 
 
 @dataclass(frozen=True, slots=True)

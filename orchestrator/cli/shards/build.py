@@ -133,7 +133,7 @@ def _check_destination(source: Source, destination: Location) -> None:
     from orchestrator.stream.shards.sources import ImageFolder
 
     if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
-        raise ConfigError(f"{destination.uri}: lies in the folder that the images are in; name another destination.")
+        raise ConfigError(f"{destination.uri}: is in the folder that the images are in; name another destination.")
 
 
 def _build(source: Source, location: Location, options: BuildOptions, quiet: bool) -> BuildResult:

@@ -152,7 +152,7 @@ class SampleView:
         key: its key.
         shard: the shard's name.
         row: where it is in the shard.
-        format: of the image; empty when that cannot be told.
+        format: of the image; empty when it is unknown.
         width: of the image, in pixels.
         height: of the image, in pixels.
         bytes: of the image file.

@@ -104,8 +104,8 @@ def show_sweep_plan(planned: PlannedSweep, as_json: bool = False) -> None:
 
 SCHEDULERS = {
     "none": "every trial runs to its end",
-    "asha": "asha: 1 in {reduction} goes on after {rungs} of a run",
-    "hyperband": "hyperband: 1 in {reduction} of a bracket goes on, for the first time after {first_rung:.3g} of a run",
+    "asha": "asha: 1 in {reduction} continues after {rungs} of a run",
+    "hyperband": "hyperband: 1 in {reduction} of a bracket continues, first after {first_rung:.3g} of a run",
     "pbt": "pbt: the worst {quantile:.0%} take over from the best after every {exchange_every:.3g} of a run",
 }
 

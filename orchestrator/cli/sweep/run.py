@@ -172,7 +172,7 @@ def _refuse_changes(plan: SweepPlan) -> None:
     if changed := changed_keys(stored_sweep(plan.folder), plan.sweep):
         free = ", ".join(f"{key}*" if key.endswith(".") else key for key in CHANGEABLE_KEYS)
         raise ConfigError(
-            f"{plan.folder.root.uri}: a sweep that is continued stays as it is, save for {free}; changed: "
+            f"{plan.folder.root.uri}: a sweep that is continued stays as it is, except for {free}; changed: "
             f"{', '.join(changed)}. Undo that, or start another sweep with name=OTHER."
         )
 
@@ -221,15 +221,15 @@ def _print_outcome(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> Non
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     if as_json:
         values = {"status": outcome.status, "stopped_by": outcome.stopped_by, "trials": counts}
-        places = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
-        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | places | report_values(report)))
+        locations = {"sweep_folder": plan.folder.root.uri, "mlflow": plan.base.recipe.tracking.uri}
+        click.echo(json.dumps(values | {"cost": outcome.spent.describe()} | locations | report_values(report)))
         return
     ending = "is finished" if outcome.status == "FINISHED" else "was stopped"
     trials = ", ".join(f"{count} {status.lower()}" for status, count in counts.items())
     click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
     click.echo("\n".join(report_lines(report)))
     if outcome.status == "KILLED":
-        click.echo(f"Go on with: fuseray sweep --resume {plan.folder.root.uri}")
+        click.echo(f"Continue with: fuseray sweep --resume {plan.folder.root.uri}")
 
 
 def submit_sweep(

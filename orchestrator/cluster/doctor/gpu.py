@@ -1,4 +1,4 @@
-"""Checks of NVIDIA GPUs: whether torch can use those of the driver, and whether they support bfloat16."""
+"""Checks of NVIDIA GPUs: whether torch can use those of the driver, and whether they fit a recipe's precision."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def check_gpu(cuda: Cuda, driver: str | None, visible: str | None) -> Finding:
     if cuda.built_for is None:
         fix = "Install torch and torchvision from PyPI, whose builds have CUDA: make install."
         return failed("gpu", f"driver {driver}, but this torch is a build for CPUs only", fix)
-    found = f"driver {driver}, but torch for CUDA {cuda.built_for} cannot use a GPU. {cuda.reason}".rstrip()
+    summary = f"driver {driver}, but torch for CUDA {cuda.built_for} cannot use a GPU. {cuda.reason}".rstrip()
     fix = f"Update the NVIDIA driver to one for CUDA {cuda.built_for}, and give containers their GPUs (--gpus all)."
-    return failed("gpu", found, fix)
+    return failed("gpu", summary, fix)
 
 
 def check_bfloat16(devices: Sequence[Device]) -> Finding | None:
@@ -100,12 +100,12 @@ def check_bfloat16(devices: Sequence[Device]) -> Finding | None:
 
 def _check_devices(cuda: Cuda, driver: str | None) -> Finding:
     names = ", ".join(sorted({device.name for device in cuda.devices}))
-    found = f"{len(cuda.devices)} x {names}, CUDA {cuda.built_for}, driver {driver or 'unknown'}"
+    summary = f"{len(cuda.devices)} x {names}, CUDA {cuda.built_for}, driver {driver or 'unknown'}"
     without = sorted({device.architecture for device in cuda.devices if not device.supported})
     if without:
         fix = "Install a torch with code for it, or hide that GPU with CUDA_VISIBLE_DEVICES."
-        return failed("gpu", f"{found}; this torch has no code for {', '.join(without)}", fix)
-    return passed("gpu", found)
+        return failed("gpu", f"{summary}; this torch has no code for {', '.join(without)}", fix)
+    return passed("gpu", summary)
 
 
 def has_code(compiled: Sequence[str], capability: tuple[int, int]) -> bool:
@@ -133,9 +133,6 @@ def _device(index: int) -> Device:
     major, minor = torch.cuda.get_device_capability(index)
     supported = has_code(torch.cuda.get_arch_list(), (major, minor))
     return Device(torch.cuda.get_device_name(index), f"sm_{major}{minor}", supported, bfloat16=major >= 8)
-
-
-# The check of a cluster's machine for a recipe.
 
 
 def check_gpu_here(bfloat16: bool) -> Iterator[Finding]:

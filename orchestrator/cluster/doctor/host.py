@@ -1,4 +1,4 @@
-"""Checks of the machine itself: Python, CPUs, memory, shared memory, open files, disk; the limits of control groups."""
+"""Checks of the machine: Python, CPUs, memory, shared memory, open files, disk; limits of control groups v1 and v2."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def check_cpus(cpus: int, affinity: int, quota: float | None) -> Finding:
     usable = min(affinity, cpus if quota is None else quota)
     keep = f"keep scale.workers x scale.cpus_per_worker + stream.reader_cpus at most {usable:g}"
     if usable < cpus:
-        found = f"{usable:g} of the machine's {cpus} may be used (container limit or affinity)"
-        return warned("cpus", found, f"Raise the limit, or {keep}.")
+        summary = f"{usable:g} of the machine's {cpus} may be used (container limit or affinity)"
+        return warned("cpus", summary, f"Raise the limit, or {keep}.")
     if cpus < LEAST_CPUS:
         return warned("cpus", f"{cpus}", f"{LEAST_CPUS} are better; otherwise {keep}.")
     return passed("cpus", f"{cpus}")
@@ -59,11 +59,11 @@ def check_memory(total: int, available: int, limit: int | None) -> Finding:
     """
     usable = total if limit is None else min(total, limit)
     within_limit = " within the container's limit" if usable < total else ""
-    found = f"{usable / GB:.1f} GB{within_limit}, {available / GB:.1f} GB of the machine's available"
+    summary = f"{usable / GB:.1f} GB{within_limit}, {available / GB:.1f} GB of the machine's available"
     if min(usable, available) >= LEAST_MEMORY_BYTES:
-        return passed("memory", found)
+        return passed("memory", summary)
     fix = f"Free some, or raise the limit: two small workers need {LEAST_MEMORY_BYTES // GB} GB."
-    return warned("memory", found, fix)
+    return warned("memory", summary, fix)
 
 
 def check_shared_memory(free: int | None, object_store: int) -> Finding:
@@ -75,13 +75,13 @@ def check_shared_memory(free: int | None, object_store: int) -> Finding:
     """
     if free is None:
         return passed("shared memory", "no /dev/shm on this system; Ray uses files")
-    found = f"{free / GB:.1f} GB free in /dev/shm"
+    summary = f"{free / GB:.1f} GB free in /dev/shm"
     if free >= object_store:
-        return passed("shared memory", found)
+        return passed("shared memory", summary)
     megabytes = object_store // 10**6
     return warned(
         "shared memory",
-        f"{found}, less than Ray's object store of {megabytes} MB, so Ray falls back to slow files in /tmp",
+        f"{summary}, less than Ray's object store of {megabytes} MB, so Ray falls back to slow files in /tmp",
         f"Start the container with --shm-size={megabytes * 2}m, or lower scale.object_store_mb.",
     )
 
@@ -104,16 +104,13 @@ def check_disk(name: str, path: Path, total: int, free: int, for_ray: bool = Fal
         free: free space of the disk.
         for_ray: whether Ray writes its objects to it.
     """
-    found = f"{free / GB:.1f} of {total / GB:.1f} GB free at {path}"
+    summary = f"{free / GB:.1f} of {total / GB:.1f} GB free at {path}"
     move = "Free some space, or let Ray write elsewhere with RAY_TMPDIR." if for_ray else "Free some space."
     if for_ray and free < (1 - RAY_FULL_SHARE) * total:
-        return failed(name, f"{found}; Ray stops writing above {RAY_FULL_SHARE:.0%} full", move)
+        return failed(name, f"{summary}; Ray stops writing above {RAY_FULL_SHARE:.0%} full", move)
     if free < LEAST_DISK_BYTES:
-        return failed(name, found, move)
-    return warned(name, found, move) if free < LITTLE_DISK_BYTES else passed(name, found)
-
-
-# The limits of a container or service, from Linux control groups (versions 1 and 2).
+        return failed(name, summary, move)
+    return warned(name, summary, move) if free < LITTLE_DISK_BYTES else passed(name, summary)
 
 
 Number = TypeVar("Number", int, float)

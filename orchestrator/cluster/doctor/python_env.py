@@ -60,16 +60,13 @@ def check_companion(imported: Import, torch: str | None, torchvision: str | None
     finding = check_import(imported)
     if finding.level == "pass" or _build(torch) == _build(torchvision):
         return finding
-    found = f"{finding.found} (torch {torch} and torchvision {torchvision} are different builds)"
-    return failed(imported.module, found, f"Install both from the same package index. {REINSTALL}")
+    summary = f"{finding.found} (torch {torch} and torchvision {torchvision} are different builds)"
+    return failed(imported.module, summary, f"Install both from the same package index. {REINSTALL}")
 
 
 def _build(version: str | None) -> str:
     """Return a version's build tag, such as "cpu" in 2.11.0+cpu; PyPI's builds have none."""
     return (version or "").partition("+")[2]
-
-
-# Checks of the installed packages against the requirements in the project's metadata.
 
 
 EXTRA = "train"
@@ -120,9 +117,6 @@ def _check_version(requirement: Requirement, installed: str | None) -> Finding |
     if requirement.specifier.contains(installed, prereleases=True):
         return None
     return failed(name, f"{installed} is installed; fuseray requires {requirement.specifier}", REINSTALL)
-
-
-# Checks of the registered workloads and corpora.
 
 
 def check_plugins(kind: str, names: Sequence[str], find: Callable[[str], object]) -> list[Finding]:

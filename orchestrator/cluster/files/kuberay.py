@@ -121,9 +121,6 @@ def _checked_job(job: RayJobResource, faults: Faults) -> RayClusterSpec | None:
     return spec.rayClusterSpec
 
 
-# Checks of a RayCluster's specification beyond KubeRay's fields.
-
-
 MARKETS = ("spot", "on-demand")
 
 
@@ -203,9 +200,6 @@ def _check_replicas(group: WorkerGroup, faults: Faults, key_path: KeyPath) -> No
     elif group.replicas is not None and not group.minReplicas <= group.replicas <= group.maxReplicas:
         message = f"is {group.replicas}, outside minReplicas ({group.minReplicas}) to maxReplicas ({group.maxReplicas})"
         faults.add((*key_path, "replicas"), message)
-
-
-# Kubernetes' own resources, checked against Kubernetes' schemas.
 
 
 UNEXPECTED = "Additional properties are not allowed"

@@ -189,9 +189,6 @@ class RayJobResource(Section):
     spec: RayJobSpec = Field(description="The job and its cluster.")
 
 
-# The node groups of a KubeRay manifest.
-
-
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 SPOT_SELECTORS = {
     "cloud.google.com/gke-spot": "true",
@@ -264,9 +261,6 @@ def _declared(group: Group, resource: str, option: str, limit: Any) -> float | N
         if value is not None:
             return quantity(value)
     return None
-
-
-# Kubernetes quantities.
 
 
 QUANTITY = re.compile(r"^(?P<number>\d+(\.\d+)?)(?P<suffix>m|k|M|G|T|Ki|Mi|Gi|Ti)?$")

@@ -124,9 +124,6 @@ def _check_addresses(provider: dict[str, Any], faults: Faults) -> None:
             faults.add(("provider", "worker_ips", index), f"{worker} is listed twice; every machine has one role")
 
 
-# Ray's own checks: its JSON schema, and its validation.
-
-
 KEYS_OUTSIDE_THE_SCHEMA = ("min_workers",)
 """Ray moves these keys elsewhere before it applies its schema."""
 
@@ -178,9 +175,6 @@ def _add_schema_error(error: ValidationError, faults: Faults) -> None:
         faults.add(key_path, f"must be at least {error.validator_value} (got {error.instance!r})")
     else:
         faults.add(key_path, error.message)
-
-
-# The node_config on AWS, checked against boto3's model of the call RunInstances.
 
 
 KEYS_OF_RAY = ("SubnetIds",)
@@ -254,9 +248,6 @@ def _check_scalar(value: Any, shape: Shape, faults: Faults, key_path: KeyPath) -
         faults.add(
             key_path, message if len(message) < 200 else f"boto3 knows no {value!r}; if it is new, upgrade boto3"
         )
-
-
-# The node_config on Google Cloud: the fields of the call instances.insert, to which Ray passes it.
 
 
 INSTANCE = (

@@ -128,9 +128,6 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
-# The machine of a node type, and how it is paid for, in each cloud's keys.
-
-
 def node_type_machine(provider: str, node_type: dict[str, Any]) -> str | None:
     """Return the machine type: the one requested from the cloud, else the one in the label."""
     return requested_machine(provider, mapping_or_empty(node_type.get("node_config"))) or labels_of(node_type).get(
@@ -179,9 +176,6 @@ def requested_market(provider: str, node_config: dict[str, Any]) -> Market | Non
 def labels_of(node_type: dict[str, Any]) -> dict[str, Any]:
     """Return the labels that Ray gives the node."""
     return mapping_or_empty(node_type.get("labels"))
-
-
-# Checks of the node types beyond Ray's schema.
 
 
 TYPES = "available_node_types"
@@ -274,9 +268,6 @@ def _check_resources(
         faults.add(
             (*key_path, "resources"), f"add `GPU: {machine.gpus}`: Ray would not use those of the {machine.name}"
         )
-
-
-# Checks of the commands that start Ray: with a token, on the loopback, and as part of the cluster.
 
 
 HEAD, WORKER = "head_start_ray_commands", "worker_start_ray_commands"

@@ -1,4 +1,8 @@
-"""Reads a cluster file of any kind: for this machine, for Ray's cluster launcher, or Kubernetes manifests."""
+"""Reads a cluster file of any kind: for this machine, for Ray's cluster launcher, or Kubernetes manifests.
+
+Ray and Kubernetes read YAML 1.1, in which an unquoted `no`, `on` or `0644` is not text and `12:30` is a number. Values
+that YAML 1.1 and 1.2 read differently are faults.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +63,6 @@ def _ambiguities(documents: list[Document], text: str, origin: str) -> list[Faul
     return faults
 
 
-# Values that YAML 1.1 and 1.2 read differently.
-#
-# Ray and Kubernetes read YAML 1.1, in which an unquoted `no`, `on` or `0644` is not text and `12:30` is a number.
-
-
 def parse_yaml_1_1(text: str, origin: str) -> list[Any]:
     """Return the documents of a text as YAML 1.1 reads them, without empty ones.
 
@@ -96,9 +95,6 @@ def add_ambiguous_values(value: Any, value_1_1: Any, faults: Faults, key_path: K
         faults.add(
             key_path, f"is read as {value_1_1!r} by Ray and Kubernetes; quote it, or write true, false or digits"
         )
-
-
-# Cluster files for this machine.
 
 
 THIS_MACHINE = "this-machine"

@@ -108,9 +108,6 @@ def job_of(details: Any) -> Job | None:
     )
 
 
-# The jobs of a cluster.
-
-
 ANSWER_S = 30.0
 
 
@@ -187,9 +184,6 @@ class JobClient:
         return bool(self._client.stop_job(job))
 
 
-# Ray's own client, with a timeout for every request and errors that name the fix.
-
-
 OTHER_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 """Variables that Ray's client prefers to the address passed to it."""
 
@@ -255,9 +249,6 @@ def _without_variables(names: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(removed)
-
-
-# The errors of jobs that callers handle in different ways.
 
 
 class PackageError(ConfigError):

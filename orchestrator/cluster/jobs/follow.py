@@ -113,7 +113,7 @@ def follow(
             if timeouts.now_s() - answered_s > timeouts.give_up_after_s:
                 raise _gave_up(job, timeouts.give_up_after_s, error) from error
             if attempts == 0:
-                log(f"the connection is lost, the job goes on; trying again ({error})")
+                log(f"the connection is lost, the job continues; trying again ({error})")
             attempts += 1
             timeouts.pause(exponential_delay_s(attempts, FIRST_PAUSE_S, LONGEST_PAUSE_S))
 
@@ -133,12 +133,9 @@ def _follow_once(connect: Connect, job: str, reader: LogReader) -> Job:
 
 def _gave_up(job: str, after_s: float, error: ClusterError) -> ClusterError:
     return ClusterError(
-        f"the cluster has not answered for {after_s:.0f} s ({error}). The job goes on if the cluster does; "
+        f"the cluster has not answered for {after_s:.0f} s ({error}). The job continues if the cluster does; "
         f"follow it again with `fuseray logs {job} -f`."
     )
-
-
-# A job's log over one connection (a WebSocket), on which the server sends it from its beginning.
 
 
 QUIET_S = 20.0
@@ -152,7 +149,7 @@ UNAUTHORIZED = (401, 403)
 
 
 def stream_log(jobs: JobClient, job: str, take: Callable[[str], object], quiet_s: float = QUIET_S) -> None:
-    """Stream a job's log, from its beginning, until the job is over.
+    """Stream a job's log over one WebSocket connection, from its beginning, until the job is over.
 
     Args:
         jobs: the client of the cluster's job server.
@@ -216,9 +213,6 @@ async def _next_message(log: aiohttp.ClientWebSocketResponse, jobs: JobClient, j
             return None
 
 
-# The progress of a run, read from its log.
-
-
 STEP_LINE = re.compile(r"^step (\d+)/(\d+) (.*)$", re.MULTILINE)
 STOPPED_LINE = re.compile(r"^The run was stopped with a checkpoint after (\d+) steps\.$", re.MULTILINE)
 
@@ -253,9 +247,6 @@ def stopped_after(log: str) -> int | None:
 def last_lines(log: str, count: int) -> str:
     """Return the last lines of a log."""
     return "".join(log.splitlines(keepends=True)[-count:]) if count else ""
-
-
-# Stopping a job, which ends with a last checkpoint.
 
 
 @dataclass(frozen=True, slots=True)

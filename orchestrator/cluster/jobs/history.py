@@ -1,4 +1,4 @@
-"""The register of the jobs that this machine submitted, and the status of these jobs on their clusters."""
+"""The register of the jobs that this machine submitted, and their status: all clusters are queried at once."""
 
 from __future__ import annotations
 
@@ -111,9 +111,6 @@ def _read(path: Path) -> JobRecord:
         return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(f"{path}: is damaged ({error}); delete it to forget the job.") from error
-
-
-# The status of registered jobs: all clusters are queried at once, each one time.
 
 
 CLUSTER_TIMEOUT_S = 15.0

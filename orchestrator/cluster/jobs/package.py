@@ -21,9 +21,6 @@ from orchestrator.cluster.jobs.client import PackageError
 from orchestrator.cluster.jobs.portability import check_content, check_name, is_ignored
 from orchestrator.config.loading import workload_distribution
 
-# The source files of a Python package.
-
-
 MOST_BYTES = 64 * 2**20
 LARGEST_SHOWN = 5
 
@@ -118,9 +115,6 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.1f} MB"
 
 
-# The package of a job.
-
-
 RECIPE_NAME = "recipe.yaml"
 PRICES_NAME = "prices.yaml"
 SWEEP_NAME = "sweep.yaml"
@@ -200,9 +194,6 @@ def _write(path: Path, contents: Mapping[str, bytes]) -> None:
             info.compress_type = ZIP_DEFLATED
             info.external_attr = 0o644 << 16
             archive.writestr(info, contents[name])
-
-
-# The distributions whose code a job needs: Fuseray's own, and the one that registers the recipe's workload.
 
 
 OWN_NAME = "fuseray"

@@ -1,4 +1,7 @@
-"""What a job may take to other machines: no secrets, no caches, and only paths that exist there."""
+"""What a job may take to other machines: no secrets, no caches, and only paths that exist there.
+
+The job server shows a job's recipe and metadata to all its users, so a recipe may hold no secret.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,6 @@ def check_content(content: bytes, path: str) -> None:
         raise PackageError(f"{path}: would be sent to the cluster, and it holds a private key; {ADVICE}.")
 
 
-# Secrets in recipes: the job server shows a job's recipe and metadata to all its users.
-
-
 SECRET_WORDS = {
     *("password", "passwd", "passphrase", "secret", "apikey", "credential", "credentials", "signature", "sig"),
     "authorization",
@@ -128,9 +128,6 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from texts(inner, f"{key}.{number}")
-
-
-# The paths in a recipe.
 
 
 PATH_KEYS = (
@@ -237,9 +234,6 @@ def _free_texts(section: BaseModel, keys: KeyPath = ()) -> Iterator[tuple[KeyPat
             yield from _free_texts(value, (*keys, name))
         elif isinstance(value, str) and str in (field.annotation, *get_args(field.annotation)):
             yield (*keys, name), value
-
-
-# Whether the machines of a cluster have the paths in a recipe.
 
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")

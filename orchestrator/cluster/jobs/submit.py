@@ -162,9 +162,6 @@ def _unknown_outcome(entry: JobRecord, error: ClusterError) -> ClusterError:
     )
 
 
-# The command of a job, and its environment variables.
-
-
 STOP_WAIT_S = 600
 """How long a stopped job may take for its last checkpoint, in seconds, before Ray kills it."""
 
@@ -200,9 +197,6 @@ def _prices(with_prices: bool) -> list[str]:
 
 def _command(*words: str) -> str:
     return f"exec {shlex.join(['python', '-m', 'orchestrator.cli', *words])}"
-
-
-# `fuseray plan --here` on the cluster's head, as a short job before the job itself.
 
 
 PLAN_COMMAND = f"exec {shlex.join(['python', '-m', 'orchestrator.cli', 'plan', RECIPE_NAME, '--here', '--json'])}"

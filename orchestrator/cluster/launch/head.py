@@ -1,6 +1,6 @@
 """Finds the head of a cluster of Ray's launcher, by a query in a child process: Ray's launcher may hang, or print.
 
-The second half of this file runs in the child, as `python -m orchestrator.cluster.launch.head`.
+`main` and the functions below it run in the child, as `python -m orchestrator.cluster.launch.head`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,6 @@ def _head(address: str, auth: dict[str, Any]) -> Head:
         key=Path(key).expanduser() if key else None,
         proxy=auth.get("ssh_proxy_command"),
     )
-
-
-# The child process.
 
 
 NO_HEAD = "not found"

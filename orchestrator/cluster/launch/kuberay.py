@@ -110,9 +110,6 @@ class KubeRayLauncher:
         ).strip()
 
 
-# kubectl.
-
-
 REQUEST_TIMEOUT = "--request-timeout=15s"
 ANSWER_S = 90.0
 KEPT_CHARACTERS = 600
@@ -206,9 +203,6 @@ def _without_log_lines(stderr: str) -> str:
     """Return the end of kubectl's standard error, without log lines."""
     lines: Sequence[str] = [line for line in stderr.splitlines() if line.strip() and not re.match(r"[EWI]\d{4} ", line)]
     return "\n".join(lines)[-KEPT_CHARACTERS:] or "nothing"
-
-
-# The manifest and status of a RayCluster: its head, its Service and its token.
 
 
 LONGEST_NAME = 50

@@ -66,9 +66,6 @@ class Launcher(Protocol):
         ...
 
 
-# The check that a job server answers, and requires its token.
-
-
 ANSWER_S = 10.0
 GUARDED = "/api/version"
 """A page that Ray serves only with the token."""
@@ -126,9 +123,6 @@ def http_status(server: JobServer, with_token: bool = True, timeout_s: float = A
         connection.close()
 
 
-# Ports of the loopback.
-
-
 LOOPBACK = "127.0.0.1"
 
 
@@ -148,9 +142,6 @@ def free_port() -> int:
     with socket.socket() as attempt:
         attempt.bind((LOOPBACK, 0))
         return int(attempt.getsockname()[1])
-
-
-# The state of each cluster on this machine: a folder that only this user can read.
 
 
 VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

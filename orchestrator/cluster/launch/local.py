@@ -171,14 +171,11 @@ def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").strip().splitlines()[-KEPT_LINES:])
 
 
-# The command that starts Ray: closed to other machines, with a token, and separate from any other Ray here.
-
-
 DASHBOARD_PORT = 8265
 
 
 def start_command(cluster: Cluster, folder: Path, port: int) -> list[str]:
-    """Return the command that starts Ray.
+    """Return the command that starts Ray: closed to other machines, with a token, separate from any other Ray here.
 
     Args:
         cluster: the cluster, with its settings.
@@ -245,9 +242,6 @@ def _bytes(megabytes: float | None) -> int | None:
     return None if megabytes is None else int(megabytes * 10**6)
 
 
-# The cluster's state between two commands.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStart:
     """The record of a start of a cluster; it is written before anything is started.
@@ -310,11 +304,8 @@ def _record_of(values: Mapping[str, Any]) -> ClusterStart:
     return ClusterStart(folder=Path(values["folder"]), port=int(values["port"]), ready=bool(values["ready"]))
 
 
-# The cluster's processes, identified by a variable in their environment, which child processes inherit.
-
-
 MARK = "FUSERAY_LOCAL_CLUSTER"
-"""Variable that holds the cluster's temporary folder in each of its processes."""
+"""Variable that holds the cluster's temporary folder in each of its processes; child processes inherit it."""
 
 POLL_S = 0.1
 

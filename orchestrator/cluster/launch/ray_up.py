@@ -41,7 +41,7 @@ class RayLauncher:
         return find_head(self._cluster, self._folder) is not None
 
     def up(self, log: Callable[[str], object]) -> None:
-        """Run `ray up`; on a cluster whose Ray answers, without restarting Ray, so that jobs go on.
+        """Run `ray up`; on a cluster whose Ray answers, without restarting Ray, so that jobs continue.
 
         Raises:
             ClusterError: no token is mounted on the nodes, other users can read it, or `ray up` failed.
@@ -128,9 +128,6 @@ def own_workers(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the addresses of the workers; none where a cloud makes and deletes the machines."""
     provider: Mapping[str, Any] = settings.get("provider") or {}
     return tuple(provider.get("worker_ips") or ()) if provider.get("type") == "local" else ()
-
-
-# The token.
 
 
 ON_NODES = "~/.ray/auth_token"

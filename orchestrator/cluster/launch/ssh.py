@@ -101,9 +101,6 @@ def _key(key: Path, cluster: str) -> str:
     return str(key)
 
 
-# Stopping Ray on the workers of a cluster without a cloud: there, `ray down` stops it on the head alone.
-
-
 KEY_ON_HEAD = "ray_bootstrap_key.pem"
 """Ray's launcher leaves the key for the workers in the home folder of the head."""
 
@@ -116,7 +113,7 @@ CONCURRENT_STOPS = 32
 
 
 def stop_workers(workers: Sequence[str], user: str, to_head: Sequence[str], log: Callable[[str], object]) -> None:
-    """Stop Ray on all workers, through SSH from the head.
+    """Stop Ray on all workers, through SSH from the head; without a cloud, `ray down` stops it on the head alone.
 
     Args:
         workers: their addresses, as the head reaches them.

@@ -124,9 +124,6 @@ def find_program(name: str, purpose: str, fix: str) -> str:
     return program
 
 
-# Questions to a module of the project in a child process, which may hang, crash or print.
-
-
 class ChildFailedError(Exception):
     """A child process ended without an answer.
 
@@ -189,9 +186,6 @@ def _python_path() -> str:
     root = str(Path(orchestrator.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return os.pathsep.join([root, inherited] if inherited else [root])
-
-
-# Tunnels: programs that forward connections to a cluster while a block of code runs.
 
 
 OPEN_S = 60.0

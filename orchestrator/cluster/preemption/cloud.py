@@ -128,9 +128,6 @@ def _time_ms(text: object) -> int | None:
         return None
 
 
-# Google Compute Engine's spot and preemptible machines.
-
-
 GCP_URL = "http://metadata.google.internal"
 INSTANCE = "/computeMetadata/v1/instance/"
 GRACE_MS = 30_000
@@ -186,9 +183,6 @@ class GcpNotices:
             fix = f" {CONCEALED_FIX}" if answer.status in (403, 404) else ""
             raise SourceError(f"{self._url}{INSTANCE}{name}: status {answer.status}.{fix}")
         return answer
-
-
-# Requests to a metadata service: with a timeout, a limit of the answer's size, and no proxy.
 
 
 TIMEOUT_S = 2.0
@@ -256,9 +250,6 @@ def _read(response: HTTPResponse, deadline_s: float) -> bytes:
     if response.length and len(body) <= LARGEST_ANSWER_BYTES:
         raise IncompleteRead(body, response.length)
     return body
-
-
-# The choice of a source by its name: `auto`, `aws`, `gcp`, or a file as in `file:/run/preempted`.
 
 
 FILE = "file:"

@@ -165,9 +165,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-# The choice of the node and of the deadline: pure functions of the states of the cluster and the machine.
-
-
 SHORT_ID_LENGTH = 8
 MAX_SHOWN = 4
 

@@ -1,6 +1,7 @@
 """Drains a node from outside of Ray, by a query in a short-lived child process, which may hang or crash.
 
 So the process of `fuseray watch-preemption`, which lives as long as the machine, never loads Ray and stays small.
+`main` and the functions below it run in the child.
 """
 
 from __future__ import annotations
@@ -68,9 +69,6 @@ def _query(target: DrainTarget, message: str | None, deadline_ms: int | None) ->
 def _child_failed(error: ChildFailedError) -> DrainError:
     last_line = (error.output.splitlines() or ["it printed nothing"])[-1]
     return DrainError(f"Ray ended the process that queried it: {one_line(last_line).rstrip('. ')}.")
-
-
-# The child process.
 
 
 def main() -> None:

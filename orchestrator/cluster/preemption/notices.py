@@ -77,9 +77,6 @@ def one_line(text: str) -> str:
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:LONGEST_REASON]
 
 
-# Notices from a file, for on-premises machines, hooks and tests.
-
-
 LARGEST_BYTES = 4096
 DEFAULT_REASON = "this machine will be taken away"
 

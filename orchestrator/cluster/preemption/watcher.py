@@ -1,6 +1,7 @@
-"""Watches for preemption notices: polls a source, and drains the node when there is a notice.
+"""Watches for preemption notices: polls a source, and drains the node when there is a notice. Its decisions are pure.
 
-A `Watcher` watches one machine; `Watchers` runs one on each node of a run, as Ray actors.
+A `Watcher` watches one machine; `Watchers` runs one on each node of a run, as Ray actors that end with
+the run.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from orchestrator.storage.timing import exponential_delay_s, now_ms
 
 if TYPE_CHECKING:
     import ray
-
-
-# The decisions of a watcher: pure functions of its progress.
 
 
 LONGEST_PAUSE_S = 10.0
@@ -49,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Go on polling."""
+    """Continue polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,6 @@ def pause_s(progress: Progress, interval_s: float) -> float:
     if progress.drain_failures:
         return exponential_delay_s(progress.drain_failures, FIRST_RETRY_S, min(interval_s, LONGEST_RETRY_S))
     return exponential_delay_s(max(progress.poll_failures, 1), interval_s, max(interval_s, LONGEST_PAUSE_S))
-
-
-# The loop.
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +181,6 @@ class Watcher:
         self._progress = replace(self._progress, drained=notice, drain_failures=0)
 
 
-# Watchers as Ray actors, which end with the run that started them.
-
-
 KEPT_LINES = 3
 """Number of a watcher's last log lines that it returns."""
 
@@ -258,7 +250,7 @@ class Watchers:
         return tuple(line for node_id in tuple(self._running) if (line := self._ended(node_id)))
 
     def stop(self) -> None:
-        """Stop all watchers; draining nodes go on draining."""
+        """Stop all watchers; draining nodes continue to drain."""
         for node_id in tuple(self._running):
             self._stop_on(node_id)
 

@@ -86,9 +86,6 @@ def jitter(number: int, width: float) -> float:
     return width * ((number * 0.61803398875) % 1 - 0.5)
 
 
-# Keys and values as text.
-
-
 MAX_VALUE_LENGTH = 18
 """Maximum length of a value's label, in characters."""
 
@@ -130,9 +127,6 @@ def plain(text: str) -> str:
     return " ".join(text.split()).replace("$", r"\$")
 
 
-# The axis of a key.
-
-
 MOST_TICKS = 7
 
 
@@ -147,7 +141,7 @@ class Scale:
         """Whether the domain is a range of numbers."""
         return isinstance(self.domain, Range)
 
-    def place(self, value: Any) -> float:
+    def position(self, value: Any) -> float:
         """Return the position of a value of the domain, in [0, 1]."""
         if isinstance(self.domain, Choice):
             return (self.domain.values.index(value) + 0.5) / len(self.domain.values)
@@ -161,8 +155,8 @@ class Scale:
             letters: maximum length of a choice's label, in characters.
         """
         if isinstance(self.domain, Choice):
-            return [(self.place(value), label(cell_text(value), letters)) for value in self.domain.values]
-        return [(self.place(number), number_text(number)) for number in _round_numbers(self.domain)]
+            return [(self.position(value), label(cell_text(value), letters)) for value in self.domain.values]
+        return [(self.position(number), number_text(number)) for number in _round_numbers(self.domain)]
 
     def _measure(self, value: float) -> float:
         return math.log(value) if isinstance(self.domain, Range) and self.domain.logarithmic else float(value)
@@ -179,12 +173,9 @@ def _round_numbers(domain: Range) -> list[float]:
     return ticks if len(ticks) > 1 else [float(domain.low), float(domain.high)]
 
 
-# Colours by rank: each colour stands for equally many configurations, so that a diverged one does not flatten the rest.
-
-
 @dataclass(frozen=True, slots=True)
 class ColourRanks:
-    """Maps the values of an objective to colours by quantiles.
+    """Maps the values of an objective to colours by quantiles, so that a diverged one does not flatten the rest.
 
     Args:
         edges: ascending bounds of the colours: one more than there are colours.

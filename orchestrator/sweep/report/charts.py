@@ -128,7 +128,7 @@ def _dot(configuration: Configuration, parameter: Parameter, scale: Scale, score
     best = results.best.first
     return Dot(
         configuration.number,
-        scale.place(configuration.assignment[parameter.key]),
+        scale.position(configuration.assignment[parameter.key]),
         score,
         True,
         best is not None and best.number == configuration.number,
@@ -194,9 +194,6 @@ def _response_summary(parameter: Parameter, metric: str, whole: Sequence[Dot], c
             values = [dot.y for dot in dots]
             parts.append(f"{len(dots)} configurations {description}, from {min(values):.4g} to {max(values):.4g}")
     return "; ".join(parts)
-
-
-# Learning curves: an objective over samples, a line per trial, with early stops and the scheduler's rungs.
 
 
 MOST_RUNGS = 12
@@ -266,9 +263,6 @@ def _learning_summary(metric: str, lines: Sequence[tuple[TrialRecord, Sequence[t
         f"{metric} over samples: {count['FINISHED']} trials to their end, {count['STOPPED']} stopped early, "
         f"{going_on} not over"
     )
-
-
-# The Pareto front: two objectives against each other.
 
 
 def front_drawing(

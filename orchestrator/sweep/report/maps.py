@@ -1,4 +1,4 @@
-"""An objective over two searched keys at once, as a filled map between the configurations that were tried."""
+"""Charts of an objective over several searched keys: filled maps of two, parallel coordinates, and importance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALL_PAIRS = 3
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A configuration on a map: its places on both axes, its value, and whether it is the best."""
+    """A configuration on a map: its positions on both axes, its value, and whether it is the best."""
 
     x: float
     y: float
@@ -51,11 +51,11 @@ def mapped_pairs(
         ranking: keys by importance.
         related: pairs that have a map whenever both keys are searched.
     """
-    numeric = {one.key: one for one in parameters if isinstance(one.domain, Range)}
+    numeric = {parameter.key: parameter for parameter in parameters if isinstance(parameter.domain, Range)}
     ranked = [key for key in ranking if key in numeric][:ALL_PAIRS]
     keys = [key for key in numeric if key in ranked]
     pairs = [pair for pair in related if set(pair) <= numeric.keys()]
-    pairs += [pair for pair in combinations(keys, 2) if set(pair) not in [set(one) for one in pairs]]
+    pairs += [pair for pair in combinations(keys, 2) if set(pair) not in [set(known) for known in pairs]]
     return [(numeric[a], numeric[b]) for a, b in pairs]
 
 
@@ -77,14 +77,14 @@ def map_drawing(
         best: number of the best configuration.
         prefix: of the ids in the SVG.
     """
-    across, up = (Scale(one.domain) for one in pair)
-    a, b = (one.key for one in pair)
-    those = [(one, value) for one, value in values if a in one.assignment and b in one.assignment]
+    across, up = (Scale(parameter.domain) for parameter in pair)
+    a, b = (parameter.key for parameter in pair)
+    those = [(tried, value) for tried, value in values if a in tried.assignment and b in tried.assignment]
     if not those:
         return None
     spots = [
-        Spot(across.place(one.assignment[a]), up.place(one.assignment[b]), value, one.number == best)
-        for one, value in those
+        Spot(across.position(tried.assignment[a]), up.position(tried.assignment[b]), value, tried.number == best)
+        for tried, value in those
     ]
     drawing, axes = canvas(plain(b), along=plain(a))
     set_scale(axes.xaxis, across, axes.set_xlim)
@@ -98,10 +98,10 @@ def map_drawing(
 def triangles(x: NDArray[np.float64], y: NDArray[np.float64]) -> Triangulation | None:
     """Return Delaunay triangles between different points with those left out that span a wide gap; None without any."""
     try:
-        found = Triangulation(x, y)
+        mesh = Triangulation(x, y)
     except (RuntimeError, ValueError):
         return None
-    corners_T3 = found.triangles
+    corners_T3 = mesh.triangles
     sides = [
         np.hypot(x[corners_T3[:, i]] - x[corners_T3[:, j]], y[corners_T3[:, i]] - y[corners_T3[:, j]])
         for i, j in ((0, 1), (1, 2), (2, 0))
@@ -109,21 +109,21 @@ def triangles(x: NDArray[np.float64], y: NDArray[np.float64]) -> Triangulation |
     wide = np.max(sides, axis=0) > WIDEST
     if wide.all():
         return None
-    found.set_mask(wide)
-    return found
+    mesh.set_mask(wide)
+    return mesh
 
 
 def _fill(axes: Axes, spots: Sequence[Spot], colours: ColourRanks) -> bool:
-    places = sorted({(spot.x, spot.y) for spot in spots})
-    if len(places) < 3 or colours.edges[0] == colours.edges[-1]:
+    positions = sorted({(spot.x, spot.y) for spot in spots})
+    if len(positions) < 3 or colours.edges[0] == colours.edges[-1]:
         return False
-    x, y = np.array([place[0] for place in places]), np.array([place[1] for place in places])
-    means = np.array([np.mean([s.value for s in spots if (s.x, s.y) == place]) for place in places])
+    x, y = np.array([position[0] for position in positions]), np.array([position[1] for position in positions])
+    means = np.array([np.mean([s.value for s in spots if (s.x, s.y) == position]) for position in positions])
     between = triangles(x, y)
     if between is None:
         return False
     levels = [colours.edges[0] - 1e-9 * abs(colours.edges[0]), *colours.edges[1:]]
-    axes.tricontourf(between, means, levels=levels, colors=[LIGHT[one] for one in colours.colours], zorder=1)
+    axes.tricontourf(between, means, levels=levels, colors=[LIGHT[name] for name in colours.colours], zorder=1)
     return True
 
 
@@ -146,9 +146,6 @@ def _map_summary(metric: str, a: str, b: str, spots: Sequence[Spot]) -> str:
     return f"{metric} over {a} and {b}: {len(spots)} configurations, from {min(values):.4g} to {max(values):.4g}"
 
 
-# Every configuration as a line across all searched keys and on to the objectives.
-
-
 HEIGHT = 300
 NOT_SEARCHED = -0.14
 """Where lines go that have no value of a key."""
@@ -160,11 +157,11 @@ _CROWDED = 5
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An axis of the figure: its name, its ticks, and the place of every configuration, None where it has none."""
+    """An axis of the chart: its name, ticks, and each configuration's position, None where its key is not searched."""
 
     name: str
     ticks: tuple[tuple[float, str], ...]
-    places: tuple[float | None, ...]
+    positions: tuple[float | None, ...]
 
 
 def parallel_chart(
@@ -197,7 +194,7 @@ def parallel_chart(
     worst_first = sorted(range(len(tried)), key=lambda i: colours.colour(values[i][0]))
     for i in worst_first:
         _draw_line(
-            axes, [column.places[i] for column in columns], colours.colour(values[i][0]), tried[i].number == best
+            axes, [column.positions[i] for column in columns], colours.colour(values[i][0]), tried[i].number == best
         )
     for at, column in enumerate(columns):
         _draw_column(axes, at, column, raised=len(columns) > _CROWDED and at % 2 == 1)
@@ -205,14 +202,16 @@ def parallel_chart(
 
 
 def _keys(parameters: Sequence[Parameter], tried: Sequence[Configuration]) -> list[Column]:
-    names = short_keys([one.key for one in parameters])
+    names = short_keys([parameter.key for parameter in parameters])
     columns = []
-    for one in parameters:
-        scale = Scale(one.domain)
-        places = (scale.place(c.assignment[one.key]) if one.key in c.assignment else None for c in tried)
+    for parameter in parameters:
+        scale = Scale(parameter.domain)
+        positions = (
+            scale.position(c.assignment[parameter.key]) if parameter.key in c.assignment else None for c in tried
+        )
         ticks = scale.ticks()
-        shown = ticks if not isinstance(one.domain, Range) else _few(ticks)
-        columns.append(Column(names[one.key], tuple(shown), tuple(places)))
+        shown = ticks if not isinstance(parameter.domain, Range) else _few(ticks)
+        columns.append(Column(names[parameter.key], tuple(shown), tuple(positions)))
     return columns
 
 
@@ -223,20 +222,20 @@ def _few(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
 def _objectives(metrics: Sequence[str], values: Sequence[Sequence[float]]) -> list[Column]:
     columns = []
     for number, metric in enumerate(metrics):
-        own = [one[number] for one in values]
+        own = [row[number] for row in values]
         low, high = usual(own)
         if low == high:
             columns.append(Column(metric, ((0.5, f"{low:.4g}"),), (0.5,) * len(own)))
             continue
-        places = tuple(min(max((value - low) / (high - low), 0.0), 1.0) for value in own)
+        positions = tuple(min(max((value - low) / (high - low), 0.0), 1.0) for value in own)
         least = f"{low:.4g}" + (" or less" if min(own) < low else "")
         most = f"{high:.4g}" + (" or more" if max(own) > high else "")
-        columns.append(Column(metric, ((0.0, least), (1.0, most)), places))
+        columns.append(Column(metric, ((0.0, least), (1.0, most)), positions))
     return columns
 
 
-def _draw_line(axes: Axes, places: Sequence[float | None], colour: str, best: bool) -> None:
-    ys = [NOT_SEARCHED if place is None else place for place in places]
+def _draw_line(axes: Axes, positions: Sequence[float | None], colour: str, best: bool) -> None:
+    ys = [NOT_SEARCHED if position is None else position for position in positions]
     axes.plot(
         range(len(ys)),
         ys,
@@ -260,12 +259,12 @@ def _draw_column(axes: Axes, at: int, column: Column, raised: bool) -> None:
         color=LIGHT["ink"],
     )
     ticks = [*column.ticks]
-    if None in column.places:
+    if None in column.positions:
         ticks.append((NOT_SEARCHED, "not searched"))
-    for place, text in ticks:
+    for position, text in ticks:
         axes.annotate(
             plain(text),
-            (at, place),
+            (at, position),
             (5, 0),
             textcoords="offset points",
             va="center",
@@ -279,9 +278,6 @@ def _draw_column(axes: Axes, at: int, column: Column, raised: bool) -> None:
 def _parallel_summary(columns: Sequence[Column], tried: Sequence[Configuration], metric: str) -> str:
     names = ", ".join(column.name for column in columns)
     return f"{len(tried)} configurations as lines across {names}, coloured by {metric}"
-
-
-# How much of an objective's variation each searched key accounts for, by Optuna's fANOVA.
 
 
 LEAST = 8
@@ -318,15 +314,15 @@ def importances(
         tried: configurations and the objective's value, which is finite.
         seed: key of the forest's draws.
     """
-    found = [_importance(one, parameters, tried, seed) for one in parameters]
-    return tuple(sorted(found, key=lambda one: -1.0 if one.share is None else one.share, reverse=True))
+    unsorted = [_importance(parameter, parameters, tried, seed) for parameter in parameters]
+    return tuple(sorted(unsorted, key=lambda each: -1.0 if each.share is None else each.share, reverse=True))
 
 
 def _importance(
     parameter: Parameter, parameters: Sequence[Parameter], tried: Sequence[tuple[Assignment, float]], seed: int
 ) -> Importance:
-    those = [one for one in tried if parameter.key in one[0]]
-    shared = [one for one in parameters if all(one.key in assignment for assignment, _ in those)]
+    those = [trial for trial in tried if parameter.key in trial[0]]
+    shared = [each for each in parameters if all(each.key in assignment for assignment, _ in those)]
     always = len(those) == len(tried)
     varies = len({repr(assignment[parameter.key]) for assignment, _ in those}) > 1
     if len(those) < LEAST or not varies or len({value for _, value in those}) < 2:
@@ -342,8 +338,8 @@ def _shares(parameters: Sequence[Parameter], tried: Sequence[tuple[Assignment, f
     for assignment, value in tried:
         study.add_trial(_trial(parameters, assignment, value))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=KeyedRandom((seed, "importance")).seed() % 2**32)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {key: float(share) for key, share in found.items()}
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in shares.items()}
 
 
 def _trial(parameters: Sequence[Parameter], assignment: Assignment, value: float) -> Any:
@@ -351,6 +347,6 @@ def _trial(parameters: Sequence[Parameter], assignment: Assignment, value: float
 
     return optuna.trial.create_trial(
         value=value,
-        params={one.key: as_optuna(assignment[one.key], one.domain) for one in parameters},
-        distributions={one.key: distribution(one.domain) for one in parameters},
+        params={each.key: as_optuna(assignment[each.key], each.domain) for each in parameters},
+        distributions={each.key: distribution(each.domain) for each in parameters},
     )

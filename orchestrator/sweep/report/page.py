@@ -186,9 +186,6 @@ def _legend(colours: ColourRanks) -> list[Legend]:
     ]
 
 
-# The headline tiles and the table of configurations.
-
-
 OUTCOMES = {
     "whole": "trained to the end",
     "early": "stopped early",

@@ -127,9 +127,6 @@ def _try_mlflow(action: Callable[[], T], name: str, unsent: list[str]) -> T | No
         return None
 
 
-# The best configuration as a complete recipe.
-
-
 POPULATION = (
     "Its values changed during training (population based training); this recipe trains with the last ones from the "
     "start, so its result may differ."

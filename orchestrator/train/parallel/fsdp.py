@@ -5,7 +5,7 @@ fixed order. Nothing is sent during a pass (`reshard_after_forward=False`, no gr
 workers may run different numbers of micro-batches, a micro-batch of few samples may leave parts of the model out, and
 adversarial passes visit a layer many times, while messages inside passes would have to match on all workers.
 
-So during the passes a worker needs memory for all parameters, student's and teacher's, and for the student's gradients;
+So during the passes a worker needs memory for all parameters and for the gradients of the trained ones;
 between steps and while the optimiser runs, all of that and the optimizer state are divided among the workers.
 """
 

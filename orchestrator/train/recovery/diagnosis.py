@@ -1,7 +1,8 @@
 """Diagnoses a failed attempt: what kind of failure it was, which workers caused it, and whether a retry can help. Pure.
 
-When one worker fails the others fail too: their connections break, or they wait in vain. So every worker's error is
-ranked by how strong its evidence is, and the strongest one explains the attempt. `classify` makes the error reports.
+When one worker fails the others fail too: their connections break, or they wait until a timeout. So every worker's
+error is ranked by how strong its evidence is, and the strongest one explains the attempt. `classify` makes the error
+reports.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class ErrorReport:
         classification: what kind of failure it indicates.
         text: the error in words, without secrets.
         ranks: the workers that raised it, or whose end it reports.
-        missing_ranks: the workers that those waited for in vain, if it names them.
+        missing_ranks: the workers that those waited for until the timeout, if it names them.
         host: the machine; empty when unknown.
     """
 
@@ -139,7 +140,7 @@ def diagnose(reports: Sequence[ErrorReport], workers: int | None = None) -> Diag
 
     Args:
         reports: at least one; of equally strong ones the first counts, and those classified alike count with it.
-        workers: how many there were, when known: if some waited in vain, the others are the cause.
+        workers: how many there were, when known: if some waited until the timeout, the others are the cause.
     """
     strongest = max(reports, key=lambda report: report.classification.evidence)
     classification = strongest.classification

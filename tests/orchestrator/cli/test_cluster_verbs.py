@@ -71,6 +71,6 @@ def test_a_cluster_that_costs_is_asked_about_with_its_machines(tmp_path: Path) -
 def test_without_a_terminal_nothing_is_started_unasked(tmp_path: Path) -> None:
     code, shown = ask(tmp_path, terminal=False)
     assert code != 0
-    assert "cluster cloud: there is no terminal to ask at; say --yes to go on." in shown
+    assert "cluster cloud: there is no terminal to ask at; say --yes to continue." in shown
     assert ask(tmp_path, terminal=False, yes=True) == (0, "started\n")
     assert ask(tmp_path, terminal=False, kind="local") == (0, "started\n")

@@ -74,7 +74,7 @@ def test_build_from_a_folder_as_parquet(tmp_path: Path) -> None:
         (["build", "a", "out", "--image-root", "x"], ConfigError, "--image-root: belongs to JSON lists"),
         (["build", "out"], UsageError, "Missing parameter: sources"),
         (["build", "a", "out", "--max-bad-share", "2"], UsageError, "2.0 is not in the range"),
-        (["build", "photos", "photos/out"], ConfigError, "photos/out: lies in the folder that the images are in"),
+        (["build", "photos", "photos/out"], ConfigError, "photos/out: is in the folder that the images are in"),
         (["index", "photos", "--ray", "127.0.0.1:9"], ConfigError, "--ray: nothing answers at 127.0.0.1:9"),
         (["build", "list.json", "ftp://x/y"], StorageError, "unknown kind of storage 'ftp'"),
         (["index", "photos"], DataSetError, "has no .tar or .parquet shards"),

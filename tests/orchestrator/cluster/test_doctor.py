@@ -53,7 +53,7 @@ def test_an_error_fails_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     code, shown = _run(monkeypatch, [FINE, BAD])
     assert code == 1
     assert "ERROR    torch: [red] gone" in shown
-    assert shown.splitlines()[-1] == "1 of 2 checks must be mended before training can work."
+    assert shown.splitlines()[-1] == "1 of 2 checks must be fixed before training can work."
 
 
 def test_json_of_a_sound_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,13 +89,13 @@ def test_overrides_of_the_sweep_reach_its_own_keys_and_the_recipe(tmp_path: Path
         ("space:\n  distillation.alpha: normal(0, 1)", 5, "'normal' is not known; write uniform(0, 0.8)"),
         ("space:\n  distillation.alpha: []", 5, "there is nothing to choose from"),
         ("space:\n  distillation.alpha: [1, 2, 1]", 5, "names a value twice"),
-        ("space:\n  distillation.alpha: 0.4", 5, "0.4 is no range"),
+        ("space:\n  distillation.alpha: 0.4", 5, "0.4 is not a range"),
         ("space:\n  distillation.alpha: {draw: 'uniform(0, 1)', whne: x}", 5, "write either draw"),
         ("space:\n  distillation.alpha: {draw: 'uniform(0, 1)', when: 'open(1)'}", 5, "'open(1)' is not understood"),
         ("space:\n  distillation.alpha: uniform(0, 7)", 5, "must be less than or equal to 1"),
         ("space:\n  seed: [1, 2]", 5, "is set by the sweep itself"),
         ("space: {}", 4, "at least 1 item"),
-        ("space: {distillation.alpha: [0, 1]}\nconstraints: [1 +]", 5, "is no condition"),
+        ("space: {distillation.alpha: [0, 1]}\nconstraints: [1 +]", 5, "is not a condition"),
         ("space: {distillation.alpha: [0, 1]}\noverrides: {length.steps.a: 1}", 5, "'length.steps' is not a section"),
         ("space: {distillation.alpha: [0, 1]}\nschedular: {}", 5, "did you mean 'scheduler'?"),
         (
@@ -118,7 +118,7 @@ def test_an_override_of_a_recipe_key_leaves_its_section_as_it_is(tmp_path: Path)
     sweep = load(tmp_path, text, "overrides.data.train=others", "space.distillation.alpha=[0.5, 0.6, 0.7]")
     assert (sweep.recipe({}).recipe.data.train, sweep.recipe({}).recipe.data.held_out) == ("others", "held")
     assert sweep.parameters[0].domain == Choice((0.5, 0.6, 0.7))
-    with pytest.raises(RecipeError, match=r"command line: space\.distillation\.alpha: 3 is no range"):
+    with pytest.raises(RecipeError, match=r"command line: space\.distillation\.alpha: 3 is not a range"):
         load(tmp_path, text, "space.distillation.alpha=3")
 
 

@@ -64,7 +64,7 @@ def test_a_plan_for_this_machine(here: Path, capsys: pytest.CaptureFixture[str])
     show_sweep_plan(planned)
     shown = capsys.readouterr().out
     assert "sweep         alpha: 12 trials, 6 configurations with 2 seeds each, by random" in shown
-    assert "asha: 1 in 3 goes on after 0.2, 0.6 of a run" in shown
+    assert "asha: 1 in 3 continues after 0.2, 0.6 of a run" in shown
     assert "10 steps, 150 samples" in shown
     assert "samples/s a worker; measured: " in shown
     assert "side by side  3 trials of 1.25 CPUs; the bound is CPUs" in shown

@@ -80,7 +80,7 @@ def test_what_is_meant_must_be_clear(here: Path, arguments: tuple[str, ...], usa
     ("arguments", "message"),
     [
         (("--resume", "none"), "no sweep 'none' below runs"),
-        (("--resume", "old", "replicas=2"), "a sweep that is continued stays as it is, save for budget.*"),
+        (("--resume", "old", "replicas=2"), "a sweep that is continued stays as it is, except for budget.*"),
         (("--resume", "runs/old", "search.seed=7"), "changed: search.seed"),
         (("rates.yaml", "name=old"), "a sweep or a run of this name exists"),
         (("rates.yaml", "name=old", "--resume", "auto", "overrides.seed=3"), "changed: recipe.seed"),

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 
-SERVERS = Path(__file__).parents[3] / "servers"
+SERVERS = Path(__file__).parents[3] / "servers" / "clusters"
 RECIPE = """\
 workload: albef
 data: {train: "s3://b/t"}

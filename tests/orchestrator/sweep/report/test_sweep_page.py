@@ -119,7 +119,7 @@ def test_a_running_sweep_says_so(make_sweep: MakeSweep) -> None:
     page, html = page_of(make_sweep(status="RUNNING", trials=6, ends=ends))
     assert "still running when this page was written" in words(page)
     assert "6 of 12 4 finished, 1 running, 1 paused" in words(page)
-    assert "The sweep goes on, so another one may still be better." in section(html, "best")
+    assert "The sweep continues, so another one may still be better." in section(html, "best")
     assert "loss over samples: 4 trials to their end, 0 stopped early, 2 not over" in labels(page)
     assert "too few to tell; needs 8" in section(html, "importance")
 

@@ -36,7 +36,7 @@ def test_it_warns_once_at_four_fifths_and_stops_once(budget: dict[str, float], s
     assert not watch.reached
     stops = watch.check(spent(stops_at_h))
     assert stops is not None
-    assert "stops with a checkpoint. To go on, raise the budget: fuseray train RECIPE --resume mine budget." in stops
+    assert "stops with a checkpoint. To continue, raise the budget: fuseray train RECIPE --resume mine budget." in stops
     assert watch.reached
     assert watch.check(spent(2 * stops_at_h)) is None
 
@@ -45,7 +45,7 @@ def test_the_message_names_key_use_and_fix() -> None:
     watch = BudgetWarnings(BudgetSection(usd=70.0), "mine")
     assert watch.check(spent(2)) == (
         "budget.usd: the run has cost 72.00 of 70 USD; it stops with a checkpoint. "
-        "To go on, raise the budget: fuseray train RECIPE --resume mine budget.usd=140"
+        "To continue, raise the budget: fuseray train RECIPE --resume mine budget.usd=140"
     )
     assert watch.stopped_by == "budget.usd: the run has cost 72.00 of 70 USD"
 

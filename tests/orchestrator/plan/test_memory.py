@@ -15,14 +15,14 @@ GB = 10**9
 
 def test_a_worker_that_holds_everything() -> None:
     need = memory_need(FOOTPRINT, recipe(), 8)
-    assert (need.model, need.gradients, need.moments) == (2 * GB, 1 * GB, 2 * GB)
+    assert (need.model, need.gradients, need.optimizer) == (2 * GB, 1 * GB, 2 * GB)
     assert need.activations == round(1.1 * (0.5 + 6.4) * GB)
     assert need.total == 5 * GB + need.activations + 1_500_000_000
 
 
 def test_sharding_divides_moments_and_resting_values_but_not_what_the_passes_use() -> None:
     need = memory_need(FOOTPRINT, recipe(scale={"workers": 8, "use_gpu": True, "parallel": "sharded"}), 8)
-    assert (need.model, need.gradients, need.moments) == (2.25 * GB, 1 * GB, 0.25 * GB)
+    assert (need.model, need.gradients, need.optimizer) == (2.25 * GB, 1 * GB, 0.25 * GB)
 
 
 @pytest.mark.parametrize(

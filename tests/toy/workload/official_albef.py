@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DATA = Path(__file__).parents[1] / "workloads" / "data"
+DATA = Path(__file__).parents[2] / "workloads" / "data"
 LAYOUTS = ("pretrain", "retrieval", "vqa", "ve", "nlvr", "nlvr_pretrain")
 NARROW = {768: 16, 3072: 64, 2304: 48, 30522: 120, 512: 20, 256: 8, 65536: 12, 257: 5, 577: 10, 16: 4}
 """Small sizes for the official ones."""

@@ -33,4 +33,4 @@ def install_toyland(folder: Path) -> Path:
 
 def with_toyland(site: Path) -> dict[str, str]:
     """Return the variable with which this project's programs, and what they start, find the distribution."""
-    return {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(site)])}
+    return {"PYTHONPATH": os.pathsep.join([str(HERE.parents[2]), str(site)])}

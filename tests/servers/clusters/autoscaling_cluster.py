@@ -122,7 +122,11 @@ class AutoscalingCluster:
         path = self.folder / "timeline"
         with path.open("w") as output, (self.folder / "watch.log").open("w") as log:
             process = subprocess.Popen(
-                command, env=dict(self.environment), stdin=subprocess.PIPE, stdout=output, stderr=log
+                command,
+                env={**self.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=log,
             )
             try:
                 yield Timeline(path)

@@ -31,7 +31,7 @@ PROGRAMS = {
 """What hosts need, and the Debian packages that have it."""
 
 OWN_FOLDERS = ("/tmp", "/var/tmp", "/run", "/root", "/dev/shm")  # noqa: S108
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 INIT = Path(__file__).with_name("host.sh")
 COMMAND_S = 300.0
 

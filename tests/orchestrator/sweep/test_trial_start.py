@@ -1,5 +1,8 @@
+"""The run that a trial starts or continues, and retries of the start while MLflow is down."""
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE
 from orchestrator.sweep.folder import SweepError
-from orchestrator.sweep.trial import Lineage, resolve_lineage
+from orchestrator.sweep.trial import MAX_RETRIES, RETRY_INTERVAL_S, Lineage, resolve_lineage, retry_while_mlflow_is_down
+from orchestrator.track.client import TrackingError, TrackingUnavailableError
 
 ALPHA = {"distillation.alpha": 0.5}
 
@@ -49,3 +53,38 @@ def test_the_name_follows_from_where_it_starts_and_with_which_values(folder: Loc
 def test_there_may_be_nothing_to_take_over(folder: Location) -> None:
     with pytest.raises(SweepError, match=r"trial-0000-0: trial-0001-0 has no checkpoint up to step 9"):
         resolve_lineage("trial-0000-0", Lineage("trial-0001-0", 159), folder, 16, ALPHA)
+
+
+def away_for(attempts: int) -> Callable[[], str]:
+    left = [attempts]
+
+    def attempt() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise TrackingUnavailableError("http://mlflow: MLflow cannot be reached.")
+        return "there"
+
+    return attempt
+
+
+def test_a_trial_waits_until_mlflow_is_back() -> None:
+    told: list[str] = []
+    pauses: list[float] = []
+    assert retry_while_mlflow_is_down(away_for(3), told.append, pauses.append) == "there"
+    assert pauses == [RETRY_INTERVAL_S] * 3
+    assert told == ["http://mlflow: MLflow cannot be reached. Trying again in 20 s."] * 3
+
+
+def test_patience_ends() -> None:
+    pauses: list[float] = []
+    with pytest.raises(TrackingUnavailableError):
+        retry_while_mlflow_is_down(away_for(1000), lambda _: None, pauses.append)
+    assert len(pauses) == MAX_RETRIES
+
+
+def test_what_will_not_pass_is_not_waited_for() -> None:
+    def refused() -> str:
+        raise TrackingError("MLflow has no run 7.")
+
+    with pytest.raises(TrackingError, match="no run 7"):
+        retry_while_mlflow_is_down(refused, lambda _: None, lambda _: pytest.fail("waited"))

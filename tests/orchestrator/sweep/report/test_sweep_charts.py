@@ -25,7 +25,7 @@ from orchestrator.sweep.validate import short_keys
 
 def test_a_logarithmic_scale_has_its_middle_at_the_geometric_mean() -> None:
     scale = Scale(Range(1e-5, 1e-1, logarithmic=True))
-    assert scale.place(1e-3) == pytest.approx(0.5)
+    assert scale.position(1e-3) == pytest.approx(0.5)
     assert [text for _, text in scale.ticks()] == ["1e-05", "0.0001", "0.001", "0.01", "0.1"]
     assert [place for place, _ in scale.ticks()] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
 
@@ -67,7 +67,7 @@ def test_ticks_of_near_values_differ() -> None:
 
 def test_choices_stand_in_the_middle_of_equal_parts() -> None:
     scale = Scale(Choice((0, 2, 3)))
-    assert [scale.place(one) for one in (0, 2, 3)] == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    assert [scale.position(one) for one in (0, 2, 3)] == pytest.approx([1 / 6, 3 / 6, 5 / 6])
     assert not scale.is_numeric
 
 

@@ -12,8 +12,8 @@ in the new version and run `tests/e2e` and `tests/orchestrator/cluster`.
     GcsNodeInfo       the states of a node
     DrainNodeReason   the reasons for a drain
 
-`import ray` loads all of these modules, so this one costs nothing more. `train/ray_internals.py` does the same for Ray
-Train. The following names stay where they are used, since loading them costs time that most processes can save:
+`import ray` loads all of these modules, so this one costs nothing more. `train/recovery/ray_internals.py` does the same
+for Ray Train. The following names stay where they are used, since loading them costs time that most processes can save:
 
     ray.data._internal.execution.execution_callback   `Pacing` in stream/ray_dataset.py, which loads Ray Data anyway
     ray.data._internal.cluster_autoscaler             `AutoscalingRequest` in train/resources.py

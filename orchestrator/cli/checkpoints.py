@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.console import printable
+from orchestrator.cli.console import endpoint_option, json_option, printable, run_storage_option
 from orchestrator.cli.main import LazyGroup
-from orchestrator.cli.options import endpoint_option, json_option, run_storage_option
 
 if TYPE_CHECKING:
     from orchestrator.storage.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""Output on the terminal: text made safe to print, progress, tables and findings."""
+"""What verbs share: options that many take, and output: text made safe to print, progress, tables and findings."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 
     from orchestrator.cluster.findings import Finding
     from orchestrator.stream.shards.index_shards import ShardProgress
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+"""`--json` -> `as_json: bool`."""
+
+endpoint_option = click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
+"""`--endpoint` -> `endpoint: str | None`."""
+
+run_storage_option = click.option(
+    "--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name."
+)
+"""`--storage` of verbs that take a RUN -> `storage: str`."""
+
+sweep_storage_option = click.option(
+    "--storage", default="runs", show_default=True, help="Where sweeps are, when NAME is a name."
+)
+"""`--storage` of verbs that take a sweep's NAME -> `storage: str`."""
 
 
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"

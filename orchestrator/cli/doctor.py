@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.console import no_errors, show_findings
-from orchestrator.cli.options import endpoint_option, json_option
+from orchestrator.cli.console import endpoint_option, json_option, no_errors, show_findings
 
 if TYPE_CHECKING:
     from orchestrator.cluster.findings import Finding

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.console import printable
-from orchestrator.cli.options import endpoint_option, json_option, run_storage_option
+from orchestrator.cli.console import endpoint_option, json_option, printable, run_storage_option
 from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import duration_text, printable
+from orchestrator.cli.console import duration_text, json_option, printable
 from orchestrator.cli.job_access import (
     JobRef,
     connect_to,
@@ -24,7 +24,6 @@ from orchestrator.cli.job_access import (
     own_register,
     show_log,
 )
-from orchestrator.cli.options import json_option
 from orchestrator.storage.timing import now_ms
 
 if TYPE_CHECKING:

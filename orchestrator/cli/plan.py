@@ -13,8 +13,7 @@ import click
 from rich.table import Table
 
 from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import UNKNOWN, WIDTH, print_table, rate_text, show_findings
-from orchestrator.cli.options import json_option
+from orchestrator.cli.console import UNKNOWN, WIDTH, json_option, print_table, rate_text, show_findings
 from orchestrator.config.document import read_extended
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.plan.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight

@@ -15,15 +15,15 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.train.plan import Plan
-from orchestrator.train.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, TorchBackend
 from orchestrator.train.recovery.callback import AlwaysRetry, RecoveryCallback
 from orchestrator.train.recovery.elastic import ElasticWorkers
+from orchestrator.train.recovery.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, TorchBackend
 from orchestrator.train.worker import Assignment, train
 
 if TYPE_CHECKING:
     from ray.train.backend import BackendConfig
 
-    from orchestrator.train.ray_internals import BaseWorkerGroup
+    from orchestrator.train.recovery.ray_internals import BaseWorkerGroup
 
 
 UNLIMITED = -1

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from orchestrator.cli.console import endpoint_option, json_option
 from orchestrator.cli.main import LazyGroup
-from orchestrator.cli.options import endpoint_option, json_option
 from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:

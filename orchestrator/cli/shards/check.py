@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.console import printable
-from orchestrator.cli.options import endpoint_option, json_option
+from orchestrator.cli.console import endpoint_option, json_option, printable
 from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import endpoint_option, json_option
+from orchestrator.cli.console import endpoint_option, json_option
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,7 +12,7 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 
-from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
+from orchestrator.cli.console import endpoint_option, json_option, sweep_storage_option
 from orchestrator.cli.sweep.status import SweepView, sweep_table
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.validate import assignment_text

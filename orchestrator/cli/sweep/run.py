@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.cluster import cluster_file
+from orchestrator.cli.console import json_option, sweep_storage_option
 from orchestrator.cli.job_access import open_cluster
 from orchestrator.cli.main import LazyGroup
-from orchestrator.cli.options import json_option, sweep_storage_option
 from orchestrator.cli.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.config.errors import ConfigError, FuserayError

@@ -15,8 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import duration_text, printable
-from orchestrator.cli.options import endpoint_option, json_option, sweep_storage_option
+from orchestrator.cli.console import duration_text, endpoint_option, json_option, printable, sweep_storage_option
 from orchestrator.config.errors import FuserayError
 from orchestrator.sweep.folder import SweepFile, SweepFolder, TrialRecord
 from orchestrator.sweep.results import TrialSpending, best, outcomes, signs

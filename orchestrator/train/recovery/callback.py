@@ -14,7 +14,10 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.train.control_channel import WorkerCommand
-from orchestrator.train.ray_internals import (
+from orchestrator.train.recovery.classify import diagnose_error
+from orchestrator.train.recovery.diagnosis import FailureKind
+from orchestrator.train.recovery.policy import AttemptFailure, GiveUp, RetryCounts, decide_retry
+from orchestrator.train.recovery.ray_internals import (
     ControllerCallback,
     DefaultFailurePolicy,
     FailureDecision,
@@ -24,12 +27,9 @@ from orchestrator.train.ray_internals import (
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckTimeoutError,
 )
-from orchestrator.train.recovery.classify import diagnose_error
-from orchestrator.train.recovery.diagnosis import FailureKind
-from orchestrator.train.recovery.policy import AttemptFailure, GiveUp, RetryCounts, decide_retry
 
 if TYPE_CHECKING:
-    from orchestrator.train.ray_internals import (
+    from orchestrator.train.recovery.ray_internals import (
         ResizeDecision,
         TrainControllerState,
         WorkerGroup,

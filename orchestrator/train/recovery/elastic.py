@@ -18,7 +18,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from orchestrator.ray_internals import cluster_state
 from orchestrator.stream.decoder import Node, can_read
-from orchestrator.train.ray_internals import (
+from orchestrator.train.recovery.ray_internals import (
     ElasticScalingPolicy,
     NoopDecision,
     ResizeDecision,
@@ -29,7 +29,7 @@ from orchestrator.train.resources import AutoscalingRequest, reader_bundles
 if TYPE_CHECKING:
     from ray.train.v2.api.config import ScalingConfig
 
-    from orchestrator.train.ray_internals import (
+    from orchestrator.train.recovery.ray_internals import (
         ScalingDecision,
         TrainRunContext,
         WorkerGroupPollStatus,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from platformdirs.unix import Unix
 from pydantic import Field
 
 from orchestrator.config.cluster import Market
@@ -109,7 +110,7 @@ def read_prices(override: Path | None = None) -> PriceTable:
 
     Args:
         override: a file of the same form; each of its entries replaces or adds one. None takes
-            `~/.config/fuseray/prices.yaml` where it exists.
+            `~/.config/fuseray/prices.yaml` (or below `XDG_CONFIG_HOME`) where it exists.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -124,7 +125,7 @@ _BUILT_IN = Path(__file__).parent / "prices.yaml"
 
 
 def _user_file() -> Path | None:
-    path = Path.home() / ".config" / "fuseray" / "prices.yaml"
+    path = Unix("fuseray").user_config_path / "prices.yaml"
     return path if path.is_file() else None
 
 

@@ -12,6 +12,8 @@ from shutil import rmtree
 from time import monotonic, sleep
 from uuid import uuid4
 
+from platformdirs.unix import Unix
+
 from orchestrator.config.errors import ConfigError
 from orchestrator.storage.retry import StorageError
 
@@ -118,18 +120,12 @@ def make_private(folder: Path) -> None:
 
 def cache_home() -> Path:
     """Return the folder for data that can be recreated: XDG_CACHE_HOME/fuseray (XDG base directory specification)."""
-    return _xdg_folder("XDG_CACHE_HOME", ".cache")
+    return Unix("fuseray").user_cache_path
 
 
 def state_home() -> Path:
     """Return the folder for this machine's state: XDG_STATE_HOME/fuseray (XDG base directory specification)."""
-    return _xdg_folder("XDG_STATE_HOME", ".local/state")
-
-
-def _xdg_folder(variable: str, default: str) -> Path:
-    """Return a base directory; the specification says that a relative one is to be ignored."""
-    configured = Path(os.environ.get(variable, ""))
-    return (configured if configured.is_absolute() else Path.home() / default) / "fuseray"
+    return Unix("fuseray").user_state_path
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import ray
 from orchestrator.config.cluster import NodeGroup, read_node_groups
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
+from orchestrator.storage.local_files import state_home
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import PrefetchedSegment
@@ -257,7 +258,7 @@ def log_folder(plan: Plan) -> Path:
 
 def log_folder_of(root: Location, name: str) -> Path:
     """Return the local folder for the logs of a run or sweep: in its own folder when that is local."""
-    return Path(root.path) / "logs" if root.is_local else Path.home() / ".local" / "state" / "fuseray" / name
+    return Path(root.path) / "logs" if root.is_local else state_home() / name
 
 
 def autoscaling_groups(recipe: Recipe) -> tuple[NodeGroup, ...] | None:

@@ -14,6 +14,7 @@ from orchestrator.config.prices import read_prices
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     return tmp_path / "home"
 
 
@@ -69,6 +70,15 @@ def test_machines_of_ones_own_may_be_added(tmp_path: Path) -> None:
 def test_the_users_file_is_taken_by_itself(home: Path) -> None:
     (home / ".config" / "fuseray").mkdir(parents=True)
     (home / ".config" / "fuseray" / "prices.yaml").write_text("machines: {mine: {cpus: 1, memory_gb: 1}}\n")
+    assert "mine" in read_prices().machines
+
+
+def test_the_users_file_is_looked_for_in_the_users_configuration_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config" / "fuseray").mkdir(parents=True)
+    (tmp_path / "config" / "fuseray" / "prices.yaml").write_text("machines: {mine: {cpus: 1, memory_gb: 1}}\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert "mine" in read_prices().machines
 
 

@@ -11,12 +11,14 @@ from toy_workload import ToyConfig, ToyEntry
 
 from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunError, RunFile, find_run
 from orchestrator.stream.decoder import Node
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.micro_batch import fingerprint
 from orchestrator.stream.state import StreamState
 from orchestrator.train.checkpoints.manifest import CheckpointError, RunState
+from orchestrator.train.driver import log_folder_of
 from orchestrator.train.plan import Plan, check_machines, make_plan, recipe_yaml
 from orchestrator.train.resume import continued_run, new_run
 
@@ -213,3 +215,11 @@ def test_a_resume_proves_that_the_stream_goes_on_where_it_stopped(tmp_path: Path
     save(plan, 6, StreamState(plan.stream_settings() | {"stream.chunk": 3}, prints))
     with pytest.raises(RunError, match=r"stream.chunk: 3 -> 16"):
         continued_run(plan)
+
+
+def test_logs_of_a_run_in_an_object_store_are_in_the_users_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert log_folder_of(locate("s3://bucket/run", "http://127.0.0.1:1"), "mine") == tmp_path / "state/fuseray/mine"
+    assert log_folder_of(locate(str(tmp_path)), "mine") == tmp_path / "logs"

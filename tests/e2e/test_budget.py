@@ -44,7 +44,8 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(1800)
 def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(RECIPE + f"data: {{train: {write_shards(str(tmp_path / 'data'), 64)}}}\n")
+    data = write_shards(str(tmp_path / "data"), 64)
+    (tmp_path / "recipe.yaml").write_text(f"{RECIPE}data: {{train: {data}, held_out: {data}}}\n")
     install_toyland(tmp_path / "site")
     new_database(tmp_path / "runs" / "mlflow.db")
     run = RunFolder(locate(str(tmp_path / "runs" / "thrifty")))
@@ -91,7 +92,7 @@ def _check_curves(folder: Path, run: RunFolder) -> None:
 def _check_own_metrics(folder: Path, run: RunFolder, terminal: str) -> None:
     """What the workload declares is what people see: on the terminal, in an evaluation and in the report."""
     assert re.search(r"step 1/100000 loss \d+\.\d{3}  agree \d+\.\d%  \d+ samples/s", terminal)
-    evaluated = run_command(folder, "evaluate", "thrifty", "--held-out", "data", "--gallery", "3")
+    evaluated = run_command(folder, "evaluate", "thrifty", "--gallery", "3")
     assert evaluated.returncode == 0, evaluated.stderr
     assert re.search(r"set +Samples +Words\n +Toy captions +all +64 ", evaluated.stdout)
     assert run_command(folder, "report", "thrifty").returncode == 0

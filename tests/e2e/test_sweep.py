@@ -32,7 +32,7 @@ checkpoint: {{every_steps: 4}}
 SWEEP = """\
 name: rates
 recipe: recipe.yaml
-objectives: [{metric: loss, mode: min}, {metric: agreement, mode: max}]
+objectives: [{metric: loss, mode: min}]
 space: {optimizer.learning_rate: [1.0e-3, 1.0e-8, 1.0e+20]}
 search: {method: grid}
 scheduler: {kind: asha, first_rung: 0.5, reduction: 2}
@@ -80,11 +80,13 @@ def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
         first = subprocess.Popen(
             command("sweep.yaml", "--no-plan"), cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
         )
-        wait_for(lambda: bool(reported(folder, 1)), 600)
+        wait_for(lambda: bool(reported(folder, 1)) or first.poll() is not None, 600)
+        assert first.poll() is None, (tmp_path / "first.log").read_text()
         first.kill()
         first.wait()
     killed = reported(folder, 1)
 
+    _check_own_objective(tmp_path)
     early = sweep(tmp_path, "--resume", "rates")
     assert early.returncode == 2
     assert "the sweep's driver was there" in early.stderr
@@ -93,6 +95,18 @@ def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     _check_trials(folder, killed)
     _check_mlflow(tmp_path, json.loads(again.stdout))
+
+
+def _check_own_objective(folder: Path) -> None:
+    """A sweep may be judged by what the workload declares, and by nothing else."""
+    (folder / "other.yaml").write_text(
+        SWEEP.replace("rates", "other").replace("loss, mode: min", "agreement, mode: max")
+    )
+    assert sweep(folder, "other.yaml", "--no-plan", "--dry-run").returncode == 0
+    (folder / "wrong.yaml").write_text(SWEEP.replace("rates", "wrong").replace("metric: loss", "metric: agreemnt"))
+    wrong = sweep(folder, "wrong.yaml", "--no-plan", "--dry-run")
+    assert wrong.returncode == 2
+    assert "did you mean 'agreement'?" in wrong.stderr
 
 
 def _check_trials(folder: SweepFolder, killed: tuple[Point, ...]) -> None:
@@ -121,4 +135,3 @@ def _check_mlflow(folder: Path, outcome: dict[str, object]) -> None:
     assert {file.path for file in client.list_artifacts(parent.run_id)} >= {"report.html", "best.yaml", "sweep.yaml"}
     assert outcome["model"] == {"uri": "models:/rates/1", "new": True}
     assert client.get_model_version("rates", "1").run_id == runs["trial-0000-0"].info.run_id
-    assert "agreement" in (folder / "runs" / "rates" / "report.html").read_text()

@@ -19,6 +19,8 @@ from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import IO
 
+from ray._raylet import AuthenticationTokenLoader
+
 LIBRARIES = (
     "mlflow.tracking",
     "ray.job_submission",
@@ -113,6 +115,7 @@ def _become(arguments: list[str], folder: str, variables: dict[str, str], out: s
     for number, path in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(path, os.O_RDWR), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    AuthenticationTokenLoader.instance().reset_cache()  # a token that was found while the libraries were loaded
     sys.argv = ["fuseray", *arguments]
     try:
         import_module("orchestrator.cli.main").main()

@@ -1,6 +1,7 @@
 """The toy workload at the pace that a file says, so that a test can do something in the middle of a run.
 
-The file has two numbers: the seconds that a step takes at least, and the first step that does not begin yet.
+The file has two numbers: the seconds that a step takes at least, and the step that does not begin yet. A preflight, which
+measures steps from all over a run, does not meet it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class PacedWorkload(ToyWorkload):
         if isinstance(self._config, PacedConfig) and self._config.pace:
             file = Path(self._config.pace)
             time.sleep(float(file.read_text().split()[0]))
-            while clock.step >= int(file.read_text().split()[1]):
+            while clock.step == int(file.read_text().split()[1]):
                 time.sleep(LOOK_EVERY_S)
 
 

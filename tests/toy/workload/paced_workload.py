@@ -1,7 +1,7 @@
 """The toy workload at the pace that a file says, so that a test can do something in the middle of a run.
 
-The file has two numbers: the seconds that a step takes at least, and the step that does not begin yet. A preflight, which
-measures steps from all over a run, does not meet it.
+The file has two numbers: the seconds that a step takes at least, and the step that does not begin yet. A preflight,
+which measures steps from all over a run, does not meet it.
 """
 
 from __future__ import annotations

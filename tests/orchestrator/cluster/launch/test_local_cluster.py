@@ -230,7 +230,6 @@ def test_a_start_that_was_killed_is_cleared_away(home: Path) -> None:
     assert terminal.stdout is not None
     while "starting Ray" not in terminal.stdout.readline():
         assert terminal.poll() is None
-    os.kill(terminal.pid, signal.SIGSTOP)  # or it could be ready before it is killed
     wait_for(lambda: any("gcs_server" in line for line in command_lines(processes_of(cluster))), PATIENCE_S)
     os.killpg(terminal.pid, signal.SIGKILL)
     terminal.wait()

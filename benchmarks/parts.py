@@ -15,6 +15,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from orchestrator.train.step import EagerAdamW
 from workloads.albef import model, workload
 from workloads.albef import step as albef_step
 from workloads.nn import bert
@@ -28,7 +29,7 @@ CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),
     "mlm_head": ((bert.BertForMaskedLM, "word_logits"),),
     "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),
-    "optimizer": ((torch.optim.AdamW, "step"),),
+    "optimizer": ((EagerAdamW, "step"),),
     "ema": ((workload, "update_teacher"),),
 }
 """The calls that make up each part; inside one of them, further ones are not told apart."""

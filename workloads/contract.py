@@ -305,7 +305,7 @@ class Evaluation:
 
     Args:
         metrics: values by name, shares in [0, 1].
-        tables: how the metrics are laid out for people; those that stand in none are listed after them.
+        tables: how the metrics are laid out for people; without any, all metrics are listed.
         galleries: examples.
     """
 

@@ -23,7 +23,7 @@ from orchestrator.report.panels import (
     show_tables,
     value_text,
 )
-from workloads.contract import Gallery, Metric, Picture
+from workloads.contract import GalleryRow, Metric, Picture
 
 SECTIONS = {
     "throughput": "Throughput and data wait",
@@ -126,25 +126,21 @@ def _parts(report: Report) -> list[Part]:
 
 
 def _galleries(evaluated: EvaluatedCheckpoint | None) -> Iterator[ShownGallery]:
-    for gallery in evaluated.evaluation.galleries if evaluated else ():
+    if evaluated is None:
+        return
+    for gallery in evaluated.evaluation.galleries:
         pictures = [picture for row in gallery.rows for picture in row.pictures]
-        yield ShownGallery(
-            gallery.title,
-            gallery.text,
-            tuple(_gallery_rows(gallery, evaluated.images if evaluated else {})),
-            any(picture.map_HW is not None for picture in pictures),
-            any(picture.correct is not None for picture in pictures),
-        )
+        has_maps = any(picture.map_HW is not None for picture in pictures)
+        rows = tuple((row.text, _gallery_row(row, evaluated.images, has_maps)) for row in gallery.rows)
+        has_answers = any(picture.correct is not None for picture in pictures)
+        yield ShownGallery(gallery.title, gallery.text, rows, has_maps, has_answers)
 
 
-def _gallery_rows(gallery: Gallery, images: Mapping[int, bytes]) -> Iterator[tuple[str, tuple[ShownPicture, ...]]]:
-    has_maps = any(picture.map_HW is not None for row in gallery.rows for picture in row.pictures)
-    for row in gallery.rows:
-        shown = (
-            _shown(picture, images[picture.index], f"image {number} of {row.text!r}", row.text if has_maps else "")
-            for number, picture in enumerate(row.pictures, 1)
-        )
-        yield row.text, tuple(shown)
+def _gallery_row(row: GalleryRow, images: Mapping[int, bytes], has_maps: bool) -> tuple[ShownPicture, ...]:
+    return tuple(
+        _shown(picture, images[picture.index], f"image {number} of {row.text!r}", row.text if has_maps else "")
+        for number, picture in enumerate(row.pictures, 1)
+    )
 
 
 def _shown(picture: Picture, image: bytes, what: str, mapped_text: str) -> ShownPicture:

@@ -153,19 +153,17 @@ class ShownTable:
 
 
 def show_tables(evaluation: Evaluation, reported: ReportedMetrics) -> list[ShownTable]:
-    """Return the tables of an evaluation, with a last one of the metrics that stand in none of them."""
+    """Return the tables of an evaluation; without any, one that lists its metrics, chance levels aside."""
     declared = {metric.name: metric for metric in (*reported.evaluation, *reported.final_evaluation)}
-    return [_shown(table, evaluation.metrics, declared) for table in _with_others(evaluation, declared)]
+    tables = evaluation.tables or _list_metrics(evaluation, declared)
+    return [_shown(table, evaluation.metrics, declared) for table in tables]
 
 
-def _with_others(evaluation: Evaluation, declared: Mapping[str, Metric]) -> Iterator[Table]:
-    if evaluation.tables:
-        yield from evaluation.tables
-        return
+def _list_metrics(evaluation: Evaluation, declared: Mapping[str, Metric]) -> Iterator[Table]:
     chances = {metric.chance for metric in declared.values()}
-    others = [name for name in evaluation.metrics if name not in chances]
-    if others:
-        rows = tuple(TableRow(_full_title(declared.get(name), name), (name,)) for name in others)
+    names = [name for name in evaluation.metrics if name not in chances]
+    if names:
+        rows = tuple(TableRow(_full_title(declared.get(name), name), (name,)) for name in names)
         yield Table("Held-out samples", "Metric", ("Value",), rows)
 
 

@@ -19,7 +19,7 @@ from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import IO
 
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader, Config
 
 LIBRARIES = (
     "mlflow.tracking",
@@ -115,7 +115,8 @@ def _become(arguments: list[str], folder: str, variables: dict[str, str], out: s
     for number, path in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(path, os.O_RDWR), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    AuthenticationTokenLoader.instance().reset_cache()  # a token that was found while the libraries were loaded
+    Config.initialize("")  # Ray read the variables of its settings, and looked for a token, when it was imported
+    AuthenticationTokenLoader.instance().reset_cache()
     sys.argv = ["fuseray", *arguments]
     try:
         import_module("orchestrator.cli.main").main()

@@ -19,7 +19,7 @@ from seaweedfs_server import seaweedfs
 from waiting import StopWatch, wait_for
 
 NAME = "hosts"
-STEPS = 80
+STEPS = 40
 DASHBOARD_PORT = 8265
 OVERRIDES = (
     f"length.steps={STEPS}",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import preloaded
 import pytest
 from breaking_proxy import breaking_proxy
 from paced_workload import write_pace
@@ -72,9 +73,13 @@ class User:
 
     def fuseray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=1200)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return preloaded.fuseray(
+            *arguments,
+            folder=self.folder,
+            environment=self.environment,
+            timeout_s=1200,
+            prepare="fuseray_here:use_here",
+        )
 
     @property
     def register(self) -> JobRegister:
@@ -95,29 +100,22 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         yield user
 
 
-def test_a_job_is_followed_to_its_end_over_a_connection_that_breaks(user: User) -> None:
+def test_a_job_is_followed_over_a_connection_that_breaks_to_its_end_and_exit_code(user: User) -> None:
+    budget = ("budget.hours=0.002", "length.steps=100000")
     with breaking_proxy(user.head.port, once(b"step 11/")) as proxy:
         through = user.cluster("proxied", url=f"http://127.0.0.1:{proxy.port}")
-        done = user.fuseray("submit", "mine.yaml", "--cluster", through, "name=whole")
-        assert done.returncode == 0, done.stderr
+        done = user.fuseray("submit", "mine.yaml", "--cluster", through, "name=whole", *budget)
+        assert done.returncode == 3, done.stderr
         assert proxy.cuts == 1
     assert done.stderr.count("the connection is lost") == 1
     (entry,) = user.register.entries()
     log = user.fuseray("logs", entry.job, "--cluster", "lab.json").stdout
-    assert f"step {STEPS}/{STEPS} loss" in log
-    assert done.stdout == f"{log}job {entry.job}: succeeded, exit code 0\n"
-    assert json.loads((user.folder / "runs" / "whole" / "run.json").read_text())["status"] == "FINISHED"
-
-
-def test_the_exit_code_of_a_job_is_handed_on(user: User) -> None:
-    budget = ("budget.hours=0.002", "length.steps=100000")
-    done = user.fuseray("submit", "mine.yaml", "--cluster", "lab.json", "name=dear", *budget, "--json")
-    assert done.returncode == 3, done.stderr
-    outcome = json.loads(done.stdout)
-    assert (outcome["status"], outcome["exit_code"]) == ("FAILED", 3)
-    assert "budget.hours" in done.stderr
-    shown = user.fuseray("status", outcome["job"], "--json")
+    assert "step 11/100000 loss" in log
+    assert "budget.hours" in log
+    assert done.stdout == f"{log}job {entry.job}: failed, exit code 3\n"
+    shown = user.fuseray("status", entry.job, "--cluster", "lab.json", "--json")
     assert json.loads(shown.stdout)["exit_code"] == 3
+    assert json.loads((user.folder / "runs" / "whole" / "run.json").read_text())["status"] == "KILLED"
 
 
 def test_nothing_is_submitted_that_this_machine_or_the_cluster_finds_wrong(user: User) -> None:
@@ -158,6 +156,7 @@ def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User)
     assert done.returncode == 0, done.stderr
     assert f"run halves continues at step {stopped['step']} of {STEPS}" in done.stdout
     assert f"The run is finished after {STEPS} steps." in done.stdout
+    assert done.stdout.endswith(": succeeded, exit code 0\n")
 
 
 def test_a_wrong_token_is_refused_and_nothing_is_remembered(user: User) -> None:

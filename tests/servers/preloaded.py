@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -43,6 +44,7 @@ def fuseray(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 600,
+    prepare: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, as `python -m orchestrator.cli` would.
 
@@ -51,6 +53,7 @@ def fuseray(
         folder: where it runs.
         environment: all variables; this process's own when absent.
         timeout_s: how long it may take.
+        prepare: a function to call before, as MODULE:FUNCTION.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
@@ -58,7 +61,7 @@ def fuseray(
     with NamedTemporaryFile("r") as out, NamedTemporaryFile("r") as err, _one_at_a_time:
         variables = dict(os.environ if environment is None else environment)
         try:
-            code = _forked([arguments, str(folder), variables, out.name, err.name], timeout_s)
+            code = _forked([arguments, str(folder), variables, out.name, err.name, prepare], timeout_s)
         except TimeoutError:
             raise subprocess.TimeoutExpired(arguments, timeout_s, out.read(), err.read()) from None
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -105,7 +108,7 @@ def _serve() -> None:
         _say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), answers)
 
 
-def _become(arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str) -> None:
+def _become(arguments: list[str], folder: str, variables: dict[str, str], out: str, err: str, prepare: str) -> None:
     """Turn this process into a program that has just started."""
     os.setsid()
     os.chdir(folder)
@@ -117,8 +120,12 @@ def _become(arguments: list[str], folder: str, variables: dict[str, str], out: s
     signal.signal(signal.SIGINT, signal.default_int_handler)
     Config.initialize("")  # Ray read the variables of its settings, and looked for a token, when it was imported
     AuthenticationTokenLoader.instance().reset_cache()
+    tempfile.tempdir = None
     sys.argv = ["fuseray", *arguments]
     try:
+        if prepare:
+            module, function = prepare.split(":")
+            getattr(import_module(module), function)()
         import_module("orchestrator.cli.main").main()
     except BaseException:
         sys.excepthook(*sys.exc_info())

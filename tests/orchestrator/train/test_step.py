@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_workers import run_in_workers
 from shards import write_shards
 from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_workers_do_not_change_the_mathematics(tmp_path: Path, folder: str, workers: int) -> None:
     outcomes, weights = train(folder, 0, 1)
     results = str(tmp_path / "results.pt")
-    mp.spawn(run_worker, (workers, folder, str(tmp_path / "rendezvous"), results), nprocs=workers)
+    run_in_workers(run_worker, (workers, folder, str(tmp_path / "rendezvous"), results), workers)
     shared_metrics, shared_weights = torch.load(results, weights_only=True)
     for alone, shared in zip(outcomes, shared_metrics, strict=True):
         assert shared == pytest.approx(alone.metrics, rel=1e-12)

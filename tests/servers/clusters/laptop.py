@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import preloaded
 import yaml
 from hosts import CHECKOUT, Hosts
 from processes import free_ports, running
@@ -60,26 +61,13 @@ class Laptop:
         return path
 
     def fuseray(self, *words: str, timeout_s: float = 400, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run this checkout's `fuseray` as the user would; see `run`."""
-        return self.run("python", "-m", "orchestrator.cli", *words, timeout_s=timeout_s, check=check)
-
-    def run(self, *command: str, timeout_s: float = 400, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a program of this Python environment as the user would.
+        """Run this checkout's `fuseray` as the user would.
 
         Raises:
             AssertionError: it failed.
         """
-        done = subprocess.run(
-            [str(Path(PROGRAMS) / command[0]), *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment(),
-            timeout=timeout_s,
-            cwd=self.home,
-        )
-        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
+        done = preloaded.fuseray(*words, folder=self.home, environment=self.environment(), timeout_s=timeout_s)
+        assert not check or done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
     def environment(self) -> dict[str, str]:

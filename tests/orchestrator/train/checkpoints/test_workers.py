@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_workers import run_in_workers
 from saving import ALL, alone, assert_same, state_of
 from torch import Tensor, nn
 
@@ -125,7 +125,7 @@ def disagreement(rank: int) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
     begin(str(folder))
-    mp.spawn(run_worker, (str(folder),), nprocs=max(STAGES))
+    run_in_workers(run_worker, (str(folder),), max(STAGES))
     return folder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked_workers import run_in_workers
 from torch import Tensor
 
 from orchestrator.config.recipe import (
@@ -189,7 +189,7 @@ def run_worker(rank: int, folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     start_and_save(str(folder / "alone"), 0, 1)
-    mp.spawn(run_worker, (str(folder),), nprocs=WORKERS)
+    run_in_workers(run_worker, (str(folder),), WORKERS)
     return folder
 
 

@@ -30,7 +30,7 @@ from orchestrator.config.cluster import MACHINE_LABEL
 HEAD_ID = "f" * 51 + "00000"
 STORE_BYTES = 100 * 2**20
 PATIENCE_S = 240.0
-END_S = 10.0
+END_S = 2.0
 COMMANDS = (
     "cluster_synced_files",
     "initialization_commands",

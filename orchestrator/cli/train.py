@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.config.document import text_override
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import load_recipe
 from orchestrator.train.control_channel import StepRecord
@@ -143,7 +144,7 @@ def resume_overrides(resume: str | None) -> list[str]:
     if resume is None or resume == "auto":
         return []
     storage, slash, name = resume.rstrip("/").rpartition("/")
-    return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
+    return [text_override("name", name), *([text_override("storage.uri", storage or "/")] if slash else [])]
 
 
 PLAIN_EVERY_STEPS = 10

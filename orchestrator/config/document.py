@@ -7,13 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
-
-KeyPath = tuple[str | int, ...]
+from orchestrator.config.yaml_text import KeyPath, quoted, read_mappings, read_value, variable_message, variables_in
 
 COMMAND_LINE = "command line"
 """The location of a value that an override set."""
@@ -62,19 +57,9 @@ class Document:
         """Read YAML text of any number of documents, separated by `---`; empty ones are left out.
 
         Raises:
-            ConfigError: the text is not YAML, repeats a key, or a document is not a mapping.
+            ConfigError: as `read_mappings`.
         """
-        try:
-            trees = [tree for tree in YAML(typ="rt").load_all(text) if tree is not None]
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
-        except YAMLError as error:
-            raise ConfigError(f"{origin}: is not valid YAML: {error}") from error
-        for tree in trees:
-            if not isinstance(tree, Mapping):
-                raise ConfigError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return [cls(origin, _to_plain(tree), _locations_of(tree, origin)) for tree in trees]
+        return [cls(origin, mapping.values, mapping.locations) for mapping in read_mappings(text, origin)]
 
     def override(self, assignment: str, dotted_in: Sequence[str] = ()) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
@@ -84,7 +69,8 @@ class Document:
             dotted_in: sections whose own keys contain dots; what follows their name is one key.
 
         Raises:
-            ConfigError: the assignment has no `=`, or its path runs through something that is not a mapping.
+            ConfigError: the assignment has no `=`, its value is not YAML, or its path runs through something that is
+                not a mapping.
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted:
@@ -94,7 +80,10 @@ class Document:
         section, _, rest = dotted.partition(".")
         try:
             keys = [section, rest] if section in dotted_in and rest else dotted.split(".")
-            self._set(keys, YAML(typ="safe").load(text), COMMAND_LINE)
+            value = read_value(dotted, text)
+            for _, variable in variables_in(value):
+                raise ConfigError(variable_message(dotted, variable))
+            self._set(keys, value, COMMAND_LINE)
         except ConfigError as error:
             raise ConfigError(f"override {assignment!r}: {error}") from error
 
@@ -123,6 +112,19 @@ class Document:
         node[last] = deepcopy(value)
         self._forget_locations((*parents, last))
         self._locations[(*parents, last)] = location
+
+    def refuse_variables(self) -> None:
+        """Refuse environment variables in the values, which would be taken literally.
+
+        Raises:
+            RecipeError: there are some; all are listed with file and line.
+        """
+        findings = [
+            Finding(self.location(key_path), variable_message(".".join(map(str, key_path)), variable))
+            for key_path, variable in variables_in(self._values)
+        ]
+        if findings:
+            raise RecipeError(findings)
 
     def copy(self) -> Document:
         """Return an independent copy."""
@@ -155,6 +157,11 @@ class Document:
     def _forget_locations(self, key_path: KeyPath) -> None:
         depth = len(key_path)
         self._locations = {path: location for path, location in self._locations.items() if path[:depth] != key_path}
+
+
+def text_override(key: str, text: str) -> str:
+    """Return the `key.path=value` that sets a key to a text, whatever YAML would read into it."""
+    return f"{key}={quoted(text)}"
 
 
 def read_text(path: Path) -> str:
@@ -203,30 +210,6 @@ def _replaces(values: Any, key_path: KeyPath) -> bool:
     return False
 
 
-def _locations_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
-    known = isinstance(node, CommentedMap | CommentedSeq)
-    locations = {prefix: f"{origin}:{node.lc.line + 1}"} if known and not prefix else {}
-    positions = node.lc.data if known else None
-    for part, (line, *_) in (positions or {}).items():
-        key_path = (*prefix, part if isinstance(node, CommentedSeq) else str(part))
-        locations[key_path] = f"{origin}:{line + 1}"
-        locations |= _locations_of(node[part], origin, key_path)
-    return locations
-
-
-def _to_plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _to_plain(value) for key, value in node.items()}
-    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        return [_to_plain(item) for item in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
-
-
 def read_extended(path: Path) -> Document:
     """Read a recipe and the recipes it extends, merged into one document without the key `extends`.
 
@@ -242,6 +225,7 @@ def read_extended(path: Path) -> Document:
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> Document:
     document = Document.read(path)
+    document.refuse_variables()
     location = document.location((EXTENDS,))
     extended = document.pop(EXTENDS)
     if extended is None:

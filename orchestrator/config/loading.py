@@ -15,9 +15,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.document import Document, KeyPath, read_extended
+from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.yaml_text import KeyPath
 from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")

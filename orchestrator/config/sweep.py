@@ -189,6 +189,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
         RecipeError: keys, values, ranges or conditions are wrong; all errors are listed with file and line.
     """
     document = Document.read(path)
+    document.refuse_variables()
     for assignment in overrides:
         document.override(assignment, DOTTED)
     values = {"name": path.stem} | document.to_dict()

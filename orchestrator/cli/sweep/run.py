@@ -288,7 +288,7 @@ def _submission(
     from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import node_groups_variable
-    from orchestrator.sweep.folder import plain_yaml
+    from orchestrator.config.yaml_text import to_yaml
 
     check_for_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
@@ -297,14 +297,14 @@ def _submission(
         recipe=_base(sweep, resolved),
         workload=resolved.recipe.workload,
         prices=price_text(prices),
-        sweep=plain_yaml(spec),
+        sweep=to_yaml(spec),
         machines=node_groups_variable(cluster.groups),
     )
 
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
     """Return the recipe that trials share, with paths as they resolve on the cluster."""
-    from orchestrator.sweep.folder import plain_yaml
+    from orchestrator.config.yaml_text import to_yaml
 
     written, meant = sweep.base.to_dict().keys() | {"storage", "tracking"}, resolved.values()
-    return plain_yaml({key: value for key, value in meant.items() if key in written})
+    return to_yaml({key: value for key, value in meant.items() if key in written})

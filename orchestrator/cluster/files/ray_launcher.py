@@ -23,9 +23,10 @@ from orchestrator.cluster.files.providers import (
 )
 from orchestrator.cluster.findings import Faults, list_or_empty, mapping_or_empty, raise_faults
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster, Market, NodeGroup
-from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.document import Document
 from orchestrator.config.loading import unknown_key
 from orchestrator.config.prices import PriceTable
+from orchestrator.config.yaml_text import KeyPath
 
 ON_PREMISES = "local"
 OPTION = r"--{name}[=\s]\s*[\"']?([^\s\"';]+)"

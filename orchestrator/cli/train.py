@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.cli.files import recipe_file
 from orchestrator.config.document import text_override
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import load_recipe
@@ -33,7 +34,7 @@ USED_UP = 3
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=recipe_file)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
     "--resume",

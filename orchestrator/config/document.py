@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
+from orchestrator.config.named_files import RECIPES, find_file
 from orchestrator.config.yaml_text import KeyPath, quoted, read_mappings, read_value, variable_message, variables_in
 
 COMMAND_LINE = "command line"
 """The location of a value that an override set."""
 
 EXTENDS = "extends"
-"""The key whose value is the file that a recipe extends, relative to the recipe's own folder."""
+"""The key whose value is what a recipe extends: a file relative to the recipe's own folder, or a recipe's name."""
 
 
 class Document:
@@ -238,13 +239,14 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Document:
 
 def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> Path:
     if not isinstance(extended, str):
-        raise _extends_error(location, f"must be the path of one recipe file (got {extended!r}).")
-    base = path.parent / extended
+        raise _extends_error(location, f"must be the path or the name of one recipe (got {extended!r}).")
+    try:
+        base = find_file(RECIPES, extended, path.parent).path
+    except ConfigError as error:
+        raise _extends_error(location, str(error)) from error
     if base.resolve() in [file.resolve() for file in chain]:
         circle = " -> ".join(str(file) for file in (*chain, base))
         raise _extends_error(location, f"the recipes extend each other in a circle: {circle}.")
-    if not base.is_file():
-        raise _extends_error(location, f"{base} is not there; the path is relative to the folder of {path}.")
     return base
 
 

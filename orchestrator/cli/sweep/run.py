@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.cluster import cluster_file
+from orchestrator.cli.cluster.job_access import open_cluster
+from orchestrator.cli.cluster.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.console import json_option, sweep_storage_option
-from orchestrator.cli.job_access import open_cluster
+from orchestrator.cli.files import cluster_file, sweep_file
 from orchestrator.cli.main import LazyGroup
-from orchestrator.cli.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
@@ -78,7 +78,7 @@ AUTO = "auto"
     "--cluster",
     type=cluster_file,
     metavar="CLUSTER",
-    help="Run there: a YAML, or NAME for clusters/NAME.yaml.",
+    help="Run there: a YAML file, or a name (see `fuseray clusters`).",
 )
 @click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
@@ -104,11 +104,11 @@ def run_command(
     a signal; after the last two, fuseray sweep --resume NAME continues it.
     """
     if cluster is not None:
-        sweep = _for_cluster(arguments, resume)
+        file, sweep = _for_cluster(arguments, resume)
         if dry_run:
             _show_plan(sweep, cluster, prices, dry_run, as_json)
             return
-        submit_sweep(sweep, Path(arguments[0]), arguments[1:], cluster, prices, detach, yes, as_json)
+        submit_sweep(sweep, file, arguments[1:], cluster, prices, detach, yes, as_json)
         return
     try:
         plan = _plan(arguments, resume, storage, endpoint)
@@ -125,12 +125,13 @@ def run_command(
     sys.exit(_exit_code(outcome))
 
 
-def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> ResolvedSweep:
+def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> tuple[Path, ResolvedSweep]:
     from orchestrator.config.sweep import load_sweep
 
     if not arguments or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
-    return load_sweep(Path(arguments[0]), arguments[1:])
+    file = sweep_file(arguments[0])
+    return file, load_sweep(file, arguments[1:])
 
 
 def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
@@ -141,7 +142,7 @@ def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint
     from orchestrator.config.sweep import load_sweep
     from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
 
-    plan = make_sweep_plan(load_sweep(Path(arguments[0]), arguments[1:]))
+    plan = make_sweep_plan(load_sweep(sweep_file(arguments[0]), arguments[1:]))
     if resume is None or not plan.folder.exists():
         check_folder_unused(plan.folder)
         return plan

@@ -219,7 +219,7 @@ def check_manifest(manifest: Mapping[str, Any], file: Path) -> None:
     if kind != "RayCluster":
         raise ClusterError(
             f"{file}: a {kind} makes its own cluster and deletes it; start it with `kubectl apply -f {file}`, or "
-            "use a file with a RayCluster, such as clusters/kuberay/raycluster.yaml, with `fuseray submit`."
+            "use a file with a RayCluster, such as kuberay/raycluster, with `fuseray submit`."
         )
     options = manifest["spec"].get("authOptions") or {}
     if options.get("mode") != "token":

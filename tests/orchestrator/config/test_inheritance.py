@@ -118,7 +118,7 @@ def test_a_replaced_value_is_not_blamed_on_the_base(folder: Path) -> None:
 def test_a_missing_base_names_both_files(folder: Path) -> None:
     path = child(folder, "seed: 1\nextends: basis.yaml\n")
     found = fault(path)
-    assert found.startswith(f"{path}:2: extends: {folder}/basis.yaml is not there")
+    assert found.startswith(f"{path}:2: extends: there is neither a file {folder}/basis.yaml nor a recipe")
 
 
 @pytest.mark.parametrize("value", ["[base.yaml]", "3", "{file: base.yaml}"])

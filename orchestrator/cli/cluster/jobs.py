@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import duration_text, json_option, printable
-from orchestrator.cli.job_access import (
+from orchestrator.cli.cluster.job_access import (
     JobRef,
     connect_to,
     explain_lost_job,
@@ -24,6 +22,8 @@ from orchestrator.cli.job_access import (
     own_register,
     show_log,
 )
+from orchestrator.cli.console import duration_text, json_option, printable
+from orchestrator.cli.files import cluster_file
 from orchestrator.storage.timing import now_ms
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster import cluster_file, confirm
-from orchestrator.cli.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
+from orchestrator.cli.cluster.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
+from orchestrator.cli.cluster.lifecycle import confirm
+from orchestrator.cli.files import cluster_file, recipe_file
 from orchestrator.cli.train import resume_overrides
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=recipe_file)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
     "--cluster",
     "file",
     required=True,
     type=cluster_file,
-    help="The cluster's YAML file, or NAME for clusters/NAME.yaml.",
+    help="The cluster's YAML file, or a name (see `fuseray clusters`).",
 )
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, which must be there, instead of starting the recipe's."

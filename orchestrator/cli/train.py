@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from orchestrator.cli.files import recipe_file
+from orchestrator.config.commands import mlflow_command
 from orchestrator.config.document import text_override
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import load_recipe
@@ -127,6 +128,9 @@ def _places(plan: Plan) -> dict[str, object]:
 
 
 def _summary(values: dict[str, object]) -> str:
+    from orchestrator.track.client import redact, resolve_uri
+
+    address = resolve_uri(str(values["mlflow"]))
     ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"
     why = f" ({values['stopped_by']})" if values["stopped_by"] else ""
     return "\n".join(
@@ -135,7 +139,7 @@ def _summary(values: dict[str, object]) -> str:
             f"  run folder   {values['run_folder']}",
             f"  cost         {values['cost']}",
             f"  checkpoints  {values['checkpoints']}",
-            f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
+            f"  MLflow       {mlflow_command(redact(address, address))}",
         ]
     )
 

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 
 SUFFIX = ".yaml"
@@ -93,7 +94,7 @@ def _hint(kind: FileKind, written: str) -> str:
     own = (Path(folder).glob(f"{'**/' if folder else ''}*{SUFFIX}") for folder in kind.own_folders)
     names = {*_by_any_name(kind.files()), *(path.stem for paths in own for path in paths)}
     near = get_close_matches(written.removesuffix(SUFFIX), sorted(names), n=1)
-    return f"did you mean {near[0]}?" if near else f"`fuseray {kind.verb}` lists those that come with Fuseray."
+    return f"did you mean {near[0]}?" if near else f"`{command_line(kind.verb)}` lists those that come with Fuseray."
 
 
 def _by_any_name(files: Mapping[str, Path]) -> dict[str, Path]:

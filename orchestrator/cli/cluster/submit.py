@@ -17,6 +17,7 @@ from orchestrator.cli.cluster.job_access import JobRef, connect_to, follow_to_en
 from orchestrator.cli.cluster.lifecycle import confirm
 from orchestrator.cli.files import cluster_file, recipe_file
 from orchestrator.cli.train import resume_overrides
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
@@ -57,7 +58,7 @@ def command(
     """Train RECIPE on a cluster, with single values overridden by KEY.PATH=VALUE.
 
     The job keeps running when this command ends or this machine is switched off. An existing run of the recipe's name
-    is resumed. Exit codes are those of `fuseray train` on the cluster; 130 also when the job was stopped, or
+    is resumed. Exit codes are those of `fuseray train RECIPE` on the cluster; 130 also when the job was stopped, or
     when Ctrl-C ended the watching alone.
     """
     cluster, launcher = open_cluster(file)
@@ -160,7 +161,8 @@ class Submitter:
         """Start the cluster, after confirmation when that costs money."""
         cluster = self.cluster
         log(f"cluster {cluster.name} is not up")
-        confirm(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
+        down = command_line("down", cluster.file)
+        confirm(cluster, f"Start cluster {cluster.name}? Its machines cost money until `{down}`.", yes)
         self.launcher.up(log)
 
     def _submit(self) -> None:
@@ -171,8 +173,8 @@ class Submitter:
         log(
             f"job {entry.job} is on cluster {entry.cluster}; it continues without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
-            f"  come back   fuseray logs {entry.job} -f\n"
-            f"  stop        fuseray stop {entry.job}"
+            f"  come back   {command_line('logs', entry.job, follow=True)}\n"
+            f"  stop        {command_line('stop', entry.job)}"
         )
 
 

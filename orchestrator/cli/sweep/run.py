@@ -18,6 +18,7 @@ from orchestrator.cli.console import json_option, sweep_storage_option
 from orchestrator.cli.files import cluster_file, sweep_file
 from orchestrator.cli.main import LazyGroup
 from orchestrator.cli.train import INTERRUPTED, USED_UP
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.sweep import ResolvedSweep
@@ -54,7 +55,7 @@ class Sweeps(LazyGroup):
 
 @click.command(cls=Sweeps, verbs=VERBS)
 def command() -> None:
-    """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""
+    """Search hyperparameters: `fuseray sweep SWEEP [KEY.PATH=VALUE]...`."""
 
 
 AUTO = "auto"
@@ -101,7 +102,7 @@ def run_command(
     """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
 
     Exit codes: 0 done, 1 it failed or no trial finished, 2 the sweep is wrong, 3 its budget is used up, 130 stopped by
-    a signal; after the last two, fuseray sweep --resume NAME continues it.
+    a signal; after the last two, `fuseray sweep --resume NAME` continues it.
     """
     if cluster is not None:
         file, sweep = _for_cluster(arguments, resume)
@@ -230,7 +231,8 @@ def _print_outcome(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> Non
     click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
     click.echo("\n".join(report_lines(report)))
     if outcome.status == "KILLED":
-        click.echo(f"Continue with: fuseray sweep --resume {plan.folder.root.uri}")
+        root = plan.folder.root
+        click.echo(f"Continue with: {command_line('sweep', resume=root.uri, endpoint=root.endpoint)}")
 
 
 def submit_sweep(

@@ -324,7 +324,7 @@ def _check_head_command(values: dict[str, Any], faults: Faults) -> None:
                 faults.add(
                     (HEAD, index),
                     f"the dashboard accepts jobs and must not listen on {host}: write --dashboard-host=127.0.0.1, and "
-                    "open it with `fuseray dashboard`",
+                    "open it with `fuseray dashboard CLUSTER`",
                 )
         if RAY_START.search(text) and "--autoscaling-config" not in text:
             faults.add(
@@ -345,5 +345,5 @@ def _check_token(values: dict[str, Any], faults: Faults) -> None:
         faults.add(
             ("file_mounts",),
             f"no machine gets the cluster's token; add `{TOKEN_FILE}: {TOKEN_FILE}` under file_mounts "
-            "(`fuseray up` makes the file)",
+            "(`fuseray up CLUSTER` makes the file)",
         )

@@ -27,7 +27,8 @@ from workloads.contract import Section
 
 KINDS = (
     "It takes a file for this machine (provider: {type: this-machine}), a file for Ray's cluster launcher (provider: "
-    "{type: aws}, for example) or manifests with a RayCluster or RayJob; `fuseray clusters` lists some of each to start from."
+    "{type: aws}, for example) or manifests with a RayCluster or RayJob; `fuseray clusters` lists some of "
+    "each to start from."
 )
 
 

@@ -76,7 +76,7 @@ class Columns:
                 known = ", ".join(name for role in roles for name in COLUMN_NAMES[role])
                 raise DataSetError(
                     f"{shard}: no column of {needed} among {', '.join(schema.names)}; known names are {known}. "
-                    "Name yours with `fuseray shards index --image-column/--address-column/--captions-column`."
+                    "Name yours: `fuseray shards index URI --image-column NAME --captions-column NAME`, --address-column."
                 )
         return cls(**columns)
 

@@ -13,7 +13,6 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 
 SUFFIX = ".yaml"
@@ -25,13 +24,13 @@ class FileKind:
 
     Args:
         name: such as "recipe".
-        verb: the verb of the command line that lists those that come with Fuseray.
+        listing: the command that lists those that come with Fuseray.
         own_folders: folders of the user's own files, relative to where the name is used.
         files: returns the files that come with Fuseray, by name.
     """
 
     name: str
-    verb: str
+    listing: str
     own_folders: tuple[str, ...]
     files: Callable[[], Mapping[str, Path]]
 
@@ -94,7 +93,7 @@ def _hint(kind: FileKind, written: str) -> str:
     own = (Path(folder).glob(f"{'**/' if folder else ''}*{SUFFIX}") for folder in kind.own_folders)
     names = {*_by_any_name(kind.files()), *(path.stem for paths in own for path in paths)}
     near = get_close_matches(written.removesuffix(SUFFIX), sorted(names), n=1)
-    return f"did you mean {near[0]}?" if near else f"`{command_line(kind.verb)}` lists those that come with Fuseray."
+    return f"did you mean {near[0]}?" if near else f"`{kind.listing}` lists those that come with Fuseray."
 
 
 def _by_any_name(files: Mapping[str, Path]) -> dict[str, Path]:
@@ -129,6 +128,8 @@ def _cluster_folders() -> Iterator[Path]:
 
 SWEEP_FOLDER = "sweeps"
 
-RECIPES = FileKind("recipe", "recipes", ("",), lambda: _files_in(_recipe_folders(), without=SWEEP_FOLDER))
-SWEEPS = FileKind("sweep", "recipes", ("",), lambda: _files_in(folder / SWEEP_FOLDER for folder in _recipe_folders()))
-CLUSTERS = FileKind("cluster", "clusters", ("", "clusters"), lambda: _files_in(_cluster_folders()))
+RECIPES = FileKind("recipe", "fuseray recipes", ("",), lambda: _files_in(_recipe_folders(), without=SWEEP_FOLDER))
+SWEEPS = FileKind(
+    "sweep", "fuseray recipes", ("",), lambda: _files_in(folder / SWEEP_FOLDER for folder in _recipe_folders())
+)
+CLUSTERS = FileKind("cluster", "fuseray clusters", ("", "clusters"), lambda: _files_in(_cluster_folders()))

@@ -24,7 +24,7 @@ VALUE = "VALUE"
 """Stands for what an f-string or a call puts in."""
 
 QUOTED = re.compile(r"(?:`|<code>)((?:fuseray|mlflow) [^`<]*)(?:`|</code>)")
-BARE = re.compile(r"(?<![\w`>./-])((?:fuseray|mlflow) [^`"\n]*)")
+BARE = re.compile(r'(?<![\w`>./-])((?:fuseray|mlflow) [^`"\n]*)')
 PROSE = ("is", "requires", "allows", "for", "or", "and", "from")
 """Words after the program's name where no command is meant."""
 
@@ -44,9 +44,8 @@ def problem(command: str) -> str:
         given, left, _ = found.make_parser(context).parse_args(list(words))
     except (click.ClickException, IndexError) as error:
         return str(error) or "no verb"
-    needed = [
-        each.name for each in found.params if each.required and given.get(each.name) in (None, (), click.core.UNSET)
-    ]
+    absent = (None, (), click.core.UNSET)
+    needed = [each.name for each in found.params if each.required and given.get(each.name) in absent]
     return f"too many arguments: {left}" if left else f"missing: {needed}" if needed else ""
 
 
@@ -149,8 +148,10 @@ def test_values_are_quoted() -> None:
     assert train_command("s3://b/sweep/best.yaml") == "fuseray train best.yaml"
     assert train_command("/sweeps/mine/best.yaml") == "fuseray train /sweeps/mine/best.yaml"
     assert mlflow_command("http://mlflow:5000") == "http://mlflow:5000"
-    assert (
-        mlflow_command("sqlite:///my runs/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:///my runs/mlflow.db'"
-    )
-    commands = [resume_command("s3://b/runs/a", "budget.usd=3"), mlflow_command("sqlite:///a.db")]
-    assert [problem(command) for command in commands] == ["", ""]
+    assert mlflow_command("sqlite:///my runs/a.db") == "mlflow ui --backend-store-uri 'sqlite:///my runs/a.db'"
+    for command in (
+        resume_command("s3://b/a", "budget.usd=3"),
+        mlflow_command("a.db"),
+        download_command("models:/a/1"),
+    ):
+        assert problem(command) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 
 from orchestrator.cli.console import json_option
 from orchestrator.config.errors import ConfigError
+from orchestrator.config.loading import ResolvedRecipe, load_recipe
 from orchestrator.config.named_files import CLUSTERS, RECIPES, SUFFIX, SWEEPS, FileKind, find_file, shipped_file
 
 
@@ -29,13 +31,29 @@ def cluster_file(written: str) -> Path:
     return _file(CLUSTERS, written)
 
 
+def load_and_say(recipe: Path, overrides: Sequence[str]) -> ResolvedRecipe:
+    """Read a recipe, and say which files were taken for names in it.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    resolved = load_recipe(recipe, overrides)
+    say(resolved.notes)
+    return resolved
+
+
+def say(notes: Iterable[str]) -> None:
+    """Print which files were taken for names, on standard error."""
+    for note in notes:
+        click.echo(note, err=True)
+
+
 def _file(kind: FileKind, written: str) -> Path:
     try:
         found = find_file(kind, written)
     except ConfigError as error:
         raise click.BadParameter(str(error)) from error
-    if found.note:
-        click.echo(found.note, err=True)
+    say(filter(None, [found.note]))
     return found.path
 
 

@@ -13,9 +13,9 @@ import click
 from rich.table import Table
 
 from orchestrator.cli.console import UNKNOWN, WIDTH, json_option, print_table, rate_text, show_findings
-from orchestrator.cli.files import cluster_file, recipe_file
+from orchestrator.cli.files import cluster_file, load_and_say, recipe_file
 from orchestrator.config.document import read_extended
-from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.plan.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def _preflight(resolved: ResolvedRecipe, cluster: Path | None, options: Prefligh
 def _recipe(path: Path, overrides: tuple[str, ...], samples: int | None) -> ResolvedRecipe:
     """Load the recipe; with a given number of samples it need not name any data."""
     if samples is None or _names_data(path, overrides):
-        return load_recipe(path, overrides)
+        return load_and_say(path, overrides)
 
     from orchestrator.plan.checks import PLACEHOLDER_URI
 
-    return load_recipe(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
+    return load_and_say(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
 
 
 def _names_data(path: Path, overrides: tuple[str, ...]) -> bool:

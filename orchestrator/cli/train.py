@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator.cli.files import recipe_file
+from orchestrator.cli.files import load_and_say, recipe_file
 from orchestrator.config.commands import mlflow_command
 from orchestrator.config.document import text_override
 from orchestrator.config.errors import ConfigError, FuserayError
-from orchestrator.config.loading import load_recipe
 from orchestrator.train.control_channel import StepRecord
 from workloads.contract import Metric
 
@@ -57,7 +56,7 @@ def command(
     Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 3 its budget is used up, 130 stopped by
     a signal; the last two with a checkpoint.
     """
-    resolved = load_recipe(recipe, (*overrides, *resume_overrides(resume)))
+    resolved = load_and_say(recipe, (*overrides, *resume_overrides(resume)))
 
     from orchestrator.train.plan import make_plan
 

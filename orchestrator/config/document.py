@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
-from orchestrator.config.named_files import RECIPES, find_file
+from orchestrator.config.named_files import RECIPES, FoundFile, find_file
 from orchestrator.config.yaml_text import KeyPath, quoted, read_mappings, read_value, variable_message, variables_in
 
 COMMAND_LINE = "command line"
@@ -25,10 +25,14 @@ class Document:
         origin: the file, for messages.
         values: the mapping as plain dictionaries, lists and scalars.
         locations: `file:line` of each part of the mapping, by key path.
+        notes: which files were taken for names in it.
     """
 
-    def __init__(self, origin: str, values: dict[str, Any], locations: Mapping[KeyPath, str]) -> None:
+    def __init__(
+        self, origin: str, values: dict[str, Any], locations: Mapping[KeyPath, str], notes: Sequence[str] = ()
+    ) -> None:
         self.origin = origin
+        self.notes = tuple(notes)
         self._values = values
         self._locations = dict(locations)
 
@@ -129,7 +133,7 @@ class Document:
 
     def copy(self) -> Document:
         """Return an independent copy."""
-        return Document(self.origin, deepcopy(self._values), self._locations)
+        return Document(self.origin, deepcopy(self._values), self._locations, self.notes)
 
     def pop(self, key: str) -> Any:
         """Remove a top-level key and return its value, None when it is absent."""
@@ -142,7 +146,8 @@ class Document:
         A list, a scalar or null replaces what the base has under the same key.
         """
         inherited = {path: location for path, location in base._locations.items() if not _replaces(self._values, path)}
-        return Document(self.origin, _merged(base._values, self._values), inherited | self._locations)
+        values, notes = _merged(base._values, self._values), self.notes + base.notes
+        return Document(self.origin, values, inherited | self._locations, notes)
 
     def location(self, key_path: KeyPath) -> str:
         """Return `file:line` of the longest prefix of a key path that is in a file."""
@@ -232,22 +237,25 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Document:
     if extended is None:
         return document
     chain = (*below, path)
-    base = _read_chain(_extended_file(path, extended, location, chain), chain)
+    found = _extended_file(path, extended, location, chain)
+    if found.note:
+        document.notes += (found.note,)
+    base = _read_chain(found.path, chain)
     base.pop("name")
     return document.on_top_of(base)
 
 
-def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> Path:
+def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> FoundFile:
     if not isinstance(extended, str):
         raise _extends_error(location, f"must be the path or the name of one recipe (got {extended!r}).")
     try:
-        base = find_file(RECIPES, extended, path.parent).path
+        found = find_file(RECIPES, extended, path.parent)
     except ConfigError as error:
         raise _extends_error(location, str(error)) from error
-    if base.resolve() in [file.resolve() for file in chain]:
-        circle = " -> ".join(str(file) for file in (*chain, base))
+    if found.path.resolve() in [file.resolve() for file in chain]:
+        circle = " -> ".join(str(file) for file in (*chain, found.path))
         raise _extends_error(location, f"the recipes extend each other in a circle: {circle}.")
-    return base
+    return found
 
 
 def _extends_error(location: str, message: str) -> RecipeError:

@@ -206,10 +206,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
 
 def _base_recipe(folder: Path, sweep: Sweep, document: Document) -> Document:
     try:
-        recipe = find_file(RECIPES, sweep.recipe, folder).path
+        recipe = find_file(RECIPES, sweep.recipe, folder)
     except ConfigError as error:
         raise RecipeError([Finding(document.location(("recipe",)), f"recipe: {error}")]) from error
-    base = read_extended(recipe)
+    base = read_extended(recipe.path)
+    base.notes = (*filter(None, [recipe.note]), *base.notes)
     base.pop("name")
     for key, value in sweep.overrides.items():
         _set_override(base, key, value, document.location(("overrides", key)))

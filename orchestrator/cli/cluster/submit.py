@@ -15,11 +15,11 @@ import click
 
 from orchestrator.cli.cluster.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
 from orchestrator.cli.cluster.lifecycle import confirm
-from orchestrator.cli.files import cluster_file, recipe_file
+from orchestrator.cli.files import cluster_file, load_and_say, recipe_file
 from orchestrator.cli.train import resume_overrides
 from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.history import JobRecord
@@ -62,7 +62,7 @@ def command(
     when Ctrl-C ended the watching alone.
     """
     cluster, launcher = open_cluster(file)
-    resolved = on_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
+    resolved = on_cluster(load_and_say(recipe, (*overrides, *resume_overrides(resume))), cluster)
     submitter = Submitter(
         cluster=cluster,
         launcher=launcher,

@@ -15,7 +15,7 @@ import click
 from orchestrator.cli.cluster.job_access import open_cluster
 from orchestrator.cli.cluster.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.console import json_option, sweep_storage_option
-from orchestrator.cli.files import cluster_file, sweep_file
+from orchestrator.cli.files import cluster_file, say, sweep_file
 from orchestrator.cli.main import LazyGroup
 from orchestrator.cli.train import INTERRUPTED, USED_UP
 from orchestrator.config.commands import command_line
@@ -132,7 +132,9 @@ def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> tuple[Path, 
     if not arguments or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
     file = sweep_file(arguments[0])
-    return file, load_sweep(file, arguments[1:])
+    sweep = load_sweep(file, arguments[1:])
+    say(sweep.base.notes)
+    return file, sweep
 
 
 def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
@@ -143,7 +145,9 @@ def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint
     from orchestrator.config.sweep import load_sweep
     from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
 
-    plan = make_sweep_plan(load_sweep(sweep_file(arguments[0]), arguments[1:]))
+    sweep = load_sweep(sweep_file(arguments[0]), arguments[1:])
+    say(sweep.base.notes)
+    plan = make_sweep_plan(sweep)
     if resume is None or not plan.folder.exists():
         check_folder_unused(plan.folder)
         return plan

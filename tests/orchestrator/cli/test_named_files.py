@@ -10,7 +10,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.cli.files import cluster_file, clusters_command, recipe_file, recipes_command, sweep_file
+from orchestrator.cli.files import (
+    cluster_file,
+    clusters_command,
+    load_and_say,
+    recipe_file,
+    recipes_command,
+    sweep_file,
+)
 from orchestrator.cli.main import cli
 from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import load_recipe
@@ -107,6 +114,16 @@ def test_a_recipe_extends_and_a_sweep_searches_what_is_named(folder: Path) -> No
     (folder / "wrong.yaml").write_text("extends: emoji-dmo\n")
     with pytest.raises(RecipeError, match=r"wrong\.yaml:1: extends: .* did you mean emoji-demo\?"):
         load_recipe(folder / "wrong.yaml")
+
+
+def test_which_files_were_taken_for_names_inside_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.yaml").write_text("extends: base.yaml\n")
+    (folder / "base.yaml").write_text("extends: emoji-demo.yaml\n")
+    load_and_say(folder / "mine.yaml", [])
+    taken = f"recipe emoji-demo.yaml: {SHIPPED / 'emoji-demo.yaml'}, which comes with Fuseray"
+    assert capsys.readouterr().err == f"{taken}\n"
+    (folder / "sweep.yaml").write_text((SHIPPED / "sweeps/emoji-alpha.yaml").read_text())
+    assert load_sweep(folder / "sweep.yaml").base.notes == (taken,)
 
 
 def invoke(command: click.Command, *arguments: str) -> Result:

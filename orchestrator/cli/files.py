@@ -17,18 +17,26 @@ from orchestrator.config.named_files import CLUSTERS, RECIPES, SUFFIX, SWEEPS, F
 
 
 def recipe_file(written: str) -> Path:
-    """Return the file of a recipe, and say which one when a name was given. A click parameter `type`."""
-    return _file(RECIPES, written)
+    """Return the file of a recipe, and say which one when a name was given. A click parameter `type`.
+
+    Raises:
+        click.BadParameter: there is none.
+    """
+    return _parameter(RECIPES, written)
 
 
 def sweep_file(written: str) -> Path:
-    """Return the file of a sweep, as `recipe_file` does."""
+    """Return the file of a sweep, and say which one when a name was given.
+
+    Raises:
+        ConfigError: there is none.
+    """
     return _file(SWEEPS, written)
 
 
 def cluster_file(written: str) -> Path:
     """Return the file of a cluster, as `recipe_file` does."""
-    return _file(CLUSTERS, written)
+    return _parameter(CLUSTERS, written)
 
 
 def load_and_say(recipe: Path, overrides: Sequence[str]) -> ResolvedRecipe:
@@ -48,11 +56,15 @@ def say(notes: Iterable[str]) -> None:
         click.echo(note, err=True)
 
 
-def _file(kind: FileKind, written: str) -> Path:
+def _parameter(kind: FileKind, written: str) -> Path:
     try:
-        found = find_file(kind, written)
+        return _file(kind, written)
     except ConfigError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _file(kind: FileKind, written: str) -> Path:
+    found = find_file(kind, written)
     say(filter(None, [found.note]))
     return found.path
 

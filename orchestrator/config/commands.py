@@ -33,7 +33,7 @@ def resume_command(run: str, *overrides: str) -> str:
         overrides: as KEY.PATH=VALUE.
     """
     recipe = f"{run}/recipe.yaml" if run.startswith("/") else RECIPE
-    return command_line("train", recipe, *overrides, resume=run)
+    return command_line("train", recipe, "--resume", run, *overrides)
 
 
 def train_command(recipe: str) -> str:

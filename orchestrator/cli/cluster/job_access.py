@@ -148,6 +148,6 @@ def log(line: str) -> None:
 
 def leave_running(job: str) -> NoReturn:
     """Exit, with the job still running."""
-    follow, stop = command_line("logs", job, follow=True), command_line("stop", job)
+    follow, stop = command_line("logs", job, "-f"), command_line("stop", job)
     log(f"\nThe job continues. Follow it again with `{follow}`, stop it with `{stop}`.")
     sys.exit(DETACHED)

@@ -173,7 +173,7 @@ class Submitter:
         log(
             f"job {entry.job} is on cluster {entry.cluster}; it continues without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
-            f"  come back   {command_line('logs', entry.job, follow=True)}\n"
+            f"  come back   {command_line('logs', entry.job, '-f')}\n"
             f"  stop        {command_line('stop', entry.job)}"
         )
 

@@ -130,7 +130,7 @@ def _check_run_is_free(jobs: JobClient, entry: JobRecord) -> None:
         if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
             raise ClusterError(
                 f"job {job.id} on cluster {entry.cluster} trains this run already ({entry.run_folder}); follow it "
-                f"with `{command_line('logs', job.id, follow=True)}`, end it with `{command_line('stop', job.id)}`, or "
+                f"with `{command_line('logs', job.id, '-f')}`, end it with `{command_line('stop', job.id)}`, or "
                 "start another run with name=OTHER."
             )
 

@@ -142,9 +142,9 @@ def test_the_check_itself_refuses_what_click_refuses() -> None:
 
 def test_values_are_quoted() -> None:
     assert command_line("sync", "/my runs/a", endpoint=None, again=False) == "fuseray sync '/my runs/a'"
-    assert command_line("logs", "mine-1", follow=True) == "fuseray logs mine-1 --follow"
+    assert command_line("logs", "mine-1", "-f") == "fuseray logs mine-1 -f"
     assert resume_command("/runs/it's") == """fuseray train '/runs/it'"'"'s/recipe.yaml' --resume '/runs/it'"'"'s'"""
-    assert resume_command("s3://b/runs/a", "budget.usd=3") == "fuseray train RECIPE budget.usd=3 --resume s3://b/runs/a"
+    assert resume_command("s3://b/runs/a", "budget.usd=3") == "fuseray train RECIPE --resume s3://b/runs/a budget.usd=3"
     assert train_command("s3://b/sweep/best.yaml") == "fuseray train best.yaml"
     assert train_command("/sweeps/mine/best.yaml") == "fuseray train /sweeps/mine/best.yaml"
     assert mlflow_command("http://mlflow:5000") == "http://mlflow:5000"

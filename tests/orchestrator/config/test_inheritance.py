@@ -123,9 +123,7 @@ def test_a_missing_base_names_both_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("value", ["[base.yaml]", "3", "{file: base.yaml}"])
 def test_extends_takes_one_path(folder: Path, value: str) -> None:
-    assert "child.yaml:1: extends: must be the path or the name of one recipe" in fault(
-        child(folder, f"extends: {value}\n")
-    )
+    assert "child.yaml:1: extends: must be the path or the name" in fault(child(folder, f"extends: {value}\n"))
 
 
 def test_circles_are_refused(folder: Path) -> None:

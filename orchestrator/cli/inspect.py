@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import endpoint_option, json_option, printable, run_storage_option
+from orchestrator.config.commands import command_line
 from orchestrator.stream.dataset.sidecar import Unreadable
 
 if TYPE_CHECKING:
     from orchestrator.report.images import Tile
+    from orchestrator.storage.location import Location
     from orchestrator.stream.ledger import LedgerAudit
     from orchestrator.stream.trace import TracedBatch, TracedSample
     from orchestrator.track.sync import SyncResult
@@ -123,8 +125,11 @@ def _show_spikes(plan: Plan, metric: str, top: int, as_json: bool) -> None:
     from orchestrator.train.run_tools import RunCurves, trace_spikes
 
     spikes = trace_spikes(plan, RunCurves(plan.run), metric, top)
-    about = {"run": plan.run.root.uri, "metric": metric}
-    click.echo(json.dumps({**about, "spikes": spikes_values(spikes)}) if as_json else spikes_text(spikes, **about))
+    if as_json:
+        about = {"run": plan.run.root.uri, "metric": metric}
+        click.echo(json.dumps({**about, "spikes": spikes_values(spikes)}))
+    else:
+        click.echo(spikes_text(spikes, plan.run.root, metric))
 
 
 def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | None, as_json: bool) -> None:
@@ -152,7 +157,8 @@ def _show_step(plan: Plan, step: int, micro_batch: int | None, images: Path | No
     elif sheet:
         click.echo(f"The contact sheet is {images}, with {sheet['images']} images.")
     if not agrees:
-        click.echo("The ledger has other samples than the order gives; `fuseray audit` checks the whole run.", err=True)
+        audit = command_line("audit", plan.run.root.uri, endpoint=plan.run.root.endpoint)
+        click.echo(f"The ledger has other samples than the order gives; `{audit}` checks the whole run.", err=True)
         sys.exit(1)
 
 
@@ -244,18 +250,19 @@ def batch_values(batch: TracedBatch) -> dict[str, Any]:
     }
 
 
-def spikes_text(spikes: Sequence[TracedSpike], run: str, metric: str) -> str:
+def spikes_text(spikes: Sequence[TracedSpike], run: Location, metric: str) -> str:
     """Return spikes of a metric as text, with the command to run next."""
     if not spikes:
-        return f"{metric} of {run} never jumped."
-    lines = [f"{metric} of {run} jumped; the largest first:"]
+        return f"{metric} of {run.uri} never jumped."
+    lines = [f"{metric} of {run.uri} jumped; the largest first:"]
     for traced in spikes:
         spike = traced.spike
         steps = f"step {spike.step}" if spike.step == spike.last_step else f"steps {spike.step} to {spike.last_step}"
         expected = f" where {spike.expected:.6g} was expected" if math.isfinite(spike.expected) else ""
         lines.append(f"{steps}: {spike.value:.6g}{expected}, score {spike.score:.1f}")
         lines += [f"  {printable(batch.text())}" for batch in traced.micro_batches]
-    lines.append(f"The samples of a step: fuseray trace {run} --step {spikes[0].spike.step}")
+    command = command_line("trace", run.uri, step=spikes[0].spike.step, endpoint=run.endpoint)
+    lines.append(f"The samples of a step: {command}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -295,7 +296,7 @@ def _table(checkpoint: ForeignCheckpoint, out: str) -> str:
     if checkpoint.epochs is not None:
         lines.append(f"epochs trained: {checkpoint.epochs:g}")
     lines += [f"note: {note}" for note in report["notes"]]
-    lines.append(f"All names are in {out}/import.json. Train from it with start.checkpoint={out}")
+    lines.append(f"All names are in {out}/import.json. Train from it with {shlex.quote(f'start.checkpoint={out}')}")
     return "\n".join(lines)
 
 

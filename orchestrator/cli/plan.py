@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from orchestrator.cli.cluster import cluster_file
 from orchestrator.cli.console import UNKNOWN, WIDTH, json_option, print_table, rate_text, show_findings
+from orchestrator.cli.files import cluster_file, load_and_say, recipe_file
 from orchestrator.config.document import read_extended
-from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.plan.preflight import MFU, Preflight, PreflightOptions, run_here, run_preflight
 
 if TYPE_CHECKING:
@@ -30,10 +30,13 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 
 
 @click.command()
-@click.argument("recipe", type=PATH)
+@click.argument("recipe", type=recipe_file)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
-    "--cluster", type=cluster_file, metavar="CLUSTER", help="The cluster's YAML, or NAME for clusters/NAME.yaml."
+    "--cluster",
+    type=cluster_file,
+    metavar="CLUSTER",
+    help="The cluster's YAML file, or a name (see `fuseray clusters`).",
 )
 @click.option("--here", is_flag=True, help="Check this machine as one of the cluster's nodes; needs no --cluster.")
 @click.option("--samples", type=click.IntRange(min=1), help="Plan as if the training data had so many samples.")
@@ -82,11 +85,11 @@ def _preflight(resolved: ResolvedRecipe, cluster: Path | None, options: Prefligh
 def _recipe(path: Path, overrides: tuple[str, ...], samples: int | None) -> ResolvedRecipe:
     """Load the recipe; with a given number of samples it need not name any data."""
     if samples is None or _names_data(path, overrides):
-        return load_recipe(path, overrides)
+        return load_and_say(path, overrides)
 
     from orchestrator.plan.checks import PLACEHOLDER_URI
 
-    return load_recipe(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
+    return load_and_say(path, (*overrides, f"data.train={PLACEHOLDER_URI}"))
 
 
 def _names_data(path: Path, overrides: tuple[str, ...]) -> bool:

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.cli.files import load_and_say, recipe_file
+from orchestrator.config.commands import mlflow_command
+from orchestrator.config.document import text_override
 from orchestrator.config.errors import ConfigError, FuserayError
-from orchestrator.config.loading import load_recipe
 from orchestrator.train.control_channel import StepRecord
 from workloads.contract import Metric
 
@@ -32,7 +34,7 @@ USED_UP = 3
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=recipe_file)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
     "--resume",
@@ -54,7 +56,7 @@ def command(
     Exit codes: 0 done, 1 the run failed, 2 the recipe is wrong, 3 its budget is used up, 130 stopped by
     a signal; the last two with a checkpoint.
     """
-    resolved = load_recipe(recipe, (*overrides, *resume_overrides(resume)))
+    resolved = load_and_say(recipe, (*overrides, *resume_overrides(resume)))
 
     from orchestrator.train.plan import make_plan
 
@@ -125,6 +127,9 @@ def _places(plan: Plan) -> dict[str, object]:
 
 
 def _summary(values: dict[str, object]) -> str:
+    from orchestrator.track.client import redact, resolve_uri
+
+    address = resolve_uri(str(values["mlflow"]))
     ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"
     why = f" ({values['stopped_by']})" if values["stopped_by"] else ""
     return "\n".join(
@@ -133,7 +138,7 @@ def _summary(values: dict[str, object]) -> str:
             f"  run folder   {values['run_folder']}",
             f"  cost         {values['cost']}",
             f"  checkpoints  {values['checkpoints']}",
-            f"  MLflow       mlflow ui --backend-store-uri {values['mlflow']}",
+            f"  MLflow       {mlflow_command(redact(address, address))}",
         ]
     )
 
@@ -143,7 +148,7 @@ def resume_overrides(resume: str | None) -> list[str]:
     if resume is None or resume == "auto":
         return []
     storage, slash, name = resume.rstrip("/").rpartition("/")
-    return [f"name={name}", *([f"storage.uri={storage or '/'}"] if slash else [])]
+    return [text_override("name", name), *([text_override("storage.uri", storage or "/")] if slash else [])]
 
 
 PLAIN_EVERY_STEPS = 10

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NoReturn, TypeVar
 
-from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.document import Document
 from orchestrator.config.errors import Finding as Fault
 from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import unknown_key
+from orchestrator.config.yaml_text import KeyPath
 
 Level = Literal["pass", "warning", "error"]
 

@@ -94,7 +94,7 @@ def read_node_groups(environment: Mapping[str, str]) -> tuple[NodeGroup, ...] | 
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"{MACHINES_VARIABLE}: does not list groups of machines ({error}); "
-            "`fuseray submit` sets it, unset it otherwise."
+            "`fuseray submit RECIPE --cluster CLUSTER` sets it, unset it otherwise."
         ) from error
 
 

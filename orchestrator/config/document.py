@@ -7,19 +7,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
-
-KeyPath = tuple[str | int, ...]
+from orchestrator.config.named_files import RECIPES, FoundFile, find_file
+from orchestrator.config.yaml_text import KeyPath, quoted, read_mappings, read_value, variable_message, variables_in
 
 COMMAND_LINE = "command line"
 """The location of a value that an override set."""
 
 EXTENDS = "extends"
-"""The key whose value is the file that a recipe extends, relative to the recipe's own folder."""
+"""The key whose value is what a recipe extends: a file relative to the recipe's own folder, or a recipe's name."""
 
 
 class Document:
@@ -29,10 +25,14 @@ class Document:
         origin: the file, for messages.
         values: the mapping as plain dictionaries, lists and scalars.
         locations: `file:line` of each part of the mapping, by key path.
+        notes: which files were taken for names in it.
     """
 
-    def __init__(self, origin: str, values: dict[str, Any], locations: Mapping[KeyPath, str]) -> None:
+    def __init__(
+        self, origin: str, values: dict[str, Any], locations: Mapping[KeyPath, str], notes: Sequence[str] = ()
+    ) -> None:
         self.origin = origin
+        self.notes = tuple(notes)
         self._values = values
         self._locations = dict(locations)
 
@@ -62,19 +62,9 @@ class Document:
         """Read YAML text of any number of documents, separated by `---`; empty ones are left out.
 
         Raises:
-            ConfigError: the text is not YAML, repeats a key, or a document is not a mapping.
+            ConfigError: as `read_mappings`.
         """
-        try:
-            trees = [tree for tree in YAML(typ="rt").load_all(text) if tree is not None]
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise RecipeError([Finding(f"{origin}:{line}", f"is not valid YAML: {error.problem}")]) from error
-        except YAMLError as error:
-            raise ConfigError(f"{origin}: is not valid YAML: {error}") from error
-        for tree in trees:
-            if not isinstance(tree, Mapping):
-                raise ConfigError(f"{origin}: must be a mapping of keys to values, found {type(tree).__name__}.")
-        return [cls(origin, _to_plain(tree), _locations_of(tree, origin)) for tree in trees]
+        return [cls(origin, mapping.values, mapping.locations) for mapping in read_mappings(text, origin)]
 
     def override(self, assignment: str, dotted_in: Sequence[str] = ()) -> None:
         """Set one value from `key.path=value`, the value written as in YAML.
@@ -84,7 +74,8 @@ class Document:
             dotted_in: sections whose own keys contain dots; what follows their name is one key.
 
         Raises:
-            ConfigError: the assignment has no `=`, or its path runs through something that is not a mapping.
+            ConfigError: the assignment has no `=`, its value is not YAML, or its path runs through something that is
+                not a mapping.
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted:
@@ -94,7 +85,10 @@ class Document:
         section, _, rest = dotted.partition(".")
         try:
             keys = [section, rest] if section in dotted_in and rest else dotted.split(".")
-            self._set(keys, YAML(typ="safe").load(text), COMMAND_LINE)
+            value = read_value(dotted, text)
+            for _, variable in variables_in(value):
+                raise ConfigError(variable_message(dotted, variable))
+            self._set(keys, value, COMMAND_LINE)
         except ConfigError as error:
             raise ConfigError(f"override {assignment!r}: {error}") from error
 
@@ -124,9 +118,22 @@ class Document:
         self._forget_locations((*parents, last))
         self._locations[(*parents, last)] = location
 
+    def refuse_variables(self) -> None:
+        """Refuse environment variables in the values, which would be taken literally.
+
+        Raises:
+            RecipeError: there are some; all are listed with file and line.
+        """
+        findings = [
+            Finding(self.location(key_path), variable_message(".".join(map(str, key_path)), variable))
+            for key_path, variable in variables_in(self._values)
+        ]
+        if findings:
+            raise RecipeError(findings)
+
     def copy(self) -> Document:
         """Return an independent copy."""
-        return Document(self.origin, deepcopy(self._values), self._locations)
+        return Document(self.origin, deepcopy(self._values), self._locations, self.notes)
 
     def pop(self, key: str) -> Any:
         """Remove a top-level key and return its value, None when it is absent."""
@@ -139,7 +146,8 @@ class Document:
         A list, a scalar or null replaces what the base has under the same key.
         """
         inherited = {path: location for path, location in base._locations.items() if not _replaces(self._values, path)}
-        return Document(self.origin, _merged(base._values, self._values), inherited | self._locations)
+        values, notes = _merged(base._values, self._values), self.notes + base.notes
+        return Document(self.origin, values, inherited | self._locations, notes)
 
     def location(self, key_path: KeyPath) -> str:
         """Return `file:line` of the longest prefix of a key path that is in a file."""
@@ -155,6 +163,11 @@ class Document:
     def _forget_locations(self, key_path: KeyPath) -> None:
         depth = len(key_path)
         self._locations = {path: location for path, location in self._locations.items() if path[:depth] != key_path}
+
+
+def text_override(key: str, text: str) -> str:
+    """Return the `key.path=value` that sets a key to a text, whatever YAML would read into it."""
+    return f"{key}={quoted(text)}"
 
 
 def read_text(path: Path) -> str:
@@ -203,30 +216,6 @@ def _replaces(values: Any, key_path: KeyPath) -> bool:
     return False
 
 
-def _locations_of(node: Any, origin: str, prefix: KeyPath = ()) -> dict[KeyPath, str]:
-    known = isinstance(node, CommentedMap | CommentedSeq)
-    locations = {prefix: f"{origin}:{node.lc.line + 1}"} if known and not prefix else {}
-    positions = node.lc.data if known else None
-    for part, (line, *_) in (positions or {}).items():
-        key_path = (*prefix, part if isinstance(node, CommentedSeq) else str(part))
-        locations[key_path] = f"{origin}:{line + 1}"
-        locations |= _locations_of(node[part], origin, key_path)
-    return locations
-
-
-def _to_plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _to_plain(value) for key, value in node.items()}
-    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        return [_to_plain(item) for item in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
-
-
 def read_extended(path: Path) -> Document:
     """Read a recipe and the recipes it extends, merged into one document without the key `extends`.
 
@@ -242,26 +231,31 @@ def read_extended(path: Path) -> Document:
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> Document:
     document = Document.read(path)
+    document.refuse_variables()
     location = document.location((EXTENDS,))
     extended = document.pop(EXTENDS)
     if extended is None:
         return document
     chain = (*below, path)
-    base = _read_chain(_extended_file(path, extended, location, chain), chain)
+    found = _extended_file(path, extended, location, chain)
+    if found.note:
+        document.notes += (found.note,)
+    base = _read_chain(found.path, chain)
     base.pop("name")
     return document.on_top_of(base)
 
 
-def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> Path:
+def _extended_file(path: Path, extended: object, location: str, chain: tuple[Path, ...]) -> FoundFile:
     if not isinstance(extended, str):
-        raise _extends_error(location, f"must be the path of one recipe file (got {extended!r}).")
-    base = path.parent / extended
-    if base.resolve() in [file.resolve() for file in chain]:
-        circle = " -> ".join(str(file) for file in (*chain, base))
+        raise _extends_error(location, f"must be the path or the name of one recipe (got {extended!r}).")
+    try:
+        found = find_file(RECIPES, extended, path.parent)
+    except ConfigError as error:
+        raise _extends_error(location, str(error)) from error
+    if found.path.resolve() in [file.resolve() for file in chain]:
+        circle = " -> ".join(str(file) for file in (*chain, found.path))
         raise _extends_error(location, f"the recipes extend each other in a circle: {circle}.")
-    if not base.is_file():
-        raise _extends_error(location, f"{base} is not there; the path is relative to the folder of {path}.")
-    return base
+    return found
 
 
 def _extends_error(location: str, message: str) -> RecipeError:

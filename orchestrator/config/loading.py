@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
@@ -15,9 +15,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.document import Document, KeyPath, read_extended
+from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.yaml_text import KeyPath
 from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
@@ -44,11 +45,13 @@ class ResolvedRecipe:
         recipe: the orchestrator's part.
         workload: the part that belongs to the workload.
         entry: the workload itself.
+        notes: which files were taken for names in the recipe.
     """
 
     recipe: Recipe
     workload: Section
     entry: WorkloadEntry
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def values(self) -> dict[str, Any]:
         """Return all values as plain JSON types, the orchestrator's keys first."""
@@ -107,7 +110,7 @@ def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -
     ]
     if problems:
         raise RecipeError(problems)
-    return ResolvedRecipe(recipe, config, entry)
+    return ResolvedRecipe(recipe, config, entry, document.notes)
 
 
 def validate(section: type[AnySection], values: dict[str, Any], document: Document) -> AnySection | list[Finding]:

@@ -131,6 +131,7 @@ def _user_file() -> Path | None:
 
 def _merge_file(table: PriceTable, path: Path) -> PriceTable:
     document = Document.read(path)
+    document.refuse_variables()
     file = validate(PriceFile, document.to_dict(), document)
     if isinstance(file, list):
         raise RecipeError(file)

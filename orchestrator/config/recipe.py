@@ -75,7 +75,7 @@ class StreamSection(Section):
         description="Decoded images kept on every machine's disk for all runs there, at most so many MB; 0: none.",
     )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="The run stops when more samples than this are bad.")
-    audit: bool = Field(False, description="Log the keys of every micro-batch; `fuseray audit` checks them.")
+    audit: bool = Field(False, description="Log the keys of every micro-batch; `fuseray audit RUN` checks them.")
 
 
 class BatchSection(Section):
@@ -184,7 +184,8 @@ class StartSection(Section):
     """A checkpoint that a new run starts from."""
 
     checkpoint: str = Field(
-        description="Folder or URI of the checkpoint: made by `fuseray import-checkpoint`, or one of another run."
+        description="Folder or URI of the checkpoint: made by `fuseray import-checkpoint FORMAT FILE OUT`, or another "
+        "run's."
     )
     take: Literal["weights", "everything"] = Field(
         "weights", description="The model alone, or also the optimizer state and the step."
@@ -259,7 +260,7 @@ class EvaluationSection(Section):
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
     batch_size: int = Field(64, ge=1, description="Samples per forward pass.")
-    rerank: int = Field(16, ge=0, description="Candidates that the fusion model re-ranks in `fuseray evaluate`.")
+    rerank: int = Field(16, ge=0, description="Candidates that the fusion model re-ranks in `fuseray evaluate RUN`.")
 
 
 class StorageSection(Section):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from orchestrator.config.errors import ConfigError
+from orchestrator.config.yaml_text import read_value
 
 CONSTANTS = {"true": True, "false": False, "null": None}
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -259,8 +259,8 @@ def _domain(written: Any) -> Domain:
         raise SpaceError(f"{written!r} is not a range; write {FORMS}")
     form, text = match.groups()
     try:
-        arguments = YAML(typ="safe").load(f"[{text}]")
-    except YAMLError as error:
+        arguments = read_value("values", f"[{text}]")
+    except ConfigError as error:
         raise SpaceError(f"{written!r}: what is in brackets is not a list of values") from error
     return _choice(arguments) if form == "choice" else _range(form, arguments, str(written))
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, resolve, validate
+from orchestrator.config.named_files import RECIPES, find_file
 from orchestrator.config.recipe import folder_name
 from orchestrator.config.search_space import Condition, ConditionError, Parameter, SpaceError, parse_parameter
 from workloads.contract import Section
@@ -71,7 +72,7 @@ class Sweep(Section):
     """A sweep: a recipe, what varies, and how the best is found."""
 
     name: str = Field(description="The sweep's name; it names the sweep's folder and its run in MLflow.")
-    recipe: str = Field(description="The recipe that all trials share, relative to this file.")
+    recipe: str = Field(description="The recipe that all trials share: a file, relative to this one, or a name.")
     overrides: dict[str, Any] = Field({}, description="Values by dotted key that are laid over the recipe.")
     space: dict[str, Any] = Field(min_length=1, description="The recipe's keys that vary, and over what.")
     constraints: tuple[str, ...] = Field(
@@ -189,23 +190,27 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:
         RecipeError: keys, values, ranges or conditions are wrong; all errors are listed with file and line.
     """
     document = Document.read(path)
+    document.refuse_variables()
     for assignment in overrides:
         document.override(assignment, DOTTED)
     values = {"name": path.stem} | document.to_dict()
     sweep = validate(Sweep, values, document)
     if isinstance(sweep, list):
         raise RecipeError(sweep)
-    base = _base_recipe(path.parent / sweep.recipe, sweep, document)
+    base = _base_recipe(path.parent, sweep, document)
     filled = Document(base.origin, resolve(base, {"name": sweep.name} | base.to_dict()).values(), {})
     resolved = ResolvedSweep(sweep, *_space(sweep, document), base, filled, document)
     _check_values(resolved, document)
     return resolved
 
 
-def _base_recipe(recipe: Path, sweep: Sweep, document: Document) -> Document:
-    if not recipe.is_file():
-        raise RecipeError([Finding(document.location(("recipe",)), f"recipe: {recipe} is not there.")])
-    base = read_extended(recipe)
+def _base_recipe(folder: Path, sweep: Sweep, document: Document) -> Document:
+    try:
+        recipe = find_file(RECIPES, sweep.recipe, folder)
+    except ConfigError as error:
+        raise RecipeError([Finding(document.location(("recipe",)), f"recipe: {error}")]) from error
+    base = read_extended(recipe.path)
+    base.notes = (*filter(None, [recipe.note]), *base.notes)
     base.pop("name")
     for key, value in sweep.overrides.items():
         _set_override(base, key, value, document.location(("overrides", key)))

@@ -19,6 +19,7 @@ from orchestrator.cluster.doctor.services import (
     credentials_provider,
 )
 from orchestrator.cluster.findings import Finding, failed, passed, run_concurrently, warned, with_timeout
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
@@ -179,7 +180,8 @@ def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFact
     if len(problems) == len(samples):
         reason = problems[0] if problems else "none of them can be read"
         finding = f"{summary}, and none of {DECODED_SAMPLES} can be used: {reason}"
-        return DatasetCheck((failed(DATA_NAME, finding, f"Look at them: fuseray shards verify {uri}"),), index.total)
+        fix = f"Look at them: {command_line('shards', 'verify', uri, endpoint=folder.endpoint)}"
+        return DatasetCheck((failed(DATA_NAME, finding, fix),), index.total)
     usable = f"{len(samples) - len(problems)} of {len(samples)} looked at decode"
     return DatasetCheck((passed(DATA_NAME, f"{summary}; {usable}"), *shorter), index.total)
 

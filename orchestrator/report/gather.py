@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.config.commands import RECIPE, mlflow_command
 from orchestrator.report.model import (
     Checkpoint,
     Curve,
@@ -26,6 +27,7 @@ from orchestrator.report.model import (
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
 from orchestrator.stream.micro_batch import read_quarantine
+from orchestrator.track.client import redact, resolve_uri
 from orchestrator.track.cost import Costs, RunCost, read_starts
 from orchestrator.track.run_writer import Curves, TrackedRun
 from workloads.contract import (
@@ -89,19 +91,22 @@ def gather(run: RunFolder, metrics: ReportedMetrics) -> Report:
 
 def _run(run: RunFolder, file: RunFile, tracker: TrackedRun) -> Run:
     started, ended = tracker.times_ms()
+    address = resolve_uri(file.tracking_uri)
     oldest_first = reversed(run.committed_checkpoints())
     return Run(
         name=file.name,
         status=Status(file.status),
         created=_time(started),
         finished=_time(ended) if ended else "",
-        recipe=run.recipe.uri,
+        folder=run.root.uri,
+        endpoint=run.root.endpoint,
+        recipe=run.recipe.uri if run.recipe.is_local else RECIPE,
         checkpoints=tuple(
             Checkpoint(step=checkpoint_step(folder), location=folder.uri, size_bytes=sum(folder.sizes().values()))
             for folder in oldest_first
         ),
         mlflow_run_id=file.mlflow_run_id,
-        mlflow_command=f"mlflow ui --backend-store-uri {file.tracking_uri}",
+        mlflow_command=mlflow_command(redact(address, address)),
     )
 
 

@@ -38,7 +38,9 @@ class Run:
     """The run's identity and where its results are.
 
     Args:
-        name: what the command line calls RUN.
+        name: its name.
+        folder: URI of its folder, for commands; empty for what goes by its name.
+        endpoint: address of the S3-compatible server that the folder is on.
         status: how it ended, or that it has not.
         created: start time, written for people.
         finished: end time, written for people; empty while it runs.
@@ -46,12 +48,14 @@ class Run:
         recipe: the recipe file, as the command line takes it.
         checkpoints: oldest first.
         mlflow_run_id: the run's id in MLflow; empty when it was not tracked.
-        mlflow_command: the command that opens the MLflow store.
+        mlflow_command: the command that opens the MLflow store, or the address of its server.
     """
 
     name: str
     status: Status
     created: str
+    folder: str = ""
+    endpoint: str | None = None
     finished: str = ""
     message: str = ""
     recipe: str = "RECIPE"

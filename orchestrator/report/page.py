@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config.commands import command_line
 from orchestrator.report import html
 from orchestrator.report.charts import ends, finite, time_bar
 from orchestrator.report.formats import count, duration, figure, percent, times
 from orchestrator.report.html import environment, frame
 from orchestrator.report.images import data_uri, overlay, scale_stops, thumbnail
-from orchestrator.report.model import EvaluatedCheckpoint, Report
+from orchestrator.report.model import EvaluatedCheckpoint, Report, Run
 from orchestrator.report.panels import (
     THROUGHPUT,
     DrawnPanel,
@@ -92,8 +92,7 @@ def _context(report: Report) -> dict[str, Any]:
         **frame(titles, "sections", templates),
         "report": report,
         "run": report.run,
-        "run_argument": shlex.quote(report.run.name),
-        "recipe_argument": shlex.quote(report.run.recipe),
+        **_commands(report.run),
         "tiles": tiles(report),
         "panels": panels,
         "tables": show_tables(report.evaluated.evaluation, report.metrics) if report.evaluated else [],
@@ -102,6 +101,15 @@ def _context(report: Report) -> dict[str, Any]:
         "throughput": draw(report.curves, THROUGHPUT),
         "time_bar": time_bar(spent, "time") if spent else "",
         "parts": _parts(report),
+    }
+
+
+def _commands(run: Run) -> dict[str, str]:
+    folder = run.folder or run.name
+    return {
+        "evaluate_command": command_line("evaluate", folder, endpoint=run.endpoint),
+        "resume_command": command_line("train", run.recipe, resume=folder),
+        "dry_run_command": command_line("train", run.recipe, dry_run=True),
     }
 
 

@@ -59,6 +59,12 @@ class Location:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
+    def endpoint(self) -> str | None:
+        """The address of the S3-compatible server that this is on; None elsewhere."""
+        address = address_of(self.filesystem)
+        return address.endpoint if address else None
+
+    @property
     def single_attempt_filesystem(self) -> fs.FileSystem:
         """The file system for code that itself retries (`retrying`): its client tries every request once."""
         return single_attempt(self.filesystem)

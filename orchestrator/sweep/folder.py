@@ -9,12 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import yaml
-
 from orchestrator.config.document import Document
 from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
+from orchestrator.config.yaml_text import to_yaml
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RECIPE_FILE, RunFolder, candidate_folders, json_bytes, read_json
 
@@ -237,12 +236,6 @@ def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> Resolved
         return load_sweep(Path(local, folder.spec.name), overrides)
 
 
-def plain_yaml(values: object) -> str:
-    """Return plain values as YAML."""
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return text
-
-
 def stored_section(folder: SweepFolder) -> Sweep:
     """Return the sections of the sweep that a folder holds; its recipe is not read.
 
@@ -258,4 +251,4 @@ def stored_section(folder: SweepFolder) -> Sweep:
 
 
 def _write_yaml(file: Location, values: object) -> None:
-    file.write(plain_yaml(values).encode())
+    file.write(to_yaml(values).encode())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config.commands import command_line
 from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
@@ -80,9 +81,10 @@ def check_folder_unused(folder: SweepFolder) -> None:
         SweepError: a sweep or a run of this name exists.
     """
     if folder.exists() or RunFolder(folder.root).exists():
+        command = command_line("sweep", resume=folder.root.uri, endpoint=folder.root.endpoint)
         raise SweepError(
-            f"{folder.root.uri}: a sweep or a run of this name exists. Continue a sweep with "
-            f"fuseray sweep --resume {folder.root.uri}, or start another with name=OTHER."
+            f"{folder.root.uri}: a sweep or a run of this name exists. Continue a sweep with `{command}`, or start "
+            "another with name=OTHER."
         )
 
 

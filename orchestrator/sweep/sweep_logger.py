@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ray.tune import Callback
 from ray.tune.result import DONE
 
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, TrialStatus, store_sweep
@@ -199,7 +200,8 @@ def finalize_orphaned_trials(folder: SweepFolder, records: Iterable[TrialRecord]
                 _sync_run(run, file)
         except TrackingUnavailableError as error:
             mlflow_is_down = True
-            log(f"warning: {error} What it lacks of a trial, `fuseray sync {run.root.uri}` brings there.")
+            command = command_line("sync", run.root.uri, endpoint=run.root.endpoint)
+            log(f"warning: {error} What it lacks of a trial, `{command}` brings there.")
         except FuserayError as error:
             log(f"warning: {record.name}: {error}")
 

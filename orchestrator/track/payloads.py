@@ -290,7 +290,9 @@ def register_model(
 def _send_missing_files(run: TrackedRun, model: Location) -> None:
     exported = {f"{MODEL}/{file}" for file in model.sizes()}
     if not exported:
-        raise TrackingError(f"{model.uri}: holds no exported model; `fuseray export` writes one from a checkpoint.")
+        raise TrackingError(
+            f"{model.uri}: holds no exported model; `fuseray export RUN OUT` writes one from a checkpoint."
+        )
     if exported - run.files(MODEL):
         copy = FolderDelivery(run.connection, model, MODEL)
         while not copy.attempt():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Market
+from orchestrator.config.commands import resume_command
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import BudgetSection
@@ -150,7 +151,7 @@ class BudgetMonitor:
     Args:
         meter: of the run.
         budget: the recipe's section.
-        run: the run's name.
+        run: URI of the run's folder.
         log: takes messages for the user.
     """
 
@@ -232,7 +233,7 @@ class BudgetWarnings:
 
     Args:
         budget: the recipe's section.
-        run: the run's name.
+        run: URI of the run's folder.
     """
 
     def __init__(self, budget: BudgetSection, run: str) -> None:
@@ -262,7 +263,7 @@ class BudgetWarnings:
 
 def resume_hint(use: BudgetUse, run: str) -> str:
     """Return the command that continues the run with a larger budget."""
-    return f"To continue, raise the budget: fuseray train RECIPE --resume {run} {use.key}={2 * use.allowed:g}"
+    return f"To continue, raise the budget: {resume_command(run, f'{use.key}={2 * use.allowed:g}')}"
 
 
 def refuse_used_up(budget: BudgetSection, spent: RunCost, run: str) -> None:

@@ -125,7 +125,7 @@ def _meter(plan: Plan, prices: PriceTable | None, share: float = 1.0) -> CostMet
         ConfigError: the budget is used up already.
     """
     meter = new_meter(plan.run.costs, plan.recipe, prices, share)
-    refuse_used_up(plan.recipe.budget, meter.spent(), plan.recipe.name)
+    refuse_used_up(plan.recipe.budget, meter.spent(), plan.run.root.uri)
     return meter
 
 
@@ -178,7 +178,7 @@ class RunDriver:
             TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
         """
         plan, logger = self.plan, self._start_logger()
-        budget = BudgetMonitor(self.meter, plan.recipe.budget, plan.recipe.name, self.display.log)
+        budget = BudgetMonitor(self.meter, plan.recipe.budget, plan.run.root.uri, self.display.log)
         status = "FAILED"
         try:
             with session(), metering(self.meter, self.display.log):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import os
@@ -10,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-
-from orchestrator.config.document import flatten
+from orchestrator.config.document import Document, flatten
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.yaml_text import to_yaml
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
@@ -272,17 +270,12 @@ def plan_of_run(run: RunFolder, resolved: ResolvedRecipe) -> Plan:
 
 def recipe_yaml(resolved: ResolvedRecipe) -> str:
     """Return the resolved recipe as YAML, which is a recipe itself."""
-    yaml = YAML(typ="safe")
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    text = io.StringIO()
-    yaml.dump(resolved.values(), text)
-    return text.getvalue()
+    return to_yaml(resolved.values())
 
 
 def differences(before: str, now: Mapping[str, Any]) -> list[str]:
     """Return the keys whose values differ, as `key: before -> now`."""
-    old, new = flatten(YAML(typ="safe").load(before)), flatten(now)
+    old, new = flatten(Document.parse(before, "recipe").to_dict()), flatten(now)
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

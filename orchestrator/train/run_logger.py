@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
+from orchestrator.config.commands import command_line
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import StreamMonitor
 from orchestrator.stream.micro_batch import SkippedSample, read_quarantine, write_quarantine
@@ -144,8 +145,7 @@ class RunLogger:
             log.add(line)
         log.flush()
         lacking = ([f"{len(unsent.lines)} steps"] if unsent.lines else []) + list(unsent.others)
-        endpoint = self._plan.recipe.storage.endpoint
-        command = f"fuseray sync {self._plan.run.root.uri}" + (f" --endpoint {endpoint}" if endpoint else "")
+        command = command_line("sync", self._plan.run.root.uri, endpoint=self._plan.run.root.endpoint)
         self._display.log(
             f"MLflow did not answer until the end of the run; it lacks {', '.join(lacking)}. Nothing is lost: "
             f"`{command}` brings them there when it is back."

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from orchestrator.cli.console import endpoint_option, json_option, sweep_storage_option
 from orchestrator.cli.sweep.status import SweepView, sweep_table
+from orchestrator.config.commands import train_command
 from orchestrator.sweep.folder import TrialRecord
 from orchestrator.sweep.validate import assignment_text
 from orchestrator.track.cost import RunCost
@@ -85,7 +86,9 @@ def report_lines(report: SweepReport) -> list[str]:
         ]
     scores = zip(report.metrics, report.best.scores, strict=True)
     reached = ", ".join(f"{metric} {score_text(score)}" for metric, score in scores)
-    lines.append(f"The best is configuration {report.best.number}: {reached}. Train it: fuseray train {report.recipe}")
+    what = f"a copy of {report.recipe}" if "://" in report.recipe else "it"
+    train = train_command(report.recipe)
+    lines.append(f"The best is configuration {report.best.number}: {reached}. Train {what}: {train}")
     if report.registered:
         again = "" if report.registered.new else ", as before"
         lines.append(f"Its model is {report.registered.uri} in MLflow's registry ({report.trial}{again}).")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.cluster import cluster_file
+from orchestrator.cli.cluster.job_access import open_cluster
+from orchestrator.cli.cluster.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.console import json_option, sweep_storage_option
-from orchestrator.cli.job_access import open_cluster
+from orchestrator.cli.files import cluster_file, say, sweep_file
 from orchestrator.cli.main import LazyGroup
-from orchestrator.cli.submit import ClusterCheck, Submitter, follow_job, on_cluster, price_text, refuse_errors
 from orchestrator.cli.train import INTERRUPTED, USED_UP
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.sweep import ResolvedSweep
@@ -54,7 +55,7 @@ class Sweeps(LazyGroup):
 
 @click.command(cls=Sweeps, verbs=VERBS)
 def command() -> None:
-    """Search hyperparameters: fuseray sweep SWEEP.yaml [KEY.PATH=VALUE]..."""
+    """Search hyperparameters: `fuseray sweep SWEEP [KEY.PATH=VALUE]...`."""
 
 
 AUTO = "auto"
@@ -78,7 +79,7 @@ AUTO = "auto"
     "--cluster",
     type=cluster_file,
     metavar="CLUSTER",
-    help="Run there: a YAML, or NAME for clusters/NAME.yaml.",
+    help="Run there: a YAML file, or a name (see `fuseray clusters`).",
 )
 @click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
 @click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
@@ -101,14 +102,14 @@ def run_command(
     """Run the sweep of a file, with single values overridden by KEY.PATH=VALUE.
 
     Exit codes: 0 done, 1 it failed or no trial finished, 2 the sweep is wrong, 3 its budget is used up, 130 stopped by
-    a signal; after the last two, fuseray sweep --resume NAME continues it.
+    a signal; after the last two, `fuseray sweep --resume NAME` continues it.
     """
     if cluster is not None:
-        sweep = _for_cluster(arguments, resume)
+        file, sweep = _for_cluster(arguments, resume)
         if dry_run:
             _show_plan(sweep, cluster, prices, dry_run, as_json)
             return
-        submit_sweep(sweep, Path(arguments[0]), arguments[1:], cluster, prices, detach, yes, as_json)
+        submit_sweep(sweep, file, arguments[1:], cluster, prices, detach, yes, as_json)
         return
     try:
         plan = _plan(arguments, resume, storage, endpoint)
@@ -125,12 +126,15 @@ def run_command(
     sys.exit(_exit_code(outcome))
 
 
-def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> ResolvedSweep:
+def _for_cluster(arguments: tuple[str, ...], resume: str | None) -> tuple[Path, ResolvedSweep]:
     from orchestrator.config.sweep import load_sweep
 
     if not arguments or resume not in (None, AUTO):
         raise click.UsageError("with --cluster name the sweep's file; a sweep of its name that is there is continued")
-    return load_sweep(Path(arguments[0]), arguments[1:])
+    file = sweep_file(arguments[0])
+    sweep = load_sweep(file, arguments[1:])
+    say(sweep.base.notes)
+    return file, sweep
 
 
 def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint: str | None) -> SweepPlan:
@@ -141,7 +145,9 @@ def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint
     from orchestrator.config.sweep import load_sweep
     from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
 
-    plan = make_sweep_plan(load_sweep(Path(arguments[0]), arguments[1:]))
+    sweep = load_sweep(sweep_file(arguments[0]), arguments[1:])
+    say(sweep.base.notes)
+    plan = make_sweep_plan(sweep)
     if resume is None or not plan.folder.exists():
         check_folder_unused(plan.folder)
         return plan
@@ -229,7 +235,8 @@ def _print_outcome(plan: SweepPlan, outcome: SweepOutcome, as_json: bool) -> Non
     click.echo(f"The sweep {ending}: {trials or 'no trial was started'}. It cost {outcome.spent.describe()}.")
     click.echo("\n".join(report_lines(report)))
     if outcome.status == "KILLED":
-        click.echo(f"Continue with: fuseray sweep --resume {plan.folder.root.uri}")
+        root = plan.folder.root
+        click.echo(f"Continue with: {command_line('sweep', resume=root.uri, endpoint=root.endpoint)}")
 
 
 def submit_sweep(
@@ -288,7 +295,7 @@ def _submission(
     from orchestrator.cluster.jobs.portability import check_for_secrets
     from orchestrator.cluster.jobs.submit import Submission, new_entry
     from orchestrator.config.cluster import node_groups_variable
-    from orchestrator.sweep.folder import plain_yaml
+    from orchestrator.config.yaml_text import to_yaml
 
     check_for_secrets(overrides, resolved.values())
     spec = sweep.sweep.model_dump(mode="json") | {"recipe": RECIPE_NAME, "overrides": {"scale.address": "auto"}}
@@ -297,14 +304,14 @@ def _submission(
         recipe=_base(sweep, resolved),
         workload=resolved.recipe.workload,
         prices=price_text(prices),
-        sweep=plain_yaml(spec),
+        sweep=to_yaml(spec),
         machines=node_groups_variable(cluster.groups),
     )
 
 
 def _base(sweep: ResolvedSweep, resolved: ResolvedRecipe) -> str:
     """Return the recipe that trials share, with paths as they resolve on the cluster."""
-    from orchestrator.sweep.folder import plain_yaml
+    from orchestrator.config.yaml_text import to_yaml
 
     written, meant = sweep.base.to_dict().keys() | {"storage", "tracking"}, resolved.values()
-    return plain_yaml({key: value for key, value in meant.items() if key in written})
+    return to_yaml({key: value for key, value in meant.items() if key in written})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -89,7 +90,7 @@ def mask_passwords(text: str) -> str:
 
 def _tracking_fix(message: str, uri: str) -> str:
     if "out-of-date" in message:
-        return f"Save a copy of the store, then: mlflow db upgrade {uri}"
+        return f"Save a copy of the store, then: {shlex.join(['mlflow', 'db', 'upgrade', uri])}"
     return "Check the address, that the server runs, and that its database driver is installed."
 
 

@@ -29,9 +29,10 @@ from orchestrator.cluster.files.kuberay_schema import (
 from orchestrator.cluster.files.ray_launcher import SPOT_HEAD
 from orchestrator.cluster.findings import Faults, list_or_empty, raise_faults
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
-from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.document import Document
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import unknown_key, validate
+from orchestrator.config.yaml_text import KeyPath
 
 API_GROUP = "ray.io/"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

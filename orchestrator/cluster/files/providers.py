@@ -18,8 +18,8 @@ from botocore.model import ListShape, ServiceModel, Shape, StringShape, Structur
 from jsonschema import Draft7Validator, ValidationError
 
 from orchestrator.cluster.findings import Faults, list_or_empty, mapping_or_empty
-from orchestrator.config.document import KeyPath
 from orchestrator.config.loading import unknown_key
+from orchestrator.config.yaml_text import KeyPath
 
 COMMON_KEYS = (
     "type",

@@ -23,9 +23,10 @@ from orchestrator.cluster.files.providers import (
 )
 from orchestrator.cluster.findings import Faults, list_or_empty, mapping_or_empty, raise_faults
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster, Market, NodeGroup
-from orchestrator.config.document import Document, KeyPath
+from orchestrator.config.document import Document
 from orchestrator.config.loading import unknown_key
 from orchestrator.config.prices import PriceTable
+from orchestrator.config.yaml_text import KeyPath
 
 ON_PREMISES = "local"
 OPTION = r"--{name}[=\s]\s*[\"']?([^\s\"';]+)"
@@ -323,7 +324,7 @@ def _check_head_command(values: dict[str, Any], faults: Faults) -> None:
                 faults.add(
                     (HEAD, index),
                     f"the dashboard accepts jobs and must not listen on {host}: write --dashboard-host=127.0.0.1, and "
-                    "open it with `fuseray dashboard`",
+                    "open it with `fuseray dashboard CLUSTER`",
                 )
         if RAY_START.search(text) and "--autoscaling-config" not in text:
             faults.add(
@@ -344,5 +345,5 @@ def _check_token(values: dict[str, Any], faults: Faults) -> None:
         faults.add(
             ("file_mounts",),
             f"no machine gets the cluster's token; add `{TOKEN_FILE}: {TOKEN_FILE}` under file_mounts "
-            "(`fuseray up` makes the file)",
+            "(`fuseray up CLUSTER` makes the file)",
         )

@@ -6,6 +6,8 @@ that YAML 1.1 and 1.2 read differently are faults.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +18,17 @@ from orchestrator.cluster.files.kuberay import is_manifest, read_kuberay
 from orchestrator.cluster.files.ray_launcher import read_launcher
 from orchestrator.cluster.findings import Faults
 from orchestrator.config.cluster import Cluster, NodeGroup
-from orchestrator.config.document import Document, KeyPath, read_text
+from orchestrator.config.document import Document, read_text
 from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import validate
 from orchestrator.config.prices import PriceTable, read_prices
+from orchestrator.config.yaml_text import KeyPath, variables_in
 from workloads.contract import Section
 
 KINDS = (
     "It takes a file for this machine (provider: {type: this-machine}), a file for Ray's cluster launcher (provider: "
-    "{type: aws}, for example) or manifests with a RayCluster or RayJob; clusters/ has one of each to start from."
+    "{type: aws}, for example) or manifests with a RayCluster or RayJob; `fuseray clusters` lists some of "
+    "each to start from."
 )
 
 
@@ -53,7 +57,9 @@ def read_cluster(path: Path, prices: PriceTable | None = None) -> Cluster:
         raise ConfigError(f"{document.location(('provider',))}: provider.type: this key is required. {KINDS}")
     if provider["type"] == THIS_MACHINE:
         return read_local(document, file)
-    return read_launcher(document, file, prices or read_prices(), _ambiguities(documents, text, str(path))[0])
+    faults = _ambiguities(documents, text, str(path))[0]
+    add_variables(document.to_dict(), faults)
+    return read_launcher(document, file, prices or read_prices(), faults)
 
 
 def _ambiguities(documents: list[Document], text: str, origin: str) -> list[Faults]:
@@ -95,6 +101,22 @@ def add_ambiguous_values(value: Any, value_1_1: Any, faults: Faults, key_path: K
         faults.add(
             key_path, f"is read as {value_1_1!r} by Ray and Kubernetes; quote it, or write true, false or digits"
         )
+
+
+SHELL_KEYS = re.compile(r"_?commands$|_?run_options$|UserData$|metadata$|env(ironment)?$")
+"""Keys of a launcher file whose values shells read, on the cluster's machines."""
+
+
+def add_variables(values: Mapping[str, Any], faults: Faults) -> None:
+    """Add a fault for every environment variable in a launcher file where no shell replaces it.
+
+    Args:
+        values: the file's content.
+        faults: the document's.
+    """
+    for key_path, variable in variables_in(values):
+        if not any(SHELL_KEYS.search(str(part)) for part in key_path):
+            faults.add(key_path, f"{variable} would be taken literally; write its value, since Ray replaces none here")
 
 
 THIS_MACHINE = "this-machine"

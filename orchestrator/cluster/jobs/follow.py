@@ -23,6 +23,7 @@ from orchestrator.cluster.jobs.client import (
     token_refused,
 )
 from orchestrator.cluster.launch.launcher import JobServer
+from orchestrator.config.commands import command_line
 from orchestrator.storage.timing import exponential_delay_s
 
 Connect = Callable[[], AbstractContextManager[JobServer]]
@@ -134,7 +135,7 @@ def _follow_once(connect: Connect, job: str, reader: LogReader) -> Job:
 def _gave_up(job: str, after_s: float, error: ClusterError) -> ClusterError:
     return ClusterError(
         f"the cluster has not answered for {after_s:.0f} s ({error}). The job continues if the cluster does; "
-        f"follow it again with `fuseray logs {job} -f`."
+        f"follow it again with `{command_line('logs', job, '-f')}`."
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from orchestrator.cluster.findings import ClusterError, with_timeout
 from orchestrator.cluster.jobs.client import Job, JobClient
 from orchestrator.cluster.jobs.follow import Connect
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.local_files import make_private, state_home, write_private
 
@@ -43,8 +44,9 @@ class JobRecord:
     @property
     def resume_command(self) -> str:
         """The command that resumes the job's run, or sweep, after it was lost or stopped."""
-        resume = "auto" if self.verb == "sweep" else self.run
-        return f"fuseray {self.verb} {self.recipe} --cluster {self.cluster_file} --resume {resume}"
+        if self.verb == "sweep":
+            return command_line("sweep", self.recipe, cluster=self.cluster_file, resume="auto")
+        return command_line("submit", self.recipe, cluster=self.cluster_file, resume=self.run)
 
 
 def register_folder() -> Path:

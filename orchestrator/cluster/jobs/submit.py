@@ -20,6 +20,7 @@ from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 from orchestrator.cluster.jobs.package import PRICES_NAME, RECIPE_NAME, SWEEP_NAME, build_package
 from orchestrator.cluster.launch.launcher import JobServer
 from orchestrator.config.cluster import Cluster
+from orchestrator.config.commands import command_line
 from orchestrator.config.recipe import Recipe
 
 SUFFIX_BYTES = 3
@@ -129,8 +130,8 @@ def _check_run_is_free(jobs: JobClient, entry: JobRecord) -> None:
         if job.run_folder == entry.run_folder and not job.is_over and job.id != entry.job:
             raise ClusterError(
                 f"job {job.id} on cluster {entry.cluster} trains this run already ({entry.run_folder}); follow it "
-                f"with `fuseray logs {job.id} -f`, end it with `fuseray stop {job.id}`, or start another run with "
-                "name=OTHER."
+                f"with `{command_line('logs', job.id, '-f')}`, end it with `{command_line('stop', job.id)}`, or "
+                "start another run with name=OTHER."
             )
 
 
@@ -157,8 +158,8 @@ def _submit_again(submission: Submission, connect: Connect, package: Path, pause
 
 def _unknown_outcome(entry: JobRecord, error: ClusterError) -> ClusterError:
     return ClusterError(
-        f"{error} It is not known whether the job was accepted; run `fuseray status {entry.job}` when the cluster "
-        "answers again."
+        f"{error} It is not known whether the job was accepted; run `{command_line('status', entry.job)}` when the "
+        "cluster answers again."
     )
 
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from orchestrator.cluster.findings import ClusterError
 from orchestrator.cluster.launch.launcher import JobServer, check_server
 from orchestrator.cluster.launch.subprocesses import TunnelCommand, find_program, tunnel
 from orchestrator.config.cluster import Cluster
+from orchestrator.config.commands import command_line
 
 KIND = "rayclusters.ray.io"
 REMOTE_PORT = 8265
@@ -86,7 +88,7 @@ class KubeRayLauncher:
         manifest = self._manifest()
         if manifest is None:
             raise ClusterError(
-                f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
+                f"cluster {self._cluster.name} is not up; start it with `{command_line('up', self._cluster.file)}`."
             )
         secret = secret_name(manifest)
         token = token_in(self._kubectl.get("secret", secret), secret)
@@ -217,9 +219,10 @@ def check_manifest(manifest: Mapping[str, Any], file: Path) -> None:
     """
     kind = manifest.get("kind")
     if kind != "RayCluster":
+        command = shlex.join(["kubectl", "apply", "-f", str(file)])
         raise ClusterError(
-            f"{file}: a {kind} makes its own cluster and deletes it; start it with `kubectl apply -f {file}`, or "
-            "use a file with a RayCluster, such as clusters/kuberay/raycluster.yaml, with `fuseray submit`."
+            f"{file}: a {kind} makes its own cluster and deletes it; start it with `{command}`, or "
+            "use a file with a RayCluster, as in `fuseray submit RECIPE --cluster kuberay/raycluster`."
         )
     options = manifest["spec"].get("authOptions") or {}
     if options.get("mode") != "token":

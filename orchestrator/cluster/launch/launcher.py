@@ -96,7 +96,7 @@ def server_problem(with_token: int | None, without_token: int | None, token_sour
         token_source: where the token comes from.
     """
     if with_token is None:
-        return "Ray's job server does not answer; check that Ray still runs on the head, or start it with `fuseray up`."
+        return "Ray's job server does not answer; see whether Ray runs on the head, `fuseray up CLUSTER` starts it."
     if with_token in (401, 403):
         return f"it refuses the token of {token_source}; put the token there that it was started with."
     if with_token != 200:

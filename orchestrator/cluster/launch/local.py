@@ -30,6 +30,7 @@ from orchestrator.cluster.launch.launcher import (
     usable_port,
 )
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
+from orchestrator.config.commands import command_line
 from orchestrator.storage.local_files import write_private
 
 KEPT_LINES = 5
@@ -91,7 +92,7 @@ class LocalLauncher:
         record = self._state.record()
         if record is None or not record.ready:
             raise ClusterError(
-                f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
+                f"cluster {self._cluster.name} is not up; start it with `{command_line('up', self._cluster.file)}`."
             )
         server = self._state.server(record)
         check_server(server, self._cluster.name, str(self._state.token_file))
@@ -108,7 +109,7 @@ class LocalLauncher:
         if http_status(self._state.server(record)) != 200:
             raise ClusterError(
                 f"cluster {self._cluster.name} runs but its job server at port {record.port} does not answer; end it "
-                f"with `fuseray down {self._cluster.file}`, which ends its jobs too, and start it again."
+                f"with `{command_line('down', self._cluster.file)}`, which ends its jobs too, and start it again."
             )
         return True
 

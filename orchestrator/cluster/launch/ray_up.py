@@ -18,6 +18,7 @@ from orchestrator.cluster.launch.launcher import JobServer, check_server, free_p
 from orchestrator.cluster.launch.ssh import REMOTE_PORT, Head, ssh_command, ssh_tunnel, stop_workers
 from orchestrator.cluster.launch.subprocesses import find_program, run_streaming, tunnel
 from orchestrator.config.cluster import Cluster
+from orchestrator.config.commands import command_line
 
 RAY_CACHE = "ray-config-*"
 """Files in which Ray caches what it resolved from a cluster's file."""
@@ -80,7 +81,7 @@ class RayLauncher:
         head = find_head(self._cluster, self._folder)
         if head is None:
             raise ClusterError(
-                f"cluster {self._cluster.name} is not up; start it with `fuseray up {self._cluster.file}`."
+                f"cluster {self._cluster.name} is not up; start it with `{command_line('up', self._cluster.file)}`."
             )
         source = self._token_source()
         with self._tunnel(head, read_token(source)) as server:
@@ -120,7 +121,7 @@ class RayLauncher:
         if result.code != 0:
             raise ClusterError(
                 f"`ray {verb}` of cluster {self._cluster.name} failed (exit code {result.code}); its last output:\n"
-                f"{result.last_lines}\nMachines may be left; `fuseray down` ends them."
+                f"{result.last_lines}\nMachines may be left; `{command_line('down', self._cluster.file)}` ends them."
             )
 
 

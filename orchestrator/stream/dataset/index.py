@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import FileRange, read_ranges
@@ -200,14 +201,14 @@ def _why_no_index(folder: Location) -> str:
     if shards:
         return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_how_to_reindex(folder)}"
     if names or folder.exists():
-        return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji`."
+        return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji DEST`."
     return (
-        f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards with `fuseray data emoji`."
+        f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards: `fuseray data emoji DEST`."
     )
 
 
 def _how_to_reindex(folder: Location) -> str:
-    return f"make the index again with `fuseray shards index {folder.uri}`."
+    return f"make the index again with `{command_line('shards', 'index', folder.uri, endpoint=folder.endpoint)}`."
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,12 @@ COLUMN_NAMES = {
 }
 """Recognised column names by role, in order of preference."""
 
+NAMING = {
+    "images": "`fuseray shards index URI --image-column NAME`, or --address-column where they are not inside",
+    "captions": "`fuseray shards index URI --captions-column NAME`",
+}
+"""How to name a column of another name."""
+
 ROW_GROUP = 256
 """Rows per row group in the shards written here: the least that a reader fetches."""
 
@@ -76,7 +82,7 @@ class Columns:
                 known = ", ".join(name for role in roles for name in COLUMN_NAMES[role])
                 raise DataSetError(
                     f"{shard}: no column of {needed} among {', '.join(schema.names)}; known names are {known}. "
-                    "Name yours with `fuseray shards index --image-column/--address-column/--captions-column`."
+                    f"Name yours with {NAMING[needed]}."
                 )
         return cls(**columns)
 

@@ -84,7 +84,7 @@ def read_sidecar(shard: Location) -> Sidecar:
         table = pq.read_table(pa.BufferReader(location.read()), schema=SCHEMA).combine_chunks()
     except pa.ArrowException as error:
         raise DataSetError(
-            f"{location.uri}: is damaged ({error}); make the index again with `fuseray shards index`."
+            f"{location.uri}: is damaged ({error}); make the index again with `fuseray shards index URI`."
         ) from error
     keys, offsets, sizes, words = (_only_chunk(table.column(name)) for name in SCHEMA.names)
     return Sidecar(keys, offsets.to_numpy(), sizes.to_numpy(), words)

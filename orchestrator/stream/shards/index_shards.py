@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from orchestrator.config.commands import command_line
 from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
@@ -281,7 +282,8 @@ def _check(folder: Location, damaged: Sequence[DamagedShard], shards: int, skip_
     if not damaged or (skip_damaged and len(damaged) < shards):
         return
     first = damaged[0]
+    command = command_line("shards", "index", folder.uri, skip_damaged=True, endpoint=folder.endpoint)
     raise DataSetError(
         f"{folder.uri}: {len(damaged)} of {shards} shards are damaged, for example {first.shard} ({first.reason}); "
-        "copy them again, or leave them out with `fuseray shards index --skip-damaged`. The others are not read again."
+        f"copy them again, or leave them out with `{command}`. The others are not read again."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
+from orchestrator.config.commands import download_command, train_command
 from orchestrator.report.formats import count, duration, figure
 from orchestrator.report.html import environment, frame
 from orchestrator.report.page import Tile
@@ -98,7 +98,8 @@ def _context(results: SweepResults, inputs: PageInputs) -> dict[str, Any]:
         "best": best,
         "best_values": _best_values(results),
         "best_trial": best_replica(best, results.modes[0]).name if best else "",
-        "train": f"fuseray train {shlex.quote(inputs.recipe_uri)}",
+        "train": train_command(inputs.recipe_uri),
+        "download": download_command(inputs.registered.uri) if inputs.registered else "",
         "left_out": [(each.number, NOT_CONSIDERED[each.outcome]) for each in results.best.left_out],
         "failures": [(each, name, reason) for each in results.configurations for name, reason in each.reasons],
         "responses": list(_responses(results)),

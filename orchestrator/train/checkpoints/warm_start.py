@@ -75,7 +75,7 @@ def _check_committed(folder: Location) -> None:
     hint = (
         f"it is a run's folder; name a checkpoint in it, for example {checkpoints[0].uri}"
         if checkpoints
-        else "name a folder made by `fuseray import-checkpoint`, or RUN/checkpoints/step-NUMBER of a run"
+        else "name RUN/checkpoints/step-NUMBER of a run, or what `fuseray import-checkpoint FORMAT FILE OUT` makes"
     )
     raise ConfigError(f"start.checkpoint: {folder.uri} is no checkpoint (no {MANIFEST_FILE}); {hint}.")
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.commands import command_line, resume_command
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import json_bytes
@@ -41,6 +42,7 @@ class FailureReport:
         given_up: the number of attempts, and the budget that they used up.
         checkpoint: URI of the newest whole checkpoint; empty when there is none.
         time: when, in ISO 8601; may be empty.
+        endpoint: address of the S3-compatible server that the run's folder is on.
     """
 
     diagnosis: Diagnosis
@@ -51,6 +53,7 @@ class FailureReport:
     given_up: GiveUp = field(default_factory=lambda: GiveUp(1))
     checkpoint: str = ""
     time: str = ""
+    endpoint: str | None = None
 
     @property
     def cause(self) -> str:
@@ -65,12 +68,14 @@ class FailureReport:
     @property
     def next_command(self) -> str:
         """The command that continues the run; empty when there is nothing to continue."""
-        return f"fuseray train RECIPE --resume {self.run}" if self.run else ""
+        return resume_command(self.run) if self.run else ""
 
     @property
     def trace_command(self) -> str:
         """The command that lists the step's samples; empty when no step is known."""
-        return f"fuseray trace {self.run} --step {self.step}" if self.run and self.step is not None else ""
+        if not self.run or self.step is None:
+            return ""
+        return command_line("trace", self.run, step=self.step, endpoint=self.endpoint)
 
 
 class TrainingError(FuserayError):
@@ -100,6 +105,7 @@ def report_failure(error: BaseException, last: AttemptFailure | None, plan: Plan
         given_up=(failed.given_up if failed else None) or GiveUp(1),
         checkpoint=_newest_checkpoint(plan),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        endpoint=plan.run.root.endpoint,
     )
 
 
@@ -226,7 +232,7 @@ ADVICE: Mapping[FailureKind, Advice] = {
     ),
     FailureKind.BAD_DATA: Advice(
         "Too many samples cannot be used, or a data set is not what it was.",
-        "Find the bad samples with `fuseray shards verify` and in quarantine.jsonl and fix them, or allow a larger "
+        "Find the bad samples with `fuseray shards verify URI` and in quarantine.jsonl and fix them, or allow a larger "
         "stream.max_bad_share.",
     ),
     FailureKind.OUT_OF_MEMORY: Advice(

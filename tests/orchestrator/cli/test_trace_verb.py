@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_the_ledger_is_compared(plan: Plan, tmp_path: Path) -> None:
     assert wrong.exit_code == 1
     assert "micro-batch 2: 8 samples, 0 skipped; the ledger has other samples" in wrong.output
     assert "micro-batch 3: 8 samples, 0 skipped; the ledger has no line for it" in wrong.output
-    assert "`fuseray audit` checks the whole run" in wrong.output
+    assert re.search(r"`fuseray audit \S*/runs/mine` checks the whole run", wrong.output)
     states = json.loads(trace(kept, "--step", "1", "--json").stdout)["micro_batches"]
     assert [state["ledger"] for state in states] == ["differs", "missing"]
 

@@ -118,12 +118,12 @@ def test_a_replaced_value_is_not_blamed_on_the_base(folder: Path) -> None:
 def test_a_missing_base_names_both_files(folder: Path) -> None:
     path = child(folder, "seed: 1\nextends: basis.yaml\n")
     found = fault(path)
-    assert found.startswith(f"{path}:2: extends: {folder}/basis.yaml is not there")
+    assert found.startswith(f"{path}:2: extends: there is neither a file {folder}/basis.yaml nor a recipe")
 
 
 @pytest.mark.parametrize("value", ["[base.yaml]", "3", "{file: base.yaml}"])
 def test_extends_takes_one_path(folder: Path, value: str) -> None:
-    assert "child.yaml:1: extends: must be the path of one recipe file" in fault(child(folder, f"extends: {value}\n"))
+    assert "child.yaml:1: extends: must be the path or the name" in fault(child(folder, f"extends: {value}\n"))
 
 
 def test_circles_are_refused(folder: Path) -> None:

@@ -139,5 +139,5 @@ def test_methods_and_schedulers_that_do_not_go_together_are_refused(tmp_path: Pa
         load(tmp_path, space, "scheduler.kind=pbt", "replicas=2")
     with pytest.raises(RecipeError, match=r"hyperband begins all trials of a bracket before one has ended"):
         load(tmp_path, space, "scheduler.kind=hyperband", "search.method=tpe", "search.trials=9")
-    with pytest.raises(RecipeError, match=r"mine2.yaml is not there"):
+    with pytest.raises(RecipeError, match=r"recipe: there is neither a file .*mine2\.yaml nor a recipe of that name"):
         load(tmp_path, space, "recipe=mine2.yaml")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import html
 import io
 import re
 
@@ -54,6 +55,13 @@ def test_a_missing_part_says_how_to_make_it(full_report: Report, section: str, c
     page = render(dataclasses.replace(full_report, **changes))
     body = page[page.index(f'<section id="{section}"') :].split("</section>")[0]
     assert f"run <code>{command}</code>" in body
+
+
+def test_commands_name_the_folder_and_the_server(full_report: Report) -> None:
+    run = dataclasses.replace(full_report.run, folder="s3://b/my runs/a", endpoint="http://store:9000", recipe="RECIPE")
+    page = html.unescape(render(dataclasses.replace(full_report, run=run)))
+    assert "fuseray train RECIPE --resume 's3://b/my runs/a'\n" in page
+    assert "fuseray evaluate 's3://b/my runs/a' --endpoint http://store:9000<" in page
 
 
 def test_nothing_skipped_differs_from_not_counted(full_report: Report) -> None:

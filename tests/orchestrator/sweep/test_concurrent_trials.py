@@ -22,7 +22,7 @@ Make = Callable[..., ResolvedSweep]
 def test_a_name_is_taken_once(folder: SweepFolder, file: SweepFile) -> None:
     check_folder_unused(folder)
     folder.write(file)
-    with pytest.raises(SweepError, match=r"a sweep or a run of this name exists. Continue a sweep with fuseray sweep"):
+    with pytest.raises(SweepError, match=r"a sweep or a run of this name exists. Continue a sweep with `fuseray sweep"):
         check_folder_unused(folder)
 
 

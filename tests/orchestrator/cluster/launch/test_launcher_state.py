@@ -106,7 +106,7 @@ def test_an_up_that_fails_says_it_in_rays_words(state: Path, make_cluster: Make,
     cluster.file.write_text(json.dumps(settings))
     lines: list[object] = []
     with pytest.raises(
-        ClusterError, match=r"`ray up` of cluster lab failed[\s\S]*no_such_key[\s\S]*`fuseray down` ends"
+        ClusterError, match=r"`ray up` of cluster lab failed[\s\S]*no_such_key[\s\S]*`fuseray down \S+` ends"
     ):
         RayLauncher(cluster).up(lines.append)
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600

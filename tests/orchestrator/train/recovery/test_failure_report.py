@@ -139,3 +139,11 @@ def test_every_kind_has_a_cause_and_a_fix_that_names_keys_that_exist(kind: Failu
         assert "\n" not in sentence
     for section, key in RECIPE_KEY.findall(advice.fix):
         assert key in Recipe.model_fields[section].annotation.model_fields, f"{section}.{key}"
+
+
+def test_its_commands_name_the_folder_and_the_server() -> None:
+    here = replace(FAILURE, run="/my runs/mine", endpoint=None)
+    assert here.next_command == "fuseray train '/my runs/mine/recipe.yaml' --resume '/my runs/mine'"
+    assert here.trace_command == "fuseray trace '/my runs/mine' --step 120"
+    there = replace(FAILURE, endpoint="http://store:9000")
+    assert there.trace_command == "fuseray trace s3://bucket/runs/mine --step 120 --endpoint http://store:9000"

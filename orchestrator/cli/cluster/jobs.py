@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster import cluster_file
-from orchestrator.cli.console import duration_text, json_option, printable
-from orchestrator.cli.job_access import (
+from orchestrator.cli.cluster.job_access import (
     JobRef,
     connect_to,
     explain_lost_job,
@@ -24,6 +22,9 @@ from orchestrator.cli.job_access import (
     own_register,
     show_log,
 )
+from orchestrator.cli.console import duration_text, json_option, printable
+from orchestrator.cli.files import cluster_file
+from orchestrator.config.commands import RECIPE, command_line
 from orchestrator.storage.timing import now_ms
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _summary(ref: JobRef, stopped: StopResult) -> str:
     if not stopped.asked:
         return f"job {job.id} was over already: {job.status.lower()}."
     if not job.is_over:
-        return f"job {job.id} is asked to stop; `fuseray status {job.id}` says when it is over."
+        return f"job {job.id} is asked to stop; `{command_line('status', job.id)}` says when it is over."
     if job.status != "STOPPED":
         return f"job {job.id} ended by itself in the meantime: {job.status.lower()}, exit code {job.code}."
     if stopped.step is None:
@@ -165,7 +166,7 @@ def _summary(ref: JobRef, stopped: StopResult) -> str:
 
 
 def _hint(ref: JobRef, run: str) -> str:
-    other = f"fuseray submit RECIPE --cluster FILE --resume {run}"
+    other = command_line("submit", RECIPE, cluster="FILE", resume=run)
     return f"continue with `{ref.entry.resume_command if ref.entry else other}`"
 
 

@@ -1,4 +1,4 @@
-"""How the verbs are told which cluster is meant, and that they ask before they do something to it."""
+"""Verbs ask before they start or end machines."""
 
 from __future__ import annotations
 
@@ -8,29 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
-import pytest
-
-from orchestrator.cli.cluster import cluster_file
 from orchestrator.config.cluster import Cluster, NodeGroup
 
 HEAD = NodeGroup(name="head", machine="m5.large", market="on-demand", fewest=1, most=1, cpus=None, gpus=0, head=True)
 GPU = NodeGroup(name="gpu", machine="p5.48xlarge", market="spot", fewest=0, most=4, cpus=None, gpus=8)
 CLOUD = Cluster(kind="launcher", name="cloud", file=Path("cloud.yaml"), groups=(HEAD, GPU), settings={})
-
-
-def test_a_cluster_is_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "clusters" / "kuberay").mkdir(parents=True)
-    (tmp_path / "clusters" / "local.yaml").touch()
-    (tmp_path / "clusters" / "kuberay" / "raycluster.yaml").touch()
-    assert cluster_file("local") == Path("clusters/local.yaml")
-    assert cluster_file("kuberay/raycluster") == Path("clusters/kuberay/raycluster.yaml")
-    assert cluster_file("clusters/local.yaml") == Path("clusters/local.yaml")
-    with pytest.raises(click.BadParameter, match=r"neither a file locl nor clusters/locl\.yaml; did you mean local\?"):
-        cluster_file("locl")
-    with pytest.raises(click.BadParameter, match=r"clusters here: kuberay/raycluster, local\."):
-        cluster_file("zzz")
 
 
 def ask(folder: Path, terminal: bool, answer: str = "", yes: bool = False, kind: str = "launcher") -> tuple[int, str]:
@@ -39,7 +21,7 @@ def ask(folder: Path, terminal: bool, answer: str = "", yes: bool = False, kind:
     code = f"""
 from dataclasses import replace
 from test_cluster_verbs import CLOUD
-from orchestrator.cli.cluster import confirm
+from orchestrator.cli.cluster.lifecycle import confirm
 confirm(replace(CLOUD, kind={kind!r}), "Start it?", {yes})
 print("started")
 """

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.cluster import cluster_file, confirm
-from orchestrator.cli.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
+from orchestrator.cli.cluster.job_access import JobRef, connect_to, follow_to_end, log, open_cluster, own_register
+from orchestrator.cli.cluster.lifecycle import confirm
+from orchestrator.cli.files import cluster_file, load_and_say, recipe_file
 from orchestrator.cli.train import resume_overrides
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.config.loading import ResolvedRecipe
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs.history import JobRecord
@@ -27,14 +29,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=recipe_file)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
     "--cluster",
     "file",
     required=True,
     type=cluster_file,
-    help="The cluster's YAML file, or NAME for clusters/NAME.yaml.",
+    help="The cluster's YAML file, or a name (see `fuseray clusters`).",
 )
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, which must be there, instead of starting the recipe's."
@@ -56,11 +58,11 @@ def command(
     """Train RECIPE on a cluster, with single values overridden by KEY.PATH=VALUE.
 
     The job keeps running when this command ends or this machine is switched off. An existing run of the recipe's name
-    is resumed. Exit codes are those of `fuseray train` on the cluster; 130 also when the job was stopped, or
+    is resumed. Exit codes are those of `fuseray train RECIPE` on the cluster; 130 also when the job was stopped, or
     when Ctrl-C ended the watching alone.
     """
     cluster, launcher = open_cluster(file)
-    resolved = on_cluster(load_recipe(recipe, (*overrides, *resume_overrides(resume))), cluster)
+    resolved = on_cluster(load_and_say(recipe, (*overrides, *resume_overrides(resume))), cluster)
     submitter = Submitter(
         cluster=cluster,
         launcher=launcher,
@@ -159,7 +161,8 @@ class Submitter:
         """Start the cluster, after confirmation when that costs money."""
         cluster = self.cluster
         log(f"cluster {cluster.name} is not up")
-        confirm(cluster, f"Start cluster {cluster.name}? Its machines cost money until `fuseray down`.", yes)
+        down = command_line("down", cluster.file)
+        confirm(cluster, f"Start cluster {cluster.name}? Its machines cost money until `{down}`.", yes)
         self.launcher.up(log)
 
     def _submit(self) -> None:
@@ -170,8 +173,8 @@ class Submitter:
         log(
             f"job {entry.job} is on cluster {entry.cluster}; it continues without this terminal\n"
             f"  run folder  {entry.run_folder}\n"
-            f"  come back   fuseray logs {entry.job} -f\n"
-            f"  stop        fuseray stop {entry.job}"
+            f"  come back   {command_line('logs', entry.job, '-f')}\n"
+            f"  stop        {command_line('stop', entry.job)}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from orchestrator.cli.console import printable
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -147,5 +148,6 @@ def log(line: str) -> None:
 
 def leave_running(job: str) -> NoReturn:
     """Exit, with the job still running."""
-    log(f"\nThe job continues. Follow it again with `fuseray logs {job} -f`, stop it with `fuseray stop {job}`.")
+    follow, stop = command_line("logs", job, "-f"), command_line("stop", job)
+    log(f"\nThe job continues. Follow it again with `{follow}`, stop it with `{stop}`.")
     sys.exit(DETACHED)

@@ -1,40 +1,20 @@
-"""`fuseray up|down|dashboard CLUSTER`, and how verbs name a cluster: a file, or NAME for clusters/NAME.yaml."""
+"""`fuseray up|down|dashboard CLUSTER`, and the confirmation before machines are started or ended."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.files import cluster_file
 from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.cluster.launch.launcher import JobServer
     from orchestrator.config.cluster import Cluster, NodeGroup
-
-
-FOLDER = Path("clusters")
-SUFFIX = ".yaml"
-
-
-def cluster_file(written: str) -> Path:
-    """Return a cluster's file, given as a path or as NAME for clusters/NAME.yaml. A click parameter `type`.
-
-    Raises:
-        click.BadParameter: there is none.
-    """
-    named = FOLDER / f"{written}{SUFFIX}"
-    for candidate in (Path(written), named):
-        if candidate.is_file():
-            return candidate
-    names = sorted(str(file.relative_to(FOLDER).with_suffix("")) for file in FOLDER.rglob(f"*{SUFFIX}"))
-    near = get_close_matches(written, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"clusters here: {', '.join(names) or 'none'}."
-    raise click.BadParameter(f"there is neither a file {written} nor {named}; {hint}")
 
 
 @click.command()
@@ -43,7 +23,7 @@ def cluster_file(written: str) -> Path:
 def up_command(cluster: Path, yes: bool) -> None:
     """Start a cluster; nodes that run already are kept.
 
-    CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. The cluster keeps running, and costing, without this
+    CLUSTER is a YAML file, or a name (see `fuseray clusters`). The cluster keeps running, and costing, without this
     terminal until `fuseray down CLUSTER`.
     """
     from orchestrator.cluster.files.read import read_cluster
@@ -61,7 +41,8 @@ def up_command(cluster: Path, yes: bool) -> None:
 def down_command(cluster: Path, yes: bool) -> None:
     """Terminate a cluster and the jobs on it.
 
-    CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. `fuseray stop JOB` before it lets a run save a checkpoint.
+    CLUSTER is a YAML file, or a name (see `fuseray clusters`). `fuseray stop JOB` before it lets a run save a
+    checkpoint.
     """
     from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.launch.launchers import launcher_of
@@ -82,7 +63,7 @@ CHECK_EVERY_S = 15.0
 def dashboard_command(cluster: Path, open_browser: bool, show_token: bool) -> None:
     """Make a cluster's dashboard available on this machine.
 
-    CLUSTER is a YAML file, or NAME for clusters/NAME.yaml. The tunnel to a remote cluster stays open until Ctrl-C.
+    CLUSTER is a YAML file, or a name (see `fuseray clusters`). The tunnel to a remote cluster stays open until Ctrl-C.
     """
     from orchestrator.cluster.files.read import read_cluster
     from orchestrator.cluster.findings import ClusterError

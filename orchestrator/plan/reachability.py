@@ -25,8 +25,9 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.plan.checks import PLACEHOLDER_URI
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
-from orchestrator.stream.dataset.samples import evenly_spaced_samples
-from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
+from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
+from orchestrator.stream.dataset.sidecar import Content, Unreadable
+from workloads.contract import BadSample, KeyedRandom, Transform, WorkloadError
 
 CLUSTER_CHECKS_AGAIN = "This machine may lack what the cluster's have; they check again before training begins."
 
@@ -167,21 +168,28 @@ def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFact
     summary = f"{uri}: {index.total:,} samples in {len(index.shards):,} shards"
     if make_transform is None:
         return DatasetCheck((passed(DATA_NAME, f"{summary}, index readable"), *shorter), index.total)
-    samples = list(evenly_spaced_samples(folder, index, DECODED_SAMPLES))
+    contents = [sample.content for sample in read_numbered(folder, index, evenly_spaced(index.total, DECODED_SAMPLES))]
     try:
-        problems = [problem for sample in samples if (problem := _decoding_problem(make_transform(), sample))]
+        transform = make_transform()
+        problems = [problem for content in contents if (problem := _decoding_problem(transform, content))]
     except ImportError as error:
         finding = f"{summary}, index readable; {error.name} is not installed to decode any"
         return DatasetCheck((warned(DATA_NAME, finding, REINSTALL), *shorter), index.total)
     except WorkloadError as error:
         fix = "Samples cannot be transformed without it, here or on the cluster."
         return DatasetCheck((failed(DATA_NAME, f"{summary}; {error}", fix), *shorter), index.total)
-    if len(problems) == len(samples):
-        reason = problems[0] if problems else "none of them can be read"
-        finding = f"{summary}, and none of {DECODED_SAMPLES} can be used: {reason}"
-        return DatasetCheck((failed(DATA_NAME, finding, f"Look at them: fuseray shards verify {uri}"),), index.total)
-    usable = f"{len(samples) - len(problems)} of {len(samples)} looked at decode"
-    return DatasetCheck((passed(DATA_NAME, f"{summary}; {usable}"), *shorter), index.total)
+    return DatasetCheck((_usable_finding(uri, summary, len(contents), problems), *shorter), index.total)
+
+
+def _usable_finding(uri: str, summary: str, looked_at: int, problems: Sequence[str]) -> Finding:
+    """Return a finding about the samples that were looked at: how many can be used, and what the first other has."""
+    usable = f"{summary}; {looked_at - len(problems)} of {looked_at} looked at can be used"
+    if not problems and looked_at:
+        return passed(DATA_NAME, usable)
+    fix = f"Look at all of them: fuseray shards verify {uri}"
+    if len(problems) == looked_at:
+        return failed(DATA_NAME, f"{usable}{f'; {problems[0]}' if problems else ''}", fix)
+    return warned(DATA_NAME, f"{usable}; {problems[0]}", fix)
 
 
 def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
@@ -192,11 +200,14 @@ def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
     ]
 
 
-def _decoding_problem(transform: Transform, sample: Sample) -> str | None:
+def _decoding_problem(transform: Transform, content: Content) -> str | None:
+    """Return what makes a sample unusable, with its key; None when it can be read and decoded."""
+    if isinstance(content, Unreadable):
+        return f"{content.key!r}: {content.fault}"
     try:
-        transform(sample, KeyedRandom((0, "preflight")))
+        transform(content, KeyedRandom((0, "preflight")))
     except BadSample as error:
-        return str(error)
+        return f"{content.key!r}: {error}"
     return None
 
 

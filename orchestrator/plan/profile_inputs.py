@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
-from workloads.contract import Features, KeyedRandom, Sample, Transform, WorkloadError
+from workloads.contract import Features, KeyedRandom, OfflineProfile, Sample, Transform, WorkloadError
 
 TIMED = 32
 """Samples whose transform is timed."""
@@ -47,7 +47,9 @@ def prepare(resolved: ResolvedRecipe) -> Prepared:
         NotMeasuredError: a library is missing, or the transform cannot use synthetic samples.
     """
     try:
-        transform = resolved.entry.transform(resolved.workload)
+        entry = resolved.entry
+        config = entry.profiled(resolved.workload) if isinstance(entry, OfflineProfile) else resolved.workload
+        transform = entry.transform(config)
         first, *others = synthetic_samples(TIMED + 1)
         features = [_transformed(transform, first)]
         started = _use_one_thread()

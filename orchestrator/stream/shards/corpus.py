@@ -65,19 +65,19 @@ def build(
     begun = _read_receipt(receipt)
     if begun and begun["source"] == made_of and "samples" in begun:
         return CorpusBuild(source, begun["samples"], up_to_date=True)
-    ours = set(begun.get("samples") or begun.get("splits") or ()) if begun else set()
+    ours = set(begun.get("splits", begun.get("samples", ()))) if begun else set()
     writers: dict[str, _SplitWriter] = {}
     for number, example in enumerate(examples(), start=1):
         if example.split not in writers:
             _check_ours(destination / example.split, example.split in ours)
             ours.add(example.split)
-            receipt.write(json.dumps({"source": made_of, "splits": sorted(ours)}, indent=2, sort_keys=True).encode())
+            _write_receipt(receipt, {"source": made_of, "splits": sorted(ours)})
             (destination / example.split).delete()
             writers[example.split] = _SplitWriter(destination / example.split, shard_format, samples_per_shard)
         writers[example.split].add(example.sample)
         progress(number)
     samples = {split: writer.finish() for split, writer in writers.items()}
-    receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
+    _write_receipt(receipt, {"source": made_of, "splits": sorted(ours), "samples": samples})
     return CorpusBuild(source, samples, up_to_date=False)
 
 
@@ -98,6 +98,10 @@ def _read_receipt(receipt: Location) -> dict[str, Any] | None:
             f"{receipt.uri}: is no record of a corpus, which would replace it; rename it, or name another destination."
         )
     return content
+
+
+def _write_receipt(receipt: Location, content: Mapping[str, Any]) -> None:
+    receipt.write(json.dumps(content, indent=2, sort_keys=True).encode())
 
 
 def _check_ours(folder: Location, is_ours: bool) -> None:

@@ -136,12 +136,14 @@ def test_what_is_there_twice_or_belongs_to_nothing_is_rejected(tmp_path: Path) -
     )
 
 
-def test_a_path_twice_and_a_short_row_are_rejected(tmp_path: Path) -> None:
+def test_a_path_that_is_there_twice_is_rejected(tmp_path: Path) -> None:
     assert built(tmp_path, '{"0.png": "a", "1.png": "b", "0.png": "c"}') == (
         {"1": ("b",)},
         {"0": "caption is ambiguous"},
     )
-    (tmp_path / "out").rename(tmp_path / "first")
+
+
+def test_a_row_without_all_columns_is_rejected(tmp_path: Path) -> None:
     assert built(tmp_path, "a thing\t0.png\n\nanother\n\t1.png\n", "t.tsv") == (
         {"0": ("a thing",)},
         {"line 3": "row is malformed", "1": "caption is missing"},

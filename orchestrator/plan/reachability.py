@@ -21,8 +21,8 @@ from orchestrator.cluster.doctor.services import (
 from orchestrator.cluster.findings import Finding, failed, passed, run_concurrently, warned, with_timeout
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
-from orchestrator.config.recipe import Recipe
 from orchestrator.plan.checks import PLACEHOLDER_URI
+from orchestrator.plan.profile_inputs import offline_config, synthetic_samples
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
@@ -64,7 +64,7 @@ class ReachabilityChecks:
         self._train = self._start_dataset_checks(resolved, train)
         held_out = [recipe.data.held_out] if recipe.data.held_out else []
         self._held_out = self._start_dataset_checks(resolved, held_out)
-        self._services = run_concurrently(self._service_checks(recipe))
+        self._services = run_concurrently(self._service_checks(resolved))
 
     def result(self) -> ReachabilityResult:
         """Wait for all checks."""
@@ -82,19 +82,21 @@ class ReachabilityChecks:
 
     def _start_dataset_checks(self, resolved: ResolvedRecipe, uris: Sequence[str]) -> list[Future[DatasetCheck]]:
         endpoint = resolved.recipe.storage.endpoint
-        make_transform = (lambda: resolved.entry.transform(resolved.workload)) if self._on_training_machine else None
+        offline = (lambda: resolved.entry.transform(offline_config(resolved))) if self._on_training_machine else None
         checks = [
-            lambda uri=uri: check_dataset(uri, endpoint, SERVICE_TIMEOUT_S, make_transform)
+            lambda uri=uri: check_dataset(uri, endpoint, SERVICE_TIMEOUT_S, offline)
             for uri in uris
             if self._reachable(uri)
         ]
         return run_concurrently(checks)
 
-    def _service_checks(self, recipe: Recipe) -> list[Callable[[], Finding | None]]:
+    def _service_checks(self, resolved: ResolvedRecipe) -> list[Callable[[], Finding | None]]:
+        recipe = resolved.recipe
         checks: list[Callable[[], Finding | None]] = [lambda: self._check_tracking(recipe.tracking.uri)]
         uri, endpoint = recipe.storage.uri, recipe.storage.endpoint
         if self._on_training_machine:
             checks.append(lambda: check_writable(f"{uri}/{recipe.name}", endpoint, SERVICE_TIMEOUT_S))
+            checks.append(lambda: check_transform(resolved, SERVICE_TIMEOUT_S))
         elif self._reachable(uri):
             checks.append(lambda: check_storage(uri, endpoint))
         if any(used.startswith("s3://") for used in (uri, *(source.uri for source in recipe.data.sets))):
@@ -149,7 +151,7 @@ def check_dataset(
         uri: where the data set is.
         endpoint: address of an S3-compatible server.
         timeout_s: how long to wait for it.
-        make_transform: returns the transform that decodes samples; None to decode none.
+        make_transform: returns a transform that decodes samples and fetches nothing; None to decode none.
     """
     try:
         return with_timeout(timeout_s, lambda: _check_dataset(uri, endpoint, make_transform))
@@ -209,6 +211,32 @@ def _decoding_problem(transform: Transform, content: Content) -> str | None:
     except BadSample as error:
         return f"{content.key!r}: {error}"
     return None
+
+
+TRANSFORM_NAME = "transform"
+
+
+def check_transform(resolved: ResolvedRecipe, timeout_s: float) -> Finding | None:
+    """Transform a sample with all that training will fetch for it; None when that is nothing, or cannot be run here.
+
+    Args:
+        resolved: the recipe.
+        timeout_s: how long to wait for what is fetched.
+    """
+    if offline_config(resolved) == resolved.workload:
+        return None
+    fix = "Samples cannot be transformed without it, here or on the cluster."
+    try:
+        (sample,) = synthetic_samples(1)
+        transform = resolved.entry.transform(resolved.workload)
+        with_timeout(timeout_s, lambda: transform(sample, KeyedRandom((0, "preflight"))))
+    except ImportError:
+        return None
+    except WorkloadError as error:
+        return failed(TRANSFORM_NAME, str(error), fix)
+    except TimeoutError as error:
+        return failed(TRANSFORM_NAME, f"what it needs from elsewhere could not be fetched: {error}", fix)
+    return passed(TRANSFORM_NAME, "all that it needs from elsewhere can be fetched")
 
 
 STORAGE_NAME = "storage"

@@ -26,7 +26,7 @@ from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.stream.unusable import write_unusable
 from orchestrator.train.checkpoints.manager import CheckpointManager
 from orchestrator.train.control_channel import StepRecord, WorkerCommand
-from orchestrator.train.held_out import measure, read_held_out
+from orchestrator.train.held_out import Measurement, measure, read_held_out
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan
@@ -202,7 +202,7 @@ class _Training:
             )
 
     def _evaluate(self) -> dict[str, float]:
-        """Return the metrics of the held-out samples, on worker 0.
+        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are told of and listed.
 
         Raises:
             EvaluationError: they, or the model on them, could not be evaluated.
@@ -213,20 +213,18 @@ class _Training:
             if self._rank != 0:
                 return {}
             try:
-                metrics = self._measure(self._plan.held_out, self._plan.held_out_index)
+                measured = self._measure(self._plan.held_out, self._plan.held_out_index)
             except Exception as error:  # whatever it is, it has to name the held-out samples
                 raise evaluation_error(error, self._plan.held_out.uri) from error
-        return {f"held_out/{name}": value for name, value in metrics.items()}
-
-    def _measure(self, folder: Location, index: Index) -> Mapping[str, float]:
-        """Evaluate the model; tell about the samples that cannot be used, and list them in the run's folder."""
-        section = self._recipe.evaluation
-        held_out = read_held_out(folder, index, section.samples)
-        measured = measure(self._workload, held_out, EvaluationOptions(batch_size=section.batch_size))
         if text := measured.describe_unusable():
             self._channel_client.log(text)
         write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
-        return measured.evaluation.metrics
+        return {f"held_out/{name}": value for name, value in measured.evaluation.metrics.items()}
+
+    def _measure(self, folder: Location, index: Index) -> Measurement:
+        section = self._recipe.evaluation
+        held_out = read_held_out(folder, index, section.samples)
+        return measure(self._workload, held_out, EvaluationOptions(batch_size=section.batch_size))
 
     def _waits(self) -> dict[str, float]:
         """Return how long this worker has waited for data in all, and how long the last checkpoint took."""

@@ -209,7 +209,7 @@ def _too_many_rejected(
     first = min((item for part in parts for item in part.rejected), key=lambda item: item.item)
     return (
         f"{source.name}: at least {sum(reasons.values())} of {items} samples cannot be used ({counts}), more than "
-        f"{options.max_bad_share:.1%}; the first is {first.key}: {first.reason}"
+        f"{options.max_bad_share:.1%}; the first is {first.key or f'item {first.item}'}: {first.reason}"
         f"{first.detail and f' ({first.detail})'}; they are listed in {(destination / REJECTED_NAME).uri}. Fix them, "
         "or allow more with --max-bad-share, and run the same command again: it resumes the build."
     )

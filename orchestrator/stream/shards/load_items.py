@@ -95,6 +95,8 @@ def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tu
 
 
 def _image(source: Source, item: Item) -> bytes:
+    if not item.image and item.caption_files:
+        raise BadSample("image is missing", f"none is beside {item.caption_files[0]}")
     if not item.image:
         names = ", ".join(map(repr, list(item.record)[:NAMES_SHOWN]))
         raise BadSample("image is missing", f"none is named{names and ' among '}{names}")

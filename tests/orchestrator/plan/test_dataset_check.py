@@ -8,7 +8,8 @@ import pytest
 from damage import flipped, rewrite, shard_file, write_data_set
 from shards import picture, samples
 
-from orchestrator.plan.reachability import check_dataset
+from orchestrator.config.loading import load_recipe
+from orchestrator.plan.reachability import check_dataset, check_transform
 from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import Sample
 from workloads.transforms.pairs import PairTransform
@@ -46,3 +47,14 @@ def test_no_more_samples_are_claimed_than_there_are(tmp_path: Path) -> None:
     folder = write_data_set(tmp_path / "data", [[Sample("only", b"no image", ("a picture",))]], "webdataset")
     level, found = checked(folder)
     assert (level, "0 of 1 looked at can be used; 'only': image is corrupt" in found) == ("error", True)
+
+
+def test_a_tokenizer_of_the_hub_is_a_check_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    recipe = Path("workloads/recipes/emoji-demo.yaml")
+    assert check_transform(load_recipe(recipe, ["text.tokenizer=minilm"]), 20.0) is None
+    finding = check_transform(load_recipe(recipe, ["text.tokenizer=nobody/nothing"]), 20.0)
+    assert finding is not None
+    assert finding.level == "error"
+    assert "'nobody/nothing' is no local path and could not be fetched" in finding.found

@@ -307,11 +307,13 @@ class Evaluation:
         metrics: values by name, shares in [0, 1].
         tables: how the metrics are laid out for people; without any, all metrics are listed.
         galleries: examples.
+        unusable: why samples could not be used, by their row among those evaluated; a metric `skipped` counts them.
     """
 
     metrics: Mapping[str, float]
     tables: tuple[Table, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    unusable: Mapping[int, BadSample] = field(default_factory=dict)
 
 
 class Workload(Protocol):
@@ -365,7 +367,11 @@ class Workload(Protocol):
         ...
 
     def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        """Measure the model on held-out samples."""
+        """Measure the model on held-out samples; those that cannot be used are left out and listed.
+
+        Raises:
+            WorkloadError: when none can be used.
+        """
         ...
 
     def export(self, folder: Path) -> None:
@@ -465,6 +471,18 @@ class WorkloadEntry(Protocol):
 
     def create(self, config: Any) -> Workload:
         """Return a workload; imports torch."""
+        ...
+
+
+@runtime_checkable
+class OfflineProfile(Protocol):
+    """What a `WorkloadEntry` may offer besides, so that its model is timed without a network."""
+
+    def profiled(self, config: Any) -> Any:
+        """Return a config of equal cost whose transform needs nothing that would have to be fetched.
+
+        It is used to time and measure a model with random weights, never to train.
+        """
         ...
 
 

@@ -19,9 +19,12 @@ from orchestrator.config.loading import find_checkpoint_format, find_workload
 
 if TYPE_CHECKING:
     from orchestrator.config.loading import ResolvedRecipe
+    from orchestrator.report.model import EvaluatedCheckpoint
     from orchestrator.storage.location import Location
     from orchestrator.storage.run_folder import RunFolder
+    from orchestrator.stream.unusable import ReasonCount
     from orchestrator.train.convert import ExportSource
+    from orchestrator.train.held_out import Measurement
     from workloads.contract import Evaluation, EvaluationOptions, ForeignCheckpoint, ReportedMetrics
 
 
@@ -52,10 +55,13 @@ def evaluate_command(as_json: bool, **arguments: Any) -> None:
     evaluated = _evaluate(**arguments)
     metrics, about = dict(evaluated.evaluation.metrics), evaluated.subject
     if as_json:
-        click.echo(json.dumps({"run": evaluated.folder, "subject": about, "metrics": metrics}, indent=2))
+        unusable = [asdict(count) for count in evaluated.unusable]
+        values = {"run": evaluated.folder, "subject": about, "metrics": metrics, "unusable": unusable}
+        click.echo(json.dumps(values, indent=2))
         return
 
     print_tables(evaluated, f"{evaluated.folder}, step {about['step']}, on {about['held_out']}")
+    print_unusable(evaluated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +69,26 @@ class Evaluated:
     """An evaluation to show.
 
     Args:
-        evaluation: metrics, tables and galleries.
+        checkpoint: metrics, tables and galleries, and the held-out samples that could not be used.
         reported: what its workload reports.
         subject: what was evaluated: step, options, data.
         folder: URI of the run, or of the imported checkpoint.
     """
 
-    evaluation: Evaluation
+    checkpoint: EvaluatedCheckpoint
     reported: ReportedMetrics
     subject: dict[str, Any]
     folder: str
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Metrics, tables and galleries."""
+        return self.checkpoint.evaluation
+
+    @property
+    def unusable(self) -> tuple[ReasonCount, ...]:
+        """Held-out samples that could not be used, by reason."""
+        return self.checkpoint.unusable
 
 
 def _evaluate(
@@ -108,7 +124,7 @@ def _evaluate(
     saved = load_evaluation(run.evaluation)
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
         reported = resolved.entry.metrics(resolved.workload)
-        return Evaluated(saved.checkpoint.evaluation, reported, saved.subject, run.root.uri)
+        return Evaluated(saved.checkpoint, reported, saved.subject, run.root.uri)
     return _measure(run, resolved, options, data)
 
 
@@ -125,9 +141,10 @@ def _measure_import(
             f"{folder.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
     checkpoint = load_checkpoint(folder)
-    measured = evaluate_checkpoint(checkpoint, options, locate(held_out, endpoint))
+    result = evaluate_checkpoint(checkpoint, options, locate(held_out, endpoint))
     reported = find_workload(checkpoint.state.workload).metrics(model_config(checkpoint))
-    return Evaluated(measured.evaluation, reported, subject(measured.step, options, held_out), folder.uri)
+    about = subject(result.step, options, held_out)
+    return Evaluated(_evaluated_checkpoint(result.measured), reported, about, folder.uri)
 
 
 def _measure(run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str) -> Evaluated:
@@ -135,14 +152,30 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOption
     from orchestrator.track.run_writer import TrackedRun
     from orchestrator.train.run_tools import evaluate_run
 
-    measured = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
-    about = subject(measured.step, options, held_out)
+    result = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
+    checkpoint = _evaluated_checkpoint(result.measured)
+    about = subject(result.step, options, held_out)
     run.evaluation.delete()
-    save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
+    save_evaluation(run.evaluation, checkpoint, about)
     file = run.read()
-    metrics = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
-    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, metrics)
-    return Evaluated(measured.evaluation, resolved.entry.metrics(resolved.workload), about, run.root.uri)
+    metrics = {f"evaluation/{key}": value for key, value in checkpoint.evaluation.metrics.items()}
+    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(result.step, metrics)
+    return Evaluated(checkpoint, resolved.entry.metrics(resolved.workload), about, run.root.uri)
+
+
+def _evaluated_checkpoint(measured: Measurement) -> EvaluatedCheckpoint:
+    from orchestrator.report.gather import evaluated_checkpoint
+
+    return evaluated_checkpoint(measured.evaluation, measured.samples, measured.unusable, measured.total)
+
+
+def print_unusable(evaluated: Evaluated) -> None:
+    """Print a line about the held-out samples that could not be used, if there are any."""
+    from orchestrator.stream.unusable import describe_unusable
+
+    total = evaluated.checkpoint.samples
+    if evaluated.unusable and total is not None:
+        click.echo(describe_unusable(evaluated.unusable, total, str(evaluated.subject["held_out"])))
 
 
 def print_tables(evaluated: Evaluated, title: str) -> None:

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import thread_time
+from typing import cast
 
 import numpy as np
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
-from workloads.contract import Features, KeyedRandom, Sample, Transform, WorkloadError
+from workloads.contract import Features, KeyedRandom, OfflineProfile, Sample, Section, Transform, WorkloadError
 
 TIMED = 32
 """Samples whose transform is timed."""
@@ -47,7 +48,7 @@ def prepare(resolved: ResolvedRecipe) -> Prepared:
         NotMeasuredError: a library is missing, or the transform cannot use synthetic samples.
     """
     try:
-        transform = resolved.entry.transform(resolved.workload)
+        transform = resolved.entry.transform(offline_config(resolved))
         first, *others = synthetic_samples(TIMED + 1)
         features = [_transformed(transform, first)]
         started = _use_one_thread()
@@ -60,6 +61,14 @@ def prepare(resolved: ResolvedRecipe) -> Prepared:
         reason = f"{type(error).__name__}: {error}"
         raise NotMeasuredError(f"the workload's transform cannot use a synthetic sample ({reason})") from error
     return Prepared(tuple(features), (thread_time() - started) / len(others))
+
+
+def offline_config(resolved: ResolvedRecipe) -> Section:
+    """Return the workload's config, or one of equal cost whose transform fetches nothing, where there is one."""
+    entry = resolved.entry
+    if isinstance(entry, OfflineProfile):
+        return cast(Section, entry.profiled(resolved.workload))
+    return resolved.workload
 
 
 def _transformed(transform: Transform, sample: Sample) -> Features:

@@ -22,12 +22,13 @@ from orchestrator.cluster.findings import Finding, failed, passed, run_concurren
 from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
-from orchestrator.config.recipe import Recipe
 from orchestrator.plan.checks import PLACEHOLDER_URI
+from orchestrator.plan.profile_inputs import offline_config, synthetic_samples
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
-from orchestrator.stream.dataset.samples import evenly_spaced_samples
-from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
+from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
+from orchestrator.stream.dataset.sidecar import Content, Unreadable
+from workloads.contract import BadSample, KeyedRandom, Transform, WorkloadError
 
 CLUSTER_CHECKS_AGAIN = "This machine may lack what the cluster's have; they check again before training begins."
 
@@ -64,7 +65,7 @@ class ReachabilityChecks:
         self._train = self._start_dataset_checks(resolved, train)
         held_out = [recipe.data.held_out] if recipe.data.held_out else []
         self._held_out = self._start_dataset_checks(resolved, held_out)
-        self._services = run_concurrently(self._service_checks(recipe))
+        self._services = run_concurrently(self._service_checks(resolved))
 
     def result(self) -> ReachabilityResult:
         """Wait for all checks."""
@@ -82,19 +83,21 @@ class ReachabilityChecks:
 
     def _start_dataset_checks(self, resolved: ResolvedRecipe, uris: Sequence[str]) -> list[Future[DatasetCheck]]:
         endpoint = resolved.recipe.storage.endpoint
-        make_transform = (lambda: resolved.entry.transform(resolved.workload)) if self._on_training_machine else None
+        offline = (lambda: resolved.entry.transform(offline_config(resolved))) if self._on_training_machine else None
         checks = [
-            lambda uri=uri: check_dataset(uri, endpoint, SERVICE_TIMEOUT_S, make_transform)
+            lambda uri=uri: check_dataset(uri, endpoint, SERVICE_TIMEOUT_S, offline)
             for uri in uris
             if self._reachable(uri)
         ]
         return run_concurrently(checks)
 
-    def _service_checks(self, recipe: Recipe) -> list[Callable[[], Finding | None]]:
+    def _service_checks(self, resolved: ResolvedRecipe) -> list[Callable[[], Finding | None]]:
+        recipe = resolved.recipe
         checks: list[Callable[[], Finding | None]] = [lambda: self._check_tracking(recipe.tracking.uri)]
         uri, endpoint = recipe.storage.uri, recipe.storage.endpoint
         if self._on_training_machine:
             checks.append(lambda: check_writable(f"{uri}/{recipe.name}", endpoint, SERVICE_TIMEOUT_S))
+            checks.append(lambda: check_transform(resolved, SERVICE_TIMEOUT_S))
         elif self._reachable(uri):
             checks.append(lambda: check_storage(uri, endpoint))
         if any(used.startswith("s3://") for used in (uri, *(source.uri for source in recipe.data.sets))):
@@ -149,7 +152,7 @@ def check_dataset(
         uri: where the data set is.
         endpoint: address of an S3-compatible server.
         timeout_s: how long to wait for it.
-        make_transform: returns the transform that decodes samples; None to decode none.
+        make_transform: returns a transform that decodes samples and fetches nothing; None to decode none.
     """
     try:
         return with_timeout(timeout_s, lambda: _check_dataset(uri, endpoint, make_transform))
@@ -168,22 +171,28 @@ def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFact
     summary = f"{uri}: {index.total:,} samples in {len(index.shards):,} shards"
     if make_transform is None:
         return DatasetCheck((passed(DATA_NAME, f"{summary}, index readable"), *shorter), index.total)
-    samples = list(evenly_spaced_samples(folder, index, DECODED_SAMPLES))
+    contents = [sample.content for sample in read_numbered(folder, index, evenly_spaced(index.total, DECODED_SAMPLES))]
     try:
-        problems = [problem for sample in samples if (problem := _decoding_problem(make_transform(), sample))]
+        transform = make_transform()
+        problems = [problem for content in contents if (problem := _decoding_problem(transform, content))]
     except ImportError as error:
         finding = f"{summary}, index readable; {error.name} is not installed to decode any"
         return DatasetCheck((warned(DATA_NAME, finding, REINSTALL), *shorter), index.total)
     except WorkloadError as error:
         fix = "Samples cannot be transformed without it, here or on the cluster."
         return DatasetCheck((failed(DATA_NAME, f"{summary}; {error}", fix), *shorter), index.total)
-    if len(problems) == len(samples):
-        reason = problems[0] if problems else "none of them can be read"
-        finding = f"{summary}, and none of {DECODED_SAMPLES} can be used: {reason}"
-        fix = f"Look at them: {command_line('shards', 'verify', uri, endpoint=folder.endpoint)}"
-        return DatasetCheck((failed(DATA_NAME, finding, fix),), index.total)
-    usable = f"{len(samples) - len(problems)} of {len(samples)} looked at decode"
-    return DatasetCheck((passed(DATA_NAME, f"{summary}; {usable}"), *shorter), index.total)
+    return DatasetCheck((_usable_finding(folder, summary, len(contents), problems), *shorter), index.total)
+
+
+def _usable_finding(folder: Location, summary: str, looked_at: int, problems: Sequence[str]) -> Finding:
+    """Return a finding about the samples that were looked at: how many can be used, and what the first other has."""
+    usable = f"{summary}; {looked_at - len(problems)} of {looked_at} looked at can be used"
+    if not problems and looked_at:
+        return passed(DATA_NAME, usable)
+    fix = f"Look at all of them: {command_line('shards', 'verify', folder.uri, endpoint=folder.endpoint)}"
+    if len(problems) == looked_at:
+        return failed(DATA_NAME, f"{usable}{f'; {problems[0]}' if problems else ''}", fix)
+    return warned(DATA_NAME, f"{usable}; {problems[0]}", fix)
 
 
 def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
@@ -194,12 +203,41 @@ def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
     ]
 
 
-def _decoding_problem(transform: Transform, sample: Sample) -> str | None:
+def _decoding_problem(transform: Transform, content: Content) -> str | None:
+    """Return what makes a sample unusable, with its key; None when it can be read and decoded."""
+    if isinstance(content, Unreadable):
+        return f"{content.key!r}: {content.fault}"
     try:
-        transform(sample, KeyedRandom((0, "preflight")))
+        transform(content, KeyedRandom((0, "preflight")))
     except BadSample as error:
-        return str(error)
+        return f"{content.key!r}: {error}"
     return None
+
+
+TRANSFORM_NAME = "transform"
+
+
+def check_transform(resolved: ResolvedRecipe, timeout_s: float) -> Finding | None:
+    """Transform a sample with all that training will fetch for it; None when that is nothing, or cannot be run here.
+
+    Args:
+        resolved: the recipe.
+        timeout_s: how long to wait for what is fetched.
+    """
+    if offline_config(resolved) == resolved.workload:
+        return None
+    fix = "Samples cannot be transformed without it, here or on the cluster."
+    try:
+        (sample,) = synthetic_samples(1)
+        transform = resolved.entry.transform(resolved.workload)
+        with_timeout(timeout_s, lambda: transform(sample, KeyedRandom((0, "preflight"))))
+    except ImportError:
+        return None
+    except WorkloadError as error:
+        return failed(TRANSFORM_NAME, str(error), fix)
+    except TimeoutError as error:
+        return failed(TRANSFORM_NAME, f"what it needs from elsewhere could not be fetched: {error}", fix)
+    return passed(TRANSFORM_NAME, "all that it needs from elsewhere can be fetched")
 
 
 STORAGE_NAME = "storage"

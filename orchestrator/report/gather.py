@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,12 +20,12 @@ from orchestrator.report.model import (
     Headline,
     Report,
     Run,
-    Skipped,
     Status,
 )
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
 from orchestrator.stream.micro_batch import read_quarantine
+from orchestrator.stream.unusable import ReasonCount, UnusableSample, count_reasons, count_unusable, read_unusable
 from orchestrator.track.client import redact, resolve_uri
 from orchestrator.track.cost import Costs, RunCost, read_starts
 from orchestrator.track.run_writer import Curves, TrackedRun
@@ -53,8 +52,6 @@ TIME_PARTS = {
     "evaluation": "evaluation",
 }
 """Part of a step, as its seconds are logged, and what the page calls it; the workload names its own hooks."""
-
-KEYS_SHOWN = 5
 
 
 def gather(run: RunFolder, metrics: ReportedMetrics) -> Report:
@@ -84,6 +81,7 @@ def gather(run: RunFolder, metrics: ReportedMetrics) -> Report:
         metrics=metrics,
         evaluated=saved.checkpoint if saved else None,
         skipped=_skipped(run.quarantine),
+        held_out_unusable=count_unusable(read_unusable(run.held_out_quarantine)),
         recipe_yaml=run.recipe.read().decode(),
         machine=_machine(),
     )
@@ -126,11 +124,8 @@ def _headline(curves: Curves, tracker: TrackedRun, planned_steps: int, spent: Ru
     )
 
 
-def _skipped(quarantine: Location) -> tuple[Skipped, ...]:
-    keys: dict[str, list[str]] = defaultdict(list)
-    for skip in read_quarantine(quarantine):
-        keys[skip.reason].append(skip.key)
-    return tuple(Skipped(reason, len(skipped), tuple(skipped[:KEYS_SHOWN])) for reason, skipped in sorted(keys.items()))
+def _skipped(quarantine: Location) -> tuple[ReasonCount, ...]:
+    return count_reasons((skip.reason, skip.key) for skip in read_quarantine(quarantine))
 
 
 def _machine() -> dict[str, str]:
@@ -169,12 +164,30 @@ def subject(step: int, options: EvaluationOptions, held_out: str) -> dict[str, A
     }
 
 
-def save_evaluation(folder: Location, evaluation: Evaluation, samples: Sequence[Sample], about: dict[str, Any]) -> None:
+def evaluated_checkpoint(
+    evaluation: Evaluation, samples: Sequence[Sample], unusable: Sequence[UnusableSample], total: int
+) -> EvaluatedCheckpoint:
+    """Return what is kept of an evaluation.
+
+    Args:
+        evaluation: metrics, tables and galleries.
+        samples: the evaluated samples; the galleries name rows of them.
+        unusable: the held-out samples that could not be used.
+        total: held-out samples that were looked at.
+    """
+    images = {row: samples[row].image for row in sorted(_rows(evaluation.galleries))}
+    return EvaluatedCheckpoint(evaluation, images, count_unusable(unusable), total)
+
+
+def save_evaluation(folder: Location, checkpoint: EvaluatedCheckpoint, about: dict[str, Any]) -> None:
     """Write an evaluation; the JSON comes last, so that a half-written one does not count."""
-    for row in sorted(_rows(evaluation.galleries)):
-        (folder / f"image-{row:06d}").write(samples[row].image)
+    for row, image in checkpoint.images.items():
+        (folder / f"image-{row:06d}").write(image)
+    evaluation = checkpoint.evaluation
     content = {
         "subject": about,
+        "unusable": [asdict(count) for count in checkpoint.unusable],
+        "samples": checkpoint.samples,
         "metrics": dict(evaluation.metrics),
         "tables": [asdict(table) for table in evaluation.tables],
         "galleries": [_gallery_values(gallery) for gallery in evaluation.galleries],
@@ -193,7 +206,14 @@ def load_evaluation(folder: Location) -> SavedEvaluation | None:
     galleries = tuple(_gallery(values) for values in content["galleries"])
     images = {row: (folder / f"image-{row:06d}").read() for row in sorted(_rows(galleries))}
     evaluation = Evaluation(content["metrics"], tables, galleries)
-    return SavedEvaluation(EvaluatedCheckpoint(evaluation, images), content["subject"])
+    unusable = tuple(_reason_count(values) for values in content.get("unusable", ()))
+    return SavedEvaluation(
+        EvaluatedCheckpoint(evaluation, images, unusable, content.get("samples")), content["subject"]
+    )
+
+
+def _reason_count(values: Mapping[str, Any]) -> ReasonCount:
+    return ReasonCount(values["reason"], values["count"], tuple(values["keys"]))
 
 
 def _rows(galleries: Sequence[Gallery]) -> set[int]:

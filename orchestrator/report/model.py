@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.stream.unusable import ReasonCount
 from workloads.contract import Evaluation, ReportedMetrics
 
 
@@ -127,25 +128,14 @@ class EvaluatedCheckpoint:
     Args:
         evaluation: metrics, tables and galleries, as the workload filled them.
         images: encoded image files (PNG, JPEG or WebP) by the rows that the galleries name.
+        unusable: held-out samples that could not be used, by reason.
+        samples: held-out samples that were looked at, the unusable ones included; None when it was not noted.
     """
 
     evaluation: Evaluation
     images: Mapping[int, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """Samples left out for one reason.
-
-    Args:
-        reason: the class of fault.
-        count: how many.
-        keys: a few of their keys.
-    """
-
-    reason: str
-    count: int
-    keys: tuple[str, ...] = ()
+    unusable: tuple[ReasonCount, ...] = ()
+    samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +150,7 @@ class Report:
         metrics: what the workload reports, and how it is shown.
         evaluated: the newest evaluation; None before there is one.
         skipped: skipped samples by reason; None when they were not counted, empty when there were none.
+        held_out_unusable: held-out samples that the newest evaluation while training could not use, by reason.
         recipe_yaml: the resolved recipe.
         machine: named facts about hardware and software.
     """
@@ -170,6 +161,7 @@ class Report:
     time: TimeShares = field(default_factory=dict)
     metrics: ReportedMetrics = NOTHING_REPORTED
     evaluated: EvaluatedCheckpoint | None = None
-    skipped: tuple[Skipped, ...] | None = None
+    skipped: tuple[ReasonCount, ...] | None = None
+    held_out_unusable: tuple[ReasonCount, ...] = ()
     recipe_yaml: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)

@@ -17,6 +17,9 @@ from workloads.contract import Evaluation, Metric, Panel, ReportedMetrics, Table
 HELD_OUT = "held_out/"
 """Before the names of metrics that were measured on held-out samples while training."""
 
+HELD_OUT_METRICS = (Metric(name="skipped", title="Samples that cannot be used", goal="min"),)
+"""What an evaluation of every workload reports."""
+
 OPTIMISATION = Panel("Optimisation")
 STEP_METRICS = (
     Metric(
@@ -154,7 +157,8 @@ class ShownTable:
 
 def show_tables(evaluation: Evaluation, reported: ReportedMetrics) -> list[ShownTable]:
     """Return the tables of an evaluation; without any, one that lists its metrics, chance levels aside."""
-    declared = {metric.name: metric for metric in (*reported.evaluation, *reported.final_evaluation)}
+    known = (*HELD_OUT_METRICS, *reported.evaluation, *reported.final_evaluation)
+    declared = {metric.name: metric for metric in known}
     tables = evaluation.tables or _list_metrics(evaluation, declared)
     return [_shown(table, evaluation.metrics, declared) for table in tables]
 

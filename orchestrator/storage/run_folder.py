@@ -83,6 +83,11 @@ class RunFolder:
         return self.root / "quarantine.jsonl"
 
     @property
+    def held_out_quarantine(self) -> Location:
+        """The list of held-out samples that the newest evaluation could not use, one JSON object a line."""
+        return self.root / "held-out-quarantine.jsonl"
+
+    @property
     def post_mortem(self) -> Location:
         """Why the run failed, if it did: a JSON object."""
         return self.root / "post-mortem.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +15,6 @@ from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.dataset.samples import evenly_spaced_samples
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
@@ -26,17 +25,17 @@ from orchestrator.track.cost import Costs, cost_tags, read_starts
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.sync import SyncResult, sync_to_mlflow
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
+from orchestrator.train.held_out import Measurement, measure, read_held_out
 from orchestrator.train.plan import Plan
 from orchestrator.train.run_logger import SkippedCounts, StepMetrics
-from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, Section
+from workloads.contract import EvaluationOptions, KeyedRandom, Section
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """An evaluation, the samples it was computed on, and the step of the checkpoint."""
+    """A measurement on held-out samples, and the step of the checkpoint."""
 
-    evaluation: Evaluation
-    samples: Sequence[Sample]
+    measured: Measurement
     step: int
 
 
@@ -66,7 +65,8 @@ def evaluate_run(
 
     Raises:
         RunError: the run has no usable checkpoint.
-        DataSetError: the held-out samples are missing.
+        DataSetError: the held-out samples are missing, or not a single one can be read.
+        WorkloadError: the workload cannot use any of them.
     """
     checkpoint = load_newest(run, log)
     if checkpoint is None:
@@ -80,17 +80,15 @@ def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, fold
     """Evaluate a checkpoint on the held-out samples in a folder.
 
     Raises:
-        DataSetError: the held-out samples are missing.
+        DataSetError: the held-out samples are missing, or not a single one can be read.
+        WorkloadError: the workload cannot use any of them.
     """
     index = read_index(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
     model = workload.build(device, KeyedRandom(("evaluation",)), pretrained=False)
     model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
-    samples = list(evenly_spaced_samples(folder, index))
-    evaluation = workload.evaluate(samples, options)
-    metrics = {**evaluation.metrics, "unreadable": float(index.total - len(samples))}
-    return EvaluationResult(replace(evaluation, metrics=metrics), samples, checkpoint.state.next_step)
+    return EvaluationResult(measure(workload, read_held_out(folder, index), options), checkpoint.state.next_step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,19 @@ import torch
 from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
+from orchestrator.storage.location import Location
 from orchestrator.storage.timing import now_ms
-from orchestrator.stream.dataset.samples import evenly_spaced_samples
+from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
+from orchestrator.stream.unusable import write_unusable
 from orchestrator.train.checkpoints.manager import CheckpointManager
 from orchestrator.train.control_channel import StepRecord, WorkerCommand
+from orchestrator.train.held_out import Measurement, measure, read_held_out
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan
+from orchestrator.train.recovery.classify import evaluation_error
 from orchestrator.train.recovery.diagnosis import BadDataError, NotANumberError, WorkersDrainedError
 from orchestrator.train.resources import present_decoded_share
 from orchestrator.train.resume import InitialState, check_agreement, find_initial_state
@@ -198,17 +202,29 @@ class _Training:
             )
 
     def _evaluate(self) -> dict[str, float]:
+        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are told of and listed.
+
+        Raises:
+            EvaluationError: they, or the model on them, could not be evaluated.
+        """
         if self._plan.held_out is None or self._plan.held_out_index is None:
             return {}
         with self._parallel.unsharded():
             if self._rank != 0:
                 return {}
-            samples = evenly_spaced_samples(
-                self._plan.held_out, self._plan.held_out_index, self._recipe.evaluation.samples
-            )
-            options = EvaluationOptions(batch_size=self._recipe.evaluation.batch_size)
-            evaluation = self._workload.evaluate(list(samples), options)
-        return {f"held_out/{name}": value for name, value in evaluation.metrics.items()}
+            try:
+                measured = self._measure(self._plan.held_out, self._plan.held_out_index)
+            except Exception as error:  # whatever it is, it has to name the held-out samples
+                raise evaluation_error(error, self._plan.held_out.uri) from error
+        if text := measured.describe_unusable():
+            self._channel_client.log(text)
+        write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
+        return {f"held_out/{name}": value for name, value in measured.evaluation.metrics.items()}
+
+    def _measure(self, folder: Location, index: Index) -> Measurement:
+        section = self._recipe.evaluation
+        held_out = read_held_out(folder, index, section.samples)
+        return measure(self._workload, held_out, EvaluationOptions(batch_size=section.batch_size))
 
     def _waits(self) -> dict[str, float]:
         """Return how long this worker has waited for data in all, and how long the last checkpoint took."""

@@ -1,6 +1,7 @@
 """Whole runs on Ray: real shards, real workers, a real MLflow store."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -53,14 +54,14 @@ def status(folder: Path, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder with shards of real drawings, one of them damaged, and a recipe."""
+    """A user's folder with shards of real drawings, one image of each split damaged, and a recipe."""
     folder = tmp_path_factory.mktemp("user")
     built = fuseray("data", "emoji", "emoji", "--limit", "150", "--samples-per-shard", "40", folder=folder)
     assert built.returncode == 0, built.stderr
-    shard = folder / "emoji" / "train" / "shard-000001.tar"
-    content = bytearray(shard.read_bytes())
-    content[512:900] = bytes(388)
-    shard.write_bytes(content)
+    for shard in ("train/shard-000001.tar", "held-out/shard-000000.tar"):
+        content = bytearray((folder / "emoji" / shard).read_bytes())
+        content[512:900] = bytes(388)
+        (folder / "emoji" / shard).write_bytes(content)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 
@@ -70,6 +71,7 @@ def undisturbed(folder: Path) -> Path:
     """The folder after an undisturbed run of two workers, named `whole`."""
     done = fuseray("train", "recipe.yaml", "name=whole", folder=folder)
     assert done.returncode == 0, done.stderr + done.stdout
+    assert len(re.findall(r"1 of \d+ held-out samples cannot be used \(1 image is ", done.stdout)) == 1, done.stdout
     return folder
 
 
@@ -100,6 +102,18 @@ def test_a_damaged_image_is_skipped_once_an_epoch_and_listed(undisturbed: Path) 
     assert {Path(skip["shard"]).name for skip in skipped} == {"shard-000001.tar"}
     assert len({skip["key"] for skip in skipped}) == 1
     assert all(skip["reason"].startswith("image is") for skip in skipped)
+
+
+@pytest.mark.timeout(1800)
+def test_an_unusable_held_out_sample_is_counted_and_listed(undisturbed: Path) -> None:
+    assert curves(undisturbed, "whole")["held_out/skipped"] == ([STEPS - 1], [1.0])
+    (line,) = (undisturbed / "runs" / "whole" / "held-out-quarantine.jsonl").read_text().splitlines()
+    key = json.loads(line)["key"]
+    evaluated = fuseray("evaluate", "whole", folder=undisturbed)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"held-out samples cannot be used (1 image is corrupt, first {key!r})" in evaluated.stdout
+    report = fuseray("report", "whole", "--json", folder=undisturbed)
+    assert Path(json.loads(report.stdout)["report"]).read_text().count(f"<code>{key}</code>") == 2
 
 
 @pytest.mark.timeout(1800)

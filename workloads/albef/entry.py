@@ -10,7 +10,7 @@ from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.transforms.text import cached_tokenizer, load_tokenizer
+from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, load_tokenizer
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
@@ -198,6 +198,12 @@ class AlbefEntry:
         from workloads.transforms.pairs import PairTransform
 
         return PairTransform(config.model.image_size, config.augment, config.text)
+
+    def profiled(self, config: AlbefConfig) -> AlbefConfig:
+        """Return the config without a tokenizer of the hub: captions as long in tokens cost the same."""
+        if not is_on_hub(config.text.tokenizer):
+            return config
+        return config.model_copy(update={"text": config.text.model_copy(update={"tokenizer": STAND_IN})})
 
     def create(self, config: AlbefConfig) -> Workload:
         """Return the workload; imports torch."""

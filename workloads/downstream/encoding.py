@@ -5,8 +5,8 @@ Shapes: I images, T distinct texts, N image tokens, L text tokens, D width, E em
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -59,6 +59,14 @@ class Usable:
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """One sample that cannot be used: its row in the evaluated samples, and why."""
+
+    row: int
+    fault: BadSample
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedImages:
     """The images of a retrieval set.
 
@@ -66,20 +74,22 @@ class EncodedImages:
         rows: row of each image in the evaluated samples.
         captions: cleaned captions of each image.
         features: on the CPU; the tokens are left out (width 0) where they are not needed.
+        unusable: why the other samples have no image here, by row.
     """
 
     rows: tuple[int, ...]
     captions: tuple[tuple[str, ...], ...]
     features: ImageFeatures
+    unusable: Mapping[int, BadSample] = field(default_factory=dict)
 
 
-def read(samples: Sequence[Sample], transform: EvaluationTransform) -> Iterator[Usable]:
-    """Yield the samples that can be decoded and have a caption."""
+def read(samples: Sequence[Sample], transform: EvaluationTransform) -> Iterator[Usable | Unusable]:
+    """Yield every sample: decoded and with its captions, or why it cannot be used."""
     for row, sample in enumerate(samples):
         try:
             yield Usable(row, transform.image(sample), transform.captions(sample))
-        except BadSample:
-            continue
+        except BadSample as fault:
+            yield Unusable(row, fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +106,24 @@ class ModelUnderTest:
     transform: EvaluationTransform
     batch_size: int
 
-    def encode_images(self, usable: Iterable[Usable], keep_tokens: bool) -> EncodedImages:
+    def encode_images(self, samples: Iterable[Usable | Unusable], keep_tokens: bool) -> EncodedImages:
         """Encode the usable samples' images.
 
         Raises:
             WorkloadError: when there is none.
         """
         rows, captions, features = [], [], []
-        for batch in batched(usable, self.batch_size):
+        unusable: dict[int, BadSample] = {}
+        for batch in batched(_sort_out(samples, unusable), self.batch_size):
             rows += [item.row for item in batch]
             captions += [item.captions for item in batch]
             encoded = self.model.encode_images(self.image_batch([item.image_3HW for item in batch]))
             features.append(_on_cpu(encoded, keep_tokens))
         if not rows:
-            raise WorkloadError("no sample to evaluate could be read; check that the split holds images with captions")
-        return EncodedImages(tuple(rows), tuple(captions), _joined_images(features))
+            first = f"; the first: {next(iter(unusable.values()))}" if unusable else ""
+            found = f"none of {len(unusable)} has an image and a caption that can be used"
+            raise WorkloadError(f"no sample to evaluate: {found}{first}")
+        return EncodedImages(tuple(rows), tuple(captions), _joined_images(features), unusable)
 
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Encode texts."""
@@ -130,6 +143,15 @@ class ModelUnderTest:
         input_ids_BL = torch.from_numpy(np.stack([item.input_ids for item in tokens])).long()
         length_B = torch.from_numpy(np.stack([item.length for item in tokens])).long()
         return input_ids_BL.to(self.model.device), length_B.to(self.model.device)
+
+
+def _sort_out(samples: Iterable[Usable | Unusable], unusable: dict[int, BadSample]) -> Iterator[Usable]:
+    """Yield the usable samples; the others' faults go into `unusable`."""
+    for sample in samples:
+        if isinstance(sample, Unusable):
+            unusable[sample.row] = sample.fault
+        else:
+            yield sample
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -52,7 +52,7 @@ def evaluate_retrieval(
         home = first_rows(images)
         texts = tuple(home)
         scores = _score(subject, texts, images, options.rerank)
-    metrics = retrieval_metrics(scores) | {"skipped": float(len(samples) - len(images.rows))}
+    metrics = retrieval_metrics(scores) | {"skipped": float(len(images.unusable))}
     galleries = (
         search_results(texts, samples, images.rows, scores, options.gallery),
         heat_maps(subject, samples, home, options.heat_maps),
@@ -61,6 +61,7 @@ def evaluate_retrieval(
         metrics,
         retrieval_tables(options.rerank > 0),
         tuple(gallery for gallery in galleries if gallery.rows),
+        images.unusable,
     )
 
 

@@ -1,3 +1,3 @@
 """Ids of the special tokens in BERT's vocabularies."""
 
-PAD, CLS, MASK = 0, 101, 103
+PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import PIL
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from workloads.contract import BadSample, KeyedRandom
 
@@ -35,6 +35,12 @@ MAX_PIXELS = 50_000_000
 
 MAX_SIDE = 16_384
 """Largest width or height, in pixels."""
+
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES = 8 << 20
+"""Largest text or colour profile in a PNG, in bytes once decompressed; some programs keep how they drew it there.
+
+Pillow's own limit, beyond which it refuses the image, is 1 MB; that of all texts together stays its 64 MB.
+"""
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Range of a random crop's width / height (the RandomResizedCrop of Inception training)."""
@@ -57,7 +63,8 @@ def decode(data: bytes) -> np.ndarray:
     The EXIF orientation is ignored, as in the official ALBEF code. Of an animation the first frame is used.
 
     Raises:
-        BadSample: with reason "image is empty", "image is too large", "image is truncated" or "image is corrupt".
+        BadSample: with reason "image is empty", "image is too large", "text of the PNG is too large", "image is
+            truncated" or "image is corrupt".
     """
     if not data:
         raise BadSample("image is empty", "the file has no bytes")
@@ -158,6 +165,8 @@ def _is_opaque(image: Image.Image) -> bool:
 
 
 def _damaged(error: Exception) -> BadSample:
+    if "MAX_TEXT_" in str(error):
+        return BadSample("text of the PNG is too large", f"the limit of each is {MAX_TEXT_BYTES} bytes ({error})")
     text = str(error).lower()
     cut_short = isinstance(error, EOFError) or "truncated" in text
     return BadSample("image is truncated" if cut_short else "image is corrupt", f"{type(error).__name__}: {error}")

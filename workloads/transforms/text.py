@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
+from workloads.nn.vocabulary import CLS, MASK, PAD, SEP, UNK
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
 
 
 _DELETED = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
@@ -73,6 +75,17 @@ def _special(tokenizer: Tokenizer, token: str) -> int:
     return token_id
 
 
+STAND_IN = "[stand-in]"
+"""Names the tokenizer of `stand_in`; no file and no name on the hub is called so."""
+
+
+def is_on_hub(name: str) -> bool:
+    """Return whether a tokenizer of this name would have to be fetched from the Hugging Face hub."""
+    path = Path(name).expanduser()
+    is_path = name.startswith((".", "/", "~")) or path.suffix in {".json", ".txt"}
+    return name not in ("minilm", STAND_IN) and not is_path and not path.exists()
+
+
 SPECIAL_TOKENS = {"[PAD]": 0, "[CLS]": None, "[SEP]": None, "[MASK]": None}
 """Tokens that the models need, with the required id if it is fixed (input ids are padded with zeros)."""
 
@@ -96,14 +109,24 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
 def _find(name: str) -> Tokenizer:
     if name == "minilm":
         return _from_package()
+    if name == STAND_IN:
+        return stand_in()
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():
         return _from_file(path)
-    if name.startswith((".", "/", "~")) or path.suffix in {".json", ".txt"}:
-        raise WorkloadError(f"text.tokenizer: there is no file or folder {name}; correct the path")
-    return _from_hub(name)
+    if is_on_hub(name):
+        return _from_hub(name)
+    raise WorkloadError(f"text.tokenizer: there is no file or folder {name}; correct the path")
+
+
+def stand_in() -> Tokenizer:
+    """Return a tokenizer that needs no file: every word is one unknown token, as long as a common word in BERT's."""
+    from tokenizers.models import WordPiece
+
+    ids = {"[PAD]": PAD, "[UNK]": UNK, "[CLS]": CLS, "[SEP]": SEP, "[MASK]": MASK}
+    return _bert_tokenizer(WordPiece(ids, unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
 
 
 def _from_package() -> Tokenizer:
@@ -138,12 +161,17 @@ def _from_file(path: Path) -> Tokenizer:
 
 
 def _from_vocabulary(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
     from tokenizers.models import WordPiece
+
+    return _bert_tokenizer(WordPiece.from_file(str(path), unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
+
+
+def _bert_tokenizer(model: WordPiece) -> Tokenizer:
+    from tokenizers import Tokenizer
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
-    tokenizer = Tokenizer(WordPiece.from_file(str(path), unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer

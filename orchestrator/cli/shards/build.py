@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 VERBS = {
-    "build": ("orchestrator.cli.shards.build:build_command", "Build shards from a folder of images or a JSON list."),
+    "build": ("orchestrator.cli.shards.build:build_command", "Build shards from a folder of images or a list of them."),
     "index": ("orchestrator.cli.shards.build:index_command", "Index shards that exist."),
     "inspect": ("orchestrator.cli.shards.check:inspect_command", "Print samples and write a contact sheet."),
     "verify": ("orchestrator.cli.shards.check:verify_command", "Find samples and shards that cannot be used."),
@@ -44,14 +44,15 @@ def command() -> None:
 
 
 INTERRUPTED = 130
-LIST_SUFFIXES = (".json", ".jsonl")
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("destination", metavar="DEST")
 @click.option(
-    "--image-root", metavar="URI", help="What relative paths in JSON lists start from; default: their folder."
+    "--image-root",
+    metavar="URI",
+    help="What relative paths in annotation files start from; default: the folder of the first.",
 )
 @endpoint_option
 @click.option(
@@ -89,11 +90,14 @@ def build_command(
     max_bad_share: float,
     as_json: bool,
 ) -> None:
-    """Build indexed shards in DEST from a folder of images, or from JSON lists.
+    """Build indexed shards in DEST from a folder of images, or from files that list images and captions.
 
     In a folder every image (.jpg, .png, .webp) has its captions in a file of the same name: KEY.jpg with KEY.txt, or
-    with "caption" or "captions" in KEY.json. A JSON list has the annotation form of ALBEF: [{"image": PATH, "caption":
-    TEXT or [TEXT, ...]}, ...]. Other JSON keys are kept. SOURCE and DEST may be local or s3:// URIs.
+    with "caption" or "captions" in KEY.json. Other JSON keys are kept. SOURCE and DEST may be local or s3:// URIs.
+
+    Of files that list images these forms are known: ALBEF's [{"image": PATH, "caption": TEXT or [TEXT, ...]}, ...] and
+    the same with an object a line, metadata.jsonl with "file_name" and "text", COCO's captions, {PATH: TEXT or [TEXT,
+    ...]}, and tables with tabs or commas whose header names the columns, or that have a path and a caption a line.
 
     Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. After
     an interruption, run it again: it continues with the remaining shards.
@@ -117,21 +121,42 @@ def build_command(
 
 def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
     from orchestrator.storage.location import locate
-    from orchestrator.stream.shards.sources import ImageFolder, JsonLists
+    from orchestrator.stream.shards.annotations import AnnotationFiles
+    from orchestrator.stream.shards.sources import ImageFolder
 
     locations = tuple(locate(source, endpoint) for source in sources)
-    if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
-        return JsonLists(locations, locate(image_root, endpoint) if image_root else None, endpoint)
+    folder = next((location for location in locations if not _is_file(location)), None)
+    if folder is None:
+        return AnnotationFiles(locations, locate(image_root, endpoint) if image_root else None, endpoint)
     if len(locations) > 1:
-        raise ConfigError("SOURCE: name one folder, or any number of .json and .jsonl files.")
+        raise ConfigError(f"SOURCE: {folder.uri} is a folder; name one folder, or any number of annotation files.")
     if image_root:
-        raise ConfigError("--image-root: belongs to JSON lists; in a folder the images are in the folder.")
-    return ImageFolder(locations[0])
+        raise ConfigError(
+            f"--image-root: belongs to annotation files; {folder.uri} is a folder, with its images in it."
+        )
+    return ImageFolder(folder)
+
+
+def _is_file(location: Location) -> bool:
+    """Return whether a source is a file, and not a folder.
+
+    Raises:
+        StorageError: there is neither.
+    """
+    from orchestrator.storage.retry import StorageError
+
+    if location.size() is not None:
+        return True
+    if location.exists():
+        return False
+    raise StorageError(f"{location.uri}: does not exist; name a folder of images, or files that list them.")
 
 
 def _check_destination(source: Source, destination: Location) -> None:
     from orchestrator.stream.shards.sources import ImageFolder
 
+    if destination.size() is not None:
+        raise ConfigError(f"{destination.uri}: is a file; DEST, the last argument, is the folder for the shards.")
     if isinstance(source, ImageFolder) and f"{destination.uri}/".startswith(f"{source.folder.uri}/"):
         raise ConfigError(f"{destination.uri}: is in the folder that the images are in; name another destination.")
 
@@ -148,12 +173,16 @@ def _print_result(uri: str, result: BuildResult, as_json: bool) -> None:
     rejected: dict[str, Any] = dict(result.rejected)
     if as_json:
         counts = {"samples": result.samples, "shards": result.shards, "repeated_images": result.repeated_images}
-        click.echo(json.dumps({"destination": uri, **counts, "rejected": rejected}))
+        left_out = dict(result.left_out)
+        click.echo(json.dumps({"destination": uri, **counts, "rejected": rejected, "left_out": left_out}))
         return
     if result.repeated_images:
         click.echo(
             f"{result.repeated_images} entries name an image that an earlier one names; their keys end in #2, #3 ..."
         )
+    if result.left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in result.left_out.items())
+        click.echo(f"not taken: {kinds}; images are .jpg, .jpeg, .png and .webp, captions .txt and .json")
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         click.echo(f"{sum(rejected.values())} rejected ({reasons}); they are listed in {uri}/rejected.jsonl")

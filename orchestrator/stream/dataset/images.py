@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from workloads.contract import BadSample
 
@@ -18,6 +18,12 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
+
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES = 8 << 20
+"""Largest text or colour profile in a PNG, in bytes once decompressed; some programs keep how they drew it there.
+
+Pillow's own limit, beyond which it refuses the image, is 1 MB; that of all texts together stays its 64 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ def read_header(data: bytes, limit: SizeLimit | None = None) -> ImageHeader:
         limit: the largest image that is allowed.
 
     Raises:
-        BadSample: with reason "image is empty", "image is too large" or "image is corrupt".
+        BadSample: with reason "image is empty", "image is too large", "text of the PNG is too large" or "image is
+            corrupt".
     """
     with _opened(data, limit or SizeLimit()) as image:
         return ImageHeader(str(image.format), *image.size)
@@ -64,7 +71,8 @@ def decode(data: bytes, limit: SizeLimit | None = None) -> Image.Image:
         limit: the largest image that is allowed; checked in the header.
 
     Raises:
-        BadSample: with reason "image is empty", "image is too large", "image is truncated" or "image is corrupt".
+        BadSample: with reason "image is empty", "image is too large", "text of the PNG is too large", "image is
+            truncated" or "image is corrupt".
     """
     with _opened(data, limit or SizeLimit()) as image:
         return _to_rgb(image)
@@ -110,5 +118,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _damaged(error: Exception) -> BadSample:
+    if "MAX_TEXT_" in str(error):
+        return BadSample("text of the PNG is too large", f"the limit of each is {MAX_TEXT_BYTES} bytes ({error})")
     cut_short = isinstance(error, EOFError) or "truncated" in str(error).lower()
     return BadSample("image is truncated" if cut_short else "image is corrupt", f"{type(error).__name__}: {error}")

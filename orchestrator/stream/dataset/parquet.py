@@ -132,7 +132,13 @@ def write_parquet(samples: Sequence[Sample]) -> bytes:
         }
     )
     sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=ROW_GROUP, compression={"captions": "zstd", "fields": "zstd"})
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROW_GROUP,
+        compression={"captions": "zstd", "fields": "zstd"},
+        use_dictionary=["captions.list.element", "fields"],  # of images it would be a second copy to read
+    )
     return sink.getvalue()
 
 

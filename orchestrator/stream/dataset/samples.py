@@ -1,4 +1,4 @@
-"""Reads samples of a data set by shard and row, by number, by key, or evenly spaced; shards are read concurrently."""
+"""Reads samples of a data set by shard and row, by number or by key; shards are read concurrently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.stream.dataset.index import DataSetError, Index
 from orchestrator.stream.dataset.parquet import Columns, read_rows
 from orchestrator.stream.dataset.sidecar import Content, Sidecar, Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids
-from workloads.contract import BadSample, KeyedRandom, Sample
+from workloads.contract import BadSample, KeyedRandom
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,24 +83,6 @@ def _in_parallel(location: Location, function: Callable[[Item], Result], items: 
         return list(pool.map(function, items))
 
 
-def evenly_spaced_samples(folder: Location, index: Index, limit: int | None = None) -> Iterator[Sample]:
-    """Yield evenly spaced samples of a data set, in storage order, without the unreadable ones.
-
-    Args:
-        folder: the data set.
-        index: its index.
-        limit: most samples; None for all.
-    """
-    count = index.total if limit is None else min(limit, index.total)
-    numbers = np.unique(np.linspace(0, index.total - 1, count).astype(np.int64))
-    shards, rows = index.find(numbers)
-    for shard in np.unique(shards):
-        request = ShardRows(folder / index.shards[shard], rows[shards == shard].tolist())
-        for content in read_samples(folder, index, [request])[0]:
-            if not isinstance(content, Unreadable):
-                yield content
-
-
 @dataclass(frozen=True, slots=True)
 class LocatedSample:
     """A sample with the name of its shard and its row there."""
@@ -108,6 +90,12 @@ class LocatedSample:
     shard: str
     row: int
     content: Content
+
+
+def evenly_spaced(total: int, limit: int | None = None) -> Ids:
+    """Return evenly spaced numbers below `total`, ascending: at most `limit`, None for all."""
+    count = total if limit is None else min(limit, total)
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
 
 
 def stratified_sample(total: int, count: int, seed: int) -> Ids:

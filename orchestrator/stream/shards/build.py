@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -57,12 +57,14 @@ class BuildResult:
         shards: number of shards.
         rejected: number of rejected items by reason.
         repeated_images: items whose image an earlier item has.
+        left_out: kinds of files of the source that were not taken, and how many of each.
     """
 
     samples: int
     shards: int
     rejected: Mapping[str, int]
     repeated_images: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_annotated(
@@ -88,17 +90,25 @@ def build_annotated(
         return BuildResult(**done)
     summary = summarize(source)
     if not summary.items:
-        raise DataSetError(f"{source.name}: has no images (.jpg, .jpeg, .png, .webp) and no captions.")
+        found = _described(source.left_out())
+        raise DataSetError(
+            f"{source.name}: has no images (.jpg, .jpeg, .png, .webp) and no captions{found and f', but {found}'}."
+        )
     receipt.write(None)
     with JsonlLog(destination / LOG_NAME) as log:
         parts = _build_parts(source, summary, destination, options, log, progress)
         write_rejected(destination, parts)
         facts = [part.facts for part in parts if part.facts]
         write_index(destination, build_index(facts, options.shard_format, written_columns(options.shard_format)))
-        result = BuildResult(sum(shard.samples for shard in facts), len(facts), _reasons(parts), summary.repeats)
+        samples = sum(shard.samples for shard in facts)
+        result = BuildResult(samples, len(facts), _reasons(parts), summary.repeats, source.left_out())
         receipt.write(asdict(result))
         log.remove()
     return result
+
+
+def _described(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _made_of(source: Source, options: BuildOptions) -> dict[str, str]:
@@ -192,14 +202,16 @@ def _chunks(items: Iterator[KeyedItem], size: int) -> Iterator[list[KeyedItem]]:
 
 
 def _too_many_rejected(
-    source: Source, destination: Location, parts: Iterable[Part], items: int, options: BuildOptions
+    source: Source, destination: Location, parts: Collection[Part], items: int, options: BuildOptions
 ) -> str:
     reasons = _reasons(parts)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    first = min((item for part in parts for item in part.rejected), key=lambda item: item.item)
     return (
         f"{source.name}: at least {sum(reasons.values())} of {items} samples cannot be used ({counts}), more than "
-        f"{options.max_bad_share:.1%}; they are listed in {(destination / REJECTED_NAME).uri}. Fix them, or allow "
-        "more with --max-bad-share, and run the same command again: it resumes the build."
+        f"{options.max_bad_share:.1%}; the first is {first.key or f'item {first.item}'}: {first.reason}"
+        f"{first.detail and f' ({first.detail})'}; they are listed in {(destination / REJECTED_NAME).uri}. Fix them, "
+        "or allow more with --max-bad-share, and run the same command again: it resumes the build."
     )
 
 

@@ -6,10 +6,18 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset import webdataset
-from orchestrator.stream.dataset.index import ShardFacts, ShardFormat, build_index, shard_digest, write_index
+from orchestrator.stream.dataset.index import (
+    DataSetError,
+    ShardFacts,
+    ShardFormat,
+    build_index,
+    shard_digest,
+    write_index,
+)
 from orchestrator.stream.dataset.parquet import Columns, write_parquet
 from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, write_sidecar
 from workloads.contract import Example, Sample
@@ -38,7 +46,8 @@ def build(
 ) -> CorpusBuild:
     """Write a corpus below a destination, unless the same corpus is up to date there.
 
-    The receipt is deleted first and written last, so an interrupted build never counts as complete.
+    The receipt first says which splits are being built and last how many samples they have, so an interrupted build
+    never counts as complete.
 
     Args:
         examples: yields the corpus's examples; not called when the build is up to date.
@@ -47,24 +56,64 @@ def build(
         shard_format: format of the shards.
         samples_per_shard: samples in all shards of a split but its last.
         progress: called with the number of samples written so far.
+
+    Raises:
+        DataSetError: the destination, or a split's folder in it, holds what no build of a corpus has written.
     """
     made_of = {**source, "format": shard_format, "samples_per_shard": str(samples_per_shard)}
     receipt = destination / RECEIPT_NAME
-    if receipt.size() is not None:
-        done = json.loads(receipt.read())
-        if done["source"] == made_of:
-            return CorpusBuild(source, done["samples"], up_to_date=True)
-        receipt.delete()
+    begun = _read_receipt(receipt)
+    if begun and begun["source"] == made_of and "samples" in begun:
+        return CorpusBuild(source, begun["samples"], up_to_date=True)
+    ours = set(begun.get("splits", begun.get("samples", ()))) if begun else set()
     writers: dict[str, _SplitWriter] = {}
     for number, example in enumerate(examples(), start=1):
         if example.split not in writers:
+            _check_ours(destination / example.split, example.split in ours)
+            ours.add(example.split)
+            _write_receipt(receipt, {"source": made_of, "splits": sorted(ours)})
             (destination / example.split).delete()
             writers[example.split] = _SplitWriter(destination / example.split, shard_format, samples_per_shard)
         writers[example.split].add(example.sample)
         progress(number)
     samples = {split: writer.finish() for split, writer in writers.items()}
-    receipt.write(json.dumps({"source": made_of, "samples": samples}, indent=2, sort_keys=True).encode())
+    _write_receipt(receipt, {"source": made_of, "splits": sorted(ours), "samples": samples})
     return CorpusBuild(source, samples, up_to_date=False)
+
+
+def _read_receipt(receipt: Location) -> dict[str, Any] | None:
+    """Return the receipt of an earlier build, finished or not; None when there is none.
+
+    Raises:
+        DataSetError: the file is something else.
+    """
+    if receipt.size() is None:
+        return None
+    try:
+        content = json.loads(receipt.read())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or "source" not in content or not ("samples" in content or "splits" in content):
+        raise DataSetError(
+            f"{receipt.uri}: is no record of a corpus, which would replace it; rename it, or name another destination."
+        )
+    return content
+
+
+def _write_receipt(receipt: Location, content: Mapping[str, Any]) -> None:
+    receipt.write(json.dumps(content, indent=2, sort_keys=True).encode())
+
+
+def _check_ours(folder: Location, is_ours: bool) -> None:
+    """Raise unless the folder of a split may be replaced: an earlier build wrote it, or nothing is in it.
+
+    Raises:
+        DataSetError: it is someone else's.
+    """
+    if not is_ours and (files := folder.list()):
+        raise DataSetError(
+            f"{folder.uri}: is not empty ({files[0].name}) and was not begun by this command; name another destination."
+        )
 
 
 class _SplitWriter:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.images import read_header
 from orchestrator.stream.dataset.sidecar import parse_captions
+from orchestrator.stream.shards.json_text import DECODER, JsonObject, json_fault
 from orchestrator.stream.shards.sources import Item, Source
 from workloads.contract import BadSample, Sample
 
@@ -22,6 +25,21 @@ MAX_IMAGE_BYTES = 64 * 1024 * 1024
 MAX_CAPTION_BYTES = 1024 * 1024
 
 HASH_BYTES = 8
+NAMES_SHOWN = 6
+PATH_SHOWN = 200
+"""Characters of an address that a reason quotes."""
+
+FAULTS_OF_PATHS = (
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EILSEQ,
+)
+"""Errors of a path that say nothing about other paths."""
 
 
 def load_sample(source: Source, item: Item, key: str) -> Sample:
@@ -36,25 +54,25 @@ def load_sample(source: Source, item: Item, key: str) -> Sample:
         BadSample: a file is missing, too large or not an image, or there is no caption.
         StorageError: the store is failing; nothing is known about the sample.
     """
+    if fault := item.fault or json_fault(item.record):
+        raise fault
     fields = dict(item.record)
     captions = list(_pop_captions(fields))
     for path in item.caption_files:
-        content = _content(source.locate(path), "caption", MAX_CAPTION_BYTES)
+        content = _content(_located(source, path), "caption", MAX_CAPTION_BYTES)
         captions += _parse_caption_file(path, content, fields)
     stripped = (caption.strip() for caption in captions)
     distinct = tuple(dict.fromkeys(caption for caption in stripped if caption))
     if not distinct:
         raise BadSample("caption is missing")
-    _check_text([distinct, fields])
-    image = _image(source, item.image)
+    image = _image(source, item)
     read_header(image)
     return Sample(key, image, distinct, fields)
 
 
 def _pop_captions(fields: dict[str, Any]) -> tuple[str, ...]:
-    """Remove the captions from an object and return them."""
-    single = fields.pop("caption", None)
-    return parse_captions(fields.pop("captions", single))
+    """Remove the captions from an object and return them; a name without a value has none."""
+    return tuple(text for name in ("captions", "caption") for text in parse_captions(fields.pop(name, None)))
 
 
 def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
@@ -62,28 +80,50 @@ def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tu
     try:
         if path.lower().endswith(".txt"):
             return (content.decode("utf-8-sig"),)
-        value = json.loads(content)
+        value = DECODER.decode(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadSample("caption is not UTF-8", str(error)) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadSample("json is malformed", str(error)) from error
-    if not isinstance(value, dict):
+    if not isinstance(value, JsonObject):
         raise BadSample("json is malformed", "expected an object")
+    if fault := json_fault(value):
+        raise fault
     captions = _pop_captions(value)
     fields.update(value)
     return captions
 
 
-def _image(source: Source, path: str) -> bytes:
-    if not path or "\0" in path:
-        raise BadSample("image is missing", "none is named" if not path else repr(path))
+def _image(source: Source, item: Item) -> bytes:
+    if not item.image and item.caption_files:
+        raise BadSample("image is missing", f"none is beside {item.caption_files[0]}")
+    if not item.image:
+        names = ", ".join(map(repr, list(item.record)[:NAMES_SHOWN]))
+        raise BadSample("image is missing", f"none is named{names and ' among '}{names}")
+    return _content(_located(source, item.image), "image", MAX_IMAGE_BYTES)
+
+
+def _located(source: Source, path: str) -> Location:
+    """Return the location of a file of an item.
+
+    Raises:
+        BadSample: nothing can be there: the address is malformed, or not one of a place that is read.
+    """
     scheme, is_uri, _ = path.partition("://")
-    if is_uri and scheme not in ("file", "s3", "gs", "gcs"):
-        raise BadSample("image address is not supported", "download the images first")
-    return _content(source.locate(path), "image", MAX_IMAGE_BYTES)
+    if is_uri and scheme.lower() not in ("file", "s3", "gs", "gcs"):
+        raise BadSample("image address is not supported", f"download the images first: {path[:PATH_SHOWN]}")
+    try:
+        parts = urlsplit(path) if is_uri else None
+    except ValueError as error:
+        raise BadSample("image address is not valid", f"{path[:PATH_SHOWN]!r}: {error}") from error
+    if "\0" in path or (parts and (parts.username or parts.password)):
+        raise BadSample("image address is not valid", "it has a zero byte or credentials in it")
+    return source.locate(path)
 
 
 def _content(file: Location, kind: str, limit_bytes: int) -> bytes:
+    if file.is_local and (fault := _local_fault(Path(file.path), kind)):
+        raise fault
     size = file.size()
     if size is None:
         raise BadSample(f"{kind} is missing", f"no file {file.uri}")
@@ -92,12 +132,14 @@ def _content(file: Location, kind: str, limit_bytes: int) -> bytes:
     return file.read()
 
 
-def _check_text(values: Any) -> None:
-    """Reject text that JSON can escape but UTF-8 cannot encode, such as half of a surrogate pair."""
+def _local_fault(path: Path, kind: str) -> BadSample | None:
+    """Return why a path of this machine cannot be read, where that says nothing about any other path."""
     try:
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise BadSample("text is not UTF-8", str(error)) from error
+        path.open("rb").close()
+    except OSError as error:
+        if error.errno in FAULTS_OF_PATHS:
+            return BadSample(f"{kind} is missing", f"{str(path)[:PATH_SHOWN]}: {error.strerror}")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from orchestrator.train.recovery.diagnosis import (
     Classification,
     Diagnosis,
     ErrorReport,
+    EvaluationError,
     Evidence,
     FailureKind,
     NotANumberError,
@@ -117,6 +118,8 @@ def classify(error: BaseException) -> Classification:
         return PREEMPTED
     if isinstance(error, StreamEndedError):
         return CONNECTION_LOST
+    if isinstance(error, EvaluationError):
+        return error.classification
     for kind, named in ERRORS_OF_FUSERAY:
         if isinstance(error, kind):
             return Classification(
@@ -127,6 +130,17 @@ def classify(error: BaseException) -> Classification:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK_FULL
     return _by_message(error) or _by_type(error) or _user_error(error)
+
+
+def evaluation_error(error: Exception, held_out: str) -> EvaluationError:
+    """Return an error of an evaluation with the location of its samples; it is classified as the error itself.
+
+    Args:
+        error: what the evaluation raised.
+        held_out: URI of the held-out samples.
+    """
+    message = f"evaluating on the held-out samples in {held_out} failed: {_text(error).removeprefix(f'{held_out}: ')}"
+    return EvaluationError(message, held_out, classify(error))
 
 
 def classify_worker_death(error: BaseException) -> Classification:
@@ -208,7 +222,8 @@ def _worker_error_report(rank: int, failure: BaseException) -> ErrorReport:
     error = _unwrapped(failure)
     classification = classify_worker_death(error) if died else classify(error)
     missing = tuple(error._missing_ranks) if isinstance(error, BroadcastCollectiveTimeoutError) else ()
-    return ErrorReport(classification, _text(error), (rank,), missing, _host(failure))
+    held_out = error.held_out if isinstance(error, EvaluationError) else ""
+    return ErrorReport(classification, _text(error), (rank,), missing, _host(failure), held_out)
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -102,6 +102,7 @@ class ErrorReport:
         ranks: the workers that raised it, or whose end it reports.
         missing_ranks: the workers that those waited for until the timeout, if it names them.
         host: the machine; empty when unknown.
+        held_out: URI of the held-out samples on which an evaluation failed; empty when it was none.
     """
 
     classification: Classification
@@ -109,6 +110,7 @@ class ErrorReport:
     ranks: tuple[int, ...] = ()
     missing_ranks: tuple[int, ...] = ()
     host: str = ""
+    held_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Diagnosis:
         error: the error that explains it, in words, without secrets.
         ranks: the workers that caused it; empty when unknown.
         hosts: the machines where it happened, as far as known.
+        held_out: URI of the held-out samples on which an evaluation failed; empty when it was none.
     """
 
     kind: FailureKind
@@ -128,6 +131,7 @@ class Diagnosis:
     error: str
     ranks: tuple[int, ...] = ()
     hosts: tuple[str, ...] = ()
+    held_out: str = ""
 
     @property
     def is_retryable(self) -> bool:
@@ -152,6 +156,7 @@ def diagnose(reports: Sequence[ErrorReport], workers: int | None = None) -> Diag
         error=strongest.text,
         ranks=tuple(sorted(_causing_ranks(alike, workers))),
         hosts=() if about_others else tuple(dict.fromkeys(report.host for report in alike if report.host)),
+        held_out=strongest.held_out,
     )
 
 
@@ -168,6 +173,24 @@ def _causing_ranks(alike: Sequence[ErrorReport], workers: int | None) -> set[int
 
 class BadDataError(FuserayError):
     """The share of bad samples exceeds stream.max_bad_share."""
+
+
+class EvaluationError(FuserayError):
+    """An evaluation while training failed.
+
+    Args:
+        message: what failed, with the location of the held-out samples.
+        held_out: URI of these samples.
+        classification: of the error that it failed with.
+    """
+
+    def __init__(self, message: str, held_out: str, classification: Classification) -> None:
+        super().__init__(message)
+        self.held_out = held_out
+        self.classification = classification
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.held_out, self.classification)
 
 
 class NotANumberError(FuserayError):

@@ -38,7 +38,7 @@ class FailureReport:
         run: URI of the run's folder; empty when it has none yet.
         log: path of the log.
         step: the step at which it failed; None when it was not in a step, or is unknown.
-        micro_batches: keys of that step's samples.
+        micro_batches: keys of that step's samples; none when it was not they, but an evaluation that failed.
         given_up: the number of attempts, and the budget that they used up.
         checkpoint: URI of the newest whole checkpoint; empty when there is none.
         time: when, in ISO 8601; may be empty.
@@ -73,7 +73,7 @@ class FailureReport:
     @property
     def trace_command(self) -> str:
         """The command that lists the step's samples; empty when no step is known."""
-        if not self.run or self.step is None:
+        if not self.run or self.step is None or self.diagnosis.held_out:
             return ""
         return command_line("trace", self.run, step=self.step, endpoint=self.endpoint)
 
@@ -96,12 +96,13 @@ def report_failure(error: BaseException, last: AttemptFailure | None, plan: Plan
         file.write(f"{error}\n")
     failed = last if last is not None and last.given_up is not None else None
     step = failed.next_step if failed else None
+    diagnosis = failed.diagnosis if failed else diagnose_error(error, plan.recipe.scale.max_workers)
     return FailureReport(
-        diagnosis=failed.diagnosis if failed else diagnose_error(error, plan.recipe.scale.max_workers),
+        diagnosis=diagnosis,
         run=plan.run.root.uri,
         log=str(log),
         step=step,
-        micro_batches=() if step is None else _step_keys(plan, step),
+        micro_batches=() if step is None or diagnosis.held_out else _step_keys(plan, step),
         given_up=(failed.given_up if failed else None) or GiveUp(1),
         checkpoint=_newest_checkpoint(plan),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,6 +161,7 @@ def record(failure: FailureReport) -> dict[str, Any]:
         "workers": list(failure.diagnosis.ranks),
         "hosts": list(failure.diagnosis.hosts),
         "step": failure.step,
+        "held_out": failure.diagnosis.held_out or None,
         "micro_batches": [asdict(keys) | {"first_keys": list(keys.first_keys)} for keys in failure.micro_batches],
         "tries": asdict(failure.given_up),
         "checkpoint": failure.checkpoint or None,
@@ -203,6 +205,9 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def _samples(failure: FailureReport) -> str:
+    if failure.diagnosis.held_out:
+        held_out = failure.diagnosis.held_out
+        return f"held-out ones, in {held_out}; `fuseray shards verify {held_out}` looks at each"
     batches = [batch.text() for batch in failure.micro_batches[:MAX_NAMED]]
     more = len(failure.micro_batches) - len(batches)
     return "; ".join(batches + ([f"and {more} more micro-batches"] if more > 0 else []))

@@ -46,7 +46,7 @@ def test_a_plan_for_this_machine(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "10 steps, 150 samples" in done.stdout
     assert "data: data/train: 50 samples in" in done.stdout
-    assert "4 of 4 looked at decode" in done.stdout
+    assert "4 of 4 looked at can be used" in done.stdout
     assert "storage: runs/mine: can be written, read and deleted" in done.stdout
     assert "measured:" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120

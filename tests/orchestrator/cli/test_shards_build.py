@@ -61,17 +61,22 @@ def test_build_from_a_folder_as_parquet(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"in/{number}.png").write_bytes(picture(number))
         (tmp_path / f"in/{number}.txt").write_text(f"photo {number}")
-    done("build", "in", "out", "--format", "parquet")
+    for name in ("old.GIF", "list.tsv", "README", "in.dir.gif"):
+        (tmp_path / "in" / name).write_text("x")
+    said = done("build", "in", "out", "--format", "parquet")
+    assert "not taken: 1 no suffix, 2 .gif, 1 .tsv; images are .jpg" in said
     assert [sample.captions for sample in stored(tmp_path / "out")] == [(f"photo {number}",) for number in range(3)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (["build", "nowhere", "out"], StorageError, "nowhere: cannot be listed: it does not exist"),
-        (["build", "nowhere.json", "out"], StorageError, "nowhere.json: cannot be read: it does not exist"),
-        (["build", "a", "b", "out"], ConfigError, "name one folder, or any number of .json and .jsonl files"),
-        (["build", "a", "out", "--image-root", "x"], ConfigError, "--image-root: belongs to JSON lists"),
+        (["build", "nowhere", "out"], StorageError, "nowhere: does not exist; name a folder of images, or files"),
+        (["build", "nowhere.json", "out"], StorageError, "nowhere.json: does not exist"),
+        (["build", "list.json", "photos", "out"], ConfigError, "photos is a folder; name one folder, or any number of"),
+        (["build", "photos", "out", "--image-root", "x"], ConfigError, "--image-root: belongs to annotation files"),
+        (["build", "photos", "list.json"], ConfigError, "list.json: is a file; DEST, the last argument, is the folder"),
+        (["build", "photos/000.png", "out"], DataSetError, "000.png: is not UTF-8 text"),
         (["build", "out"], UsageError, "Missing parameter: sources"),
         (["build", "a", "out", "--max-bad-share", "2"], UsageError, "2.0 is not in the range"),
         (["build", "photos", "photos/out"], ConfigError, "photos/out: is in the folder that the images are in"),

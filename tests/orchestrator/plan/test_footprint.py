@@ -1,6 +1,8 @@
 """What is predicted from small micro-batches is what a large one takes. Real models, real passes, on the CPU."""
 
+import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -120,6 +122,21 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     broken = ResolvedRecipe(recipe.recipe, recipe.workload.model_copy(update={"text": text}), recipe.entry)
     with pytest.raises(NotMeasuredError, match=r"none\.json"):
         prepare(broken)
+
+
+def test_a_model_is_measured_without_its_tokenizer_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*address: object, **options: object) -> NoReturn:
+        raise AssertionError(f"asked for {address}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    recipe = tiny("text.tokenizer=bert-base-uncased", "batch.micro_batch_size=4", "scale.use_gpu=false")
+    footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
+    assert footprint.cpu_samples_per_s is not None
+    local = tiny("batch.micro_batch_size=4", "scale.use_gpu=false")
+    expected = measure_footprint(local, prepare(local), PLENTY)
+    assert footprint.trained_bytes == expected.trained_bytes
+    assert footprint.flop_per_sample == pytest.approx(expected.flop_per_sample, rel=0.05)
 
 
 def test_live_bytes_count_storages_once_and_let_them_go() -> None:

@@ -16,10 +16,10 @@ from orchestrator.report.model import (
     Headline,
     Report,
     Run,
-    Skipped,
     Status,
 )
 from orchestrator.report.page import render
+from orchestrator.stream.unusable import ReasonCount
 from workloads.albef.entry import STEP_METRICS
 from workloads.contract import Evaluation, Gallery, GalleryRow, Picture, ReportedMetrics
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics, retrieval_tables
@@ -127,7 +127,7 @@ def full_report() -> Report:
             ),
             {i: draw_png(40 * i) for i in range(5)},
         ),
-        skipped=(Skipped("image is truncated", 1234, (HOSTILE,)),),
+        skipped=(ReasonCount("image is truncated", 1234, (HOSTILE,)),),
         recipe_yaml=f"steps: 300\nname: {HOSTILE}\n",
         machine={"Python": "3.11.2", "Note": HOSTILE},
     )

@@ -11,8 +11,9 @@ import pytest
 from html_page import Page, words
 from PIL import Image
 
-from orchestrator.report.model import EvaluatedCheckpoint, Report, Run, Skipped, Status
+from orchestrator.report.model import EvaluatedCheckpoint, Report, Run, Status
 from orchestrator.report.page import SECTIONS, render
+from orchestrator.stream.unusable import ReasonCount
 from workloads.contract import Evaluation, Gallery, GalleryRow, Picture
 
 MEASURED = ["losses", "optimisation", "held-out-retrieval-over-time", "held-out-results"]
@@ -62,6 +63,17 @@ def test_commands_name_the_folder_and_the_server(full_report: Report) -> None:
     page = html.unescape(render(dataclasses.replace(full_report, run=run)))
     assert "fuseray train RECIPE --resume 's3://b/my runs/a'\n" in page
     assert "fuseray evaluate 's3://b/my runs/a' --endpoint http://store:9000<" in page
+
+
+def test_held_out_samples_that_cannot_be_used_are_shown_with_reason_and_key(full_report: Report) -> None:
+    assert full_report.evaluated is not None
+    unusable = (ReasonCount("image is missing", 2, ("a/1", "a/2")),)
+    evaluated = dataclasses.replace(full_report.evaluated, unusable=unusable, samples=40)
+    page = render(dataclasses.replace(full_report, evaluated=evaluated, held_out_unusable=unusable))
+    assert "2 of 40 held-out samples could not be used" in page
+    assert "2 held-out samples could not be used by the last evaluation while training" in page
+    assert page.count('<tr><th scope="row">image is missing</th><td>2</td><td class="keys"><code>a/1</code>') == 2
+    assert "could not be used" not in render(full_report)
 
 
 def test_nothing_skipped_differs_from_not_counted(full_report: Report) -> None:
@@ -153,4 +165,6 @@ def test_a_damaged_picture_is_named(full_report: Report) -> None:
 
 
 def test_one_skipped_sample_is_singular(full_report: Report) -> None:
-    assert "1 sample was skipped" in render(dataclasses.replace(full_report, skipped=(Skipped("caption is empty", 1),)))
+    assert "1 sample was skipped" in render(
+        dataclasses.replace(full_report, skipped=(ReasonCount("caption is empty", 1),))
+    )

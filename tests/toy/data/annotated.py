@@ -10,11 +10,11 @@ from shards import picture
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
-from orchestrator.stream.shards.sources import JsonLists
+from orchestrator.stream.shards.annotations import AnnotationFiles
 from workloads.contract import Sample
 
 
-def write_list(folder: Path, count: int, missing: tuple[int, ...] = ()) -> JsonLists:
+def write_list(folder: Path, count: int, missing: tuple[int, ...] = ()) -> AnnotationFiles:
     """Write pictures and an ALBEF list of them in which every third entry has two captions."""
     (folder / "photos").mkdir(parents=True)
     entries = []
@@ -24,7 +24,7 @@ def write_list(folder: Path, count: int, missing: tuple[int, ...] = ()) -> JsonL
         captions = [f"photo {number}", "a patch of colours"] if number % 3 == 0 else f"photo {number}"
         entries.append({"image": f"photos/{number:03d}.png", "caption": captions, "image_id": number})
     (folder / "list.json").write_text(json.dumps(entries))
-    return JsonLists((locate(str(folder / "list.json")),))
+    return AnnotationFiles((locate(str(folder / "list.json")),))
 
 
 def stored(folder: Path) -> list[Sample]:

@@ -168,6 +168,8 @@ def test_unusable_samples_are_skipped_and_counted_and_rows_keep_their_place() ->
     samples = [broken, *colour_samples(), silent]
     evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions(gallery=6, heat_maps=6))
     assert evaluation.metrics["skipped"] == 2
+    reasons = {row: fault.reason for row, fault in evaluation.unusable.items()}
+    assert reasons == {0: "image is corrupt", len(samples) - 1: "caption is empty"}
     assert evaluation.metrics["text_to_image/recall@1"] == 1
     found, maps = evaluation.galleries
     for index, row in enumerate(found.rows, start=1):

@@ -7,10 +7,19 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from workloads.contract import BadSample, KeyedRandom
-from workloads.transforms.images import MAX_SIDE, Box, channels_first, decode, random_crop_box, random_flip, resize
+from workloads.transforms.images import (
+    MAX_SIDE,
+    MAX_TEXT_BYTES,
+    Box,
+    channels_first,
+    decode,
+    random_crop_box,
+    random_flip,
+    resize,
+)
 
 KEY = KeyedRandom((7, "images"))
 
@@ -126,6 +135,22 @@ def test_a_20000_pixel_wide_image_is_too_large() -> None:
 
 def test_the_largest_side_is_accepted() -> None:
     assert decode(encoded(Image.new("L", (MAX_SIDE, 1)), "PNG")).shape == (1, MAX_SIDE, 3)
+
+
+def test_a_png_with_megabytes_of_text_decodes_and_one_with_more_says_so() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * (2 << 20), zip=True)
+    assert decode(encoded(Image.new("RGB", (3, 2), (9, 8, 7)), "PNG", pnginfo=text)).tolist() == [[[9, 8, 7]] * 3] * 2
+    text.add_text("more", "x" * (MAX_TEXT_BYTES + 1), zip=True)
+    error = bad(encoded(Image.new("RGB", (3, 2)), "PNG", pnginfo=text))
+    assert (error.reason, str(MAX_TEXT_BYTES) in error.detail) == ("text of the PNG is too large", True)
+
+
+def test_many_texts_of_a_png_are_too_large_together() -> None:
+    text = PngImagePlugin.PngInfo()
+    for number in range(9):
+        text.add_text(f"part {number}", "x" * (MAX_TEXT_BYTES - 10), zip=True)
+    assert bad(encoded(Image.new("RGB", (3, 2)), "PNG", pnginfo=text)).reason == "text of the PNG is too large"
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -7,7 +7,8 @@ from tokenizers import Tokenizer
 
 from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
-from workloads.transforms.text import clean_caption, encode, load_tokenizer
+from workloads.nn.vocabulary import CLS, UNK
+from workloads.transforms.text import STAND_IN, clean_caption, encode, is_on_hub, load_tokenizer
 
 MINILM = TextConfig(tokenizer="minilm")
 
@@ -103,6 +104,20 @@ def test_an_unreachable_hub_names_the_file_to_fetch(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WorkloadError, match=r"Download tokenizer\.json .*'bert-base-uncased'.* into a folder"):
         load_tokenizer(TextConfig())
+
+
+def test_a_tokenizer_that_needs_nothing_makes_captions_as_long() -> None:
+    stand_in, words = TextConfig(tokenizer=STAND_IN), "two dogs run over the grass"
+    assert encode(load_tokenizer(stand_in), words, stand_in) == [CLS, *[UNK] * 6]
+    assert len(encode(load_tokenizer(MINILM), words, MINILM)) == 7
+
+
+def test_only_names_that_are_nowhere_here_are_on_the_hub(tmp_path: Path) -> None:
+    local = ("minilm", STAND_IN, str(tmp_path), str(tmp_path / "none"), "vocab.txt", "./bert")
+    assert [name for name in (*local, "bert-base-uncased", "google/bert") if is_on_hub(name)] == [
+        "bert-base-uncased",
+        "google/bert",
+    ]
 
 
 def test_a_malformed_hub_name_is_refused() -> None:

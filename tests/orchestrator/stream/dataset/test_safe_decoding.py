@@ -5,10 +5,12 @@ import io
 import numpy as np
 import pytest
 from damage import huge_png, photo
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from orchestrator.stream.dataset import images
 from orchestrator.stream.dataset.images import ImageHeader, SizeLimit, decode, read_header
 from workloads.contract import BadSample
+from workloads.transforms import images as of_training
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -44,6 +46,21 @@ def test_what_is_wrong_is_named(data: bytes, reason: str) -> None:
     with pytest.raises(BadSample) as caught:
         decode(data)
     assert caught.value.reason == reason
+
+
+def test_text_of_a_png_is_read_up_to_the_limit_that_training_has() -> None:
+    assert images.MAX_TEXT_BYTES == of_training.MAX_TEXT_BYTES
+    for size, reason in ((2 << 20, ""), (images.MAX_TEXT_BYTES + 1, "text of the PNG is too large")):
+        text, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+        text.add_text("workflow", "x" * size, zip=True)
+        Image.new("RGB", (7, 5)).save(buffer, "PNG", pnginfo=text)
+        if not reason:
+            assert read_header(buffer.getvalue()) == ImageHeader("PNG", 7, 5)
+            continue
+        for read in (read_header, decode):
+            with pytest.raises(BadSample) as caught:
+                read(buffer.getvalue())
+            assert caught.value.reason == reason
 
 
 def test_the_limit_is_checked_without_decoding() -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from damage import write_data_set
-from shards import samples
+from shards import index_folder, samples
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, read_index
-from orchestrator.stream.dataset.samples import find_keys, read_numbered, stratified_sample
+from orchestrator.stream.dataset.parquet import write_parquet
+from orchestrator.stream.dataset.samples import evenly_spaced, find_keys, read_numbered, stratified_sample
 
 
 @pytest.mark.parametrize(("total", "count"), [(10, 3), (1_000_000_000, 24), (7, 7), (5, 9)])
@@ -20,6 +22,12 @@ def test_choices_are_spread_evenly(total: int, count: int) -> None:
     assert np.array_equal(stretches, np.arange(len(numbers))) or np.all(np.diff(numbers) > 0)
     assert numbers.min() >= 0
     assert numbers.max() < total
+
+
+def test_evenly_spaced_numbers_reach_from_the_first_to_the_last() -> None:
+    assert evenly_spaced(9, 3).tolist() == [0, 4, 8]
+    assert evenly_spaced(3).tolist() == evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(0, 4).tolist() == []
 
 
 def test_a_seed_always_chooses_the_same() -> None:
@@ -39,3 +47,20 @@ def test_samples_are_found_by_number_and_by_key(tmp_path: Path, shard_format: st
     assert find_keys(folder, index, ["s00025", "s00003", "s00025"]).tolist() == [3, 25]
     with pytest.raises(DataSetError, match="no sample has the key 's99999'"):
         find_keys(folder, index, ["s00003", "s99999"])
+
+
+def test_images_are_not_in_a_dictionary_and_files_where_they_are_still_read(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old").mkdir()
+    content = list(samples(5))
+    (tmp_path / "new" / "a.parquet").write_bytes(write_parquet(content))
+    metadata = pq.read_metadata(tmp_path / "new" / "a.parquet").row_group(0)
+    encodings = {metadata.column(number).path_in_schema: metadata.column(number).encodings for number in range(4)}
+    assert not {encoding for encoding in encodings["image"] if "DICTIONARY" in encoding}
+    assert {encoding for encoding in encodings["captions.list.element"] if "DICTIONARY" in encoding}
+    pq.write_table(pq.read_table(tmp_path / "new" / "a.parquet"), tmp_path / "old" / "a.parquet")
+    for name in ("new", "old"):
+        folder = locate(str(tmp_path / name))
+        index_folder(folder)
+        found = read_numbered(folder, read_index(folder), np.arange(5))
+        assert [sample.content for sample in found] == content

@@ -17,9 +17,10 @@ from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
+from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
 from orchestrator.stream.shards.index_shards import ShardProgress
-from orchestrator.stream.shards.sources import ImageFolder, JsonLists, key_of
+from orchestrator.stream.shards.sources import ImageFolder, key_of
 
 COUNT = 20
 OPTIONS = BuildOptions(samples_per_shard=6, readers=2)
@@ -29,7 +30,7 @@ class Stop(Exception):
     """Stands for whatever ends a build."""
 
 
-def built(source: JsonLists | ImageFolder, out: Path, options: BuildOptions = OPTIONS) -> BuildResult:
+def built(source: AnnotationFiles | ImageFolder, out: Path, options: BuildOptions = OPTIONS) -> BuildResult:
     return build_annotated(source, locate(str(out)), options)
 
 
@@ -97,7 +98,7 @@ def test_several_lists_and_an_image_root(tmp_path: Path) -> None:
     ]
     (tmp_path / "more.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     files = tuple(locate(str(tmp_path / name)) for name in ("a/list.json", "more.jsonl"))
-    built(JsonLists(files, locate(str(tmp_path / "a"))), tmp_path / "out")
+    built(AnnotationFiles(files, locate(str(tmp_path / "a"))), tmp_path / "out")
     keys = [sample.key for sample in stored(tmp_path / "out")]
     assert keys == [f"photos/{name}" for name in ("000", "001", "002", "003", "001#2", "002#2")]
 
@@ -121,7 +122,7 @@ def test_samples_that_cannot_be_used_are_listed_with_the_reason(tmp_path: Path) 
         5: "image is corrupt",
         6: "caption is missing",
         7: "caption is not text",
-        8: "text is not UTF-8",
+        8: "text is not valid Unicode",
         9: "image is missing",
         10: "image address is not supported",
     }
@@ -139,7 +140,10 @@ def test_a_shard_of_which_nothing_can_be_used_is_left_out(tmp_path: Path) -> Non
 
 def test_too_many_bad_samples_fail_the_build_until_they_are_mended(tmp_path: Path) -> None:
     source = write_list(tmp_path, COUNT, missing=(1, 13))
-    with pytest.raises(DataSetError, match=r"at least \d of 20 samples cannot be used \(\d image is missing\).*5.0%"):
+    message = (
+        r"least \d of 20 samples cannot be used \(\d image is missing\).*5.0%; the first is photos/0\d\d: image is"
+    )
+    with pytest.raises(DataSetError, match=message):
         built(source, tmp_path / "out", BuildOptions(samples_per_shard=6, max_bad_share=0.05))
     assert (tmp_path / "out/rejected.jsonl").exists()
     assert not (tmp_path / "out/index.parquet").exists()
@@ -193,13 +197,13 @@ BUILD_AND_DIE = """\
 import os, signal, sys
 from orchestrator.storage.location import locate
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
-from orchestrator.stream.shards.sources import JsonLists
+from orchestrator.stream.shards.annotations import AnnotationFiles
 
 def die(standing):
     if standing.shards == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-source = JsonLists((locate(sys.argv[1]),))
+source = AnnotationFiles((locate(sys.argv[1]),))
 build_annotated(source, locate(sys.argv[2]), BuildOptions(samples_per_shard=6, readers=2), die)
 """
 
@@ -251,8 +255,8 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is not a JSON list"),
-        ('"images"', "is not a JSON list"),
+        ("", "is no annotation file of a known form .it begins with ''"),
+        ('"images"', "is no annotation file of a known form .it begins with 'images'"),
         ("[]", "has no images"),
         ('[{"image": "a.png", "caption": "x"}', "expected an object as item 1, found its end"),
         ('[{"image": "a.png", "caption": "x"', "item 0 is malformed JSON"),
@@ -265,31 +269,33 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_used_are_explained(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "list.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataSetError, match=message):
-        built(JsonLists((locate(str(tmp_path / "list.json")),)), tmp_path / "out")
+        built(AnnotationFiles((locate(str(tmp_path / "list.json")),)), tmp_path / "out")
 
 
 def test_sources_that_are_not_there_or_named_twice_are_explained(tmp_path: Path) -> None:
     write_list(tmp_path, 1)
     file = locate(str(tmp_path / "list.json"))
     with pytest.raises(FuserayError, match="named twice"):
-        JsonLists((file, file))
+        AnnotationFiles((file, file))
     with pytest.raises(FuserayError, match=r"nowhere.json: cannot be read: it does not exist"):
-        built(JsonLists((locate(str(tmp_path / "nowhere.json")),)), tmp_path / "out")
+        built(AnnotationFiles((locate(str(tmp_path / "nowhere.json")),)), tmp_path / "out")
     with pytest.raises(FuserayError, match="nowhere: cannot be listed: it does not exist"):
         built(ImageFolder(locate(str(tmp_path / "nowhere"))), tmp_path / "out")
 
 
 def test_two_images_that_would_share_captions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("a.jpg", "a.png"):
-        (tmp_path / "in" / name).write_bytes(picture(0))
+    (tmp_path / "in/a.jpg").write_bytes(picture(0))
     (tmp_path / "in/a.txt").write_text("which?")
-    with pytest.raises(DataSetError, match=r"a.jpg and a.png would share a key"):
-        built(ImageFolder(locate(str(tmp_path / "in"))), tmp_path / "out")
+    for name in ("a.png", "a.JPG", "a.TXT"):
+        (tmp_path / "in" / name).write_bytes(picture(0))
+        with pytest.raises(DataSetError, match=rf"a\.(jpg|TXT) and {name}|{name} and a\.(jpg|txt) would share a key"):
+            built(ImageFolder(locate(str(tmp_path / "in"))), tmp_path / "out")
+        (tmp_path / "in" / name).unlink()
 
 
 def test_a_long_list_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.stream.shards.sources.BLOCK_BYTES", 7)
+    monkeypatch.setattr("orchestrator.stream.shards.json_text.BLOCK_BYTES", 7)
     source = write_list(tmp_path, 5)
     (tmp_path / "list.json").write_text((tmp_path / "list.json").read_text().replace("colours", "colôurs \U0001f5bc"))
     assert [item.image for item in source.items()] == [f"photos/{number:03d}.png" for number in range(5)]
@@ -323,3 +329,10 @@ def test_notes_are_written_at_once_and_then_every_few_seconds(tmp_path: Path) ->
     with (tmp_path / "notes/000001.jsonl").open("a") as file:
         file.write('{"n": cut off')
     assert len(JsonlLog(place).read()) == 3
+
+
+def test_a_folder_of_other_files_says_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataSetError, match=r"no captions, but 1 .gif\.$"):
+        built(ImageFolder(locate(str(tmp_path / "in"))), tmp_path / "out")

@@ -13,9 +13,10 @@ from unreliable_proxy import Fault, first_attempts, unreliable
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import ShardFormat, read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
+from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
 from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
-from orchestrator.stream.shards.sources import ImageFolder, JsonLists
+from orchestrator.stream.shards.sources import ImageFolder
 from workloads.contract import Sample
 
 OPTIONS = BuildOptions(samples_per_shard=4, readers=4)
@@ -70,7 +71,7 @@ def test_a_local_list_of_images_in_a_bucket(bucket: Location, seaweedfs_server: 
         {"image": "images/nothing.png", "caption": "missing"},
     ]
     (tmp_path / "list.json").write_text(json.dumps(entries))
-    source = JsonLists((locate(str(tmp_path / "list.json")),), bucket, seaweedfs_server.endpoint)
+    source = AnnotationFiles((locate(str(tmp_path / "list.json")),), bucket, seaweedfs_server.endpoint)
     result = build_annotated(source, bucket / "out", BuildOptions(max_bad_share=0.5))
     assert result.rejected == {"image is missing": 1}
     assert keys(bucket / "out") == ["images/0", "images/1"]

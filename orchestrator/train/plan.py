@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from orchestrator.config.document import flatten
-from orchestrator.config.errors import ConfigError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.storage.location import Location, locate
@@ -26,7 +26,7 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
-from workloads.contract import StagedTransform, Transform
+from workloads.contract import FilesEntry, StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.checkpoints.warm_start import WarmStart
@@ -184,6 +184,30 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     from orchestrator.train.checkpoints.warm_start import find_warm_start  # imports torch
 
     return replace(plan, warm_start=find_warm_start(resolved, data.total, plan.steps))
+
+
+def check_files(plan: Plan, new: bool) -> None:
+    """Look at the files of this machine that a run starts from: a checkpoint, or what the workload's keys name.
+
+    Args:
+        plan: the plan.
+        new: whether the run has no checkpoint of its own yet.
+
+    Raises:
+        ConfigError: they are missing or do not fit the recipe; the message names the keys.
+    """
+    entry, config, start = plan.resolved.entry, plan.resolved.workload, plan.warm_start
+    if new and start is not None and start.folder.is_local:
+        from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
+
+        try:
+            load_start(start)
+        except FuserayError as error:
+            raise ConfigError(str(error)) from error
+    pretrained = new and start is None
+    problems = list(entry.check_files(config, pretrained)) if isinstance(entry, FilesEntry) else []
+    if problems:
+        raise ConfigError("\n".join(f"{problem.key}: {problem.message}" for problem in problems))
 
 
 def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:

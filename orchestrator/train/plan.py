@@ -26,7 +26,7 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
-from workloads.contract import FilesEntry, StagedTransform, Transform
+from workloads.contract import FilesEntry, Problem, StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.checkpoints.warm_start import WarmStart
@@ -196,7 +196,7 @@ def check_files(plan: Plan, new: bool) -> None:
     Raises:
         ConfigError: they are missing or do not fit the recipe; the message names the keys.
     """
-    entry, config, start = plan.resolved.entry, plan.resolved.workload, plan.warm_start
+    start = plan.warm_start
     if new and start is not None and start.folder.is_local:
         from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
 
@@ -204,10 +204,20 @@ def check_files(plan: Plan, new: bool) -> None:
             load_start(start)
         except FuserayError as error:
             raise ConfigError(str(error)) from error
-    pretrained = new and start is None
-    problems = list(entry.check_files(config, pretrained)) if isinstance(entry, FilesEntry) else []
+    problems = file_problems(plan.resolved, pretrained=new and start is None)
     if problems:
         raise ConfigError("\n".join(f"{problem.key}: {problem.message}" for problem in problems))
+
+
+def file_problems(resolved: ResolvedRecipe, pretrained: bool) -> list[Problem]:
+    """Return what is wrong with the files of this machine that the workload's keys name.
+
+    Args:
+        resolved: the recipe.
+        pretrained: whether the run starts from the pretrained weights that the recipe names.
+    """
+    entry = resolved.entry
+    return list(entry.check_files(resolved.workload, pretrained)) if isinstance(entry, FilesEntry) else []
 
 
 def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:

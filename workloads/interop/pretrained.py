@@ -30,10 +30,12 @@ from workloads.interop.weight_files import (
     open_weights,
 )
 from workloads.interop.weight_layouts import (
+    IMAGE_BLOCKS,
     IMAGE_LEFT_OVER,
+    TEXT_LAYERS,
     TEXT_LEFT_OVER,
     Sources,
-    block_count,
+    count_blocks,
     features,
     image_encoder_names,
     recognised,
@@ -172,7 +174,7 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
     Raises:
         WorkloadError: when they are of another model than the recipe's.
     """
-    vision, shapes, depth = config.vision, found.shapes(), block_count(found.names)
+    vision, shapes, depth = config.vision, found.shapes(), count_blocks(found.names, IMAGE_BLOCKS)
     matched = _match(found, encoder)
     extra = unexpected(matched.left_over, IMAGE_LEFT_OVER)
     refusal = _refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."))
@@ -283,8 +285,8 @@ def match_text(found: FoundWeights, encoder: BertForMaskedLM, config: ModelConfi
     )
     matched = _match(found, encoder)
     missing = tuple(name for name in matched.missing if name.startswith("bert.") and ".crossattention." not in name)
-    layers, depth = text.layers + text.fusion_layers, block_count(found.names)
-    above = tuple(f"bert.encoder.layer.{number}." for number in range(layers, depth))
+    layers, depth = text.layers + text.fusion_layers, count_blocks(found.names, TEXT_LAYERS)
+    above = tuple(f"{TEXT_LAYERS}{number}." for number in range(layers, depth))
     extra = tuple(name for name in unexpected(matched.left_over, TEXT_LEFT_OVER) if not name.startswith(above))
     refusal = _refusal(found, missing, extra, "a BERT", ("bert.",))
     if features(extra):

@@ -128,12 +128,14 @@ def features(names: Iterable[str]) -> str:
     return " and ".join(there)
 
 
-BLOCK = re.compile(r"(?:blocks|bert\.encoder\.layer)\.(?P<number>\d+)\..+")
+IMAGE_BLOCKS, TEXT_LAYERS = "blocks.", "bert.encoder.layer."
+"""What our names of the blocks of an image encoder, and of the layers of a BERT, begin with; a number follows."""
 
 
-def block_count(names: Iterable[str]) -> int:
-    """Return the number of blocks of an image encoder, or of layers of a BERT, by our names."""
-    return max((int(match["number"]) + 1 for match in map(BLOCK.fullmatch, names) if match), default=0)
+def count_blocks(names: Iterable[str], start: str) -> int:
+    """Return the number of blocks whose names begin like this."""
+    numbers = (name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start))
+    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
 OTHER_PROJECTS: Mapping[str, str] = {

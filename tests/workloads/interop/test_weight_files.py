@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut header": (lambda path: cut(path, READ["safetensors"], 40), "is cut: its end is missing"),
     "damaged header": (lambda path: path.write_bytes(struct.pack("<Q", 9) + b'{"a": 1 }'), "is damaged"),
     "cut torch": (lambda path: cut(path, READ["torch"], 600), "is cut: its end is missing"),
-    "cut old torch": (lambda path: cut(path, READ["torch, old"], 300), "cannot be read and may be damaged"),
+    "cut old torch": (lambda path: cut(path, READ["torch, old"], 300), "damaged"),
     "a list": (lambda path: torch.save([torch.ones(2)], path), "holds a list, not the named tensors of a model"),
     "entries": (
         lambda path: torch.save({"generator": TENSORS}, path),

@@ -157,7 +157,7 @@ def test_another_model_is_refused_with_what_differs(kind: str, tmp_path: Path) -
 
 
 FACTS: dict[str, tuple[dict[str, Any], str]] = {
-    "model_type": ({"model_type": "roberta"}, "says the model is roberta, where the recipe has bert; choose other"),
+    "model_type": ({"model_type": "roberta"}, "the model is roberta, where the recipe has bert; choose other"),
     "heads": ({"num_attention_heads": 4}, "its attention heads are 4, .* has 2; set model.text.heads=4"),
     "epsilon": ({"layer_norm_eps": 1e-5}, "epsilon of its LayerNorms is 1e-05, .* has 1e-12; choose other"),
     "activation": ({"hidden_act": "gelu_new"}, "its activation is gelu_new, where the recipe has gelu"),

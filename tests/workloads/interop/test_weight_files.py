@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged header": (lambda path: path.write_bytes(struct.pack("<Q", 9) + b'{"a": 1 }'), "is damaged"),
     "cut torch": (lambda path: cut(path, READ["torch"], 600), "is cut: its end is missing"),
     "cut old torch": (lambda path: cut(path, READ["torch, old"], 300), "damaged"),
+    "a pickle by another name": (
+        lambda path: torch.save({"a": Fraction(1, 2)}, path),
+        r"is refused: it holds Python objects \(fractions",
+    ),
     "a list": (lambda path: torch.save([torch.ones(2)], path), "holds a list, not the named tensors of a model"),
     "entries": (
         lambda path: torch.save({"generator": TENSORS}, path),

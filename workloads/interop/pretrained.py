@@ -8,8 +8,7 @@ Shapes: N tokens with the class token first, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,23 +21,25 @@ from workloads.interop.model_sources import cached, fetch, fetch_beside, local_p
 from workloads.interop.timm_weights import open_timm
 from workloads.interop.vocabularies import check_vocabulary
 from workloads.interop.weight_facts import CONFIG_FILE, Expected, Facts, facts_beside
-from workloads.interop.weight_files import (
-    WEIGHT_FILES,
-    Shape,
-    Weights,
-    find_in_folder,
-    open_weights,
+from workloads.interop.weight_files import WEIGHT_FILES, Shape, find_in_folder, open_weights
+from workloads.interop.weight_fit import (
+    OR_RANDOM,
+    FoundWeights,
+    check_sizes,
+    compare_facts,
+    copy_tensors,
+    match,
+    parameter_names,
+    refusal,
 )
 from workloads.interop.weight_layouts import (
     IMAGE_BLOCKS,
     IMAGE_LEFT_OVER,
     TEXT_LAYERS,
     TEXT_LEFT_OVER,
-    Sources,
     count_blocks,
     features,
     image_encoder_names,
-    recognised,
     text_encoder_names,
     unexpected,
 )
@@ -48,7 +49,6 @@ from workloads.nn.vision import grid_of, resize_positions
 from workloads.transforms.text import VOCABULARY_FILES
 
 VISION_KEY, TEXT_KEY = "model.vision_weights", "model.text_weights"
-OR_RANDOM = ", or set it to null to start at random"
 
 
 def load_initial_weights(encoders: Encoders, config: AlbefConfig) -> tuple[InitialWeights, ...]:
@@ -86,52 +86,6 @@ def _check_text(config: AlbefConfig) -> None:
             check_vocabulary(config, found.file)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundWeights:
-    """Weights that a recipe's key names.
-
-    Args:
-        key: the key.
-        source: its value.
-        file: the file, or the index of shards; None for a name in timm.
-        weights: the tensors as they are there.
-        names: where the tensors are, by our names.
-        facts: what the source and the files beside the weights tell.
-    """
-
-    key: str
-    source: str
-    file: Path | None
-    weights: Weights
-    names: Sources
-    facts: tuple[Facts, ...]
-
-    def shapes(self) -> dict[str, Shape]:
-        """Return the shapes by our names."""
-        return {name: self._shape(sources) for name, sources in self.names.items()}
-
-    def _shape(self, sources: tuple[str, ...]) -> Shape:
-        shapes = [self.weights.shapes[source] for source in sources]
-        return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
-
-    def load(self) -> Callable[[str], Tensor]:
-        """Read the tensors; return a function from our names to them.
-
-        Raises:
-            WorkloadError: when the file is damaged.
-        """
-        tensors = self.weights.load()
-        return lambda name: _joined([tensors[source] for source in self.names[name]])
-
-    def error(self, text: str) -> WorkloadError:
-        """Return an error about the weights."""
-        return WorkloadError(f"{self.key}: {self.source} {text}")
-
-
-def _joined(tensors: list[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
 def load_vision_weights(encoder: nn.Module, config: ModelConfig) -> InitialWeights:
     """Load a ViT into the image encoder; position embeddings are resized bicubically to the model's grid.
 
@@ -143,12 +97,15 @@ def load_vision_weights(encoder: nn.Module, config: ModelConfig) -> InitialWeigh
         WorkloadError: when the weights cannot be found, or are of another model than the recipe's.
     """
     if config.vision_weights is None:
-        return InitialWeights(VISION_KEY, None, missing=_parameter_names(encoder))
+        return InitialWeights(VISION_KEY, None, missing=parameter_names(encoder))
     found = find_vision_weights(config)
     matched = match_vision(found, encoder, config)
-    read = found.load()
-    grid = config.image_size // config.vision.patch
-    _copy(encoder, matched, lambda name: resize_positions(read(name), grid) if name == "pos_embed" else read(name))
+    read, grid = found.load(), config.image_size // config.vision.patch
+
+    def read_for_grid(name: str) -> Tensor:
+        return resize_positions(read(name), grid) if name == "pos_embed" else read(name)
+
+    copy_tensors(encoder, matched, read_for_grid)
     return matched
 
 
@@ -175,17 +132,17 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
         WorkloadError: when they are of another model than the recipe's.
     """
     vision, shapes, depth = config.vision, found.shapes(), count_blocks(found.names, IMAGE_BLOCKS)
-    matched = _match(found, encoder)
+    matched = match(found, encoder)
     extra = unexpected(matched.left_over, IMAGE_LEFT_OVER)
-    refusal = _refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."))
+    refused = refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."))
     if features(extra):
-        raise refusal
+        raise refused
     _check_positions(found, shapes, config)
-    _check_sizes(found, shapes, encoder)
+    check_sizes(found, shapes, encoder)
     if depth not in (0, vision.depth):
         raise found.error(f"has {depth} blocks, where model.vision.depth is {vision.depth}; set that to {depth}")
     if matched.missing or extra:
-        raise refusal
+        raise refused
     facts = Facts(
         source="the recipe",
         kind="vit",
@@ -196,7 +153,7 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
         std=vision.std,
     )
     expected = Expected("model.vision", facts, ("heads", "norm_epsilon", "mean", "std"))
-    return _compare_facts(found, matched, expected)
+    return compare_facts(found, matched, expected)
 
 
 def _check_positions(found: FoundWeights, shapes: dict[str, Shape], config: ModelConfig) -> None:
@@ -226,13 +183,13 @@ def load_text_weights(encoder: BertForMaskedLM, config: AlbefConfig) -> InitialW
         WorkloadError: when the weights cannot be found, or are of another model or vocabulary than the recipe's.
     """
     if config.model.text_weights is None:
-        return InitialWeights(TEXT_KEY, None, missing=_parameter_names(encoder))
+        return InitialWeights(TEXT_KEY, None, missing=parameter_names(encoder))
     found = find_text_weights(config.model)
     matched = match_text(found, encoder, config.model)
     check_vocabulary(config, found.file)
     read = found.load()
     _check_tied(found, read)
-    _copy(encoder, matched, read)
+    copy_tensors(encoder, matched, read)
     return matched
 
 
@@ -283,23 +240,23 @@ def match_text(found: FoundWeights, encoder: BertForMaskedLM, config: ModelConfi
         positions="absolute",
         vocabulary=text.vocabulary,
     )
-    matched = _match(found, encoder)
+    matched = match(found, encoder)
     missing = tuple(name for name in matched.missing if name.startswith("bert.") and ".crossattention." not in name)
     layers, depth = text.layers + text.fusion_layers, count_blocks(found.names, TEXT_LAYERS)
     above = tuple(f"{TEXT_LAYERS}{number}." for number in range(layers, depth))
     extra = tuple(name for name in unexpected(matched.left_over, TEXT_LEFT_OVER) if not name.startswith(above))
-    refusal = _refusal(found, missing, extra, "a BERT", ("bert.",))
+    refused = refusal(found, missing, extra, "a BERT", ("bert.",))
     if features(extra):
-        raise refusal
-    _check_sizes(found, found.shapes(), encoder)
+        raise refused
+    check_sizes(found, found.shapes(), encoder)
     if missing and 0 < depth < layers:
         raise found.error(
             f"has {depth} layers, where model.text.layers and model.text.fusion_layers are {layers} together; lower "
             "them, or choose a BERT with more layers"
         )
     if missing or extra:
-        raise refusal
-    return _compare_facts(found, matched, Expected("model.text", facts, ("heads", "vocabulary")))
+        raise refused
+    return compare_facts(found, matched, Expected("model.text", facts, ("heads", "vocabulary")))
 
 
 def _check_tied(found: FoundWeights, read: Callable[[str], Tensor]) -> None:
@@ -309,89 +266,3 @@ def _check_tied(found: FoundWeights, read: Callable[[str], Tensor]) -> None:
         tied = f"cls.predictions.decoder.{kind}"
         if tied in found.names and name in found.names and not torch.equal(read(tied), read(name)):
             raise found.error(f"has a {tied} that is not equal to {name}, to which the model ties it; choose a BERT")
-
-
-SIZE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "patch_embed.proj.weight": ("model.vision.width", "", "model.vision.patch", "model.vision.patch"),
-    "bert.embeddings.word_embeddings.weight": ("model.text.vocabulary", "model.text.width"),
-    "bert.embeddings.position_embeddings.weight": ("model.text.positions", "model.text.width"),
-}
-"""Recipe keys of the sizes of tensors; empty for sizes that the recipe cannot change. Compared before others."""
-
-
-def _match(found: FoundWeights, module: nn.Module) -> InitialWeights:
-    """Return which tensors a module's parameters use, by their names."""
-    ours, theirs = _parameter_names(module), found.names
-    used = tuple(name for name in ours if name in theirs)
-    missing = tuple(name for name in ours if name not in theirs)
-    left_over = tuple(name for name in theirs if name not in set(ours))
-    return InitialWeights(found.key, found.source, used, missing, left_over)
-
-
-def _check_sizes(found: FoundWeights, shapes: Mapping[str, Shape], module: nn.Module) -> None:
-    """Refuse tensors of another shape than the parameter of their name."""
-    expected: dict[str, Shape] = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    for name in sorted(expected.keys() & shapes.keys(), key=lambda name: (name not in SIZE_KEYS, name)):
-        if shapes[name] != expected[name]:
-            raise found.error(_size_difference(name, shapes[name], expected[name]))
-
-
-def _size_difference(name: str, theirs: Shape, ours: Shape) -> str:
-    keys = SIZE_KEYS.get(name, ())
-    fixes = [f"{key}={a}" for key, a, b in zip(keys, theirs, ours, strict=False) if key and a != b]
-    fix = f"set {' '.join(dict.fromkeys(fixes))}" if fixes else "change the sizes under 'model'"
-    return f"holds {name} of shape {list(theirs)}, where the model has {list(ours)}; {fix}{OR_RANDOM}"
-
-
-def _refusal(
-    found: FoundWeights, missing: tuple[str, ...], extra: tuple[str, ...], wanted: str, own: tuple[str, ...]
-) -> WorkloadError:
-    """Return why weights do not fit: what they lack, and what they have that the model does not.
-
-    Args:
-        found: the weights.
-        missing: what they lack.
-        extra: what the model lacks.
-        wanted: what would fit.
-        own: beginnings of names that are no sign of another project.
-    """
-    names = [name for name in found.names if not name.startswith(own)] or list(found.names)
-    reasons = [f"lacks {_listed(missing)}"] if missing else []
-    if extra:
-        what = features(extra)
-        reasons.append(f"has {_listed(extra)}, which the model does not have{f': {what}' if what else ''}")
-    likeness = f" ({recognised(names)})" if missing and not features(extra) else ""
-    return found.error(f"{' and '.join(reasons)}{likeness}; choose {wanted} without that{OR_RANDOM}")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _compare_facts(found: FoundWeights, matched: InitialWeights, expected: Expected) -> InitialWeights:
-    differences = [text for facts in found.facts for text in expected.differences(facts)]
-    if differences:
-        raise found.error(f"does not fit the recipe: {'; '.join(differences)}")
-    notes = [note for facts in found.facts for note in expected.notes(facts)]
-    return replace(matched, notes=tuple(dict.fromkeys(notes)))
-
-
-def _copy(module: nn.Module, matched: InitialWeights, read: Callable[[str], Tensor]) -> None:
-    """Give a module's parameters the values of the tensors that it uses.
-
-    Raises:
-        WorkloadError: when a tensor does not consist of finite numbers; no parameter is changed.
-    """
-    tensors = {name: read(name) for name in matched.used}
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            kind = "not-a-number or infinite values" if tensor.is_floating_point() else f"{tensor.dtype} values"
-            raise WorkloadError(f"{matched.key}: {matched.source} holds {kind} in {name}; choose other weights")
-    parameters = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
-
-
-def _parameter_names(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, _ in module.named_parameters())

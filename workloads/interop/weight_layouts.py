@@ -67,8 +67,13 @@ def image_encoder_names(names: Collection[str]) -> Sources:
             letter = part["short"] or part["long"][0]
             fused.setdefault(f"blocks.{part['block']}.attn.qkv.{part['kind']}", {})[letter] = source
         else:
-            sources[_timm_name(bare)] = (source,)
+            _place(sources, _timm_name(bare), source)
     return sources | {name: tuple(parts[key] for key in "qkv" if key in parts) for name, parts in fused.items()}
+
+
+def _place(sources: dict[str, tuple[str, ...]], name: str, source: str) -> None:
+    """Give a tensor our name, unless another of the file has it: then it keeps its own and is left over."""
+    sources[source if name in sources else name] = (source,)
 
 
 def _timm_name(name: str) -> str:
@@ -80,7 +85,10 @@ def _timm_name(name: str) -> str:
 
 def text_encoder_names(names: Collection[str]) -> Sources:
     """Return where the tensors of a BERT are in a file, by the names in BertForMaskedLM; others keep their names."""
-    return {_bert_name(name): (source,) for name, source in _unwrapped(names).items()}
+    sources: dict[str, tuple[str, ...]] = {}
+    for name, source in _unwrapped(names).items():
+        _place(sources, _bert_name(name), source)
+    return sources
 
 
 def _bert_name(name: str) -> str:

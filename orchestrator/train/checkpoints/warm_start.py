@@ -91,6 +91,11 @@ def load_start(start: WarmStart) -> Checkpoint:
 def _check_committed(folder: Location) -> None:
     if (folder / MANIFEST_FILE).size():
         return
+    if folder.size() is not None:
+        raise ConfigError(
+            f"start.checkpoint: {folder.uri} is a file, not a checkpoint; turn it into one with "
+            f"`fuseray import-checkpoint albef {folder.uri} OUT`, and name OUT."
+        )
     checkpoints = RunFolder(folder).committed_checkpoints()
     hint = (
         f"it is a run's folder; name a checkpoint in it, for example {checkpoints[0].uri}"

@@ -162,6 +162,10 @@ def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.O
     ("overrides", "reason"),
     [
         (["start.checkpoint={0}/nowhere"], r"nowhere is no checkpoint \(no manifest.json\); name a folder made by"),
+        (
+            ["start.checkpoint={0}/whole.pth"],
+            r"whole.pth is a file, .*`fuseray import-checkpoint albef \S+whole.pth OUT`",
+        ),
         (["start.checkpoint={0}/bare", "start.take=everything"], "holds no optimiser state; write take: weights"),
         (
             ["start.checkpoint={0}/whole", "start.take=everything", "length.epochs=2"],

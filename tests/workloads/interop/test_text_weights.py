@@ -139,6 +139,7 @@ OTHERS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         "which the model does not have: relative positions",
     ),
     "unknown tensors": ({"bert.adapter.weight": torch.zeros(2)}, "has bert.adapter.weight, which the model does not"),
+    "a second name": ({"embeddings.LayerNorm.bias": torch.zeros(16)}, "has embeddings.LayerNorm.bias, which the model"),
     "a head of its own": ({"cls.predictions.decoder.weight": torch.ones(120, 16)}, "to which the model ties it"),
     "not a number": (
         {"bert.embeddings.LayerNorm.bias": torch.full((16,), torch.inf)},

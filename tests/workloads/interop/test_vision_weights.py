@@ -1,5 +1,6 @@
 """Image encoders start from ViTs of timm, of transformers and of official files, or the weights are refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,46 @@ def test_another_vit_is_refused_with_what_differs(kind: str, tmp_path: Path) -> 
     torch.save(small_vit(**arguments).state_dict(), tmp_path / "vit.pth")
     with pytest.raises(WorkloadError, match=rf"^model.vision_weights: \S+vit.pth .*{reason}"):
         load_vision_weights(build_image_encoder(config("x")), config(tmp_path / "vit.pth"))
+
+
+FACTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "kind": ("config.json", {"model_type": "dinov2"}, "the model is dinov2, where the recipe has vit; choose other"),
+    "heads": ("config.json", {"num_attention_heads": 4}, "set model.vision.heads=4"),
+    "epsilon": ("config.json", {"layer_norm_eps": 1e-12}, "set model.vision.norm_epsilon=1e-12"),
+    "activation": (
+        "config.json",
+        {"hidden_act": "quick_gelu"},
+        "its activation is quick_gelu, .*; choose other weights",
+    ),
+    "pixels": (
+        "preprocessor_config.json",
+        {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]},
+        r"std=\[0.5,",
+    ),
+    "pixels of timm": (
+        "config.json",
+        {"pretrained_cfg": {"std": [0.5, 0.5, 0.5]}},
+        r"set model.vision.std=\[0.5,0.5,0.5",
+    ),
+    "heads of timm": ("config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {}}, "vision.heads=3"),
+    "no JSON": ("config.json", {}, "config.json beside the weights holds no JSON object"),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_facts_beside_the_weights_are_compared(kind: str, tmp_path: Path) -> None:
+    name, content, reason = FACTS[kind]
+    torch.save(small_vit().state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / name).write_text(json.dumps(content or [1]))
+    with pytest.raises(WorkloadError, match=rf"^model.vision_weights: .*{name} .*{reason}"):
+        load_vision_weights(build_image_encoder(config("x")), config(tmp_path))
+
+
+def test_files_beside_several_models_belong_to_none(tmp_path: Path) -> None:
+    torch.save(small_vit().state_dict(), tmp_path / "vit.pth")
+    torch.save({}, tmp_path / "other.pth")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
+    assert load_vision_weights(build_image_encoder(config("x")), config(tmp_path / "vit.pth")).used
 
 
 OTHER_FILES: dict[str, tuple[str, str]] = {

@@ -143,7 +143,7 @@ def observe(
     checks = ReachabilityChecks(resolved, on_training_machine)
     findings, observations = _from_cluster(options)
     if on_training_machine:
-        findings += _check_files(resolved)
+        findings += _check_files(resolved, options.resume)
     if observations.footprint is None:
         with _status(options.quiet):
             model_findings, measured = measure_model(resolved)
@@ -154,14 +154,14 @@ def observe(
     return (*findings, *reachability.findings, *length_findings), observations
 
 
-def _check_files(resolved: ResolvedRecipe) -> Findings:
+def _check_files(resolved: ResolvedRecipe, resume: bool) -> Findings:
     """Look at the files that the workload's keys name, as a run on this machine would before it starts."""
     from orchestrator.train.plan import file_problems
 
     if find_spec("torch") is None:
         return ()
     fix = "Correct the recipe, or bring the file to the machines that train."
-    problems = file_problems(resolved, pretrained=resolved.recipe.start is None)
+    problems = file_problems(resolved, pretrained=resolved.recipe.start is None and not resume)
     return tuple(failed("files", f"{problem.key}: {problem.message}", fix) for problem in problems)
 
 

@@ -56,9 +56,9 @@ def _facts(name: str, model: nn.Module) -> Facts:
     facts = Facts(source=f"timm's {name}")
     if pretrained is not None:
         facts = replace(facts, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
-    block: Any = model.blocks[0] if isinstance(model, VisionTransformer) else None
-    if not isinstance(block, Block):
+    if not isinstance(model, VisionTransformer) or not isinstance(model.blocks[0], Block):
         return facts
+    block: Any = model.blocks[0]
     heads, epsilon = block.attn.num_heads, block.norm1.eps
     return replace(facts, heads=heads, norm_epsilon=epsilon, activation=_activation(block.mlp.act))
 

@@ -149,7 +149,7 @@ FACTS: dict[str, tuple[str, dict[str, Any], str]] = {
         r"set model.vision.std=\[0.5,0.5,0.5",
     ),
     "heads of timm": ("config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {}}, "vision.heads=3"),
-    "no JSON": ("config.json", {}, "config.json beside the weights holds no JSON object"),
+    "no JSON": ("config.json", {}, "beside the weights holds no JSON object"),
 }
 
 

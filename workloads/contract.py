@@ -316,6 +316,43 @@ class Evaluation:
     unusable: Mapping[int, BadSample] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class InitialWeights:
+    """What a part of a model starts from, by the names of its tensors.
+
+    Args:
+        key: the recipe key that names the source, for example model.text_weights.
+        source: the key's value; None when the part starts at random.
+        used: parameters that have the source's values.
+        missing: parameters that the source does not have; they start at random.
+        left_over: tensors of the source that the model does not have.
+        notes: what else the user should know, one sentence each.
+    """
+
+    key: str
+    source: str | None
+    used: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return a summary in one line."""
+        if self.source is None:
+            return f"{self.key}: null; all {len(self.missing)} parameters start at random"
+        summary = (
+            f"{self.key}: {self.source}: {len(self.used)} tensors used, {len(self.missing)} parameters start at random"
+            f"{_some(self.missing)}, {len(self.left_over)} tensors left over{_some(self.left_over)}"
+        )
+        return "; ".join((summary, *self.notes))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
 class Workload(Protocol):
     """A model and its objectives. One instance lives on each training worker."""
 
@@ -376,6 +413,16 @@ class Workload(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write the trained model (safetensors, config, tokenizer files) into an empty folder."""
+        ...
+
+
+@runtime_checkable
+class PretrainedWorkload(Protocol):
+    """A workload that may start from pretrained weights and tells what became of them. Offering this is optional."""
+
+    @property
+    def initial_weights(self) -> Sequence[InitialWeights]:
+        """Of each part of the model that `build` gave pretrained weights; empty without `pretrained`."""
         ...
 
 
@@ -482,6 +529,20 @@ class OfflineProfile(Protocol):
         """Return a config of equal cost whose transform needs nothing that would have to be fetched.
 
         It is used to time and measure a model with random weights, never to train.
+        """
+        ...
+
+
+@runtime_checkable
+class FilesEntry(Protocol):
+    """An entry whose recipes name files that can be looked at before anything starts. Offering this is optional."""
+
+    def check_files(self, config: Any, pretrained: bool) -> Iterable[Problem]:
+        """Yield what is wrong with the files of a recipe that are on this machine; nothing is downloaded.
+
+        Args:
+            config: the workload's part of the recipe.
+            pretrained: whether `Workload.build` will be asked for pretrained weights.
         """
         ...
 

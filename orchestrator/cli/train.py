@@ -65,6 +65,7 @@ def command(
     except FuserayError as error:
         raise ConfigError(str(error)) from error
     if dry_run:
+        _check_files(plan, resume)
         _show_plan(plan, as_json)
         return
     start = _start(plan, resume)
@@ -83,6 +84,13 @@ def _start(plan: Plan, resume: str | None) -> ResumePoint:
 
     continues = plan.run.exists() if resume == "auto" else resume is not None
     return continued_run(plan, lambda text: click.echo(text, err=True)) if continues else new_run(plan)
+
+
+def _check_files(plan: Plan, resume: str | None) -> None:
+    from orchestrator.train.plan import check_files
+
+    continues = resume is not None and plan.run.exists() and plan.run.newest_step() > 0
+    check_files(plan, new=not continues)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

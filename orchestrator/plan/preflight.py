@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.findings import Finding, passed, warned, with_timeout
+from orchestrator.cluster.findings import Finding, failed, passed, warned, with_timeout
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
@@ -141,6 +142,8 @@ def observe(
 
     checks = ReachabilityChecks(resolved, on_training_machine)
     findings, observations = _from_cluster(options)
+    if on_training_machine:
+        findings += _check_files(resolved, options.resume)
     if observations.footprint is None:
         with _status(options.quiet):
             model_findings, measured = measure_model(resolved)
@@ -149,6 +152,17 @@ def observe(
     observations = observations.completed_by(Observations(epoch_samples=reachability.epoch_samples))
     length_findings, observations = _with_length(resolved, observations, options)
     return (*findings, *reachability.findings, *length_findings), observations
+
+
+def _check_files(resolved: ResolvedRecipe, resume: bool) -> Findings:
+    """Look at the files that the workload's keys name, as a run on this machine would before it starts."""
+    from orchestrator.train.plan import file_problems
+
+    if find_spec("torch") is None:
+        return ()
+    fix = "Correct the recipe, or bring the file to the machines that train."
+    problems = file_problems(resolved, pretrained=resolved.recipe.start is None and not resume)
+    return tuple(failed("files", f"{problem.key}: {problem.message}", fix) for problem in problems)
 
 
 def _about(resolved: ResolvedRecipe) -> dict[str, str]:

@@ -93,6 +93,11 @@ class RunFolder:
         return self.root / "post-mortem.json"
 
     @property
+    def weights(self) -> Location:
+        """What the model started from: a JSON list with the names of all tensors."""
+        return self.root / "weights.json"
+
+    @property
     def ledger(self) -> Location:
         """Holds the files of the ledger, when the run keeps one."""
         return self.root / "ledger"

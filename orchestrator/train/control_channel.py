@@ -7,7 +7,7 @@ Workers and controller send messages up to the driver; commands go down to the w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
 from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart
+from workloads.contract import InitialWeights
 
 
 class WorkerCommand(IntEnum):
@@ -57,7 +58,14 @@ class StepRecord:
         return StepLine(self.step, self.time_ms, self.metrics, self.seconds, self.samples)
 
 
-Message = StepRecord | AttemptStart | AttemptFailure | str
+@dataclass(frozen=True, slots=True)
+class WeightsReport:
+    """What the parts of the model start from, as the workers loaded them."""
+
+    parts: tuple[InitialWeights, ...]
+
+
+Message = StepRecord | AttemptStart | AttemptFailure | WeightsReport | str
 """A message to the driver; a string is for the user."""
 
 
@@ -109,6 +117,10 @@ class Channel:
         if text not in self._logged:
             self._messages.append(text)
         self._logged.add(text)
+
+    def report_weights(self, parts: Sequence[InitialWeights]) -> None:
+        """Report what the model starts from."""
+        self._messages.append(WeightsReport(tuple(parts)))
 
     def report_drained(self) -> None:
         """Report that the workers have saved and exit."""

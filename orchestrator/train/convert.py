@@ -38,6 +38,7 @@ from orchestrator.train.checkpoints.manifest import (
     RunState,
     read_manifest,
 )
+from orchestrator.train.checkpoints.tensors import check_finite
 from orchestrator.train.run_tools import model_config, run_recipe
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, ImportReport, KeyedRandom
 
@@ -62,8 +63,12 @@ def write_import(checkpoint: ForeignCheckpoint, target: Location, format_name: s
         source: the file it was read from.
 
     Raises:
+        CheckpointError: a tensor is not finite.
         StorageError: it cannot be written; nothing is left behind.
     """
+    check_finite(checkpoint.state, source, "import another file")
+    without = "import the model's tensors alone, torch.save(torch.load(FILE)['model'], NEW)"
+    check_finite(checkpoint.optimizer_state, f"{source}, optimiser state", without)
     with _atomic_folder(target) as draft:
         tensors = {
             MODEL_FILE: checkpoint.state,

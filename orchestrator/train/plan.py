@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.document import Document, flatten
-from orchestrator.config.errors import ConfigError
+from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.yaml_text import to_yaml
@@ -24,7 +24,7 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
-from workloads.contract import StagedTransform, Transform
+from workloads.contract import FilesEntry, Problem, StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.checkpoints.warm_start import WarmStart
@@ -182,6 +182,40 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     from orchestrator.train.checkpoints.warm_start import find_warm_start  # imports torch
 
     return replace(plan, warm_start=find_warm_start(resolved, data.total, plan.steps))
+
+
+def check_files(plan: Plan, new: bool) -> None:
+    """Look at the files of this machine that a run starts from: a checkpoint, or what the workload's keys name.
+
+    Args:
+        plan: the plan.
+        new: whether the run has no checkpoint of its own yet.
+
+    Raises:
+        ConfigError: they are missing or do not fit the recipe; the message names the keys.
+    """
+    start = plan.warm_start
+    if new and start is not None and start.folder.is_local:
+        from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
+
+        try:
+            load_start(start)
+        except FuserayError as error:
+            raise ConfigError(str(error)) from error
+    problems = file_problems(plan.resolved, pretrained=new and start is None)
+    if problems:
+        raise ConfigError("\n".join(f"{problem.key}: {problem.message}" for problem in problems))
+
+
+def file_problems(resolved: ResolvedRecipe, pretrained: bool) -> list[Problem]:
+    """Return what is wrong with the files of this machine that the workload's keys name.
+
+    Args:
+        resolved: the recipe.
+        pretrained: whether the run starts from the pretrained weights that the recipe names.
+    """
+    entry = resolved.entry
+    return list(entry.check_files(resolved.workload, pretrained)) if isinstance(entry, FilesEntry) else []
 
 
 def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:

@@ -14,14 +14,14 @@ from orchestrator.stream.state import StreamState, stream_changes
 from orchestrator.train.checkpoints.load import (
     Checkpoint,
     StoredState,
-    load_checkpoint,
     load_newest,
     newest_state,
     restore_optimizer,
 )
 from orchestrator.train.checkpoints.manifest import CheckpointError
+from orchestrator.train.checkpoints.warm_start import WarmStart, load_start
 from orchestrator.train.parallel.base import Collective, Parallel
-from orchestrator.train.plan import Plan, differences
+from orchestrator.train.plan import Plan, check_files, differences
 
 CHANGEABLE_KEYS = (
     *(section if section == "name" else f"{section}." for section in FREE_SECTIONS),
@@ -50,12 +50,14 @@ def new_run(plan: Plan) -> ResumePoint:
 
     Raises:
         RunError: a run of this name exists.
+        ConfigError: weights or other files that the recipe names are missing or do not fit.
     """
     if plan.run.exists():
         raise RunError(
             f"{plan.run.root.uri}: a run of this name exists. "
             f"Continue it with --resume {plan.recipe.name}, or start another with name=OTHER."
         )
+    check_files(plan, new=True)
     return ResumePoint(None, plan.first_step)
 
 
@@ -68,6 +70,7 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Re
 
     Raises:
         RunError: there is no such run, or the recipe or the data changed so that results would differ.
+        ConfigError: files that the recipe names are missing or do not fit.
     """
     previous = plan.run.read()
     if previous.recipe_digest != plan.resolved.digest():
@@ -85,6 +88,7 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Re
     newest = newest_state(plan.run, log)
     if newest is not None:
         _check_stream(plan, newest)
+    check_files(plan, new=newest is None)
     first_step = newest.state.next_step if newest else plan.first_step
     return ResumePoint(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
 
@@ -109,11 +113,13 @@ class InitialState:
         first_step: the first step to do.
         checkpoint: what to restore; None when the model starts from the workload's own weights.
         with_optimizer: whether the optimizer state is restored as well.
+        start: the recipe's checkpoint to start from, when that is the one.
     """
 
     first_step: int
     checkpoint: Checkpoint | None = None
     with_optimizer: bool = False
+    start: WarmStart | None = None
 
     @property
     def pretrained(self) -> bool:
@@ -146,7 +152,7 @@ def find_initial_state(plan: Plan, log: Callable[[str], None]) -> InitialState:
         log: called with messages about damaged checkpoints.
 
     Raises:
-        CheckpointError: the checkpoint that the recipe starts from is damaged.
+        CheckpointError: the checkpoint that the recipe starts from is damaged, or does not hold finite numbers.
         StorageError: the store is failing.
     """
     newest = load_newest(plan.run, log)
@@ -154,7 +160,7 @@ def find_initial_state(plan: Plan, log: Callable[[str], None]) -> InitialState:
         return InitialState(newest.state.next_step, newest, with_optimizer=True)
     start = plan.warm_start
     if start is not None:
-        return InitialState(start.first_step, load_checkpoint(start.folder), start.with_optimizer)
+        return InitialState(start.first_step, load_start(start), start.with_optimizer, start)
     return InitialState(0)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -27,10 +28,13 @@ from orchestrator.track.metric_log import (
 )
 from orchestrator.track.run_writer import Points
 from orchestrator.track.tracker import Tracker, Unsent, system_tags
-from orchestrator.train.control_channel import Message, RunObserver, StepRecord
+from orchestrator.train.control_channel import Message, RunObserver, StepRecord, WeightsReport
 from orchestrator.train.plan import Plan, recipe_yaml
 from orchestrator.train.recovery.failure_report import TAG, FailureReport, tag
 from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart, RecoveryEvents
+
+TAG_CHARACTERS = 1000
+"""Length that a tag is cut to; servers allow some thousands."""
 
 
 class RunLogger:
@@ -67,6 +71,7 @@ class RunLogger:
         self._starting = True
         self._stream_watch = StreamMonitor()
         self._recoveries = RecoveryEvents()
+        self._weights: WeightsReport | None = None
         self.steps_done = first_step
         self.attempts = 0
         self.last_failure: AttemptFailure | None = None
@@ -92,6 +97,8 @@ class RunLogger:
                     self._recoveries.add_start(message)
                 case AttemptFailure():
                     self._log_attempt_failure(message)
+                case WeightsReport():
+                    self._log_weights(message)
                 case str():
                     self._display.log(message)
 
@@ -158,6 +165,19 @@ class RunLogger:
             busy_s = step_seconds(record.seconds)
             if event := self._recoveries.add_step(record.step, record.time_ms / 1000, busy_s):
                 self.log_event(event)
+
+    def _log_weights(self, report: WeightsReport) -> None:
+        """Log what the model starts from, once: the names of all tensors as a file, a summary as tags."""
+        if report == self._weights:
+            return
+        self._weights = report
+        summaries = {part.key: str(part) for part in report.parts}
+        for summary in summaries.values():
+            self._display.log(summary)
+        self._tracker.tags({f"weights/{key}": text[:TAG_CHARACTERS] for key, text in summaries.items()})
+        content = json.dumps([asdict(part) for part in report.parts], indent=1)
+        self._plan.run.weights.write(content.encode())
+        self._tracker.text(content, self._plan.run.weights.name)
 
     def _log_attempt_failure(self, failure: AttemptFailure) -> None:
         self.last_failure = failure

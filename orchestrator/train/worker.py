@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -35,7 +35,7 @@ from orchestrator.train.recovery.diagnosis import BadDataError, NotANumberError,
 from orchestrator.train.resources import present_decoded_share
 from orchestrator.train.resume import InitialState, check_agreement, find_initial_state
 from orchestrator.train.step import StepOutcome, Stepper, StepTimer
-from workloads.contract import EvaluationOptions, KeyedRandom, Workload
+from workloads.contract import EvaluationOptions, InitialWeights, KeyedRandom, PretrainedWorkload, Workload
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class _Training:
             self._recipe, self._workload, self._parallel, collective, self._plan.steps, self._plan.data.total, device
         )
         self._restore(initial)
+        self._channel_client.report_weights(weights_of(self._workload, initial))
         self._checkpoints = CheckpointManager(
             self._plan, assignment.mlflow_run_id, collective, self._channel_client.log
         )
@@ -306,6 +307,11 @@ class ControlChannelClient:
         """Send a message for the user without waiting; the same message of several workers is shown once."""
         self._last_log = self._channel.log.remote(text)
 
+    def report_weights(self, parts: Sequence[InitialWeights]) -> None:
+        """Report what the model starts from, without waiting."""
+        if self._rank == 0 and parts:
+            self._last_log = self._channel.report_weights.remote(parts)
+
     def publish(self, record: StepRecord, batches: Iterable[MicroBatch]) -> None:
         """Send a record without waiting; the command that it returns is read at the next step."""
         skipped: tuple[SkippedSample, ...] = tuple(skip for batch in batches for skip in batch.skipped)
@@ -331,6 +337,15 @@ class ControlChannelClient:
         if self._pending is not None:
             self.command = WorkerCommand(ray.get(self._pending))
             self._pending = None
+
+
+def weights_of(workload: Workload, initial: InitialState) -> tuple[InitialWeights, ...]:
+    """Return what the model of a new run starts from; nothing for one that continues at its own checkpoint."""
+    if initial.pretrained:
+        return tuple(workload.initial_weights) if isinstance(workload, PretrainedWorkload) else ()
+    if initial.start is None or initial.checkpoint is None:
+        return ()
+    return (InitialWeights("start.checkpoint", initial.start.describe(), used=tuple(initial.checkpoint.model)),)
 
 
 class BadStepAction(Enum):

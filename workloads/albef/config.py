@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from workloads.contract import Section
+from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD
 
 VIT_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large)_patch(?P<patch>\d+)_\d+(?:\..+)?")
 """timm's names of plain ViTs."""
@@ -61,6 +62,32 @@ class VisionConfig(Section):
     width: int = Field(768, ge=1, description="Width of the tokens.")
     depth: int = Field(12, ge=1, description="Blocks.")
     heads: int = Field(12, ge=1, description="Attention heads per block.")
+    norm_epsilon: float = Field(
+        1e-6, gt=0, lt=1, description="Epsilon of the LayerNorms: 1e-6 in timm, 1e-12 in most ViTs of transformers."
+    )
+    mean: tuple[float, float, float] = Field(
+        CLIP_MEAN,
+        strict=False,
+        description="What is subtracted from red, green and blue in [0, 1]; by default CLIP's mean, as in the official "
+        "ALBEF.",
+    )
+    std: tuple[float, float, float] = Field(
+        CLIP_STD, strict=False, description="What the result is divided by; by default CLIP's standard deviation."
+    )
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_pixels(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0 <= number <= 1 for number in value):
+            raise ValueError("must be three numbers in [0, 1]: of red, green and blue")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _divides(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(value):
+            raise ValueError("pixels are divided by it, so it must not be 0")
+        return value
 
     @field_validator("name")
     @classmethod
@@ -298,7 +325,7 @@ def apply_preset(values: Any) -> Any:
     defaults = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     vision = model.get("vision")
     name = vision.get("name") if isinstance(vision, Mapping) else None
-    return deep_merge(deep_merge(defaults, {"model": {"vision": _sizes_of(name)}}), values)
+    return deep_merge(deep_merge(defaults, {"model": {"vision": named_vit_sizes(name)}}), values)
 
 
 def deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,6 +340,7 @@ def deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return result
 
 
-def _sizes_of(name: Any) -> dict[str, int]:
+def named_vit_sizes(name: Any) -> dict[str, int]:
+    """Return patch, width, depth and heads of the plain ViT that timm has under a name; none for other names."""
     match = VIT_NAME.fullmatch(name) if isinstance(name, str) else None
     return {**VIT_SIZES[match["size"]], "patch": int(match["patch"])} if match else {}

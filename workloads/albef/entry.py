@@ -9,8 +9,9 @@ from pathlib import Path
 from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
+from workloads.interop.model_sources import MINILM
 from workloads.nn.vocabulary import CLS, MASK, PAD
-from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, load_tokenizer
+from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, load_tokenizer, tokenizer_file
 
 
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
@@ -35,14 +36,14 @@ def _tokens(config: AlbefConfig) -> Iterator[Problem]:
     text = config.model.text
     if config.text.max_tokens > text.positions:
         yield Problem("text.max_tokens", f"must be at most model.text.positions ({text.positions})")
-    if config.text.tokenizer != "minilm" and not Path(config.text.tokenizer).expanduser().exists():
-        return  # a name on the hub: looked up when training starts
+    if config.text.tokenizer != MINILM and not Path(config.text.tokenizer).expanduser().exists():
+        return  # a name on the hub, or a path of other machines: looked up when training starts
     if find_spec("tokenizers") is None:
         return  # a machine that trains nothing itself; the one that does checks it
     try:
-        tokenizer = (cached_tokenizer if config.text.tokenizer == "minilm" else load_tokenizer)(config.text)
+        tokenizer = (cached_tokenizer if config.text.tokenizer == MINILM else load_tokenizer)(config.text)
     except WorkloadError as error:
-        yield Problem("text.tokenizer", str(error))
+        yield Problem("text.tokenizer", str(error).removeprefix("text.tokenizer: "))
         return
     if tokenizer.get_vocab_size() > text.vocabulary:
         yield Problem("model.text.vocabulary", f"must be at least the tokenizer's {tokenizer.get_vocab_size()}")
@@ -174,8 +175,8 @@ class AlbefEntry:
 
     @property
     def architecture_keys(self) -> Sequence[str]:
-        """The sizes of encoders, heads and queue."""
-        vision = [f"model.vision.{key}" for key in ("patch", "width", "depth", "heads")]
+        """The sizes of encoders, heads and queue, and what the image encoder's numbers mean."""
+        vision = [f"model.vision.{key}" for key in ("patch", "width", "depth", "heads", "norm_epsilon", "mean", "std")]
         text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
         others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
         return [*vision, *(f"model.text.{key}" for key in text), *others]
@@ -188,6 +189,18 @@ class AlbefEntry:
     def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         return problems(config, batch)
+
+    def check_files(self, config: AlbefConfig, pretrained: bool) -> Iterable[Problem]:
+        """Yield what is wrong with the tokenizer and the pretrained weights that this machine has; imports torch."""
+        try:
+            tokenizer_file(config.text.tokenizer)
+        except WorkloadError as error:
+            yield Problem("text.tokenizer", str(error).removeprefix("text.tokenizer: "))
+            return
+        if pretrained and (config.model.vision_weights or config.model.text_weights):
+            from workloads.interop.pretrained import check_initial_weights
+
+            yield from check_initial_weights(config)
 
     def metrics(self, config: AlbefConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""

@@ -25,6 +25,31 @@ from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, bu
 from workloads.objectives.contrastive import at_least_float32
 
 
+def build_image_encoder(config: ModelConfig) -> nn.Module:
+    """Return the untrained image encoder of a recipe."""
+    vision = config.vision
+    return build_vision_transformer(
+        config.image_size, vision.patch, vision.width, vision.depth, vision.heads, vision.norm_epsilon
+    )
+
+
+def build_text_encoder(config: ModelConfig) -> BertForMaskedLM:
+    """Return the untrained text and fusion encoder of a recipe, with its masked-language head."""
+    text = config.text
+    return BertForMaskedLM(
+        Bert(
+            vocabulary=text.vocabulary,
+            positions=text.positions,
+            width=text.width,
+            layers=text.layers,
+            fusion_layers=text.fusion_layers,
+            heads=text.heads,
+            dropout=config.dropout,
+            image_width=config.vision.width,
+        )
+    )
+
+
 class Encoders(nn.Module):
     """The modules of both student and teacher: image encoder, text and fusion encoder, and their projections.
 
@@ -34,25 +59,11 @@ class Encoders(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        vision, text = config.vision, config.text
-        self.pixels = PixelNormalizer()
-        self.visual_encoder = build_vision_transformer(
-            config.image_size, vision.patch, vision.width, vision.depth, vision.heads
-        )
-        self.vision_proj = nn.Linear(vision.width, config.embed_dim)
-        self.text_encoder = BertForMaskedLM(
-            Bert(
-                vocabulary=text.vocabulary,
-                positions=text.positions,
-                width=text.width,
-                layers=text.layers,
-                fusion_layers=text.fusion_layers,
-                heads=text.heads,
-                dropout=config.dropout,
-                image_width=vision.width,
-            )
-        )
-        self.text_proj = nn.Linear(text.width, config.embed_dim)
+        self.pixels = PixelNormalizer(config.vision.mean, config.vision.std)
+        self.visual_encoder = build_image_encoder(config)
+        self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
+        self.text_encoder = build_text_encoder(config)
+        self.text_proj = nn.Linear(config.text.width, config.embed_dim)
 
     @property
     def bert(self) -> Bert:

@@ -18,6 +18,7 @@ from workloads.contract import (
     Clock,
     Evaluation,
     EvaluationOptions,
+    InitialWeights,
     KeyedRandom,
     MicroResult,
     ParameterGroup,
@@ -43,6 +44,7 @@ class AlbefWorkload:
         self.config = config
         self.choices = choices or self._keyed_choices
         self._model: AlbefModel | None = None
+        self.initial_weights: Sequence[InitialWeights] = ()
 
     @property
     def model(self) -> AlbefModel:
@@ -68,7 +70,7 @@ class AlbefWorkload:
         """
         model = AlbefModel(self.config, draw)
         if pretrained:
-            load_initial_weights(model.student, self.config.model)
+            self.initial_weights = load_initial_weights(model.student, self.config)
             model.init_teacher()
         self._model = model.to(device)
         apply_compute(self._model, self.config.compute)

@@ -30,7 +30,8 @@ from workloads.interop.albef_state import (
     read_optimizer_state,
     write_optimizer_state,
 )
-from workloads.interop.pretrained import load_torch_file
+from workloads.interop.weight_files import read_content
+from workloads.interop.weight_layouts import wrapper_prefix
 
 MODEL, OPTIMIZER, EPOCH = "model", "optimizer", "epoch"
 """Keys of a nested file; the epoch is the number of the last completed one, from 0."""
@@ -49,16 +50,19 @@ def read_albef(file: Path, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
     Raises:
         WorkloadError: when it is of another kind, damaged, or does not fit the overrides.
     """
-    content = load_torch_file(file)
+    content = read_content(file)
     if not isinstance(content, Mapping):
         raise WorkloadError(f"{file} holds a {type(content).__name__}, not the named tensors of a model")
     nested = isinstance(content.get(MODEL), Mapping)
     model, entries = (content[MODEL], dict(content)) if nested else (content, {})
+    wrapper = wrapper_prefix([name for name, value in model.items() if isinstance(value, Tensor)])
+    model = {name.removeprefix(wrapper): value for name, value in model.items()}
     tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     layout = find_layout(tensors, str(file))
     config = find_config(tensors, layout, overrides, str(file))
     mapped = map_tensors(tensors, layout, config, str(file))
     mapped.notes += [f"{name} is no tensor and is left out" for name in model if name not in tensors]
+    mapped.notes += [f"{wrapper} before all names is left out"] if wrapper else []
     optimizer = _read_optimizer(entries.get(OPTIMIZER), mapped, tensors, layout)
     metadata = {
         "layout": layout.name,

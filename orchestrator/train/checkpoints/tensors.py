@@ -110,6 +110,22 @@ def _elements_before(bound_bytes: int, tensor: Tensor) -> int:
     return min(max(-(-bound_bytes // tensor.element_size()), 0), tensor.numel())
 
 
+def check_finite(tensors: Mapping[str, Tensor], place: str, fix: str) -> None:
+    """Refuse tensors with a value that is not-a-number or infinite, from which no training recovers.
+
+    Args:
+        tensors: by name.
+        place: where they are, for the message.
+        fix: what to do about it.
+
+    Raises:
+        CheckpointError: the first such tensor is named.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{place}: {name} holds not-a-number or infinite values; {fix}.")
+
+
 def in_file_order(shards: Iterable[TensorShard]) -> list[TensorShard]:
     """Return shards in the order of a file: the widest elements first, so that all are aligned."""
     return sorted(shards, key=lambda shard: (-shard.values.element_size(), shard.name))

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
-from orchestrator.train.checkpoints.load import load_state
+from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_state
 from orchestrator.train.checkpoints.manifest import IMPORT_FILE, OPTIMIZER_FILE, RunState, read_manifest
+from orchestrator.train.checkpoints.tensors import check_finite
+from workloads.contract import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,30 @@ def find_warm_start(resolved: ResolvedRecipe, epoch_samples: int, steps: int) ->
     return WarmStart(folder, with_optimizer=True, first_step=first_step)
 
 
+def load_start(start: WarmStart) -> Checkpoint:
+    """Load the checkpoint that a run starts from.
+
+    Raises:
+        DamagedError: a file is missing or damaged.
+        CheckpointError: it is of another format version, or a tensor that is taken from it is not finite.
+        StorageError: the store is failing.
+    """
+    checkpoint = load_checkpoint(start.folder)
+    check_finite(checkpoint.model, f"start.checkpoint: {start.folder.uri}", "choose an earlier checkpoint")
+    if start.with_optimizer:
+        fix = "write start.take: weights"
+        check_finite(checkpoint.optimizer, f"start.checkpoint: {start.folder.uri}, optimiser state", fix)
+    return checkpoint
+
+
 def _check_committed(folder: Location) -> None:
     if (folder / MANIFEST_FILE).size():
         return
+    if folder.size() is not None:
+        raise ConfigError(
+            f"start.checkpoint: {folder.uri} is a file, not a checkpoint; turn it into one with "
+            f"`fuseray import-checkpoint albef {folder.uri} OUT`, and name OUT."
+        )
     checkpoints = RunFolder(folder).committed_checkpoints()
     hint = (
         f"it is a run's folder; name a checkpoint in it, for example {checkpoints[0].uri}"
@@ -87,7 +112,8 @@ def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) ->
             f"{resolved.recipe.workload!r}; choose another checkpoint or another workload."
         )
     config, keys = resolved.workload.model_dump(mode="json"), resolved.entry.architecture_keys
-    values = {key: (_value_at(state.config, key), _value_at(config, key)) for key in keys}
+    stored = _with_defaults(state.config, resolved.entry.config_type)
+    values = {key: (_value_at(stored, key), _value_at(config, key)) for key in keys}
     differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
     if differing:
         differences = "; ".join(
@@ -97,6 +123,14 @@ def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) ->
         raise ConfigError(
             f"start.checkpoint: {folder.uri} is of another model: {differences}. Set {fixes} in the recipe."
         )
+
+
+def _with_defaults(config: Mapping[str, Any], config_type: type[Section]) -> Mapping[str, Any]:
+    """Return a stored config with the defaults of keys that are younger than it, where it still is valid."""
+    try:
+        return config_type.model_validate_json(json.dumps(config)).model_dump(mode="json")
+    except ValidationError:
+        return config
 
 
 def _value_at(config: Any, dotted_key: str) -> Any:

@@ -116,6 +116,19 @@ def test_checkpoints_of_an_older_version_are_refused(folder: Path, tmp_path: Pat
         plan_of(folder, tmp_path, "name=new", f"start.checkpoint={place}", "start.take=everything")
 
 
+def test_keys_that_a_checkpoint_is_older_than_have_their_defaults_there(folder: Path, tmp_path: Path) -> None:
+    first = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
+    model, optimizer, _ = begun(first)
+    config = first.resolved.workload.model_dump(mode="json")
+    del config["model"]["vision"]["norm_epsilon"]
+    state = RunState(40, 42, first.resolved.digest(), first.data.digest, "id", "albef", config, 5.0)
+    place = save_checkpoint(first.run, state, model.state_dict(), optimizer_tensors(optimizer, model)).path
+    start = [f"start.checkpoint={place}", "name=second"]
+    assert plan_of(folder, tmp_path, *start).warm_start is not None
+    with pytest.raises(ConfigError, match=r"norm_epsilon is 1e-06 there and 1e-05 here"):
+        plan_of(folder, tmp_path, *start, "model.vision.norm_epsilon=1e-5")
+
+
 def test_a_resumed_run_prefers_its_own_checkpoint(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
     model, optimizer, _ = begun(plan)
@@ -149,6 +162,10 @@ def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.O
     ("overrides", "reason"),
     [
         (["start.checkpoint={0}/nowhere"], r"nowhere is no checkpoint \(no manifest.json\); name a folder made by"),
+        (
+            ["start.checkpoint={0}/whole.pth"],
+            r"whole.pth is a file, .*`fuseray import-checkpoint albef \S+whole.pth OUT`",
+        ),
         (["start.checkpoint={0}/bare", "start.take=everything"], "holds no optimiser state; write take: weights"),
         (
             ["start.checkpoint={0}/whole", "start.take=everything", "length.epochs=2"],

@@ -29,17 +29,14 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
     "web page": (lambda path: path.write_bytes(b"<!DOCTYPE html><html>"), "it is a web page"),
     "git-lfs": (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
-    "text": (lambda path: path.write_bytes(b"hello"), "does not begin like one"),
-    "safetensors": (lambda path: save_file({"a": torch.ones(2)}, path), "looks like a safetensors file"),
+    "text": (lambda path: path.write_bytes(b"hello"), "no file of weights"),
+    "safetensors": (lambda path: save_file({"a": torch.ones(2)}, path), "is no ALBEF checkpoint: .* begin like a"),
     "pickle with code": (lambda path: torch.save({"model": Fraction(1, 2)}, path), r"Python objects \(fractions"),
     "a tensor": (lambda path: torch.save(torch.ones(2), path), "holds a Tensor"),
     "no tensors": (lambda path: torch.save({"model": {}}, path), "it holds no tensors"),
     "CLIP": (lambda path: torch.save({"visual.conv1.weight": torch.ones(2)}, path), "looks like CLIP"),
+    "a ViT": (lambda path: torch.save({"blocks.0.norm1.bias": torch.ones(2)}, path), "name it in model.vision_weights"),
     "BLIP": (lambda path: torch.save(blip(), path), "12 of its 12 text layers attend to the image"),
-    "wrapped": (
-        lambda path: torch.save({f"module.{name}": tensor for name, tensor in tensors("ve").items()}, path),
-        "begin with module",
-    ),
 }
 
 
@@ -64,6 +61,22 @@ def test_the_old_file_kind_of_torch_is_read(tmp_path: Path) -> None:
     official = tensors("retrieval", bare=True)
     torch.save(official, tmp_path / "file.pth", _use_new_zipfile_serialization=False)
     assert len(FORMAT.read(tmp_path / "file.pth", HEADS).report.used) > 100
+
+
+@pytest.mark.parametrize("kind", ["wrapped", "safetensors"])
+def test_other_forms_of_the_same_tensors_are_read(kind: str, tmp_path: Path) -> None:
+    official = tensors("retrieval", bare=True)
+    if kind == "wrapped":
+        torch.save({f"module.{name}": tensor for name, tensor in official.items()}, tmp_path / "file.pth")
+    else:
+        save_file({name: tensor.clone().contiguous() for name, tensor in official.items()}, tmp_path / "file.pth")
+    checkpoint = FORMAT.read(tmp_path / "file.pth", HEADS)
+    torch.save(official, tmp_path / "plain.pth")
+    plain = FORMAT.read(tmp_path / "plain.pth", HEADS)
+    assert sorted(checkpoint.report.used) == sorted(plain.report.used)
+    torch.testing.assert_close(dict(checkpoint.state), dict(plain.state))
+    wrapped = ("module. before all names is left out",) if kind == "wrapped" else ()
+    assert checkpoint.report.notes == (*plain.report.notes, *wrapped)
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 import torch
 
+from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD
 from workloads.nn.vision import (
-    CLIP_MEAN,
-    CLIP_STD,
     PixelNormalizer,
     build_vision_transformer,
     embed_patches,
@@ -17,6 +16,16 @@ def test_bytes_are_normalised_as_clip_does() -> None:
     normalised = PixelNormalizer()(image)
     assert normalised.dtype == torch.float32
     torch.testing.assert_close(normalised.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_statistics_and_another_epsilon_are_computed_with() -> None:
+    normalised = PixelNormalizer((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(
+        torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
+    )
+    torch.testing.assert_close(normalised, torch.tensor([-1.0, 1.0]).expand(3, 1, 2))
+    encoder = build_vision_transformer(image_size=8, patch=8, width=8, depth=1, heads=1, norm_epsilon=1e-3)
+    norms = [module for module in encoder.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert [module.eps for module in norms] == [1e-3] * 3
 
 
 def test_floats_pass_as_normalised() -> None:

@@ -102,7 +102,7 @@ def test_a_vocabulary_without_special_tokens_is_refused(tmp_path: Path) -> None:
 def test_an_unreachable_hub_names_the_file_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WorkloadError, match=r"Download tokenizer\.json .*'bert-base-uncased'.* into a folder"):
+    with pytest.raises(WorkloadError, match=r"'bert-base-uncased' is no local.*Put tokenizer\.json .*into a folder"):
         load_tokenizer(TextConfig())
 
 
@@ -121,5 +121,5 @@ def test_only_names_that_are_nowhere_here_are_on_the_hub(tmp_path: Path) -> None
 
 
 def test_a_malformed_hub_name_is_refused() -> None:
-    with pytest.raises(WorkloadError, match="no local path"):
+    with pytest.raises(WorkloadError, match="no local file or folder"):
         load_tokenizer(TextConfig(tokenizer="a/b/c"))

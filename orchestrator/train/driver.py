@@ -193,6 +193,7 @@ class RunDriver:
 
         Raises:
             LeaseError: another driver works on the run, or took it over; this one left it alone.
+            RunError: another driver finished or changed it meanwhile.
             RaySessionError: Ray cannot be started or joined; nothing was recorded.
             TrainingError: the run failed; the message says why and where the log is.
             TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was recorded.
@@ -227,11 +228,10 @@ class RunDriver:
                     self._train(logger, budget, lease)
             lease.check()
             status = "FINISHED" if logger.steps_done >= plan.steps else "KILLED"
-        except LeaseError:
-            status = ""
-            raise
         except KeyboardInterrupt:
             status = "KILLED"
+            raise
+        except LeaseError:
             raise
         except Exception as error:
             failure = report_failure(error, logger.last_failure, plan, log_folder(plan) / "ray.log")
@@ -239,7 +239,10 @@ class RunDriver:
             raise training_error(failure, plan) from error
         finally:
             stopped_by = budget.stopped_by if status == "KILLED" else ""
-            logger.close(status, stopped_by) if status else logger.abandon()
+            if lease.is_lost:
+                logger.abandon()
+            else:
+                logger.close(status, stopped_by)
         return Outcome(status, logger.steps_done, self.meter.spent(), stopped_by)
 
     def _start_logger(self, start: StartTime) -> RunLogger:

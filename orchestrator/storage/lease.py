@@ -35,6 +35,8 @@ ENDING_S = 3.0
 """A holder on this machine that is just ending gets so long."""
 
 POLL_S = 1.0
+RETURN_TIMEOUT_S = 30.0
+"""How long the end of a driver waits for a renewal that has begun."""
 
 
 class LeaseError(FuserayError):
@@ -139,7 +141,7 @@ class HeldLease:
     Args:
         file: the lease's file.
         lease: its first content.
-        contended: whether another driver held it when it was asked for, so that the folder may have changed since.
+        contended: whether another driver may have changed the folder since the lease was asked for.
 
     `is_lost` says whether another driver has taken it over since.
     """
@@ -200,15 +202,14 @@ def take_lease(folder: Location, subject: str, waiting: Waiting) -> HeldLease:
     """
     file = folder / LEASE_FILE
     present = _read(file)
-    if present is not None:
-        _wait_for_end(file, present, subject, waiting)
+    contended = present is not None and _wait_for_end(file, present, subject, waiting)
     lease = Lease(uuid4().hex, this_process(), datetime.now(UTC).isoformat(timespec="seconds"))
     file.write(lease.to_json())
     waiting.pause(CONFIRM_AFTER_S)
     written = _read(file)
     if written != lease.to_json():
         raise _refusal(file, written, subject, "it started at the same moment")
-    return HeldLease(file, lease, contended=present is not None)
+    return HeldLease(file, lease, contended)
 
 
 @contextmanager
@@ -234,7 +235,7 @@ def hold_lease(
         yield held
     finally:
         ended.set()
-        thread.join()
+        thread.join(RETURN_TIMEOUT_S)
         held.give_back()
 
 
@@ -243,33 +244,47 @@ def _keep_renewing(held: HeldLease, ended: threading.Event, every_s: float) -> N
         held.renew()
 
 
-def _wait_for_end(file: Location, present: bytes, subject: str, waiting: Waiting) -> None:
-    """Wait until the holder has ended or its lease expired.
+def _wait_for_end(file: Location, present: bytes, subject: str, waiting: Waiting) -> bool:
+    """Wait until the holder has ended or its lease expired; return False when it had ended before.
 
     Raises:
         LeaseError: it has not.
     """
     lease = Lease.of(present)
-    running = None if lease is None else lease.holder.is_running()
-    if running is False:
-        return
-    if running is None:
-        waiting.log(
-            f"{_folder(file)}: {_held_by(lease)}. This one watches for {EXPIRES_AFTER_S:.0f} s whether it lives."
-        )
-    until_s = waiting.clock() + (ENDING_S if running else EXPIRES_AFTER_S)
+    if lease is None or lease.holder.is_running() is None:
+        _watch_renewals(file, present, subject, waiting)
+        return True
+    if not lease.holder.is_running():
+        return False
+    if not _waited_until(lambda: not lease.holder.is_running() or _read(file) is None, ENDING_S, waiting):
+        raise _refusal(file, present, subject, "its process runs on this machine")
+    return True
+
+
+def _watch_renewals(file: Location, present: bytes, subject: str, waiting: Waiting) -> None:
+    """Wait until the lease is given back or expires.
+
+    Raises:
+        LeaseError: it was renewed.
+    """
+    waiting.log(
+        f"{_folder(file)}: {_held_by(Lease.of(present))}. This one watches for {EXPIRES_AFTER_S:.0f} s whether it lives."
+    )
     began_s = waiting.clock()
+    if _waited_until(lambda: _read(file) != present, EXPIRES_AFTER_S, waiting):
+        newest, after_s = _read(file), waiting.clock() - began_s
+        if newest is not None:
+            raise _refusal(file, newest, subject, f"it renewed its lease {after_s:.0f} s after this one asked")
+
+
+def _waited_until(condition: Callable[[], bool], timeout_s: float, waiting: Waiting) -> bool:
+    """Wait for a condition; return False when it does not become true in time."""
+    until_s = waiting.clock() + timeout_s
     while waiting.clock() < until_s:
         waiting.pause(POLL_S)
-        newest = _read(file)
-        if newest is None or (running and lease is not None and not lease.holder.is_running()):
-            return
-        if running is None and newest != present:
-            raise _refusal(
-                file, newest, subject, f"it renewed its lease {waiting.clock() - began_s:.0f} s after this one asked"
-            )
-    if running:
-        raise _refusal(file, present, subject, "its process runs on this machine")
+        if condition():
+            return True
+    return False
 
 
 def _refusal(file: Location, content: bytes | None, subject: str, sign: str) -> LeaseError:

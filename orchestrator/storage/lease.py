@@ -268,7 +268,7 @@ def _watch_renewals(file: Location, present: bytes, subject: str, waiting: Waiti
         LeaseError: it was renewed.
     """
     waiting.log(
-        f"{_folder(file)}: {_held_by(Lease.of(present))}. This one watches for {EXPIRES_AFTER_S:.0f} s whether it lives."
+        f"{_folder(file)}: {_held_by(Lease.of(present))}. Watching for {EXPIRES_AFTER_S:.0f} s whether it lives."
     )
     began_s = waiting.clock()
     if _waited_until(lambda: _read(file) != present, EXPIRES_AFTER_S, waiting):

@@ -208,14 +208,12 @@ class RunDriver:
 
     def _present_point(self, lease: HeldLease) -> ResumePoint:
         """Return where the run begins or resumes; anew if another driver worked on it since that was decided."""
-        run, previous = self.plan.run, self.resume_point.previous
+        previous = self.resume_point.previous
         if previous is None:
             return new_run(self.plan)
-        return (
-            continued_run(self.plan, self.display.log)
-            if lease.contended or run.read() != previous
-            else self.resume_point
-        )
+        if lease.contended or self.plan.run.read() != previous:
+            return continued_run(self.plan, self.display.log)
+        return self.resume_point
 
     def _run(self, ray_session: ExitStack, lease: HeldLease, start: StartTime) -> Outcome:
         plan, logger = self.plan, self._start_logger(start)

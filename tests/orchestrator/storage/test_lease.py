@@ -103,7 +103,7 @@ def test_a_driver_elsewhere_that_renews_its_lease_is_left_alone(folder: Location
     )
     assert "continue the sweep with --resume" in text
     assert Lease.of((folder / LEASE_FILE).read()) == Lease("f" * 32, FAR, "2026-01-01T00:00:00+00:00", 1)
-    assert "watches for 30 s" in time.told[0]
+    assert "Watching for 30 s" in time.told[0]
 
 
 @pytest.mark.parametrize("content", [None, b"{half a fi"])

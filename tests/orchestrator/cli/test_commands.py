@@ -1,6 +1,9 @@
 """The command line as a user meets it: exit codes and messages, without starting Ray."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,13 @@ def test_corpus_options_are_checked(folder: Path) -> None:
     assert done.returncode == 2
     assert "--held-out-share" in done.stderr
     assert not (folder / "other").exists()
+
+
+def test_python_m_takes_no_module_from_the_current_folder_either(tmp_path: Path) -> None:
+    project = Path(__file__).parents[3]
+    for name in ("click", "workloads"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError\n")
+    command = [sys.executable, "-m", "orchestrator.cli", "--version"]
+    elsewhere = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(project)}, check=False)
+    in_the_checkout = subprocess.run(command, cwd=project, env=os.environ | {"PYTHONPATH": ""}, check=False)
+    assert (elsewhere.returncode, in_the_checkout.returncode) == (0, 0)

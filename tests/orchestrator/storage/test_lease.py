@@ -121,7 +121,7 @@ def test_a_driver_elsewhere_that_no_longer_renews_is_succeeded(folder: Location,
 def test_a_driver_elsewhere_that_ends_is_succeeded_when_it_returns_its_lease(folder: Location) -> None:
     left_by(folder, FAR)
     time = Time()
-    time.then = lambda: time.now_s > 2 and (folder / LEASE_FILE).delete()
+    time.then = lambda: 2 < time.now_s <= 3 and (folder / LEASE_FILE).delete()
     assert take_lease(folder, "run", time.waiting).contended
     assert time.now_s < EXPIRES_AFTER_S / 2
 

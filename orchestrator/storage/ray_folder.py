@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.config.errors import ConfigError
+
 DEFAULT_FOLDER = Path("/tmp")  # noqa: S108
 
 LONGEST_SOCKET_PATH = 107 if sys.platform.startswith("linux") else 103
@@ -40,6 +42,16 @@ def too_long(folder: Path) -> str:
         f"the temporary folder {folder} has {len(os.fsencode(folder))} bytes, with which the paths of Ray's "
         f"sockets would exceed the {LONGEST_SOCKET_PATH} bytes that the system allows"
     )
+
+
+def refuse_long_folder(folder: Path) -> None:
+    """Refuse to start Ray with a folder that is too long for its sockets.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not has_room_for_sockets(folder):
+        raise ConfigError(f"Ray cannot be started: {too_long(folder)}. {SHORTER}")
 
 
 SHORTER = f"Set RAY_TMPDIR to an existing folder of at most {LONGEST_FOLDER} bytes on a local disk, such as /tmp."

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.recipe import RecoverySection, ScaleSection
 from orchestrator.ray_internals import GcsClient, RayConfig, ray_worker
-from orchestrator.storage.ray_folder import SHORTER, has_room_for_sockets, ray_folder, too_long
+from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
 from orchestrator.storage.retry import without_secrets
 
 RAY_SETTINGS = {
@@ -51,10 +51,11 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
         recovery: settings for Ray Train, for sessions that train.
 
     Raises:
+        ConfigError: the folder for Ray's temporary files is too long.
         RaySessionError: Ray cannot be started, or the cluster cannot be joined.
     """
     if scale.address == "local":
-        _refuse_long_folder(ray_folder())
+        refuse_long_folder(ray_folder())
     os.environ.update(ray_variables(scale, recovery or RecoverySection()))
     handler = _handler(log)
     _quiet(handler)
@@ -90,11 +91,6 @@ def _connect(address: str, options: dict[str, Any]) -> None:
 
 class RaySessionError(FuserayError):
     """Ray cannot be started, or a cluster cannot be joined; the message says why and what to do."""
-
-
-def _refuse_long_folder(folder: Path) -> None:
-    if not has_room_for_sockets(folder):
-        raise RaySessionError(f"Ray cannot be started: {too_long(folder)}. {SHORTER}")
 
 
 @contextmanager

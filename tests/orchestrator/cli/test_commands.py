@@ -35,6 +35,15 @@ def test_a_dry_run_prints_recipe_and_plan_and_starts_nothing(folder: Path) -> No
     assert not (folder / "runs").exists()
 
 
+def test_a_temporary_folder_that_is_too_long_for_ray_is_refused_before_anything_starts(folder: Path) -> None:
+    variables = os.environ | {"RAY_TMPDIR": f"/{'x' * 50}"}
+    for last in ([], ["--dry-run"]):
+        done = fuseray("train", "mine.yaml", "data.train=data/train", *last, folder=folder, environment=variables)
+        assert done.returncode == 2
+        assert "Set RAY_TMPDIR to an existing folder of at most 39 bytes" in done.stderr
+    assert not (folder / "runs").exists()
+
+
 def test_a_dry_run_for_scripts(folder: Path) -> None:
     done = fuseray("train", "mine.yaml", "data.train=data/train", "--dry-run", "--json", folder=folder)
     found = json.loads(done.stdout)

@@ -10,6 +10,7 @@ import ray
 from processes import free_ports
 
 import orchestrator
+from orchestrator.config.errors import ConfigError
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.storage.ray_folder import LONGEST_FOLDER
 from orchestrator.train.ray_session import JoinError, RaySessionError, prepare_joining, ray_session, token_problem
@@ -44,7 +45,7 @@ def test_a_folder_that_is_too_long_for_sockets_is_refused_at_once(
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * LONGEST_FOLDER)
     with (
-        pytest.raises(RaySessionError, match=r"/x+ has 40 bytes.* exceed the 107 bytes .* Set RAY_TMPDIR"),
+        pytest.raises(ConfigError, match=r"/x+ has 40 bytes.* exceed the 107 bytes .* Set RAY_TMPDIR"),
         ray_session(SMALL, 1, tmp_path / "ray.log"),
     ):
         pass

@@ -205,7 +205,8 @@ def test_a_job_that_the_head_forgot_is_said_to_be_lost(user: User) -> None:
 def _check_that_a_second_driver_leaves_it_alone(user: User) -> None:
     folder = user.folder / "runs" / "halves"
     before = (folder / "run.json").read_text()
-    second = user.fuseray("train", "mine.yaml", "--resume", "halves")
+    same = (f"data.train={user.folder}/data/train", f"pace={user.folder}/pace")
+    second = user.fuseray("train", "mine.yaml", "--resume", "halves", *same)
     assert second.returncode == 1
     assert re.search(r"halves: process \d+ on .* works on it since .* stop it .* --resume\. Nothing", second.stderr)
     assert (folder / "run.json").read_text() == before

@@ -1,69 +1,80 @@
-"""A local Ray, and what is seen before a cluster is joined; test_local_cluster.py joins a real one."""
+"""The start of Ray, and what is seen before a cluster is joined; test_local_cluster.py joins a real one."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 import pytest
-import ray
 from processes import free_ports
 
-import orchestrator
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.storage.ray_folder import LONGEST_FOLDER
-from orchestrator.train.ray_session import JoinError, RaySessionError, prepare_joining, ray_session, token_problem
-
-SMALL = ScaleSection(object_store_mb=100)
+from orchestrator.train.ray_session import (
+    JoinError,
+    RaySessionError,
+    SamePathConfig,
+    _explained,
+    prepare_joining,
+    ray_session,
+    token_problem,
+)
 
 
 def test_workers_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But they have the modules that the driver gets from PYTHONPATH."""
-    here, site = tmp_path / "here", tmp_path / "site"
-    for name in ("torch", "workloads", "orchestrator", "third_party"):
-        folder = (site if name == "third_party" else here) / name
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text("raise RuntimeError\n")
-    project = Path(orchestrator.__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", f"{project}:{site}")
+    """Unless the driver does; tests/e2e/test_budget.py trains beside modules that must not be imported."""
+    here, script = tmp_path / "here", tmp_path / "script"
+    here.mkdir()
     monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(str(script))
+    assert _workers_path(here, script) == [str(script)]
+    for same in ("", str(here)):
+        with monkeypatch.context() as context:
+            context.setattr(sys, "path", [same, *sys.path])
+            assert _workers_path(here, script) == [str(here), str(script)]
 
-    def origins() -> list[str]:
-        names = ("torch", "workloads", "orchestrator", "third_party")
-        return [str(spec.origin) for spec in map(find_spec, names) if spec is not None]
 
-    with ray_session(SMALL, 1, tmp_path / "ray.log"):
-        seen = ray.get(ray.remote(origins).remote(), timeout=120)
-    assert len(seen) == 4
-    assert not [origin for origin in seen if origin.startswith(str(here))]
-    assert seen[1:3] == [str(project / name / "__init__.py") for name in ("workloads", "orchestrator")]
+def _workers_path(*folders: Path) -> list[str]:
+    """Return which folders workers search when Ray wants them to search these."""
+    config = SamePathConfig()
+    config._py_driver_sys_path.extend(map(str, folders))
+    return list(config._get_proto_job_config().py_driver_sys_path)
 
 
 def test_a_folder_that_is_too_long_for_sockets_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * LONGEST_FOLDER)
-    with (
-        pytest.raises(ConfigError, match=r"/x+ has 40 bytes.* exceed the 107 bytes .* Set RAY_TMPDIR"),
-        ray_session(SMALL, 1, tmp_path / "ray.log"),
-    ):
+    refusal = r"/x+ has 40 bytes.* exceed the 107 bytes .* Set RAY_TMPDIR"
+    with pytest.raises(ConfigError, match=refusal), ray_session(ScaleSection(), 1, tmp_path / "ray.log"):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_of_rays_own_start_is_told_and_its_traceback_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("address", "kind", "text"),
+    [
+        (
+            "local",
+            RaySessionError,
+            r"Ray cannot be started on this machine \(ValueError: odd value\); .*log has the trace",
+        ),
+        ("auto", JoinError, r"the cluster at auto cannot be joined \(ValueError: odd value\); .*log has the traceback"),
+    ],
+)
+def test_an_error_of_rays_own_is_told_in_its_words(
+    address: str, kind: type[Exception], text: str, tmp_path: Path
 ) -> None:
-    file = Path("/dev/null")
-    monkeypatch.setenv("RAY_TMPDIR", str(file))
-    with (
-        pytest.raises(RaySessionError, match=r"cannot be started on this machine \(\w+Error: .*/dev/null"),
-        ray_session(SMALL, 1, tmp_path / "ray.log"),
-    ):
-        pass
+    """Here one as Ray might raise it; tests/e2e/test_training.py has Ray raise one."""
+    with pytest.raises(kind, match=text), _explained(address, tmp_path / "ray.log"):
+        raise ValueError("odd value.\nmore")
     assert "Traceback" in (tmp_path / "ray.log").read_text()
-    assert not ray.is_initialized()
+
+
+def test_an_error_that_has_its_own_words_keeps_them(tmp_path: Path) -> None:
+    with pytest.raises(JoinError, match="^no token$"), _explained("auto", tmp_path / "ray.log"):
+        raise JoinError("no token")
 
 
 def test_a_token_is_taken_from_where_ray_takes_it(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class SamePathConfig(JobConfig):
     def _get_proto_job_config(self) -> Any:
         searched = set(map(os.path.realpath, sys.path))
         self._py_driver_sys_path = [path for path in self._py_driver_sys_path if os.path.realpath(path) in searched]
-        return super()._get_proto_job_config()
+        return super()._get_proto_job_config()  # type: ignore[no-untyped-call]
 
 
 def ray_variables(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:

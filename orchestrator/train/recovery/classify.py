@@ -228,7 +228,7 @@ def _worker_error_report(rank: int, failure: BaseException) -> ErrorReport:
 
 def _creation_error(error: BaseException) -> BaseException | None:
     """Return what an actor raised in its constructor or when a worker loaded it; None for other errors."""
-    failure = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    failure: object = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
     if isinstance(failure, of_train.WorkerGroupStartupFailedError):
         failure = failure.__cause__
     if not (isinstance(failure, RayActorError) and failure.actor_init_failed):

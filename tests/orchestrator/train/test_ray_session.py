@@ -73,7 +73,7 @@ def test_an_error_of_rays_own_is_told_in_its_words(
 
 
 def test_an_error_that_has_its_own_words_keeps_them(tmp_path: Path) -> None:
-    with pytest.raises(JoinError, match="^no token$"), _explained("auto", tmp_path / "ray.log"):
+    with pytest.raises(JoinError, match=r"^no token$"), _explained("auto", tmp_path / "ray.log"):
         raise JoinError("no token")
 
 

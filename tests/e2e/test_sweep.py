@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from small_recipes import PACED
 from toyland import install_toyland, with_toyland
 from waiting import wait_for
 
+from orchestrator.storage.lease import LEASE_FILE
 from orchestrator.storage.location import locate
 from orchestrator.sweep.folder import Point, SweepFolder
 
@@ -72,16 +72,14 @@ def test_a_sweep_survives_the_death_of_its_driver(tmp_path: Path) -> None:
         first = subprocess.Popen(
             command("sweep.yaml", "--no-plan"), cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
         )
-        wait_for(lambda: bool(reported(folder, 1)) or first.poll() is not None, 600)
-        assert first.poll() is None, (tmp_path / "first.log").read_text()
-        first.send_signal(signal.SIGSTOP)
-        write_pace(tmp_path / "pace", STEP_S, hold=15)
-        second = sweep(tmp_path, "--resume", "rates")
+        wait_for((folder.root / LEASE_FILE).exists, 600)
+        second = sweep(tmp_path, "sweep.yaml", "--no-plan", "--resume", "auto")
         assert second.returncode == 1
         assert f"process {first.pid} on " in second.stderr
+        wait_for(lambda: bool(reported(folder, 1)) or first.poll() is not None, 600)
+        assert first.poll() is None, (tmp_path / "first.log").read_text()
         first.kill()
         first.wait()
-    write_pace(tmp_path / "pace", STEP_S, hold=1_000_000)
     killed = reported(folder, 1)
 
     _check_own_objective(tmp_path)

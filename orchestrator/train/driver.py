@@ -232,6 +232,7 @@ class RunDriver:
         except LeaseError:
             raise
         except Exception as error:
+            lease.check()
             failure = report_failure(error, logger.last_failure, plan, log_folder(plan) / "ray.log")
             logger.log_failure(failure)
             raise training_error(failure, plan) from error

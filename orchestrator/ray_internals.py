@@ -22,7 +22,8 @@ for Ray Train. The following names stay where they are used, since loading them 
     ray.autoscaler._private.commands                  finds how to log in to a head: cluster/launch/head.py
 
 Private attributes of public classes are used by the subclasses that need them, each in one file: `_coord_actor` of the
-iterators of `streaming_split` in stream/ray_dataset.py, and `_brackets`, `_trial_state` and `_get_new_config` of Ray
+iterators of `streaming_split` in stream/ray_dataset.py, `_get_proto_job_config` and `_py_driver_sys_path` of a job's
+configuration in train/ray_session.py, and `_brackets`, `_trial_state` and `_get_new_config` of Ray
 Tune's schedulers in sweep/schedulers.py.
 """
 

@@ -1,5 +1,20 @@
 """Lets `python -m orchestrator.cli` stand in for the command `fuseray`."""
 
-from orchestrator.cli.main import main
+import os
+import sys
+from pathlib import Path
 
-main()
+HOME = Path(__file__).parents[2]
+"""The folder from which this package is imported."""
+
+
+def run() -> None:
+    """Run the command line, which imports nothing from the current folder, where `python -m` looks first."""
+    if not sys.flags.safe_path and sys.path[0] == os.getcwd() != str(HOME):
+        del sys.path[0]
+    from orchestrator.cli.main import main
+
+    main()
+
+
+run()

@@ -60,8 +60,8 @@ def _findings(
 
 def _start_ray() -> Finding:
     """Start Ray as a run would, run one task on it and stop it again."""
-    from orchestrator.cluster.doctor.examine import ray_folder
     from orchestrator.cluster.findings import failed, passed
+    from orchestrator.storage.ray_folder import ray_folder
 
     began = monotonic()
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from orchestrator.config.errors import ConfigError, FuserayError
+from orchestrator.storage.proxies import keep_loopback_direct
 
 
 class LazyGroup(click.Group):
@@ -103,6 +104,7 @@ def main() -> None:
     interpreter's own shutdown, which would hide the exit code.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    keep_loopback_direct()
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()

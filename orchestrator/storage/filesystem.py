@@ -10,6 +10,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from orchestrator.storage.proxies import keep_loopback_direct
+
 CONNECT_TIMEOUT_S = 3
 REQUEST_TIMEOUT_S = 20
 CLIENT_ATTEMPTS = 3
@@ -49,6 +51,8 @@ def open_filesystem(address: Address) -> fs.FileSystem:
     Raises:
         OSError: it cannot be set up.
     """
+    if address.scheme != "file":
+        keep_loopback_direct()
     if address.scheme == "s3" and endpoint_of(address):
         for variable in CHECKSUM_VARIABLES:
             os.environ.setdefault(variable, "WHEN_REQUIRED")

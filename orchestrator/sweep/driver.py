@@ -19,6 +19,7 @@ import ray
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import ScaleSection
 from orchestrator.config.sweep import Assignment, SweepBudgetSection
+from orchestrator.storage.lease import HeldLease, LeaseError, Waiting, hold_lease
 from orchestrator.sweep.estimate import concurrency_warning
 from orchestrator.sweep.folder import SweepFolder, TrialRecord
 from orchestrator.sweep.plan import SweepPlan, cluster_capacity, concurrent_trials, local_capacity
@@ -77,7 +78,9 @@ def run_sweep(plan: SweepPlan, display: SweepDisplay, prices: PriceTable | None 
 
     Raises:
         ConfigError: not even one trial fits.
-        TrackingError: MLflow cannot be reached, or lacks the run to resume; nothing was started.
+        LeaseError: another driver works on the sweep, or took it over; this one left it alone.
+        RaySessionError: Ray cannot be started or joined; nothing was recorded.
+        TrackingError: MLflow cannot be reached, or lacks the run to resume; nothing was recorded.
     """
     interrupted = threading.Event()
     with stop_on_signal(signal.SIGINT, interrupted):
@@ -94,25 +97,35 @@ class _SweepRun:
     interrupted: threading.Event
 
     def run(self) -> SweepOutcome:
-        """Run the sweep, and record how it ended in any case."""
-        plan = self.plan
-        with self._session() as concurrent:
+        """Run the sweep, and record how it ended, unless another driver took it over."""
+        plan, waiting = self.plan, Waiting(self.display.log)
+        with hold_lease(plan.folder.root, "sweep", waiting) as lease, self._session() as concurrent:
             if fewer := concurrency_warning(plan.trials, plan.sweep.sweep.concurrency, concurrent):
                 self.display.log(fewer)
             logger = SweepLogger.open(plan, self.display.log)
             trials = TrialRecords(plan.folder, self.display.trials)
             meter = new_meter(plan.folder.costs, plan.base.recipe, self.prices)
-            stop = StopCondition(self.interrupted, self._limits(meter, trials), self.display.log)
-            status = "FAILED"
+            stop = StopCondition(self.interrupted, self._limits(meter, trials, lease), self.display.log)
             try:
                 with metering(meter, self.display.log):
                     self._tune(logger.mlflow_run_id, trials, stop, concurrent)
+                lease.check()
                 status = "KILLED" if stop.reason else "FINISHED"
-            finally:
-                finalize_orphaned_trials(plan.folder, trials.all(), self.display.log)
-                logger.close(status, stop.reason, meter.spent(), trials.all())
+            except LeaseError:
+                logger.abandon()
+                raise
+            except BaseException:
+                self._close(logger, "FAILED", stop, meter, trials)
+                raise
+            self._close(logger, status, stop, meter, trials)
         stopped_by = "" if stop.by_user else stop.reason
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
+
+    def _close(
+        self, logger: SweepLogger, status: str, stop: StopCondition, meter: CostMeter, trials: TrialRecords
+    ) -> None:
+        finalize_orphaned_trials(self.plan.folder, trials.all(), self.display.log)
+        logger.close(status, stop.reason, meter.spent(), trials.all())
 
     def _tune(self, mlflow_run_id: str, trials: TrialRecords, stop: StopCondition, concurrent: int) -> None:
         plan, stop_signal = self.plan, start_actor_on_driver_node(StopSignal)
@@ -150,10 +163,11 @@ class _SweepRun:
                 concurrent = concurrent_trials(self.plan.trials, sweep.concurrency, recipe, capacity)
             yield concurrent
 
-    def _limits(self, meter: CostMeter, trials: TrialRecords) -> Callable[[], str]:
+    def _limits(self, meter: CostMeter, trials: TrialRecords, lease: HeldLease) -> Callable[[], str]:
         scale = self.plan.base.recipe.scale
         hours = GpuHours(self.plan.folder, trials, scale.max_workers if scale.use_gpu else 0)
-        return lambda: exhausted_budget(self.plan.sweep.sweep.budget, meter.spent(), hours)
+        budget = self.plan.sweep.sweep.budget
+        return lambda: TAKEN_OVER if lease.is_lost else exhausted_budget(budget, meter.spent(), hours)
 
 
 def _recipe_overrides(plan: SweepPlan, concurrent: int) -> Assignment:
@@ -178,6 +192,7 @@ def _with_object_store(scale: ScaleSection, concurrent: int) -> ScaleSection:
 
 POLL_INTERVAL_S = 1.0
 STOPPED_BY_USER = "the sweep was asked to stop"
+TAKEN_OVER = "another driver took the sweep over"
 
 
 class StopCondition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,22 +15,17 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.storage.timing import now_ms
 from orchestrator.stream.decoder import Node
 from orchestrator.sweep.estimate import Capacity, TrialResources, max_concurrent_trials
 from orchestrator.sweep.folder import SweepError, SweepFolder
 from orchestrator.sweep.sampler import configuration_count
 from orchestrator.sweep.validate import check_reports, report_steps
-from orchestrator.track.cost import read_starts
 from orchestrator.train.driver import autoscaling_groups
 from orchestrator.train.plan import Plan, make_plan
 from orchestrator.train.resources import nodes_at_full_size, present_nodes
 
 CHANGEABLE_KEYS = ("budget.", "concurrency", "search.trials")
 """Prefixes of keys of a sweep that may change when it is resumed."""
-
-DRIVER_ALIVE_S = 30.0
-"""Seconds without a cost record after which a driver counts as stopped; it writes one more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +80,6 @@ def check_folder_unused(folder: SweepFolder) -> None:
         raise SweepError(
             f"{folder.root.uri}: a sweep or a run of this name exists. Continue a sweep with `{command}`, or start "
             "another with name=OTHER."
-        )
-
-
-def check_driver_stopped(folder: SweepFolder, clock_ms: Callable[[], int] = now_ms) -> None:
-    """Refuse to resume a sweep whose driver still runs.
-
-    Args:
-        folder: the sweep's folder.
-        clock_ms: returns the time in milliseconds since 1970.
-
-    Raises:
-        SweepError: the driver wrote a cost record less than `DRIVER_ALIVE_S` ago.
-    """
-    if folder.read().status != "RUNNING":
-        return
-    seen_s = (clock_ms() - max((start.end_ms for start in read_starts(folder.costs)), default=0)) / 1000
-    if seen_s < DRIVER_ALIVE_S:
-        raise SweepError(
-            f"{folder.root.uri}: the sweep's driver was there {max(seen_s, 0):.0f} s ago, and two would disturb each "
-            f"other. Stop it first; if it was killed, try again in {DRIVER_ALIVE_S:.0f} s."
         )
 
 

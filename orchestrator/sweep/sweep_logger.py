@@ -82,6 +82,10 @@ class SweepLogger:
             self._log(f"warning: MLflow did not get {', '.join(unsent.others)}; the sweep's folder has all of it")
         self._folder.write(replace(self._file, status=status, reason=reason, ended=ended.isoformat(timespec="seconds")))
 
+    def abandon(self) -> None:
+        """Stop recording and leave the sweep to the driver that took it over."""
+        self._tracker.abandon()
+
 
 def _create(plan: SweepPlan, log: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
     tracking, sweep = plan.base.recipe.tracking, plan.sweep.sweep

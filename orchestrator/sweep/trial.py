@@ -22,6 +22,7 @@ from orchestrator.config.errors import FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.sweep import Assignment, ResolvedSweep
+from orchestrator.storage.lease import LeaseError
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder, checkpoint_step
@@ -115,10 +116,11 @@ class SweepTrial(tune.Trainable):
         Raises:
             TrackingUnavailableError: MLflow was down for an hour when the run was about to start.
             StorageError: storage cannot be reached.
+            LeaseError: the process that drove the run before has not ended yet.
         """
         try:
             report = retry_while_mlflow_is_down(self._next, LOG.warning)
-        except (TrackingUnavailableError, StorageError):
+        except (TrackingUnavailableError, StorageError, LeaseError):
             raise  # transient: Ray Tune restarts the trial's process
         except FuserayError as error:
             return self._result(self._failure(str(error)))

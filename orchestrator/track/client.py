@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.filesystem import CHECKSUM_VARIABLES
+from orchestrator.storage.proxies import keep_loopback_direct
 from orchestrator.storage.retry import without_secrets
 
 SQLITE = "sqlite:///"
@@ -68,6 +69,7 @@ class Connection:
 
 def connect(uri: str) -> MlflowClient:
     """Return a client for a tracking URI; raises what MLflow raises."""
+    keep_loopback_direct()
     for name, value in CLIENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if os.environ.get("MLFLOW_S3_ENDPOINT_URL"):

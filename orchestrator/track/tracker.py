@@ -161,7 +161,7 @@ class Tracker:
         tracker._main.put(resume)
         tracker._main.wait(tracker._outboxes.resume_wait_s)
         if resume.missing:
-            tracker._stop()
+            tracker.abandon()
             raise TrackingError(f"MLflow has no run {run_id}: {resume.missing}. Check tracking.uri.")
         return tracker
 
@@ -212,7 +212,7 @@ class Tracker:
         """
         self._main.put(StatusDelivery(self._connection, status, ended_ms))
         arrived = self.wait(self._outboxes.timeout_s)
-        self._stop()
+        self.abandon()
         if self._rejected.count:
             names = ", ".join(self._rejected.names)
             self._log(f"MLflow refused {self._rejected.count} values of {names}; they are in the run's folder.")
@@ -226,7 +226,8 @@ class Tracker:
         ]
         return Unsent(tuple(self._steps.unsent()), tuple(dict.fromkeys(others)))
 
-    def _stop(self) -> None:
+    def abandon(self) -> None:
+        """Stop sending, whatever has not arrived, and leave the run's status as it is."""
         for box in (self._main, self._files):
             box.stop()
 

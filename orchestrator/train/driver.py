@@ -1,7 +1,7 @@
 """Runs a plan on Ray: starts the cluster session, workers and logging, waits for the end, and reports a failure.
 
 `run` starts or joins Ray itself; `run_on_cluster` runs in a process that is connected to Ray already, as a trial of a
-sweep is. One driver per run.
+sweep is. A run has one driver: it holds the lease of the run's folder.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from types import FrameType
 
 import ray
@@ -22,6 +23,7 @@ import ray
 from orchestrator.config.cluster import NodeGroup, read_node_groups
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
+from orchestrator.storage.lease import HeldLease, LeaseError, Waiting, hold_lease
 from orchestrator.storage.local_files import state_home
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
@@ -45,7 +47,7 @@ from orchestrator.train.resources import (
     present_decoded_share,
     present_nodes,
 )
-from orchestrator.train.resume import ResumePoint
+from orchestrator.train.resume import ResumePoint, continued_run, new_run
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
@@ -70,8 +72,10 @@ def run(
 
     Raises:
         ConfigError: the budget is used up already; nothing was started.
+        LeaseError: another driver works on the run, or took it over; this one left it alone.
+        RaySessionError: Ray cannot be started or joined; nothing was recorded.
         TrainingError: the run failed; the message says why and where the log is.
-        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
+        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was recorded.
     """
     interrupted = threading.Event()
     driver = RunDriver(plan, resume_point, display, interrupted, _meter(plan, prices), machines, prices)
@@ -101,8 +105,9 @@ def run_on_cluster(
 
     Raises:
         ConfigError: the budget is used up already; nothing was started.
+        LeaseError: another driver works on the run, or took it over; this one left it alone.
         TrainingError: the run failed; the message says why and where the log is.
-        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
+        TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was recorded.
     """
     meter = _meter(plan, prices, share)
     return RunDriver(plan, resume_point, display, interrupted, meter, None, prices, tags or {}).run(nullcontext)
@@ -146,6 +151,19 @@ class Outcome:
     stopped_by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StartTime:
+    """When a driver began, before it started Ray.
+
+    Args:
+        iso: ISO 8601 time.
+        clock_s: the same by `perf_counter`.
+    """
+
+    iso: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    clock_s: float = field(default_factory=perf_counter)
+
+
 @dataclass(frozen=True)
 class RunDriver:
     """One start of a run.
@@ -174,31 +192,59 @@ class RunDriver:
         """Train within a Ray session; logs how it ended.
 
         Raises:
+            LeaseError: another driver works on the run, or took it over; this one left it alone.
+            RunError: another driver finished or changed it meanwhile.
+            RaySessionError: Ray cannot be started or joined; nothing was recorded.
             TrainingError: the run failed; the message says why and where the log is.
-            TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was started.
+            TrackingError: MLflow cannot be reached, or lacks the run to be resumed; nothing was recorded.
         """
-        plan, logger = self.plan, self._start_logger()
+        start = StartTime()
+        with hold_lease(self.plan.run.root, "run", Waiting(self.display.log)) as lease, ExitStack() as ray_session:
+            point = self._present_point(lease)
+            if point.done:
+                return Outcome("FINISHED", point.first_step, self.meter.spent())
+            ray_session.enter_context(session())
+            return replace(self, resume_point=point)._run(ray_session, lease, start)
+
+    def _present_point(self, lease: HeldLease) -> ResumePoint:
+        """Return where the run begins or resumes; anew if another driver worked on it since that was decided."""
+        previous = self.resume_point.previous
+        if previous is None:
+            return new_run(self.plan)
+        if lease.contended or self.plan.run.read() != previous:
+            return continued_run(self.plan, self.display.log)
+        return self.resume_point
+
+    def _run(self, ray_session: ExitStack, lease: HeldLease, start: StartTime) -> Outcome:
+        plan, logger = self.plan, self._start_logger(start)
         budget = BudgetMonitor(self.meter, plan.recipe.budget, plan.run.root.uri, self.display.log)
         status = "FAILED"
         try:
-            with session(), metering(self.meter, self.display.log):
+            with ray_session, metering(self.meter, self.display.log):
                 budget.check_prices()
                 if self._wait_for_nodes(budget):
-                    self._train(logger, budget)
+                    self._train(logger, budget, lease)
+            lease.check()
             status = "FINISHED" if logger.steps_done >= plan.steps else "KILLED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
+        except LeaseError:
+            raise
         except Exception as error:
+            lease.check()
             failure = report_failure(error, logger.last_failure, plan, log_folder(plan) / "ray.log")
             logger.log_failure(failure)
             raise training_error(failure, plan) from error
         finally:
             stopped_by = budget.stopped_by if status == "KILLED" else ""
-            logger.close(status, stopped_by)
+            if lease.is_lost:
+                logger.abandon()
+            else:
+                logger.close(status, stopped_by)
         return Outcome(status, logger.steps_done, self.meter.spent(), stopped_by)
 
-    def _start_logger(self) -> RunLogger:
+    def _start_logger(self, start: StartTime) -> RunLogger:
         plan, recipe, previous = self.plan, self.plan.recipe, self.resume_point.previous
         if previous is None:
             tracker = Tracker.start(
@@ -209,11 +255,12 @@ class RunDriver:
                 self.display.log,
                 recipe.tracking.artifacts,
             )
-            file = _new_file(plan, tracker.run_id)
+            file = _new_file(plan, tracker.run_id, start.iso)
         else:
             file = replace(previous, status="RUNNING", ended="")
             tracker = Tracker.resume(file.tracking_uri, file.mlflow_run_id, self.display.log)
-        logger = RunLogger(plan, file, tracker, self.display, self.resume_point.first_step, lambda: self.meter.costs)
+        first_step, costs = self.resume_point.first_step, lambda: self.meter.costs
+        logger = RunLogger(plan, file, tracker, self.display, first_step, costs, start.clock_s)
         tracker.params(plan.resolved.values())
         return logger
 
@@ -226,12 +273,12 @@ class RunDriver:
         wait = NodeWait(recipe, capacity, request, self.display.log)
         return wait.wait(lambda: self.interrupted.is_set() or budget.used_up())
 
-    def _train(self, logger: RunLogger, budget: BudgetMonitor) -> None:
+    def _train(self, logger: RunLogger, budget: BudgetMonitor, lease: HeldLease) -> None:
         plan = self.plan
         logger.log_machines(len(present_nodes()), plan.recipe.scale.max_workers)
         assignment = self._assignment(logger)
         try:
-            RunMonitor(assignment, logger, budget, self.machines, self.interrupted).run(
+            RunMonitor(assignment, logger, budget, self.machines, self.interrupted, lease.check).run(
                 lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
             )
         finally:
@@ -285,7 +332,7 @@ def new_meter(folder: Location, recipe: Recipe, prices: PriceTable | None, share
     return CostMeter(folder, lambda: machine_kinds(ray.nodes(), prices, owned), share)
 
 
-def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
+def _new_file(plan: Plan, mlflow_run_id: str, created: str) -> RunFile:
     return RunFile(
         name=plan.recipe.name,
         recipe_digest=plan.resolved.digest(),
@@ -293,7 +340,7 @@ def _new_file(plan: Plan, mlflow_run_id: str) -> RunFile:
         tracking_uri=plan.recipe.tracking.uri,
         mlflow_run_id=mlflow_run_id,
         steps=plan.steps,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=created,
         status="RUNNING",
     )
 

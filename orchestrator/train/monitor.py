@@ -40,6 +40,7 @@ class RunMonitor:
         budget: says when the budget is used up.
         machines: watches for preemption notices; None when this run has none.
         interrupted: set when the user stops the run.
+        check_lease: raises when another driver took the run over.
         clock: monotonic time in seconds.
     """
 
@@ -50,6 +51,7 @@ class RunMonitor:
         budget: BudgetMonitor,
         machines: MachineWatch | None,
         interrupted: threading.Event,
+        check_lease: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assignment = assignment
@@ -57,6 +59,7 @@ class RunMonitor:
         self._budget = budget
         self._machines = machines
         self._interrupted = interrupted
+        self._check_lease = check_lease
         self._clock = clock
         self._prefetched = assignment.prefetched
         self._used_up_s: float | None = None
@@ -66,6 +69,9 @@ class RunMonitor:
 
         Args:
             fit: trains; what it raises is raised here.
+
+        Raises:
+            LeaseError: another driver took the run over; the workers still run.
         """
         failure: list[BaseException] = []
 
@@ -80,6 +86,7 @@ class RunMonitor:
         polls = 0
         while thread.is_alive() and not self._overdue():
             thread.join(POLL_S)
+            self._check_lease()
             if polls % CHECK_EVERY_POLLS == 0:
                 self._check_budget_and_machines()
             polls += 1

@@ -15,6 +15,7 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.yaml_text import to_yaml
 from orchestrator.storage.location import Location, locate
+from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.decoder import Decoder, Node, can_read
@@ -164,10 +165,12 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
-        ConfigError: the recipe needs more than the machine has, or starts from an unsuitable checkpoint.
+        ConfigError: the recipe needs more than the machine has, Ray's temporary folder there is too long, or the run
+            starts from an unsuitable checkpoint.
     """
     recipe = resolved.recipe
     if recipe.scale.address == "local":
+        refuse_long_folder(ray_folder())
         check_machines(recipe, [Node(os.cpu_count() or 1, _gpus() if recipe.scale.use_gpu else 0)])
     data, warnings = training_data(recipe)
     held_out, held_out_index = None, None

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import secrets
+import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +18,14 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.recipe import RecoverySection, ScaleSection
 from orchestrator.ray_internals import GcsClient, RayConfig, ray_worker
+from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
+from orchestrator.storage.retry import without_secrets
 
 RAY_SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -46,8 +51,11 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
         recovery: settings for Ray Train, for sessions that train.
 
     Raises:
-        JoinError: the cluster does not answer, or does not accept the token.
+        ConfigError: the folder for Ray's temporary files is too long.
+        RaySessionError: Ray cannot be started, or the cluster cannot be joined.
     """
+    if scale.address == "local":
+        refuse_long_folder(ray_folder())
     os.environ.update(ray_variables(scale, recovery or RecoverySection()))
     handler = _handler(log)
     _quiet(handler)
@@ -58,7 +66,8 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
                 "object_store_memory": scale.object_store_mb * 10**6,
                 "include_dashboard": False,
             }
-        _connect(scale.address, options)
+        with _shut_down_after_errors(), _explained(scale.address, log):
+            _connect(scale.address, options)
         _quiet(handler)  # Ray takes the handlers off when it starts
         try:
             yield
@@ -75,8 +84,63 @@ def _connect(address: str, options: dict[str, Any]) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=False,
+        job_config=SamePathConfig(),
         **options,
     )
+
+
+class RaySessionError(FuserayError):
+    """Ray cannot be started, or a cluster cannot be joined; the message says why and what to do."""
+
+
+@contextmanager
+def _explained(address: str, log: Path) -> Iterator[None]:
+    """Raise what Ray itself raises when it starts or connects as an error for the user."""
+    try:
+        yield
+    except FuserayError:
+        raise
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or ["no message"])[0].rstrip(". ")
+        reason = without_secrets(f"{type(error).__name__}: {first_line}")
+        _write_traceback(log)
+        if address != "local":
+            raise JoinError(
+                f"the cluster at {address} cannot be joined ({reason}); {log} has the traceback."
+            ) from error
+        logs = ray_folder() / "ray" / "session_latest" / "logs"
+        raise RaySessionError(
+            f"Ray cannot be started on this machine ({reason}); {log} has the traceback, and {logs} Ray's own logs. "
+            "`fuseray doctor --start-ray` checks this machine."
+        ) from error
+
+
+@contextmanager
+def _shut_down_after_errors() -> Iterator[None]:
+    """End what Ray has started when its start fails half-way."""
+    try:
+        yield
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _write_traceback(log: Path) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+
+
+class SamePathConfig(JobConfig):
+    """Has workers search for modules where this process does.
+
+    Ray puts the driver's current folder in front of the workers' `sys.path`, even where the driver does not search it,
+    as installed commands do not. A `torch.py` there, or a package named as one of this project's, would be imported.
+    """
+
+    def _get_proto_job_config(self) -> Any:
+        searched = set(map(os.path.realpath, sys.path))
+        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if os.path.realpath(path) in searched]
+        return super()._get_proto_job_config()  # type: ignore[no-untyped-call]
 
 
 def ray_variables(scale: ScaleSection, recovery: RecoverySection) -> dict[str, str]:
@@ -146,7 +210,7 @@ HOW_TO_AUTHENTICATE = (
 )
 
 
-class JoinError(FuserayError):
+class JoinError(RaySessionError):
     """A cluster cannot be joined; the message says why and what to do."""
 
 

@@ -47,6 +47,7 @@ class RunLogger:
         display: shows progress.
         first_step: the first step of this start.
         costs: returns the run's costs so far.
+        began_s: when this start began, by `perf_counter`; None for now.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RunLogger:
         display: RunObserver,
         first_step: int,
         costs: Callable[[], Costs] = Costs,
+        began_s: float | None = None,
     ) -> None:
         self._plan = plan
         self._file = file
@@ -67,7 +69,7 @@ class RunLogger:
         self._counts = SkippedCounts(self._skipped.values())
         self._metrics = self._new_step_metrics(self._counts)
         self._events = EventLog(plan.run.events)
-        self._began = perf_counter()
+        self._began_s = perf_counter() if began_s is None else began_s
         self._starting = True
         self._stream_watch = StreamMonitor()
         self._recoveries = RecoveryEvents()
@@ -123,6 +125,10 @@ class RunLogger:
         unsent = self._tracker.finish(status, round(ended.timestamp() * 1000))
         if unsent is not None:
             self._log_unsent(unsent)
+
+    def abandon(self) -> None:
+        """Stop logging and leave the run to the driver that took it over."""
+        self._tracker.abandon()
 
     def _begin(self, first_step: int) -> None:
         recipe = recipe_yaml(self._plan.resolved)
@@ -199,7 +205,7 @@ class RunLogger:
         self.steps_done = record.step + 1
         seconds = dict(record.seconds)
         if self._starting:
-            seconds["startup"] = perf_counter() - self._began - sum(seconds.values())
+            seconds["startup"] = perf_counter() - self._began_s - sum(seconds.values())
             self._starting = False
         points = self._metrics.of(replace(record, seconds=seconds).line())
         self._tracker.step(points)

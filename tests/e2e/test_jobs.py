@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import preloaded
 import pytest
 from breaking_proxy import breaking_proxy
+from mlflow.tracking import MlflowClient
 from paced_workload import write_pace
 from ray_head import RayHead, ray_head
 from shards import write_shards
@@ -22,6 +24,10 @@ from toyland import install_toyland
 from orchestrator.cluster.jobs.history import JobRecord, JobRegister
 
 TESTS = Path(__file__).parents[1]
+NOBODY = "127.0.0.1:9"
+"""Nothing listens at the port of the protocol `discard`."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 STEPS = 60
 NEVER = 10**9
 
@@ -63,6 +69,7 @@ class User:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "XDG_STATE_HOME": str(self.folder / "state"),
             "RAY_ADDRESS": "nowhere:1",
+            **dict.fromkeys(PROXIES, f"http://{NOBODY}"),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -138,6 +145,7 @@ def test_a_job_is_left_alone_stopped_with_a_checkpoint_and_continued(user: User)
     user.pace(0, hold=12)
     job = _submitted_although_the_answer_is_lost(user, "name=halves")
     left = _watch_until(user, job, "step 11/")
+    _check_that_a_second_driver_leaves_it_alone(user)
     user.pace(2)
     assert left.returncode == 130
     assert f"fuseray stop {job}" in left.stderr
@@ -191,6 +199,20 @@ def test_a_job_that_the_head_forgot_is_said_to_be_lost(user: User) -> None:
         done = user.fuseray(verb, "ghost")
         assert done.returncode == 1
         assert f"`fuseray submit /mine.yaml --cluster {file} --resume ghost`" in done.stderr
+
+
+def _check_that_a_second_driver_leaves_it_alone(user: User) -> None:
+    folder = user.folder / "runs" / "halves"
+    before = (folder / "run.json").read_text()
+    same = (f"data.train={user.folder}/data/train", f"pace={user.folder}/pace")
+    second = user.fuseray("train", "mine.yaml", "--resume", "halves", *same)
+    assert second.returncode == 1
+    assert re.search(r"halves: process \d+ on .* works on it since .* stop it .* --resume\. Nothing", second.stderr)
+    assert (folder / "run.json").read_text() == before
+    run = json.loads(before)
+    assert (
+        MlflowClient(f"sqlite:///{user.folder}/runs/mlflow.db").get_run(run["mlflow_run_id"]).info.status == "RUNNING"
+    )
 
 
 def _submitted_although_the_answer_is_lost(user: User, override: str) -> str:

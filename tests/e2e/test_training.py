@@ -1,6 +1,7 @@
 """Whole runs on Ray: real shards, real workers, a real MLflow store."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import preloaded
 import pytest
+from mlflow.tracking import MlflowClient
 
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
@@ -46,6 +48,12 @@ def fuseray(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def curves(folder: Path, name: str) -> dict[str, tuple[list[int], list[float]]]:
     file = RunFolder(locate(str(folder / "runs" / name))).read()
     return TrackedRun(f"sqlite:///{folder}/runs/mlflow.db", file.mlflow_run_id).curves()
+
+
+def runs_in_mlflow(folder: Path) -> set[str]:
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return {run.info.run_id for run in client.search_runs(experiments)}
 
 
 def status(folder: Path, name: str) -> str:
@@ -148,6 +156,18 @@ def test_a_second_run_of_the_name_is_refused_and_a_finished_one_needs_nothing(un
     done = fuseray("train", "recipe.yaml", "--resume", "whole", folder=undisturbed)
     assert done.returncode == 0
     assert "already finished" in done.stdout
+
+
+@pytest.mark.timeout(1800)
+def test_a_run_for_which_ray_does_not_start_leaves_nothing(undisturbed: Path) -> None:
+    before = runs_in_mlflow(undisturbed)
+    variables = os.environ | {"RAY_TMPDIR": "/dev/null"}
+    done = preloaded.fuseray("train", "recipe.yaml", "name=never", folder=undisturbed, environment=variables)
+    assert done.returncode == 1
+    assert "Ray cannot be started on this machine (NotADirectoryError" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (undisturbed / "runs" / "never").iterdir()] == ["logs"]
+    assert runs_in_mlflow(undisturbed) == before
 
 
 @pytest.mark.timeout(1800)

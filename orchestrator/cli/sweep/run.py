@@ -143,7 +143,7 @@ def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint
     if not arguments:
         raise click.UsageError("name the sweep's file, or a sweep to continue with --resume NAME")
     from orchestrator.config.sweep import load_sweep
-    from orchestrator.sweep.plan import check_driver_stopped, check_folder_unused, make_sweep_plan
+    from orchestrator.sweep.plan import check_folder_unused, make_sweep_plan
 
     sweep = load_sweep(sweep_file(arguments[0]), arguments[1:])
     say(sweep.base.notes)
@@ -151,20 +151,18 @@ def _plan(arguments: tuple[str, ...], resume: str | None, storage: str, endpoint
     if resume is None or not plan.folder.exists():
         check_folder_unused(plan.folder)
         return plan
-    check_driver_stopped(plan.folder)
     _refuse_changes(plan)
     return plan
 
 
 def _resumed(name: str, storage: str, endpoint: str | None, overrides: tuple[str, ...]) -> SweepPlan:
     from orchestrator.sweep.folder import find_sweep, stored_sweep
-    from orchestrator.sweep.plan import SweepPlan, check_driver_stopped, make_sweep_plan
+    from orchestrator.sweep.plan import SweepPlan, make_sweep_plan
 
     for word in overrides:
         if "=" not in word:
             raise click.UsageError(f"{word!r}: with --resume NAME no file is named; the sweep is in its folder")
     folder = find_sweep(name, storage, endpoint)
-    check_driver_stopped(folder)
     given = make_sweep_plan(stored_sweep(folder, overrides))
     plan = SweepPlan(given.sweep, given.base, folder)
     _refuse_changes(plan)

@@ -19,6 +19,7 @@ from orchestrator.cluster.doctor.host import (
     check_open_files,
     check_python,
     check_shared_memory,
+    check_socket_paths,
     read_limits,
 )
 from orchestrator.cluster.doctor.python_env import (
@@ -40,9 +41,9 @@ from orchestrator.cluster.doctor.services import (
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.loading import corpus_names, find_corpus, find_workload
 from orchestrator.config.recipe import ScaleSection, TrackingSection
+from orchestrator.storage.ray_folder import ray_folder
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-DEFAULT_RAY_FOLDER = Path("/tmp")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,8 @@ def _host() -> Iterator[Finding]:
     yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     current, ray = Path.cwd(), ray_folder()
     yield check_disk("disk", current, *_disk(current))
+    yield check_socket_paths(ray)
     yield check_disk("disk for ray", ray, *_disk(ray), for_ray=True)
-
-
-def ray_folder() -> Path:
-    """Return the folder in which Ray makes its temporary folder."""
-    configured = os.environ.get("RAY_TMPDIR") or (sys.platform.startswith("linux") and os.environ.get("TMPDIR"))
-    return Path(configured) if configured else DEFAULT_RAY_FOLDER
 
 
 def spare_memory_bytes() -> int:
@@ -126,7 +122,7 @@ def _available_bytes(page_bytes: int) -> int:
 
 
 def _disk(path: Path) -> tuple[int, int]:
-    usage = shutil.disk_usage(path)
+    usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.is_dir()))
     return usage.total, usage.free
 
 

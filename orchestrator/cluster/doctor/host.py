@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.cluster.findings import Finding, failed, passed, warned
+from orchestrator.storage.ray_folder import SHORTER, has_room_for_sockets, too_long
 
 GB = 10**9
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -92,6 +93,13 @@ def check_open_files(soft: int, hard: int) -> Finding:
     if limit >= LEAST_OPEN_FILES:
         return passed("open files", f"up to {limit}")
     return warned("open files", f"at most {limit}, which Ray may exhaust", "Raise the limit: ulimit -n 65536")
+
+
+def check_socket_paths(folder: Path) -> Finding:
+    """Check that the folder for Ray's temporary files is short enough for its sockets."""
+    if has_room_for_sockets(folder):
+        return passed("ray's folder", f"{folder}, short enough for Ray's sockets")
+    return failed("ray's folder", too_long(folder), SHORTER)
 
 
 def check_disk(name: str, path: Path, total: int, free: int, for_ray: bool = False) -> Finding:

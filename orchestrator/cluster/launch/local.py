@@ -32,10 +32,9 @@ from orchestrator.cluster.launch.launcher import (
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, Cluster
 from orchestrator.config.commands import command_line
 from orchestrator.storage.local_files import write_private
+from orchestrator.storage.ray_folder import DEFAULT_FOLDER, has_room_for_sockets
 
 KEPT_LINES = 5
-LONGEST_FOLDER = 36
-"""Longest path of the temporary folder, in characters; paths of Ray's sockets, deep inside, may have 107."""
 
 
 class LocalLauncher:
@@ -163,9 +162,9 @@ class LocalLauncher:
 
 def _new_folder() -> Path:
     """Return a path for a new temporary folder."""
-    default = Path(tempfile.gettempdir())
-    base = default if len(str(default)) <= LONGEST_FOLDER else Path("/tmp")  # noqa: S108
-    return base / f"fuseray-{secrets.token_hex(4)}"
+    name = f"fuseray-{secrets.token_hex(4)}"
+    folder = Path(tempfile.gettempdir()) / name
+    return folder if has_room_for_sockets(folder) else DEFAULT_FOLDER / name
 
 
 def _last_lines(log: Path) -> str:

@@ -142,7 +142,7 @@ def query_child(
     """Run a module in a child process that answers one question with `answer_parent`; return the answer.
 
     Args:
-        module: the module's dotted name; it is run as `python -m`.
+        module: the module's dotted name; it is run as `python -P -m`, so that the current folder hides no module.
         question: JSON values.
         timeout_s: after so long, the child is killed.
         variables: environment variables in addition to this process's own.
@@ -153,7 +153,7 @@ def query_child(
         OSError: the child could not be started.
     """
     completed = subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],
         input=json.dumps(question),
         capture_output=True,
         text=True,

@@ -66,8 +66,13 @@ UNRESPONSIVE = Classification(FailureKind.HUNG, Evidence.DIED)
 TIMED_OUT = Classification(FailureKind.HUNG, Evidence.WAITED)
 NODE_LOST = Classification(FailureKind.NODE_LOST, Evidence.DIED)
 CONNECTION_LOST = Classification(FailureKind.WORKER_LOST, Evidence.CONNECTION_LOST)
+OWN_FAULT = Classification(FailureKind.USER_ERROR, Evidence.OWN_FAULT)
+
+FAILED_IMPORT = r"^The (actor with name \S+|remote function) failed to import on the worker"
+"""The beginning of Ray's message about an actor or a task that a worker could not load; the traceback follows."""
 
 BY_MESSAGE: tuple[tuple[str, Classification], ...] = (
+    (FAILED_IMPORT, OWN_FAULT),
     (r"running low on memory", OUT_OF_MEMORY),
     (r"(?i)\b(cuda|hip)\b.*out of memory|_STATUS_ALLOC_FAILED", OUT_OF_GPU_MEMORY),
     (r"(?i)uncorrectable|ECC error|fallen off the bus|NVLink", GPU_FAULT),
@@ -149,6 +154,12 @@ def classify_worker_death(error: BaseException) -> Classification:
     return replace(classification, evidence=max(classification.evidence, Evidence.DIED))
 
 
+def classify_creation_error(error: BaseException) -> Classification:
+    """Classify what an actor raised while it was made; it recurs, unless a machine or a store caused it."""
+    classification = classify(error)
+    return OWN_FAULT if classification.kind in (FailureKind.USER_ERROR, FailureKind.UNKNOWN) else classification
+
+
 def classify_outside_workers(error: BaseException) -> Classification:
     """Classify an error that no training function raised: Ray Train's controller's, or the driver's."""
     classification = classify(error)
@@ -212,18 +223,33 @@ def _error_reports(error: BaseException) -> Iterator[ErrorReport]:
     elif isinstance(error, WorkerGroupError) and error.worker_failures:
         for rank, failure in sorted(error.worker_failures.items()):
             yield _worker_error_report(rank, failure)
+    elif (raised := _creation_error(error)) is not None:
+        yield ErrorReport(classify_creation_error(raised), _text(raised), host=_host(error))
     else:
         inner = _unwrapped(error)
         yield ErrorReport(classify_outside_workers(inner), _text(inner), host=_host(error))
 
 
 def _worker_error_report(rank: int, failure: BaseException) -> ErrorReport:
+    if (raised := _creation_error(failure)) is not None:
+        return ErrorReport(classify_creation_error(raised), _text(raised), (rank,), host=_host(failure))
     died = isinstance(failure, WorkerHealthCheckFailedError)
     error = _unwrapped(failure)
     classification = classify_worker_death(error) if died else classify(error)
     missing = tuple(error._missing_ranks) if isinstance(error, BroadcastCollectiveTimeoutError) else ()
     held_out = error.held_out if isinstance(error, EvaluationError) else ""
     return ErrorReport(classification, _text(error), (rank,), missing, _host(failure), held_out)
+
+
+def _creation_error(error: BaseException) -> BaseException | None:
+    """Return what an actor raised in its constructor or when a worker loaded it; None for other errors."""
+    failure: object = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    if isinstance(failure, of_train.WorkerGroupStartupFailedError):
+        failure = failure.__cause__
+    if not (isinstance(failure, RayActorError) and failure.actor_init_failed):
+        return None
+    raised = next(iter(failure.args), None)
+    return _unwrapped(raised) if isinstance(raised, BaseException) else None
 
 
 def _unwrapped(error: BaseException) -> BaseException:
@@ -244,6 +270,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, FuserayError | WorkloadError):
         return without_secrets(str(error))
     lines = [line.strip() for line in str(error).strip().splitlines()] or ["no message"]
+    if not_loaded := re.match(FAILED_IMPORT, lines[0]):
+        return without_secrets(f"{lines[-1]} (when a worker imported the {not_loaded[1]})")
     reasons = (line for line in lines if line.startswith(REASONS) and isinstance(error, RayActorError))
     reason = next(reasons, lines[0]).partition(GUESSES)[0].rstrip()
     short = reason if len(reason) <= MAX_ERROR_CHARS else f"{reason[:MAX_ERROR_CHARS]}…"

@@ -1,6 +1,9 @@
 """The command line as a user meets it: exit codes and messages, without starting Ray."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,15 @@ def test_a_dry_run_prints_recipe_and_plan_and_starts_nothing(folder: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "learning_rate: 0.0001" in done.stdout
     assert "micro batches per worker  1" in done.stdout
+    assert not (folder / "runs").exists()
+
+
+def test_a_temporary_folder_that_is_too_long_for_ray_is_refused_before_anything_starts(folder: Path) -> None:
+    variables = os.environ | {"RAY_TMPDIR": f"/{'x' * 50}"}
+    for last in ([], ["--dry-run"]):
+        done = fuseray("train", "mine.yaml", "data.train=data/train", *last, folder=folder, environment=variables)
+        assert done.returncode == 2
+        assert "Set RAY_TMPDIR to an existing folder of at most 39 bytes" in done.stderr
     assert not (folder / "runs").exists()
 
 
@@ -98,3 +110,13 @@ def test_corpus_options_are_checked(folder: Path) -> None:
     assert done.returncode == 2
     assert "--held-out-share" in done.stderr
     assert not (folder / "other").exists()
+
+
+def test_python_m_takes_no_module_from_the_current_folder_either(tmp_path: Path) -> None:
+    project = Path(__file__).parents[3]
+    for name in ("click", "workloads"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError\n")
+    command = [sys.executable, "-m", "orchestrator.cli", "--version"]
+    elsewhere = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(project)}, check=False)
+    in_the_checkout = subprocess.run(command, cwd=project, env=os.environ | {"PYTHONPATH": ""}, check=False)
+    assert (elsewhere.returncode, in_the_checkout.returncode) == (0, 0)

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 from preloaded import fuseray
 
 from orchestrator.cli import doctor
-from orchestrator.cluster.doctor.examine import DEFAULT_RAY_FOLDER, ray_folder
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 
 FINE, ODD, BAD = passed("disk", "big"), warned("cpus", "few", "Buy more."), failed("torch", "[red] gone", "Install it.")
@@ -83,14 +82,3 @@ def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.level == "error"
     assert finding.found == "RuntimeError: no port is free"
     assert "session_latest" in finding.fix
-
-
-@pytest.mark.parametrize(
-    ("variables", "folder"), [({}, DEFAULT_RAY_FOLDER), ({"RAY_TMPDIR": "/a", "TMPDIR": "/b"}, Path("/a"))]
-)
-def test_ray_folder(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: Path) -> None:
-    for name in ("RAY_TMPDIR", "TMPDIR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert ray_folder() == folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -13,8 +12,7 @@ from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.estimate import Capacity, concurrency_warning
 from orchestrator.sweep.folder import SweepError, SweepFile, SweepFolder
-from orchestrator.sweep.plan import changed_keys, check_driver_stopped, check_folder_unused, concurrent_trials
-from orchestrator.track.cost import StartUsage, write_start
+from orchestrator.sweep.plan import changed_keys, check_folder_unused, concurrent_trials
 
 Make = Callable[..., ResolvedSweep]
 
@@ -30,17 +28,6 @@ def test_a_run_of_the_name_is_not_overwritten(folder: SweepFolder) -> None:
     RunFolder(folder.root).write(RunFile("alpha", "1", "2", "sqlite:///x", "3", 6, "2026-01-01T00:00:00", "FINISHED"))
     with pytest.raises(SweepError, match=r"a sweep or a run of this name exists"):
         check_folder_unused(folder)
-
-
-def test_a_sweep_is_continued_when_its_driver_is_gone(folder: SweepFolder, file: SweepFile) -> None:
-    folder.write(file)
-    check_driver_stopped(folder, lambda: 100_000)
-    write_start(folder.costs, StartUsage(10_000, 50_000))
-    with pytest.raises(SweepError, match=r"the sweep's driver was there 29 s ago, and two would disturb each other"):
-        check_driver_stopped(folder, lambda: 79_000)
-    check_driver_stopped(folder, lambda: 80_000)
-    folder.write(replace(file, status="KILLED"))
-    check_driver_stopped(folder, lambda: 50_000)
 
 
 def test_what_may_change_when_a_sweep_is_continued(make: Make) -> None:

@@ -39,6 +39,12 @@ LOW = "1 worker(s) were killed due to the node running low on memory. Memory on 
 RESET = "[/pytorch/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:56192: Connection reset by peer. Check"
 TIMED_OUT = "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation"
 WATCHDOG = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9) ran for 600000 milliseconds"
+NOT_IMPORTED = (
+    "The actor with name Channel failed to import on the worker. This may be because needed library dependencies are "
+    "not installed in the worker environment:\n\nTraceback (most recent call last):\n  File 'socket closed.py', line 1"
+    "\n"
+    "ModuleNotFoundError: No module named 'mine'\n"
+)
 ENDED = StreamEndedError("worker 2 expected micro-batch 7, and the stream has ended")
 
 
@@ -60,6 +66,13 @@ def lost(failure: Exception) -> of_train.WorkerHealthCheckFailedError:
 def in_task(error: Exception) -> of_ray.RayTaskError:
     """An error that a task raised, as the process that waited for the task gets it."""
     return of_ray.RayTaskError("read", f"Traceback\n{error!r}", error, "title", 1, "10.0.0.8").as_instanceof_cause()
+
+
+def unmade(error: Exception) -> of_ray.ActorDiedError:
+    """The error of an actor whose constructor raised."""
+    return of_ray.ActorDiedError(
+        of_ray.RayTaskError("__init__", f"Traceback\n{error!r}", error, "title", 1, "10.0.0.8")
+    )
 
 
 def diagnosed(*failures: Exception | None, workers: int | None = None) -> Diagnosis:
@@ -94,6 +107,10 @@ PREEMPTED = lost(died("Actor died by preemption.", NodeDeathInfo.AUTOSCALER_DRAI
         (RuntimeError("CUDA error: out of memory"), FailureKind.OUT_OF_GPU_MEMORY),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), FailureKind.OUT_OF_GPU_MEMORY),
         (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), FailureKind.GPU_FAULT),
+        (RuntimeError(NOT_IMPORTED), FailureKind.USER_ERROR),
+        (unmade(RuntimeError(NOT_IMPORTED)), FailureKind.USER_ERROR),
+        (unmade(of_ray.RaySystemError("No module named 'mine'")), FailureKind.USER_ERROR),
+        (unmade(ConnectionResetError(104, "Connection reset by peer")), FailureKind.WORKER_LOST),
         (RuntimeError(RESET), FailureKind.WORKER_LOST),
         (distributed.DistNetworkError("The client socket has failed"), FailureKind.WORKER_LOST),
         (distributed.DistBackendError("NCCL error: remote process exited"), FailureKind.WORKER_LOST),
@@ -232,6 +249,10 @@ def test_the_machine_is_named_where_ray_names_it(error: Exception, host: str | N
         (ValueError(), "ValueError: no message"),
         (FuserayError("one fault\nanother fault"), "one fault\nanother fault"),
         (in_task(KeyError("name")), "KeyError: 'name'"),
+        (
+            lost(unmade(RuntimeError(NOT_IMPORTED))),
+            "ModuleNotFoundError: No module named 'mine' (when a worker imported the actor with name Channel)",
+        ),
         (lost(died(NODE_GONE)), "ActorDiedError: The actor died because its node has died. Node Id: fced2207"),
         (ValueError("x" * 1000), f"ValueError: {'x' * 300}…"),
         (ValueError("GET https://b/k?X-Amz-Signature=abcdef0123 failed"), "GET https://b/k?X-Amz-Signature=*** failed"),

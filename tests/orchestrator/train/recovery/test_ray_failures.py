@@ -7,12 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
 import ray
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.train.recovery.classify import diagnose_error
@@ -36,6 +37,22 @@ class Doomed:
 
     def raise_error(self, error: Exception) -> None:
         raise error
+
+
+class Unmade:
+    """Raises in its constructor."""
+
+    def __init__(self, text: str) -> None:
+        raise ValueError(text)
+
+    def wait(self) -> None: ...
+
+
+class ElsewhereOnly:
+    """Stands for an argument whose module a worker lacks."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return import_module, ("module_of_another_machine",)
 
 
 @contextmanager
@@ -65,6 +82,8 @@ def errors() -> Errors:
         killed, ended, raising = start(), start(), start()
         running = {"killed": killed.kill_itself.remote(), "ended": ended.wait.remote()}
         running["odd"] = raising.raise_error.remote(ValueError("odd value\nand more"))
+        running["unmade"] = ray.remote(num_cpus=0)(Unmade).remote("odd value\nConnection reset by peer").wait.remote()
+        running["unread"] = ray.remote(num_cpus=0)(Unmade).remote(ElsewhereOnly()).wait.remote()
         running["ours"] = raising.raise_error.remote(FuserayError("disk full; free some space"))
         ray.kill(ended)
         found = {name: error_of(reference) for name, reference in running.items()}
@@ -96,6 +115,17 @@ def test_an_error_in_a_task_is_the_error_itself(errors: Errors) -> None:
     assert (found.kind, found.is_retryable, found.error) == (FailureKind.USER_ERROR, False, "ValueError: odd value")
     named = diagnose_error(WorkerGroupError("failed", {0: errors["odd"], 1: errors["ours"]}))
     assert (named.error, named.ranks) == ("disk full; free some space", (1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("unmade", "ValueError: odd value"), ("unread", "No module named 'module_of_another_machine'")]
+)
+def test_what_an_actor_raised_while_it_was_made_is_told_and_not_retried(errors: Errors, name: str, text: str) -> None:
+    startup = WorkerGroupStartupFailedError("a worker failed to initialize")
+    startup.__cause__ = errors[name]
+    for found in (of_worker(errors[name]), diagnose_error(errors[name]), diagnose_error(ControllerError(startup))):
+        assert (found.kind, found.is_retryable) == (FailureKind.USER_ERROR, False)
+        assert text in found.error
 
 
 def test_an_actor_that_a_worker_waited_for_is_not_the_worker(errors: Errors) -> None:

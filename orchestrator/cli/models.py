@@ -61,7 +61,7 @@ def evaluate_command(as_json: bool, **arguments: Any) -> None:
         return
 
     print_tables(evaluated, f"{evaluated.folder}, step {about['step']}, on {about['held_out']}")
-    print_unusable(evaluated)
+    print_unusable(evaluated, arguments["endpoint"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +169,13 @@ def _evaluated_checkpoint(measured: Measurement) -> EvaluatedCheckpoint:
     return evaluated_checkpoint(measured.evaluation, measured.samples, measured.unusable, measured.total)
 
 
-def print_unusable(evaluated: Evaluated) -> None:
+def print_unusable(evaluated: Evaluated, endpoint: str | None) -> None:
     """Print a line about the held-out samples that could not be used, if there are any."""
     from orchestrator.stream.unusable import describe_unusable
 
     total = evaluated.checkpoint.samples
     if evaluated.unusable and total is not None:
-        click.echo(describe_unusable(evaluated.unusable, total, str(evaluated.subject["held_out"])))
+        click.echo(describe_unusable(evaluated.unusable, total, str(evaluated.subject["held_out"]), endpoint))
 
 
 def print_tables(evaluated: Evaluated, title: str) -> None:

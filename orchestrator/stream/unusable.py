@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from orchestrator.config.commands import command_line
 from orchestrator.storage.jsonl_log import decode_jsonl, encode_jsonl
 from orchestrator.storage.location import Location
 
@@ -54,17 +55,19 @@ def count_unusable(samples: Iterable[UnusableSample]) -> tuple[ReasonCount, ...]
     return count_reasons((sample.reason, sample.key) for sample in samples)
 
 
-def describe_unusable(counts: Sequence[ReasonCount], total: int, uri: str) -> str:
+def describe_unusable(counts: Sequence[ReasonCount], total: int, uri: str, endpoint: str | None) -> str:
     """Return one line about the held-out samples that cannot be used: how many, and per reason the first key.
 
     Args:
         counts: at least one.
         total: samples that were looked at, the unusable ones included.
         uri: where they are.
+        endpoint: of the S3-compatible server that has them.
     """
     unusable = sum(count.count for count in counts)
     reasons = ", ".join(f"{count.count} {count.reason}, first {count.keys[0]!r}" for count in counts)
-    return f"{unusable} of {total} held-out samples cannot be used ({reasons}); see `fuseray shards verify {uri}`"
+    command = command_line("shards", "verify", uri, endpoint=endpoint)
+    return f"{unusable} of {total} held-out samples cannot be used ({reasons}); see `{command}`"
 
 
 def write_unusable(file: Location, samples: Sequence[UnusableSample]) -> None:

@@ -67,19 +67,19 @@ class Measurement:
         samples: those that the workload was given; the galleries name rows of them.
         unusable: samples that cannot be read, or that the workload cannot use.
         total: how many samples were looked at.
-        uri: where they are.
+        folder: where they are.
     """
 
     evaluation: Evaluation
     samples: Sequence[Sample]
     unusable: tuple[UnusableSample, ...]
     total: int
-    uri: str
+    folder: Location
 
     def describe_unusable(self) -> str:
         """Return one line about the unusable samples; empty when there are none."""
         counts = count_unusable(self.unusable)
-        return describe_unusable(counts, self.total, self.uri) if counts else ""
+        return describe_unusable(counts, self.total, self.folder.uri, self.folder.endpoint) if counts else ""
 
 
 def measure(workload: Workload, held_out: HeldOutSamples, options: EvaluationOptions) -> Measurement:
@@ -99,7 +99,7 @@ def measure(workload: Workload, held_out: HeldOutSamples, options: EvaluationOpt
     rejected = tuple(_unusable(held_out.samples[row].key, fault) for row, fault in sorted(evaluation.unusable.items()))
     skipped = evaluation.metrics.get(SKIPPED, float(len(rejected))) + len(held_out.unreadable)
     evaluation = replace(evaluation, metrics={**evaluation.metrics, SKIPPED: skipped})
-    return Measurement(evaluation, held_out.samples, (*held_out.unreadable, *rejected), held_out.total, uri)
+    return Measurement(evaluation, held_out.samples, (*held_out.unreadable, *rejected), held_out.total, held_out.folder)
 
 
 def _unusable(key: str, fault: BadSample) -> UnusableSample:
@@ -107,7 +107,8 @@ def _unusable(key: str, fault: BadSample) -> UnusableSample:
 
 
 def _nothing_left(held_out: HeldOutSamples) -> str:
-    uri = held_out.folder.uri
+    folder = held_out.folder
     if not held_out.unreadable:
-        return f"{uri}: holds no samples to evaluate on; name other shards in data.held_out."
-    return f"{uri}: {describe_unusable(count_unusable(held_out.unreadable), held_out.total, uri)}."
+        return f"{folder.uri}: holds no samples to evaluate on; name other shards in data.held_out."
+    counts = count_unusable(held_out.unreadable)
+    return f"{folder.uri}: {describe_unusable(counts, held_out.total, folder.uri, folder.endpoint)}."

@@ -207,7 +207,8 @@ def _listed(values: Sequence[object]) -> str:
 def _samples(failure: FailureReport) -> str:
     if failure.diagnosis.held_out:
         held_out = failure.diagnosis.held_out
-        return f"held-out ones, in {held_out}; `fuseray shards verify {held_out}` looks at each"
+        command = command_line("shards", "verify", held_out, endpoint=failure.endpoint)
+        return f"held-out ones, in {held_out}; `{command}` looks at each"
     batches = [batch.text() for batch in failure.micro_batches[:MAX_NAMED]]
     more = len(failure.micro_batches) - len(batches)
     return "; ".join(batches + ([f"and {more} more micro-batches"] if more > 0 else []))

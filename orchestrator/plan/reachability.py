@@ -26,6 +26,7 @@ from orchestrator.plan.checks import PLACEHOLDER_URI
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.dataset.samples import evenly_spaced_samples
+from orchestrator.stream.dataset.shard_folder import locate_shards
 from workloads.contract import BadSample, KeyedRandom, Sample, Transform, WorkloadError
 
 CLUSTER_CHECKS_AGAIN = "This machine may lack what the cluster's have; they check again before training begins."
@@ -161,7 +162,7 @@ def check_dataset(
 
 
 def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFactory | None) -> DatasetCheck:
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     shorter = _shorter_shards(uri, folder, index)
     summary = f"{uri}: {index.total:,} samples in {len(index.shards):,} shards"

@@ -214,9 +214,9 @@ def _check_splits(folder: Location, shards: Sequence[str]) -> None:
     patterns = split_patterns(shards)
     if len(patterns) < 2:
         return
-    split, pattern = next(iter(patterns.items()))
+    split = next((split for split in patterns if split.lower().startswith("train")), next(iter(patterns)))
     raise DataSetError(
         f"{folder.uri}: has shards of the splits {', '.join(patterns)}, which are not one data set; choose with "
         f"`fuseray shards index {folder.uri} --split {split}`, or with a pattern of names, here and in the recipe: "
-        f"data.train: {folder.uri}/{pattern}; all of them are {folder.uri}/*{PurePath(shards[0]).suffix}."
+        f"data.train: {folder.uri}/{patterns[split]}; all of them are {folder.uri}/*{PurePath(shards[0]).suffix}."
     )

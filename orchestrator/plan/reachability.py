@@ -164,7 +164,7 @@ def check_dataset(
 def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFactory | None) -> DatasetCheck:
     folder = locate_shards(uri, endpoint)
     index = read_index(folder)
-    shorter = _shorter_shards(uri, folder, index)
+    shorter = _shorter_shards(folder, index)
     summary = f"{uri}: {index.total:,} samples in {len(index.shards):,} shards"
     if make_transform is None:
         return DatasetCheck((passed(DATA_NAME, f"{summary}, index readable"), *shorter), index.total)
@@ -185,10 +185,10 @@ def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFact
     return DatasetCheck((passed(DATA_NAME, f"{summary}; {usable}"), *shorter), index.total)
 
 
-def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
+def _shorter_shards(folder: Location, index: Index) -> list[Finding]:
     fix = "Its lost samples are skipped; index again."
     return [
-        warned(DATA_NAME, f"{uri}/{name}: is shorter than when it was indexed", fix)
+        warned(DATA_NAME, f"{(folder / name).uri}: is shorter than when it was indexed", fix)
         for name in check_shards(folder, index)
     ]
 

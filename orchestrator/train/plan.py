@@ -233,7 +233,7 @@ def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:
     folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     warnings = [
-        f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped."
+        f"{(folder / name).uri}: is shorter than when it was indexed; its lost samples will be skipped."
         for name in check_shards(folder, index)
     ]
     return folder, index, warnings

@@ -112,7 +112,7 @@ def _verify(
             checks=checks.as_json(),
             findings={},
             report=str(report),
-            left_out=tuple(describe(left_out(folder, index.shards))),
+            left_out=tuple(describe(left_out(folder))),
         )
         try:
             with progress_bar("shards", verification.present, before, quiet) as advance:

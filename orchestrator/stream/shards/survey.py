@@ -64,39 +64,24 @@ def survey(folder: Location) -> Survey:
         DataSetError: there is no such folder, or no shards in it, or shards of two kinds or of several splits.
         StorageError: the store is failing.
     """
-    if missing := why_missing(folder):
-        raise DataSetError(missing)
-    files, _ = _listed(folder)
-    present = [name for name in files if _is_shard(folder, name)]
-    lists = set(_lists(present, files))
-    shards = [name for name in present if name not in lists]
-    others = left_out(folder, shards)
-    formats = {shard_format for name in shards if (shard_format := shard_format_of(name))}
+    listing = _listed(folder)
+    others = tuple(_left_out(folder, listing))
+    formats = {shard_format for name in listing.shards if (shard_format := shard_format_of(name))}
     if len(formats) != 1:
-        raise DataSetError(f"{folder.uri}: {_why_not(folder, formats, files)}{_text_of(others)}")
+        raise DataSetError(f"{folder.uri}: {_why_not(folder, formats, listing.files)}{_text_of(others)}")
     if not isinstance(folder, ShardFolder):
-        _check_splits(folder, shards)
-    return Survey(formats.pop(), shards, files, others)
+        _check_splits(folder, listing.shards)
+    return Survey(formats.pop(), listing.shards, listing.files, others)
 
 
-def left_out(folder: Location, taken: Iterable[str]) -> tuple[LeftOut, ...]:
+def left_out(folder: Location) -> tuple[LeftOut, ...]:
     """Return what looks like shards in a data set's folder and is not taken.
 
-    Args:
-        folder: the data set.
-        taken: names of its shards.
-
     Raises:
+        DataSetError: there is no such folder.
         StorageError: the store is failing.
     """
-    files, folders = _listed(folder)
-    present = [name for name in files if _is_shard(folder, name)]
-    lists = set(_lists(present, files))
-    return (
-        *_left_out_files(folder, files),
-        *_left_out_folders(folder, folders),
-        *(LeftOut(name, LIST_REASON) for name in present if name in lists and name not in set(taken)),
-    )
+    return tuple(_left_out(folder, _listed(folder)))
 
 
 def choose_split(folder: Location, split: str) -> Location:
@@ -110,10 +95,7 @@ def choose_split(folder: Location, split: str) -> Location:
         DataSetError: no shard has it in its name.
         StorageError: the store is failing.
     """
-    if missing := why_missing(folder):
-        raise DataSetError(missing)
-    files, _ = _listed(folder)
-    patterns = split_patterns(name for name in files if _is_shard(folder, name))
+    patterns = split_patterns(_listed(folder).shards)
     if split not in patterns:
         found = f"its splits: {', '.join(patterns)}" if patterns else "the names of its shards tell of none"
         raise DataSetError(f"{folder.uri}: has no split {split!r}; {found}.")
@@ -148,17 +130,37 @@ def describe(items: Sequence[LeftOut]) -> Iterator[str]:
         yield f"{', '.join(names[:NAMES_SHOWN])}{more} ({reason})"
 
 
-def _listed(folder: Location) -> tuple[dict[str, fs.FileInfo], list[str]]:
-    """Return the files directly in a folder, by name, and its sub-folders."""
+@dataclass(frozen=True, eq=False)
+class _Listing:
+    """A folder's files by name, its sub-folders, the shards of a data set in it, and img2dataset's lists of them."""
+
+    files: Mapping[str, fs.FileInfo]
+    folders: Sequence[str]
+    shards: Sequence[str]
+    lists: Sequence[str]
+
+
+def _listed(folder: Location) -> _Listing:
+    if missing := why_missing(folder):
+        raise DataSetError(missing)
     selector = fs.FileSelector(folder.path, allow_not_found=True)
     infos = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
     infos = sorted(infos, key=lambda info: info.base_name)
     files = {info.base_name: info for info in infos if info.type == fs.FileType.File}
-    return files, [info.base_name for info in infos if info.type == fs.FileType.Directory]
+    folders = [info.base_name for info in infos if info.type == fs.FileType.Directory]
+    present = [name for name in files if _is_shard(folder, name)]
+    lists = _lists(present, files)
+    return _Listing(files, folders, [name for name in present if name not in set(lists)], lists)
 
 
 def _is_shard(folder: Location, name: str) -> bool:
     return in_data_set(folder, name) and shard_format_of(name) is not None
+
+
+def _left_out(folder: Location, listing: _Listing) -> Iterator[LeftOut]:
+    yield from _left_out_files(folder, listing.files)
+    yield from _left_out_folders(folder, listing.folders)
+    yield from (LeftOut(name, LIST_REASON) for name in listing.lists)
 
 
 def _left_out_files(folder: Location, names: Iterable[str]) -> Iterator[LeftOut]:

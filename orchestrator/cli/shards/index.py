@@ -137,7 +137,7 @@ def _show_indexed(data_set: Location, indexed: IndexResult, as_json: bool) -> No
     if as_json:
         click.echo(json.dumps(_values(data_set.uri, indexed)))
     else:
-        click.echo("\n".join(map(printable, _lines(indexed, index_location(data_set).uri))))
+        click.echo("\n".join(map(printable, _lines(data_set.uri, indexed, index_location(data_set).uri))))
     if not indexed.usable:
         click.echo(printable(_why_none(indexed)), err=True)
         sys.exit(1)
@@ -155,28 +155,30 @@ def _values(uri: str, indexed: IndexResult) -> dict[str, object]:
         "columns": {role: name for role, name in index.columns.items() if name},
         "damaged": [asdict(shard) for shard in indexed.damaged],
         "faults": [fault.as_json() for fault in indexed.faults],
+        "addressed": indexed.addressed,
         "left_out": [asdict(item) for item in indexed.left_out],
     }
 
 
-def _lines(indexed: IndexResult, index_uri: str) -> Iterator[str]:
+def _lines(uri: str, indexed: IndexResult, index_uri: str) -> Iterator[str]:
     from orchestrator.stream.shards.survey import describe
 
     index = indexed.index
     for shard in indexed.damaged:
         yield f"left out {shard.shard}: {shard.reason}"
     usable = f", of which {indexed.usable} can be used" if indexed.usable < index.total else ""
-    kind = "tar" if index.format == "webdataset" else "Parquet"
     yield f"{index.total} samples in {len(index.shards)} shards{usable}; the index is {index_uri}"
-    for fault in indexed.faults:
-        yield f"cannot be used: {_shortened(fault.text())}"
-    if indexed.apart[0] and indexed.usable:
+    if indexed.usable:
+        yield from (f"cannot be used: {_shortened(fault.text())}" for fault in indexed.faults)
+    if indexed.usable and indexed.apart[0]:
         yield f"the members of {_apart(indexed)}"
+    if indexed.addressed:
+        yield f"{indexed.addressed} images are at addresses; `fuseray shards verify {uri}` looks at them"
     if indexed.passed_over:
         taken = ", ".join(name for name in dict.fromkeys(index.columns.values()) if name)
         yield f"columns taken: {taken}; not taken: {', '.join(indexed.passed_over)} (choose with --captions-column ...)"
     for text in describe(indexed.left_out):
-        yield f"not taken, as only {kind} shards in the folder itself are: {text}"
+        yield f"not taken: {text}"
 
 
 def _why_none(indexed: IndexResult) -> str:

@@ -6,6 +6,7 @@ Whatever is wrong with a sample is a `BadSample`, also what no one thought of: o
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,8 +61,10 @@ def parse_fields(text: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:  # ValueError: malformed, or a number of thousands of digits
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadSample("json is malformed", str(error)) from error
+    except ValueError as error:
+        raise BadSample("json is malformed", f"a number has more than {sys.get_int_max_str_digits()} digits") from error
     if not isinstance(value, dict):
         raise BadSample("json is malformed", f"expected an object, found {_quoted(value)}")
     if "\\u" in text:

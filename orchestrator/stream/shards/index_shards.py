@@ -59,6 +59,7 @@ class IndexResult:
         index: the index, which counts unusable samples as well.
         damaged: the damaged shards that it leaves out.
         faults: the unusable samples by reason.
+        addressed: samples whose images are elsewhere, and were not looked at.
         apart: keys whose members are not side by side, the first of them, and its shard.
         left_out: what else looks like shards and is not taken.
         passed_over: for Parquet shards, columns that could have been taken for images or captions as well.
@@ -67,6 +68,7 @@ class IndexResult:
     index: Index
     damaged: tuple[DamagedShard, ...]
     faults: tuple[FaultCount, ...]
+    addressed: int
     apart: tuple[int, str, str]
     left_out: tuple[LeftOut, ...]
     passed_over: tuple[str, ...]
@@ -116,7 +118,8 @@ def make_index(folder: Location, options: IndexOptions, progress: Callable[[Shar
         log.remove()
     faults = FaultTally(fault for shard in scanned for fault in shard.faults).counts()
     in_order = tuple(sorted(damaged, key=lambda shard: shard.shard))
-    return IndexResult(index, in_order, faults, _apart(scanned), contents.left_out, passed_over)
+    addressed = sum(shard.addressed for shard in scanned)
+    return IndexResult(index, in_order, faults, addressed, _apart(scanned), contents.left_out, passed_over)
 
 
 def _apart(scanned: Sequence[ScannedShard]) -> tuple[int, str, str]:

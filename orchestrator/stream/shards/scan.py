@@ -63,12 +63,14 @@ class ScannedShard:
     Args:
         facts: its entry in the index.
         faults: its unusable samples by reason.
+        addressed: samples whose images are elsewhere, and were not looked at.
         apart: keys of unusable samples that stand at several places of the shard: their members are not side by side.
         first_apart: the first of them; empty for none.
     """
 
     facts: ShardFacts
     faults: tuple[FaultCount, ...] = ()
+    addressed: int = 0
     apart: int = 0
     first_apart: str = ""
 
@@ -76,7 +78,7 @@ class ScannedShard:
     def from_json(cls, values: Mapping[str, Any]) -> ScannedShard:
         """Build it from its plain values."""
         faults = tuple(FaultCount(**fault) for fault in values["faults"])
-        return cls(ShardFacts(**values["facts"]), faults, values["apart"], values["first_apart"])
+        return cls(**{**values, "facts": ShardFacts(**values["facts"]), "faults": faults})
 
 
 def scan_shard(job: ShardJob) -> ScannedShard | DamagedShard:
@@ -104,6 +106,7 @@ class _Judge:
         self.entries: list[SidecarEntry] = []
         self._faults = FaultTally()
         self._seen: set[str] = set()
+        self._addressed = 0
         self._apart: dict[str, None] = {}
 
     def add(self, content: Content, offset: int, size: int) -> None:
@@ -113,6 +116,7 @@ class _Judge:
 
     def add_addressed(self, sample: Addressed, row: int) -> None:
         """Add a sample whose image is elsewhere and is not looked at."""
+        self._addressed += 1
         entry = SidecarEntry(sample.key, row, len(sample.address.encode()), count_words(sample.captions))
         self._add(entry, None)
 
@@ -125,7 +129,8 @@ class _Judge:
         self._seen.add(entry.key)
 
     def scanned(self, facts: ShardFacts) -> ScannedShard:
-        return ScannedShard(facts, self._faults.counts(), len(self._apart), next(iter(self._apart), ""))
+        first_apart = next(iter(self._apart), "")
+        return ScannedShard(facts, self._faults.counts(), self._addressed, len(self._apart), first_apart)
 
 
 def _tar(shard: Location, judge: _Judge) -> ShardFacts:

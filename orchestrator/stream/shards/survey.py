@@ -27,7 +27,7 @@ SPLIT = re.compile(
 
 FOLDERS_LISTED = 20
 NAMES_SHOWN = 3
-LIST_REASON = "img2dataset's list of what is in the tar of that name"
+LIST_REASON = "img2dataset's list of what is in the tar of that name; the tars are the shards"
 STATISTICS_SUFFIX = "_stats.json"
 """img2dataset writes 00000.tar, with 00000.parquet and 00000_stats.json, which are about it."""
 

@@ -166,8 +166,7 @@ def _cell(table: pa.Table | pa.RecordBatch, name: str, row: int) -> Any:
 
 def _captions(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    texts = [caption.decode() if isinstance(caption, bytes) else caption for caption in values if caption is not None]
-    return parse_captions(texts)
+    return parse_captions([caption.decode() if isinstance(caption, bytes) else caption for caption in values])
 
 
 def _fields(value: str | bytes | dict[str, Any] | None) -> dict[str, Any]:

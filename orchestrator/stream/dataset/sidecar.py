@@ -134,12 +134,12 @@ Content = Sample | Unreadable
 
 
 def parse_captions(value: object) -> tuple[str, ...]:
-    """Return the captions in a value: a text, a list of texts, or None.
+    """Return the captions in a value: a text, a list of texts, or None; None in a list is no caption.
 
     Raises:
         BadSample: it is something else.
     """
-    values = value if isinstance(value, list) else [] if value is None else [value]
+    values = [caption for caption in (value if isinstance(value, list) else [value]) if caption is not None]
     if not all(isinstance(caption, str) for caption in values):
         raise BadSample("caption is not text", repr(value)[:80])
     return tuple(values)

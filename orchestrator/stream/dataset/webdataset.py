@@ -67,7 +67,7 @@ def scan(shard: ByteStream) -> Iterator[ScannedSample]:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             if not member.isfile() or is_of_macos(member.name):
                 continue
-            key = _key(_valid(member.name))
+            key = _key(member.name)  # names that are not UTF-8 stay distinct
             if current is None or key != current.key:
                 if current is not None:
                     yield recorder.sample(current)
@@ -170,7 +170,7 @@ class _Recorder:
     def sample(self, extent: _Extent) -> ScannedSample:
         size, start = extent.stop - extent.offset, extent.offset - self._start
         content = bytes(self._content[start : start + size]) if start >= 0 else b""
-        return ScannedSample(extent.offset, size, parsed(extent.key, content, size))
+        return ScannedSample(extent.offset, size, parsed(_valid(extent.key), content, size))
 
 
 class _StrictHeader(tarfile.TarInfo):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_members_that_make_a_sample_bad(tmp_path: Path, members: list[tuple[str,
     [
         ([("0.json", b'\xef\xbb\xbf{"caption": "x"}')], ("x",)),
         ([("0.json", b'{"captions": null, "caption": "x"}')], ("x",)),
-        ([("0.json", b'{"captions": ["x", "y"], "caption": "y z"}')], ("x", "y", "y z")),
+        ([("0.json", b'{"captions": ["x", "y", null], "caption": "y z"}')], ("x", "y", "y z")),
         ([("0.json", b'{"caption": "\\ud83d\\ude00"}')], ("\U0001f600",)),
         ([("0.txt", b""), ("0.json", b'{"caption": "x"}')], ("", "x")),
         ([("__MACOSX/._0.jpg", b"\0"), (".DS_Store", b"\0"), ("0.txt", b"x")], ("x",)),
@@ -75,6 +76,12 @@ def test_captions_are_found_where_they_are(
     content = of_members(tmp_path, [("0.png", PNG), *members])
     assert isinstance(content, Sample)
     assert content.captions == captions
+
+
+def test_names_that_differ_in_what_cannot_be_decoded_are_two_samples(tmp_path: Path) -> None:
+    members = [("caf\xe9.png", PNG), ("caf\xe9.txt", b"x"), ("caf\xe8.png", PNG), ("caf\xe8.txt", b"y")]
+    tar(tmp_path / "a.tar", members, format=tarfile.GNU_FORMAT, encoding="latin-1")
+    assert [(one.key, reason(one)) for one in read(tmp_path)] == [("caf\ufffd", "")] * 2
 
 
 @pytest.mark.parametrize(

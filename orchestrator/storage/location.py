@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -131,10 +132,12 @@ class Location:
         if address is not None and address.scheme == "s3":
             bucket, _, key = self.path.partition("/")
             delete_objects(address, bucket, key)
-        elif kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        else:
-            self.filesystem.delete_file(self.path)
+            return
+        with suppress(FileNotFoundError):  # another process removed it in the meantime
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            else:
+                self.filesystem.delete_file(self.path)
 
     def _info(self) -> fs.FileInfo:
         return retrying(lambda: self.single_attempt_filesystem.get_file_info(self.path), self.uri, "reached")

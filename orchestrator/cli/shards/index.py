@@ -132,12 +132,10 @@ def _check_address(address: str) -> None:
 
 
 def _show_indexed(data_set: Location, indexed: IndexResult, as_json: bool) -> None:
-    from orchestrator.stream.dataset.shard_folder import index_location
-
     if as_json:
         click.echo(json.dumps(_values(data_set.uri, indexed)))
     else:
-        click.echo("\n".join(map(printable, _lines(data_set.uri, indexed, index_location(data_set).uri))))
+        click.echo("\n".join(map(printable, _lines(data_set, indexed))))
     if not indexed.usable:
         click.echo(printable(_why_none(indexed)), err=True)
         sys.exit(1)
@@ -160,14 +158,17 @@ def _values(uri: str, indexed: IndexResult) -> dict[str, object]:
     }
 
 
-def _lines(uri: str, indexed: IndexResult, index_uri: str) -> Iterator[str]:
+def _lines(data_set: Location, indexed: IndexResult) -> Iterator[str]:
+    from orchestrator.stream.dataset.shard_folder import ShardFolder, index_location
     from orchestrator.stream.shards.survey import describe
 
-    index = indexed.index
+    index, uri = indexed.index, data_set.uri
     for shard in indexed.damaged:
         yield f"left out {shard.shard}: {shard.reason}"
     usable = f", of which {indexed.usable} can be used" if indexed.usable < index.total else ""
-    yield f"{index.total} samples in {len(index.shards)} shards{usable}; the index is {index_uri}"
+    yield f"{index.total} samples in {len(index.shards)} shards{usable}; the index is {index_location(data_set).uri}"
+    if isinstance(data_set, ShardFolder):
+        yield f"these are the shards of {uri}; name them so in recipes and to the other verbs"
     if indexed.usable:
         yield from (f"cannot be used: {_shortened(fault.text())}" for fault in indexed.faults)
     if indexed.usable and indexed.apart[0]:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from streams import SEED, make_reader
 from toy_workload import ToyTransform
-from wild import CASES, make_case
+from wild import CASES, make_case, parquet, picture
 
 from orchestrator.cli.shards.build import command
 from orchestrator.storage.location import locate
@@ -185,6 +185,7 @@ def test_a_split_is_chosen_by_option_and_used_by_pattern(tmp_path: Path) -> None
     result = run("index", place, "--split", "train")
     assert result.exit_code == 0, result.output
     assert "1 samples in 1 shards; the index is" in result.output
+    assert f"these are the shards of {place}/train-*.parquet; name them so in recipes" in result.output
     assert "test-00000-of-00001.parquet, validation-00000-of-00001.parquet (not in the pattern)" in result.output
     (seen,) = json.loads(run("inspect", place / "train-*.parquet", "--json").stdout)["samples"]
     assert seen["captions"] == ["train"]
@@ -201,6 +202,13 @@ def test_fields_of_a_struct_and_names_of_another_encoding(inputs: Inputs) -> Non
     assert fields == {"caption": "a picture of thing 0", "width": 48}
     keys = [one["key"] for one in json.loads(run("inspect", inputs["latin1_name"][0], "--json").stdout)["samples"]]
     assert keys == ["caf\ufffd", "1"]
+
+
+def test_index_says_what_it_did_not_look_at_and_which_columns_it_chose(inputs: Inputs, tmp_path: Path) -> None:
+    place, result = inputs["paths_as_images"]
+    assert f"2 images are at addresses; `fuseray shards verify {place}` looks at them" in result.output
+    parquet(tmp_path / "a.parquet", image=[picture(0)], caption=["x"], text=["y"])
+    assert "columns taken: image, caption; not taken: text" in run("index", tmp_path).output
 
 
 def test_verify_names_what_is_not_taken(inputs: Inputs, tmp_path: Path) -> None:

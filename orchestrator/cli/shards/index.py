@@ -176,8 +176,9 @@ def _lines(data_set: Location, indexed: IndexResult) -> Iterator[str]:
     if indexed.addressed:
         yield f"{indexed.addressed} images are at addresses; `fuseray shards verify {uri}` looks at them"
     if indexed.passed_over:
-        taken = ", ".join(name for name in dict.fromkeys(index.columns.values()) if name)
-        yield f"columns taken: {taken}; not taken: {', '.join(indexed.passed_over)} (choose with --captions-column ...)"
+        taken = f"{index.columns['image'] or index.columns['address']} and {index.columns['captions']}"
+        others = ", ".join(indexed.passed_over)
+        yield f"columns taken: {taken}; not taken: {others} (choose with --image-column and --captions-column)"
     for text in describe(indexed.left_out):
         yield f"not taken: {text}"
 

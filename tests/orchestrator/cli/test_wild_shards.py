@@ -208,7 +208,7 @@ def test_index_says_what_it_did_not_look_at_and_which_columns_it_chose(inputs: I
     place, result = inputs["paths_as_images"]
     assert f"2 images are at addresses; `fuseray shards verify {place}` looks at them" in result.output
     parquet(tmp_path / "a.parquet", image=[picture(0)], caption=["x"], text=["y"])
-    assert "columns taken: image, caption; not taken: text" in run("index", tmp_path).output
+    assert "columns taken: image and caption; not taken: text" in run("index", tmp_path).output
 
 
 def test_verify_names_what_is_not_taken(inputs: Inputs, tmp_path: Path) -> None:

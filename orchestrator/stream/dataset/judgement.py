@@ -9,12 +9,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.stream.dataset import images
-from orchestrator.stream.dataset.images import SizeLimit
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Sample
+
+if TYPE_CHECKING:
+    from orchestrator.stream.dataset.images import SizeLimit
 
 DETAIL_LENGTH = 200
 """Letters of stored text that a fault's detail quotes."""
@@ -102,6 +103,8 @@ def image_fault(content: Content, decode: bool = False, limit: SizeLimit | None 
         decode: decode the whole image; otherwise its header alone is read.
         limit: the largest image that is allowed.
     """
+    from orchestrator.stream.dataset import images  # imports Pillow, which a machine that only plans may lack
+
     if isinstance(content, Unreadable):
         return content.fault
     try:

@@ -139,10 +139,11 @@ def parse_captions(value: object) -> tuple[str, ...]:
     Raises:
         BadSample: it is something else.
     """
-    values = [caption for caption in (value if isinstance(value, list) else [value]) if caption is not None]
-    if not all(isinstance(caption, str) for caption in values):
+    values = value if isinstance(value, list) else [value]
+    captions = tuple(caption for caption in values if isinstance(caption, str))
+    if len(captions) < sum(caption is not None for caption in values):
         raise BadSample("caption is not text", repr(value)[:80])
-    return tuple(values)
+    return captions
 
 
 def count_words(captions: Sequence[str]) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def scan(shard: ByteStream) -> Iterator[ScannedSample]:
     with tarfile.open(
         fileobj=cast(IO[bytes], recorder), mode="r|", bufsize=SCAN_BYTES, tarinfo=_StrictHeader
     ) as archive:
-        while (member := archive.next()) is not None:
+        while (member := _next(archive)) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             if not member.isfile() or is_of_macos(member.name):
                 continue
@@ -182,6 +182,13 @@ class _StrictHeader(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except DAMAGED_HEADERS as error:
             raise tarfile.ReadError(f"there is no whole header at byte {archive.offset} ({error})") from error
+
+
+def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    try:
+        return archive.next()
+    except (ValueError, OverflowError) as error:  # some damage comes out of tarfile's parsers as it is
+        raise tarfile.ReadError(f"there is no whole header at byte {archive.offset} ({error})") from error
 
 
 def _check_end(archive: tarfile.TarFile) -> None:

@@ -132,7 +132,7 @@ def _measure_import(
     folder: Location, options: EvaluationOptions, held_out: str | None, endpoint: str | None
 ) -> Evaluated:
     from orchestrator.report.gather import subject
-    from orchestrator.storage.location import locate
+    from orchestrator.stream.dataset.shard_folder import locate_shards
     from orchestrator.train.checkpoints.load import load_checkpoint
     from orchestrator.train.run_tools import evaluate_checkpoint, model_config
 
@@ -141,7 +141,7 @@ def _measure_import(
             f"{folder.uri}: an imported checkpoint has no samples of its own; name some with --held-out URI."
         )
     checkpoint = load_checkpoint(folder)
-    result = evaluate_checkpoint(checkpoint, options, locate(held_out, endpoint))
+    result = evaluate_checkpoint(checkpoint, options, locate_shards(held_out, endpoint))
     reported = find_workload(checkpoint.state.workload).metrics(model_config(checkpoint))
     about = subject(result.step, options, held_out)
     return Evaluated(_evaluated_checkpoint(result.measured), reported, about, folder.uri)

@@ -27,7 +27,9 @@ class MixedDataSection(Section):
 class DataSection(Section):
     """Where the image-text shards are: one data set, or a mixture of several."""
 
-    train: str | None = Field(None, description="URI of the training shards and their index.")
+    train: str | None = Field(
+        None, description="URI of the training shards: a folder, or FOLDER/train-*.tar for those with such names."
+    )
     mix: tuple[MixedDataSection, ...] | None = Field(
         None, min_length=1, strict=False, description="Data sets to draw from in turn, each running its own epochs."
     )

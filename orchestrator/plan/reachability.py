@@ -27,6 +27,7 @@ from orchestrator.plan.profile_inputs import offline_config, synthetic_samples
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
 from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
+from orchestrator.stream.dataset.shard_folder import locate_shards
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, KeyedRandom, Transform, WorkloadError
 
@@ -165,9 +166,9 @@ def check_dataset(
 
 
 def _check_dataset(uri: str, endpoint: str | None, make_transform: TransformFactory | None) -> DatasetCheck:
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
-    shorter = _shorter_shards(uri, folder, index)
+    shorter = _shorter_shards(folder, index)
     summary = f"{uri}: {index.total:,} samples in {len(index.shards):,} shards"
     if make_transform is None:
         return DatasetCheck((passed(DATA_NAME, f"{summary}, index readable"), *shorter), index.total)
@@ -195,10 +196,10 @@ def _usable_finding(folder: Location, summary: str, looked_at: int, problems: Se
     return warned(DATA_NAME, f"{usable}; {problems[0]}", fix)
 
 
-def _shorter_shards(uri: str, folder: Location, index: Index) -> list[Finding]:
+def _shorter_shards(folder: Location, index: Index) -> list[Finding]:
     fix = "Its lost samples are skipped; index again."
     return [
-        warned(DATA_NAME, f"{uri}/{name}: is shorter than when it was indexed", fix)
+        warned(DATA_NAME, f"{(folder / name).uri}: is shorter than when it was indexed", fix)
         for name in check_shards(folder, index)
     ]
 

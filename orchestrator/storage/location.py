@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from orchestrator.storage.filesystem import Address, address_of, delete_objects,
 from orchestrator.storage.local_files import write_atomically
 from orchestrator.storage.retry import ShortRead, StorageError, retrying
 
-__all__ = ["Location", "StorageError", "locate"]
+__all__ = ["Location", "StorageError", "locate", "scheme_of"]
 
 PART_BYTES = 64 * 1024 * 1024
 """Larger files are read in parts, so that an interrupted transfer costs one part."""
@@ -136,10 +138,12 @@ class Location:
         if address is not None and address.scheme == "s3":
             bucket, _, key = self.path.partition("/")
             delete_objects(address, bucket, key)
-        elif kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        else:
-            self.filesystem.delete_file(self.path)
+            return
+        with suppress(FileNotFoundError):  # another process removed it in the meantime
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            else:
+                self.filesystem.delete_file(self.path)
 
     def _info(self) -> fs.FileInfo:
         return retrying(lambda: self.single_attempt_filesystem.get_file_info(self.path), self.uri, "reached")
@@ -158,21 +162,37 @@ def locate(uri: str, endpoint: str | None = None) -> Location:
         endpoint: address of an S3-compatible server, for `s3://` only.
 
     Raises:
-        StorageError: the URI's scheme is unknown or its file system cannot be set up.
+        StorageError: the URI is malformed, its scheme is unknown or its file system cannot be set up.
     """
     uri = uri.rstrip("/")
-    scheme = urlsplit(uri).scheme
-    if urlsplit(uri).password or urlsplit(uri).username:
-        raise StorageError(
-            f"{scheme}://{urlsplit(uri).hostname}: credentials do not belong in a URI, where logs would show them; "
-            "use the standard chain of your cloud (environment, profile or role)."
-        )
+    scheme = scheme_of(uri)
+    _check_authority(uri, scheme)
     if scheme in ("", "file"):
         path = str(Path(uri.removeprefix("file://")).expanduser().absolute())
         return Location(open_filesystem(Address("file")), path, path)
     address = _remote_address(uri, scheme, endpoint)
     filesystem = retrying(lambda: open_filesystem(address), uri, "reached")
     return Location(filesystem, uri.partition("://")[2], uri)
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme before `://`, in lower case; empty for a path, which may well have a colon in it."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    return match.group(1).lower() if match else ""
+
+
+def _check_authority(uri: str, scheme: str) -> None:
+    if not scheme:
+        return
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise StorageError(f"{uri}: is not a valid address ({error}); correct it.") from error
+    if parts.password or parts.username:
+        raise StorageError(
+            f"{scheme}://{parts.hostname}: credentials do not belong in a URI, where logs would show them; "
+            "use the standard chain of your cloud (environment, profile or role)."
+        )
 
 
 def _remote_address(uri: str, scheme: str, endpoint: str | None) -> Address:

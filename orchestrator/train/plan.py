@@ -18,6 +18,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
+from orchestrator.stream.dataset.shard_folder import locate_shards
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
 from orchestrator.stream.ledger import LedgerAudit, check_ledger, read_ledger
@@ -264,10 +265,10 @@ def training_data(recipe: Recipe) -> tuple[TrainingData, list[str]]:
 
 
 def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     warnings = [
-        f"{folder.uri}/{name}: is shorter than when it was indexed; its lost samples will be skipped."
+        f"{(folder / name).uri}: is shorter than when it was indexed; its lost samples will be skipped."
         for name in check_shards(folder, index)
     ]
     return folder, index, warnings

@@ -12,9 +12,10 @@ import torch
 from orchestrator.config.document import Document
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
-from orchestrator.storage.location import Location, locate
+from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.dataset.shard_folder import locate_shards
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
@@ -73,7 +74,7 @@ def evaluate_run(
         raise RunError(
             f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."
         )
-    return evaluate_checkpoint(checkpoint, options, locate(held_out, resolved.recipe.storage.endpoint))
+    return evaluate_checkpoint(checkpoint, options, locate_shards(held_out, resolved.recipe.storage.endpoint))
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> EvaluationResult:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from socket import create_connection
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import click
 
@@ -21,14 +15,12 @@ from orchestrator.config.errors import ConfigError
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
     from orchestrator.stream.shards.build import BuildOptions, BuildResult
-    from orchestrator.stream.shards.executors import Mapper
-    from orchestrator.stream.shards.index_shards import IndexOptions, IndexResult
     from orchestrator.stream.shards.sources import Source
 
 
 VERBS = {
     "build": ("orchestrator.cli.shards.build:build_command", "Build shards from a folder of images or a list of them."),
-    "index": ("orchestrator.cli.shards.build:index_command", "Index shards that exist."),
+    "index": ("orchestrator.cli.shards.index:command", "Index shards that exist."),
     "inspect": ("orchestrator.cli.shards.check:inspect_command", "Print samples and write a contact sheet."),
     "verify": ("orchestrator.cli.shards.check:verify_command", "Find samples and shards that cannot be used."),
     "stats": (
@@ -187,113 +179,3 @@ def _print_result(uri: str, result: BuildResult, as_json: bool) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         click.echo(f"{sum(rejected.values())} rejected ({reasons}); they are listed in {uri}/rejected.jsonl")
     click.echo(f"{result.samples} samples in {result.shards} shards; the index is {uri}/index.parquet")
-
-
-CONNECT_S = 10.0
-LOCAL_STORE_MB = 80
-ROLES = ("image", "address", "captions", "key", "fields")
-
-
-@click.command()
-@click.argument("uri")
-@endpoint_option
-@click.option("--image-column", help="Parquet column of encoded images.")
-@click.option("--address-column", help="Parquet column of the images' URIs or paths, where they are not inside.")
-@click.option("--captions-column", help="Parquet column of captions: a text or a list of texts.")
-@click.option("--key-column", help="Parquet column of unique keys.")
-@click.option("--fields-column", help="Parquet column of further fields, as JSON text.")
-@click.option("--skip-damaged", is_flag=True, help="Leave damaged shards out of the index, and list them.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Shards read at once; with --ray local, CPUs of that Ray.",
-)
-@click.option(
-    "--ray", "ray_address", metavar="ADDRESS", help="Read in Ray tasks of a cluster; 'local' starts Ray here."
-)
-@json_option
-def index_command(
-    uri: str,
-    endpoint: str | None,
-    skip_damaged: bool,
-    workers: int,
-    ray_address: str | None,
-    as_json: bool,
-    **columns: str | None,
-) -> None:
-    """Index the .tar or .parquet shards in the folder URI, so that they can be streamed in any order.
-
-    Tar shards are WebDataset: per sample an image (.png, .jpg, .webp) and its captions (.txt, or "caption" or
-    "captions" in .json). Of Parquet shards the usual names of columns are known; name others with the options.
-
-    Every shard is read once. After an interruption, run it again: it continues with the remaining shards.
-    """
-    from orchestrator.storage.location import locate
-    from orchestrator.stream.shards.index_shards import IndexOptions
-
-    folder = locate(uri, endpoint)
-    column_names = {role: name for role in ROLES if (name := columns[f"{role}_column"])}
-    try:
-        with _mapper(ray_address, workers) as mapper:
-            indexed = _index(
-                folder, IndexOptions(columns=column_names, skip_damaged=skip_damaged, mapper=mapper), as_json
-            )
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; run it again to index the remaining shards of {folder.uri}", err=True)
-        sys.exit(INTERRUPTED)
-    _show_indexed(folder.uri, indexed, as_json)
-
-
-def _index(folder: Location, options: IndexOptions, quiet: bool) -> IndexResult:
-    from orchestrator.cli.console import shard_progress
-    from orchestrator.stream.shards.index_shards import make_index
-
-    with shard_progress("damaged", quiet) as progress:
-        return make_index(folder, options, progress)
-
-
-@contextmanager
-def _mapper(ray_address: str | None, workers: int) -> Iterator[Mapper]:
-    if ray_address is None:
-        from orchestrator.stream.shards.executors import ThreadMapper
-
-        yield ThreadMapper(workers)
-        return
-
-    from orchestrator.stream.shards.executors import RayTaskMapper
-
-    with TemporaryDirectory(prefix="fuseray-") as scratch, _ray(ray_address, workers, Path(scratch) / "ray.log"):
-        yield RayTaskMapper()
-
-
-def _ray(address: str, cpus: int, log: Path) -> AbstractContextManager[None]:
-    from orchestrator.config.recipe import ScaleSection
-    from orchestrator.train.ray_session import ray_session
-
-    _check_address(address)
-    return ray_session(ScaleSection(address=address, object_store_mb=LOCAL_STORE_MB), cpus, log)
-
-
-def _check_address(address: str) -> None:
-    """Raise if nothing answers at an address; Ray itself would try for minutes."""
-    location = urlsplit(f"//{address.removeprefix('ray://')}")
-    if location.port is None:
-        return
-    try:
-        create_connection((location.hostname or "", location.port), CONNECT_S).close()
-    except OSError as error:
-        raise ConfigError(f"--ray: nothing answers at {address} ({error.strerror or error}).") from error
-
-
-def _show_indexed(uri: str, indexed: IndexResult, as_json: bool) -> None:
-    index, damaged = indexed.index, indexed.damaged
-    if as_json:
-        values = {"uri": uri, "format": index.format, "shards": len(index.shards), "samples": index.total}
-        left_out = [{"shard": shard.shard, "reason": shard.reason} for shard in damaged]
-        click.echo(json.dumps(values | {"digest": index.digest, "damaged": left_out}))
-        return
-    for shard in damaged:
-        click.echo(f"left out {shard.shard}: {shard.reason}")
-    click.echo(f"{index.total} samples in {len(index.shards)} shards; the index is {uri}/index.parquet")

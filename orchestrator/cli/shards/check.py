@@ -39,6 +39,7 @@ class Summary:
         checks: limits and depth of the checks.
         findings: number of findings by kind.
         report: path of the list of findings.
+        left_out: what looks like shards in the folder and is not taken, with the reason.
     """
 
     data_set: str
@@ -50,6 +51,7 @@ class Summary:
     checks: Mapping[str, Any]
     findings: Mapping[str, int]
     report: str
+    left_out: tuple[str, ...] = ()
 
 
 @click.command()
@@ -76,11 +78,11 @@ def verify_command(
     REPORT.state remembers the shards that are done: after an interruption, or when some shards were fixed, run
     it again and only the others are read. Shards that are not on this machine are copied into TMPDIR one by one.
     """
-    from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.dataset.shard_folder import locate_shards
     from orchestrator.stream.shards.checks import Checks
 
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     target = report or Path(f"verify-{_slug(folder.uri)}.jsonl")
     summary = _verify(folder, index, Checks(**checks), target, workers, again, as_json)
@@ -94,13 +96,23 @@ def _verify(
 ) -> Summary:
     from orchestrator.cli.console import progress_bar
     from orchestrator.stream.shards.executors import ProcessMapper
+    from orchestrator.stream.shards.survey import describe, left_out
     from orchestrator.stream.shards.verify import Verification, VerifyRecord
 
     with VerifyRecord(report, folder.uri, checks.as_json(), again) as record:
         verification = Verification(folder, index, checks, record)
         before = verification.finished()
         summary = Summary(
-            folder.uri, False, len(index.shards), index.total, 0, before, checks.as_json(), {}, str(report)
+            data_set=folder.uri,
+            complete=False,
+            shards=len(index.shards),
+            samples=index.total,
+            read=0,
+            remembered=before,
+            checks=checks.as_json(),
+            findings={},
+            report=str(report),
+            left_out=tuple(describe(left_out(folder))),
         )
         try:
             with progress_bar("shards", verification.present, before, quiet) as advance:
@@ -134,6 +146,7 @@ def _summary_text(summary: Summary) -> str:
         lines.append(f"{summary.remembered} shards were read before and have not changed; --again reads them too")
     width = max((len(str(count)) for count in summary.findings.values()), default=1)
     lines += [f"  {count:>{width}}  {kind}" for kind, count in summary.findings.items()]
+    lines += [f"not taken: {printable(item)}" for item in summary.left_out]
     fine = "Nothing is wrong." if summary.complete else "Nothing is wrong so far."
     lines.append(f"The report is {summary.report}" if summary.findings else fine)
     return "\n".join(lines)
@@ -188,11 +201,11 @@ def inspect_command(
     The contact sheet is one PNG with a grid of the images and their first captions.
     """
     from orchestrator.report.images import picture_of, tile_of
-    from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
     from orchestrator.stream.dataset.samples import find_keys, read_numbered, stratified_sample
+    from orchestrator.stream.dataset.shard_folder import locate_shards
 
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     numbers = find_keys(folder, index, keys) if keys else stratified_sample(index.total, samples, seed)
     views, tiles = [], []
@@ -229,10 +242,14 @@ def _write_sheet(out: Path, tiles: Sequence[Tile]) -> None:
 def _print_samples(views: Sequence[SampleView], uri: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         sheet = {"contact_sheet": str(out)} if out else {}
-        click.echo(json.dumps({"data_set": uri, "samples": [asdict(view) for view in views], **sheet}, default=str))
+        samples = [asdict(view) for view in views]
+        unusable = sum(bool(view.fault) for view in views)
+        click.echo(json.dumps({"data_set": uri, "samples": samples, "unusable": unusable, **sheet}, default=str))
         return
     for view in views:
         click.echo("\n".join(_lines(view)) + "\n")
+    if unusable := sum(bool(view.fault) for view in views):
+        click.echo(f"{unusable} of these {len(views)} samples cannot be used; `fuseray shards verify {uri}` lists all.")
     if out is not None:
         click.echo(f"The contact sheet is {out}.")
 

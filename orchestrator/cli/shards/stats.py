@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.console import endpoint_option, json_option
+from orchestrator.cli.console import endpoint_option, json_option, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,8 +45,9 @@ def command(uri: str, endpoint: str | None, sample: int, out: Path, as_json: boo
     from orchestrator.report.data_report import render_statistics
     from orchestrator.storage.location import locate
     from orchestrator.stream.dataset.index import read_index
+    from orchestrator.stream.dataset.shard_folder import locate_shards
 
-    folder = locate(uri, endpoint)
+    folder = locate_shards(uri, endpoint)
     index = read_index(folder)
     statistics = _gather(folder, index, sample, as_json, **knobs)
     page = locate(str(out / PAGE if out.suffix != ".html" else out))
@@ -108,7 +109,11 @@ def _values(statistics: DataStatistics) -> dict[str, Any]:
         "bytes": int(index.bytes.sum()),
         "caption_words": statistics.captions.words.tolist(),
         "captions_per_sample": statistics.captions.per_sample.tolist(),
-        "images": {"formats": images.formats, "unusable": images.unusable},
+        "images": {
+            "formats": images.formats,
+            "unusable": images.unusable,
+            "faults": [fault.as_json() for fault in images.faults],
+        },
         "quantities": {row.quantity: row.values for row in rows(statistics)},
         "shuffles": [asdict(shuffle) for shuffle in statistics.shuffles],
     }
@@ -129,7 +134,11 @@ def _print_statistics(statistics: DataStatistics, page: str) -> None:
         markup=False,
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in images.formats.items())
-    console.print(f"images looked at: {kinds or 'none'}{f', {images.unusable} unusable' if images.unusable else ''}\n")
+    unusable = f", {images.unusable} unusable" if images.unusable else ""
+    console.print(f"images looked at: {kinds or 'none'}{unusable}", soft_wrap=True)
+    for fault in images.faults:
+        console.print(f"  {printable(fault.text())}", soft_wrap=True, markup=False)
+    console.print()
     quantities = _table("", "least", "5%", "median", "95%", "most", "mean")
     for row in rows(statistics):
         quantities.add_row(row.quantity, *row.values)

@@ -20,7 +20,8 @@ from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import FileRange, read_ranges
-from orchestrator.storage.retry import StorageError
+from orchestrator.storage.retry import StorageError, retrying
+from orchestrator.stream.dataset.shard_folder import in_data_set, index_location, is_bookkeeping, why_missing
 from orchestrator.stream.order.sample_order import Ids
 
 VERSION = 2
@@ -28,7 +29,9 @@ DIGEST_BYTES = 16
 
 ShardFormat = Literal["webdataset", "parquet"]
 
-INDEX_NAME = "index.parquet"
+MARK = "fuseray_index"
+"""The key of an index's metadata with its version; no other program writes it."""
+
 BLOCK_BYTES = 4 * 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
 
@@ -113,15 +116,48 @@ class Index:
 
 
 def write_index(folder: Location, index: Index) -> None:
-    """Write the index of a folder of shards; write it last, so that a folder with an index is complete."""
+    """Write the index of a data set; write it last, so that a data set with an index is complete.
+
+    Raises:
+        DataSetError: another program's file has the index's name.
+        StorageError: it cannot be written.
+    """
+    check_replaceable(folder)
     digests = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(DIGEST_BYTES), len(index.shards), [None, pa.py_buffer(np.ascontiguousarray(index.digests))]
     )
     table = pa.table({"shard": index.shards.array, "samples": index.samples, "bytes": index.bytes, "digest": digests})
-    metadata = {"fuseray_index": str(VERSION), "format": index.format, "columns": json.dumps(dict(index.columns))}
+    metadata = {MARK: str(VERSION), "format": index.format, "columns": json.dumps(dict(index.columns))}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink)
-    (folder / INDEX_NAME).write(sink.getvalue().to_pybytes())
+    index_location(folder).write(sink.getvalue().to_pybytes())
+
+
+def check_replaceable(folder: Location) -> None:
+    """Check that writing a data set's index overwrites nothing but an older index.
+
+    Raises:
+        DataSetError: another program's file has the index's name.
+        StorageError: it cannot be read.
+    """
+    location = index_location(folder)
+    if location.size() is not None and not retrying(lambda: _is_index(location), location.uri, "read"):
+        raise DataSetError(_foreign(location))
+
+
+def _is_index(location: Location) -> bool:
+    with location.single_attempt_filesystem.open_input_file(location.path) as file:
+        try:
+            return MARK.encode() in (pq.read_schema(file).metadata or {})
+        except pa.ArrowInvalid:
+            return False
+
+
+def _foreign(location: Location) -> str:
+    return (
+        f"{location.uri}: is not an index of shards, and nothing is written over it; rename it, or move it out of "
+        "the folder, and then index the shards."
+    )
 
 
 def read_index(folder: Location) -> Index:
@@ -130,19 +166,26 @@ def read_index(folder: Location) -> Index:
     Raises:
         DataSetError: there is no data, no index, or the index is damaged or empty.
     """
-    location = folder / INDEX_NAME
+    location = index_location(folder)
     if location.size() is None:
         raise DataSetError(_why_no_index(folder))
     try:
         table = pq.read_table(pa.BufferReader(location.read()))
-        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if metadata.get("fuseray_index") != str(VERSION):
-            raise DataSetError(
-                f"{location.uri}: index version {metadata.get('fuseray_index')} is not {VERSION}; "
-                f"{_how_to_reindex(folder)}"
-            )
+    except (OSError, pa.ArrowException) as error:
+        raise DataSetError(
+            f"{location.uri}: is not a readable index ({error}); if it is a file of yours, rename it, else remove it; "
+            f"then {_how_to_reindex(folder)}"
+        ) from error
+    metadata = {key.decode(): value.decode("utf-8", "replace") for key, value in (table.schema.metadata or {}).items()}
+    if MARK not in metadata:
+        raise DataSetError(_foreign(location))
+    if metadata[MARK] != str(VERSION):
+        raise DataSetError(
+            f"{location.uri}: index version {metadata[MARK]} is not {VERSION}; {_how_to_reindex(folder)}"
+        )
+    try:
         index = _index(table, metadata)
-    except (pa.ArrowException, KeyError) as error:
+    except (ValueError, pa.ArrowException, KeyError) as error:
         raise DataSetError(f"{location.uri}: is not a readable index ({error}); {_how_to_reindex(folder)}") from error
     if index.total == 0:
         raise DataSetError(f"{location.uri}: the data set has no samples.")
@@ -196,19 +239,24 @@ def _format(metadata: dict[str, str]) -> ShardFormat:
 
 
 def _why_no_index(folder: Location) -> str:
-    names = list(folder.sizes())
-    shards = [name for name in names if name.endswith((".tar", ".parquet"))]
-    if shards:
-        return f"{folder.uri}: has {len(shards)} shards but no {INDEX_NAME}; {_how_to_reindex(folder)}"
-    if names or folder.exists():
-        return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji DEST`."
-    return (
-        f"{folder.uri}: does not exist; check data.train and data.held_out, or build shards: `fuseray data emoji DEST`."
-    )
+    if missing := why_missing(folder):
+        return f"{missing} Check data.train and data.held_out, or build shards: `fuseray data emoji DEST`."
+    names = [name for name in folder.sizes() if in_data_set(folder, name) and shard_format_of(name)]
+    if names:
+        return f"{folder.uri}: has {len(names)} shards but no {index_location(folder).name}; {_how_to_reindex(folder)}"
+    return f"{folder.uri}: has no .tar or .parquet shards; build some, for example with `fuseray data emoji DEST`."
 
 
 def _how_to_reindex(folder: Location) -> str:
     return f"make the index again with `{command_line('shards', 'index', folder.uri, endpoint=folder.endpoint)}`."
+
+
+def shard_format_of(name: str) -> ShardFormat | None:
+    """Return the format of a shard by its file name, in whatever case its suffix is; None for other files."""
+    if name.startswith(".") or is_bookkeeping(name):
+        return None
+    suffix = name.rpartition(".")[2].lower()
+    return {"tar": "webdataset", "parquet": "parquet"}.get(suffix)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)

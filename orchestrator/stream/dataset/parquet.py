@@ -1,100 +1,58 @@
-"""Parquet shards: the columns by role, samples from rows, and writing shards."""
+"""Parquet shards: samples from rows, images at addresses, and writing shards."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.storage.location import Location, locate
+from orchestrator.storage.location import Location, locate, scheme_of
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS, open_stored
 from orchestrator.storage.retry import StorageError
-from orchestrator.stream.dataset.index import DataSetError
+from orchestrator.stream.dataset.columns import Columns
+from orchestrator.stream.dataset.judgement import DETAIL_LENGTH, check_captions, judging, make_sample, parse_fields
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, parse_captions
 from workloads.contract import BadSample, Sample
-
-COLUMN_NAMES = {
-    "image": ("image", "jpg", "png", "image_bytes"),
-    "address": ("image_uri", "image_url", "uri", "url"),
-    "captions": ("captions", "caption", "text", "txt"),
-    "key": ("key", "__key__", "id", "image_id"),
-    "fields": ("fields", "json"),
-}
-"""Recognised column names by role, in order of preference."""
-
-NAMING = {
-    "images": "`fuseray shards index URI --image-column NAME`, or --address-column where they are not inside",
-    "captions": "`fuseray shards index URI --captions-column NAME`",
-}
-"""How to name a column of another name."""
 
 ROW_GROUP = 256
 """Rows per row group in the shards written here: the least that a reader fetches."""
 
+SCHEMES = ("", "file", "s3", "gs", "gcs")
+"""Kinds of addresses from which images are read; empty for a path."""
+
+FAULTS_OF_PATHS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EILSEQ,
+)
+"""Errors of a local path that say nothing about other paths."""
+
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """The column of each role in a Parquet shard; an empty name for none.
+class Addressed:
+    """A sample whose image is elsewhere; all else has been judged."""
 
-    Args:
-        image: encoded images, as bytes or as a struct with a field `bytes`.
-        address: URIs of images, or paths relative to the data set; used where there is no `image`.
-        captions: a text or a list of texts.
-        key: unique keys; without one, a sample's key is its shard and row.
-        fields: a JSON object of further fields.
-    """
-
-    image: str
-    address: str
-    captions: str
     key: str
-    fields: str
-
-    @classmethod
-    def detect(cls, schema: pa.Schema, requested: Mapping[str, str], shard: str) -> Columns:
-        """Return the columns of a shard.
-
-        Args:
-            schema: of the shard.
-            requested: names that the user gave, by role; the other roles are detected.
-            shard: its URI, for messages.
-
-        Raises:
-            DataSetError: a requested column is missing, or there are no images or captions.
-        """
-        absent = [name for name in requested.values() if name not in schema.names]
-        if absent:
-            raise DataSetError(f"{shard}: has no column {absent[0]!r}; its columns: {', '.join(schema.names)}.")
-        columns = {
-            role: requested.get(role) or next((name for name in names if name in schema.names), "")
-            for role, names in COLUMN_NAMES.items()
-        }
-        for needed, roles in (("images", ("image", "address")), ("captions", ("captions",))):
-            if not any(columns[role] for role in roles):
-                known = ", ".join(name for role in roles for name in COLUMN_NAMES[role])
-                raise DataSetError(
-                    f"{shard}: no column of {needed} among {', '.join(schema.names)}; known names are {known}. "
-                    f"Name yours with {NAMING[needed]}."
-                )
-        return cls(**columns)
-
-    def as_mapping(self) -> dict[str, str]:
-        """Return the columns by role, for the index."""
-        return asdict(self)
-
-    @property
-    def names(self) -> list[str]:
-        """The columns that are read."""
-        image = self.image or self.address
-        return [name for name in (image, self.captions, self.key, self.fields) if name]
+    address: str
+    captions: tuple[str, ...]
+    fields: Mapping[str, Any]
 
 
 def read_rows(folder: Location, shard: Location, rows: Sequence[int], columns: Columns) -> list[Content]:
@@ -117,8 +75,40 @@ def read_rows(folder: Location, shard: Location, rows: Sequence[int], columns: C
     for row in rows:
         group = _group_of(ends, row)
         first = ends[group - 1] if group else 0
-        contents.append(_content(tables[group], row - first, columns, f"{shard.name}:{row}"))
-    return contents if columns.image else _fetch_images(folder, contents)
+        contents.append(parse_row(tables[group], row - first, columns, f"{shard.name}:{row}"))
+    return _with_images(folder, contents)
+
+
+def parse_row(
+    table: pa.Table | pa.RecordBatch | BadSample, row: int, columns: Columns, default_key: str
+) -> Content | Addressed:
+    """Return the sample in a row, as far as it stands there.
+
+    Args:
+        table: some rows of a shard, or why they cannot be read.
+        row: the row in `table`.
+        columns: the shard's columns by role.
+        default_key: the sample's key if it has none of its own.
+    """
+    key = default_key
+    try:
+        if isinstance(table, BadSample):
+            raise table
+        with judging():
+            if columns.key and (value := _cell(table, columns.key, row)) is not None:
+                key = str(value)
+            captions = _captions(_cell(table, columns.captions, row))
+            check_captions(captions, f"in column {columns.captions!r}")
+            fields = _fields(_cell(table, columns.fields, row)) if columns.fields else {}
+            name = columns.image or columns.address
+            image = _image(_cell(table, name, row), f"column {name!r} of type {table.schema.field(name).type}")
+            if isinstance(image, bytes) and columns.image:
+                return make_sample(key, image, captions, fields)
+            address = image.decode() if isinstance(image, bytes) else image
+            check_address(address)
+            return Addressed(key, address, captions, fields)
+    except BadSample as fault:
+        return Unreadable(key, fault)
 
 
 def write_parquet(samples: Sequence[Sample]) -> bytes:
@@ -176,56 +166,84 @@ def _row_group(file: pq.ParquetFile, group: int, columns: Columns) -> pa.Table |
         return BadSample("shard is corrupt", f"row group {group}: {error}")
 
 
-def _content(table: pa.Table | BadSample, row: int, columns: Columns, default_key: str) -> Content:
-    if isinstance(table, BadSample):
-        return Unreadable(default_key, table)
-    key = default_key
+def _cell(table: pa.Table | pa.RecordBatch, name: str, row: int) -> Any:
+    return table.column(name)[row].as_py()
+
+
+def _captions(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return parse_captions([caption.decode() if isinstance(caption, bytes) else caption for caption in values])
+
+
+def _fields(value: str | bytes | dict[str, Any] | None) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return dict(json.loads(json.dumps(value, default=str)))
+    text = value.decode() if isinstance(value, bytes) else value
+    return parse_fields(text) if text else {}
+
+
+def _image(value: object, column: str) -> bytes | str:
+    """Return an image's bytes, or the text of its address."""
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise BadSample("image is ambiguous", f"{len(value)} images in a list, {column}")
+        value = value[0] if value else None
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        value = value.get("path") if content is None else content
+    if isinstance(value, bytes) or (isinstance(value, str) and value):
+        return value
+    raise BadSample("image is missing", f"nothing in {column}")
+
+
+def check_address(address: str) -> None:
+    """Check that something may be at an image's address, without asking for it.
+
+    Raises:
+        BadSample: the address is malformed, or of a kind of storage that is not read.
+    """
+    if scheme_of(address) not in SCHEMES or address.startswith("data:"):
+        raise BadSample("image address is not supported", address[:DETAIL_LENGTH])
     try:
-        values = table.slice(row, 1).to_pylist()[0]
-        if columns.key and values[columns.key] is not None:
-            key = str(values[columns.key])
-        captions = parse_captions(values[columns.captions])
-        image = _image(values[columns.image or columns.address])
-        if not captions:
-            raise BadSample("caption is missing")
-        return Sample(key, image, captions, json.loads(values.get(columns.fields) or "{}"))
-    except BadSample as fault:
-        return Unreadable(key, fault)
-    except UnicodeDecodeError as error:
-        return Unreadable(key, BadSample("text is not UTF-8", str(error)))
-    except (json.JSONDecodeError, RecursionError) as error:
-        return Unreadable(key, BadSample("json is malformed", str(error)))
+        parts = urlsplit(address) if scheme_of(address) else None
+    except ValueError as error:
+        raise BadSample("image address is not valid", f"{address[:DETAIL_LENGTH]}: {error}") from error
+    if "\0" in address or (parts and (parts.username or parts.password)):
+        raise BadSample("image address is not valid", "it has a zero byte or credentials in it")
 
 
-def _image(value: object) -> bytes:
-    """Return an image's bytes, or the bytes of its address."""
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if isinstance(content, str):
-        content = content.encode()
-    if not isinstance(content, bytes) or not content:
-        raise BadSample("image is missing")
-    return content
-
-
-def _fetch_images(folder: Location, contents: Sequence[Content]) -> list[Content]:
+def _with_images(folder: Location, contents: Sequence[Content | Addressed]) -> list[Content]:
+    if not any(isinstance(content, Addressed) for content in contents):
+        return [content for content in contents if not isinstance(content, Addressed)]
     with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
-        return list(pool.map(lambda content: _fetch_image(folder, content), contents))
+        return list(pool.map(lambda content: _with_image(folder, content), contents))
 
 
-def _fetch_image(folder: Location, content: Content) -> Content:
-    if isinstance(content, Unreadable):
+def _with_image(folder: Location, content: Content | Addressed) -> Content:
+    if not isinstance(content, Addressed):
         return content
-    address = content.image.decode()
-    if urlsplit(address).scheme not in ("", "file", "s3", "gs", "gcs"):
-        return Unreadable(content.key, BadSample("image address is not supported", address[:200]))
-    location = _locate_image(folder, address)
+    try:
+        image = _fetch(_locate_image(folder, content.address))
+        return make_sample(content.key, image, content.captions, content.fields)
+    except BadSample as fault:
+        return Unreadable(content.key, fault)
+
+
+def _fetch(location: Location) -> bytes:
+    if location.is_local:
+        try:
+            return Path(location.path).read_bytes()
+        except OSError as error:
+            if error.errno not in FAULTS_OF_PATHS:
+                raise StorageError(f"{location.uri}: cannot be read: {error.strerror}.") from error
+            raise BadSample("image is missing", f"{location.uri[:DETAIL_LENGTH]}: {error.strerror}") from error
     if location.size() is None:
-        return Unreadable(content.key, BadSample("image is missing", location.uri))
-    return Sample(content.key, location.read(), content.captions, content.fields)
+        raise BadSample("image is missing", location.uri[:DETAIL_LENGTH])
+    return location.read()
 
 
 def _locate_image(folder: Location, address: str) -> Location:
-    scheme = urlsplit(address).scheme
+    scheme = scheme_of(address)
     if not scheme and not address.startswith("/"):
         return folder / address
     if scheme and folder.uri.startswith(f"{scheme}://"):

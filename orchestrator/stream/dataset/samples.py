@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS, FileRange, read_ranges
 from orchestrator.stream.dataset import webdataset
+from orchestrator.stream.dataset.columns import Columns
 from orchestrator.stream.dataset.index import DataSetError, Index
-from orchestrator.stream.dataset.parquet import Columns, read_rows
-from orchestrator.stream.dataset.sidecar import Content, Sidecar, Unreadable, read_sidecar
+from orchestrator.stream.dataset.parquet import read_rows
+from orchestrator.stream.dataset.sidecar import Content, Sidecar, read_sidecar
 from orchestrator.stream.order.sample_order import Ids
-from workloads.contract import BadSample, KeyedRandom
+from workloads.contract import KeyedRandom
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,22 +58,20 @@ def _read_tars(requests: Sequence[ShardRows]) -> list[list[Content]]:
     shards = [shard for shard, _ in requests]
     sidecars = _in_parallel(shards[0], cached_sidecar, shards) if shards else []
     ranges = [
-        FileRange(shard, int(sidecar.offsets[row]), int(sidecar.offsets[row] + sidecar.sizes[row]))
+        FileRange(shard, int(sidecar.offsets[row]), int(sidecar.offsets[row] + _size_to_read(sidecar, row)))
         for (shard, rows), sidecar in zip(requests, sidecars, strict=True)
         for row in rows
     ]
-    contents = iter(zip(ranges, read_ranges(ranges), strict=True))
+    contents = iter(read_ranges(ranges))
     return [
-        [_parsed(sidecar.key(row), *next(contents)) for row in rows]
+        [webdataset.parsed(sidecar.key(row), bytes(next(contents)), int(sidecar.sizes[row])) for row in rows]
         for (_, rows), sidecar in zip(requests, sidecars, strict=True)
     ]
 
 
-def _parsed(key: str, extent: FileRange, content: memoryview) -> Content:
-    try:
-        return webdataset.parse(key, bytes(content), extent.stop - extent.start)
-    except BadSample as fault:
-        return Unreadable(key, fault)
+def _size_to_read(sidecar: Sidecar, row: int) -> int:
+    """Return the bytes of a sample; of one that is too large to be used, only as many as show that."""
+    return min(int(sidecar.sizes[row]), webdataset.MAX_SAMPLE_BYTES)
 
 
 def _in_parallel(location: Location, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

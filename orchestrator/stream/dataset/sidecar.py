@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.index import DataSetError
+from orchestrator.stream.dataset.shard_folder import SIDECAR_SUFFIX
 from workloads.contract import BadSample, Sample
 
-SUFFIX = ".samples.parquet"
+SUFFIX = SIDECAR_SUFFIX
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -43,6 +44,12 @@ class SidecarEntry:
     offset: int
     size: int
     caption_words: tuple[int, ...]
+
+    @classmethod
+    def of(cls, content: Content, offset: int, size: int) -> SidecarEntry:
+        """Return the entry of a sample as it was read."""
+        captions = () if isinstance(content, Unreadable) else content.captions
+        return cls(content.key, offset, size, count_words(captions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,27 @@ def write_sidecar(shard: Location, entries: Sequence[SidecarEntry]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd")
     sidecar_location(shard).write(sink.getvalue().to_pybytes())
+
+
+def check_sidecar(shard: Location) -> None:
+    """Check that what stands where a shard's sidecar will be written may be overwritten: a sidecar, or its ruins.
+
+    Raises:
+        DataSetError: it is another program's file.
+        StorageError: it cannot be read.
+    """
+    location = sidecar_location(shard)
+    if location.size() is None:
+        return
+    try:
+        schema = pq.read_schema(pa.BufferReader(location.read()))
+    except (OSError, pa.ArrowException):
+        return
+    if schema.names != SCHEMA.names:
+        raise DataSetError(
+            f"{location.uri}: is not a sidecar of {shard.name}, which would overwrite it; rename it, or move it "
+            "out of the folder."
+        )
 
 
 def read_sidecar(shard: Location) -> Sidecar:
@@ -106,15 +134,16 @@ Content = Sample | Unreadable
 
 
 def parse_captions(value: object) -> tuple[str, ...]:
-    """Return the captions in a value: a text, a list of texts, or None.
+    """Return the captions in a value: a text, a list of texts, or None; None in a list is no caption.
 
     Raises:
         BadSample: it is something else.
     """
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(caption, str) for caption in values):
+    values = value if isinstance(value, list) else [value]
+    captions = tuple(caption for caption in values if isinstance(caption, str))
+    if len(captions) < sum(caption is not None for caption in values):
         raise BadSample("caption is not text", repr(value)[:80])
-    return tuple(values)
+    return captions
 
 
 def count_words(captions: Sequence[str]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Findings are values; the checks that make them are pure functions, apart from re
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.stream.dataset import images, sidecar
+from orchestrator.stream.dataset import sidecar
+from orchestrator.stream.dataset.columns import Columns
 from orchestrator.stream.dataset.images import MAX_PIXELS, MAX_SIDE, SizeLimit
 from orchestrator.stream.dataset.index import DataSetError, HashingReader, Index, ShardFacts, ShardFormat, build_index
-from orchestrator.stream.dataset.parquet import Columns
+from orchestrator.stream.dataset.judgement import image_fault
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids
@@ -124,11 +126,10 @@ def check_samples(shard: str, indexed: int, actual: int, counted_in: str) -> Ite
 
 def check_content(shard: str, content: Content, checks: Checks) -> Iterator[Finding]:
     """Check the content of one row."""
-    if isinstance(content, Unreadable):
-        yield Finding(shard, content.key, content.fault.reason, content.fault.detail)
-        return
-    for fault in (*_caption_faults(content, checks.max_caption_words), *_image_faults(content, checks)):
-        yield Finding(shard, content.key, fault.reason, fault.detail)
+    fault = image_fault(content, checks.decode, checks.size_limit)
+    captions = () if isinstance(content, Unreadable) else _caption_faults(content, checks.max_caption_words)
+    for each in (*captions, *([fault] if fault else [])):
+        yield Finding(shard, content.key, each.reason, each.detail)
 
 
 def _caption_faults(sample: Sample, max_words: int) -> Iterator[BadSample]:
@@ -139,14 +140,6 @@ def _caption_faults(sample: Sample, max_words: int) -> Iterator[BadSample]:
             yield BadSample("caption is empty", which)
         elif words > max_words:
             yield BadSample("caption is too long", f"{which}: {words} words, the limit is {max_words}")
-
-
-def _image_faults(sample: Sample, checks: Checks) -> Iterator[BadSample]:
-    check = images.decode if checks.decode else images.read_header
-    try:
-        check(sample.image, checks.size_limit)
-    except BadSample as fault:
-        yield fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +227,16 @@ def _parquet_faults(job: CheckJob, copy: Location) -> Iterator[Finding]:
         return
     with file:
         yield from check_samples(job.name, job.facts.samples, file.metadata.num_rows, "its footer")
-        columns = Columns(**job.columns).names
-        if absent := set(columns) - set(file.schema_arrow.names):
-            yield Finding(job.name, "", "column is missing", ", ".join(sorted(absent)))
+        columns, present = Columns(**job.columns).names, Counter(file.schema_arrow.names)
+        if wrong := [name for name in columns if present[name] != 1]:
+            kind = "column is repeated" if present[wrong[0]] else "column is missing"
+            yield Finding(job.name, "", kind, ", ".join(sorted(wrong)))
             return
         stop = 0
         for group in range(file.num_row_groups):
             start, stop = stop, stop + file.metadata.row_group(group).num_rows
             try:
-                file.read_row_group(group, columns=columns).validate(full=True)
+                file.read_row_group(group, columns=columns).validate()
             except DAMAGE as error:
                 yield Finding(job.name, "", "row group is unreadable", f"rows {start} to {stop - 1}: {error}")
             else:

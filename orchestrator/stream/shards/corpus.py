@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset import webdataset
+from orchestrator.stream.dataset.columns import Columns
 from orchestrator.stream.dataset.index import (
     DataSetError,
     ShardFacts,
@@ -18,7 +19,7 @@ from orchestrator.stream.dataset.index import (
     shard_digest,
     write_index,
 )
-from orchestrator.stream.dataset.parquet import Columns, write_parquet
+from orchestrator.stream.dataset.parquet import write_parquet
 from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, write_sidecar
 from workloads.contract import Example, Sample
 
@@ -164,7 +165,8 @@ def write_shard(shard: Location, samples: Sequence[Sample], shard_format: ShardF
     """
     if shard_format == "webdataset":
         content = webdataset.write(samples)
-        entries = list(webdataset.scan(io.BytesIO(content)))
+        scanned = webdataset.scan(io.BytesIO(content))
+        entries = [SidecarEntry.of(sample.content, sample.offset, sample.size) for sample in scanned]
     else:
         content = write_parquet(samples)
         entries = [

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -18,121 +14,17 @@ from orchestrator.config.commands import command_line
 from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
-from orchestrator.stream.dataset import sidecar, webdataset
-from orchestrator.stream.dataset.index import (
-    INDEX_NAME,
-    DataSetError,
-    HashingReader,
-    Index,
-    ShardFacts,
-    ShardFormat,
-    build_index,
-    write_index,
-)
-from orchestrator.stream.dataset.parquet import Columns
-from orchestrator.stream.dataset.sidecar import SidecarEntry, count_words, parse_captions, write_sidecar
+from orchestrator.stream.dataset import sidecar
+from orchestrator.stream.dataset.columns import Columns
+from orchestrator.stream.dataset.faults import FaultCount, FaultTally
+from orchestrator.stream.dataset.index import DataSetError, Index, build_index, check_replaceable, write_index
 from orchestrator.stream.shards.executors import Mapper, ThreadMapper
-from workloads.contract import BadSample
+from orchestrator.stream.shards.scan import DamagedShard, ScannedShard, ShardJob, scan_shard
+from orchestrator.stream.shards.survey import LeftOut, Survey, survey
 
-ROWS_AT_ONCE = 256
 LOG_NAME = ".indexing"
 
 THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ShardJob:
-    """A shard to read.
-
-    Args:
-        shard: the file.
-        format: of the shard.
-        columns: for Parquet shards, the columns by role.
-    """
-
-    shard: Location
-    format: ShardFormat
-    columns: Columns | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedShard:
-    """A shard that exists but cannot be read to its end, and the reason."""
-
-    shard: str
-    reason: str
-
-
-def scan_shard(job: ShardJob) -> ShardFacts | DamagedShard:
-    """Read a shard and write its sidecar.
-
-    Raises:
-        StorageError: the store is failing; nothing is known about the shard.
-        DataSetError: the shard lacks a column.
-    """
-    try:
-        entries, facts = _parquet(job.shard, job.columns) if job.columns else _tar(job.shard)
-    except (tarfile.TarError, pa.ArrowException, _CorruptError) as error:
-        return DamagedShard(job.shard.name, str(error))
-    write_sidecar(job.shard, entries)
-    return facts
-
-
-def _tar(shard: Location) -> tuple[list[SidecarEntry], ShardFacts]:
-    stream = HashingReader(shard)
-    entries = list(webdataset.scan(stream))
-    return entries, ShardFacts(shard.name, len(entries), stream.size, stream.digest())
-
-
-def _parquet(shard: Location, columns: Columns) -> tuple[list[SidecarEntry], ShardFacts]:
-    """Read a Parquet shard, whose footer comes last, by way of a copy unless it is local."""
-    with TemporaryDirectory(prefix="fuseray-index-") as scratch:
-        copy = None if shard.is_local else Path(scratch) / "shard"
-        reader = HashingReader(shard)
-        reader.drain(copy)
-        entries = list(_rows(copy or Path(shard.path), shard, columns))
-        return entries, ShardFacts(shard.name, len(entries), reader.size, reader.digest())
-
-
-def _rows(path: Path, shard: Location, columns: Columns) -> Iterator[SidecarEntry]:
-    row = 0
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            _check_columns(file.schema_arrow, shard, columns)
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns.names):
-                yield from _entries(batch, row, shard, columns)
-                row += batch.num_rows
-    except OSError as error:  # Parquet's decoders raise it for damage
-        raise _CorruptError(str(error)) from error
-
-
-def _entries(batch: pa.RecordBatch, row: int, shard: Location, columns: Columns) -> Iterator[SidecarEntry]:
-    image = batch.column(columns.image or columns.address)
-    sizes = pc.binary_length(pc.struct_field(image, "bytes") if pa.types.is_struct(image.type) else image)
-    keys = batch.column(columns.key) if columns.key else pa.nulls(batch.num_rows)
-    captions = batch.column(columns.captions)
-    cells = zip(keys.to_pylist(), sizes.to_pylist(), captions.to_pylist(), strict=True)
-    for number, (key, size, cell) in enumerate(cells, start=row):
-        yield SidecarEntry(f"{shard.name}:{number}" if key is None else str(key), number, size or 0, _words(cell))
-
-
-def _words(cell: object) -> tuple[int, ...]:
-    try:
-        return count_words(parse_captions(cell))
-    except BadSample:
-        return ()
-
-
-def _check_columns(schema: pa.Schema, shard: Location, columns: Columns) -> None:
-    absent = [name for name in columns.names if name not in schema.names]
-    if absent:
-        raise DataSetError(
-            f"{shard.uri}: lacks the column {absent[0]!r} that other shards have; it has {', '.join(schema.names)}."
-        )
-
-
-class _CorruptError(Exception):
-    """The content of a shard is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,56 +54,88 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True)
 class IndexResult:
-    """A new index, and the damaged shards that it leaves out."""
+    """A new index, and what there is to know about it.
+
+    Args:
+        index: the index, which counts unusable samples as well.
+        damaged: the damaged shards that it leaves out.
+        faults: the unusable samples by reason.
+        addressed: samples whose images are elsewhere, and were not looked at.
+        apart: keys whose members are not side by side, the first of them, and its shard.
+        left_out: what else looks like shards and is not taken.
+        passed_over: for Parquet shards, columns that could have been taken for images or captions as well.
+    """
 
     index: Index
     damaged: tuple[DamagedShard, ...]
+    faults: tuple[FaultCount, ...]
+    addressed: int
+    apart: tuple[int, str, str]
+    left_out: tuple[LeftOut, ...]
+    passed_over: tuple[str, ...]
+
+    @property
+    def usable(self) -> int:
+        """Number of samples that can be used, as far as that is known without decoding them."""
+        return self.index.total - sum(fault.count for fault in self.faults)
 
 
 def make_index(folder: Location, options: IndexOptions, progress: Callable[[ShardProgress], None]) -> IndexResult:
-    """Index every shard in a folder and write the index.
+    """Index the shards of a data set and write the index.
 
     Interrupted work is resumed: shards that were read are not read again unless their size or modification time
     changed.
 
     Args:
-        folder: holds `*.tar` or `*.parquet` shards, one kind only.
+        folder: holds `*.tar` or `*.parquet` shards, one kind only; see `shard_folder.locate_shards` for some of them.
         options: of the indexing.
         progress: called after every shard.
 
     Raises:
-        DataSetError: there are no shards, two kinds of them, a shard lacks a column, or shards are damaged.
+        DataSetError: there are no shards, two kinds or several splits of them, a shard lacks a column, shards are
+            damaged, or another program's file has the index's name.
         StorageError: the store is failing.
     """
-    files = _files(folder)
-    shard_format, names = _shards(folder, files)
-    columns = _columns(folder, names, options.columns) if shard_format == "parquet" else None
+    contents = survey(folder)
+    check_replaceable(folder)
+    names, files = contents.shards, contents.files
+    columns, passed_over = _columns(folder, contents, options.columns)
     with JsonlLog(folder / LOG_NAME) as log:
-        known = _finished(log, files, columns)
-        jobs = (ShardJob(folder / name, shard_format, columns) for name in names if name not in known)
+        known = _finished(log, names, files, columns)
+        jobs = (ShardJob(folder / name, contents.format, columns) for name in names if name not in known)
         damaged = []
         for result in _counted(options.mapper(scan_shard, jobs), known, len(names), progress):
             if isinstance(result, DamagedShard):
                 damaged.append(result)
                 continue
-            known[result.shard] = result
-            log.add(_record(result, files[result.shard], columns))
+            known[result.facts.shard] = result
+            log.add(_record(result, files[result.facts.shard], columns))
         _check(folder, damaged, len(names), options.skip_damaged)
+        scanned = [known[name] for name in names if name in known]
         index = build_index(
-            (known[name] for name in names if name in known), shard_format, columns.as_mapping() if columns else {}
+            (shard.facts for shard in scanned), contents.format, columns.as_mapping() if columns else {}
         )
         write_index(folder, index)
         log.remove()
-    return IndexResult(index, tuple(sorted(damaged, key=lambda shard: shard.shard)))
+    faults = FaultTally(fault for shard in scanned for fault in shard.faults).counts()
+    in_order = tuple(sorted(damaged, key=lambda shard: shard.shard))
+    addressed = sum(shard.addressed for shard in scanned)
+    return IndexResult(index, in_order, faults, addressed, _apart(scanned), contents.left_out, passed_over)
+
+
+def _apart(scanned: Sequence[ScannedShard]) -> tuple[int, str, str]:
+    first = next((shard for shard in scanned if shard.apart), None)
+    count = sum(shard.apart for shard in scanned)
+    return (count, first.first_apart, first.facts.shard) if first else (0, "", "")
 
 
 def _counted(
-    results: Iterator[ShardFacts | DamagedShard],
-    known: Mapping[str, ShardFacts],
+    results: Iterator[ScannedShard | DamagedShard],
+    known: Mapping[str, ScannedShard],
     shards: int,
     progress: Callable[[ShardProgress], None],
-) -> Iterator[ShardFacts | DamagedShard]:
-    done, samples, bad = len(known), sum(facts.samples for facts in known.values()), 0
+) -> Iterator[ScannedShard | DamagedShard]:
+    done, samples, bad = len(known), sum(shard.facts.samples for shard in known.values()), 0
     progress(ShardProgress(done, shards, samples, bad))
     for result in results:
         yield result
@@ -219,54 +143,51 @@ def _counted(
         if isinstance(result, DamagedShard):
             bad += 1
         else:
-            samples += result.samples
+            samples += result.facts.samples
         progress(ShardProgress(done, shards, samples, bad))
 
 
-def _finished(log: JsonlLog, files: Mapping[str, fs.FileInfo], columns: Columns | None) -> dict[str, ShardFacts]:
+def _finished(
+    log: JsonlLog, names: Sequence[str], files: Mapping[str, fs.FileInfo], columns: Columns | None
+) -> dict[str, ScannedShard]:
     """Return the shards that interrupted work has read and that have not changed since."""
-    finished = {}
+    finished, wanted = {}, set(names)
     for record in log.read():
-        facts = ShardFacts(**record["facts"])
-        exists = facts.shard in files and f"{facts.shard}{sidecar.SUFFIX}" in files
-        if exists and record == _record(facts, files[facts.shard], columns):
-            finished[facts.shard] = facts
+        if "scanned" not in record:  # of an older version
+            continue
+        shard = ScannedShard.from_json(record["scanned"])
+        name = shard.facts.shard
+        exists = name in wanted and f"{name}{sidecar.SUFFIX}" in files
+        if exists and record == _record(shard, files[name], columns):
+            finished[name] = shard
     return finished
 
 
-def _record(facts: ShardFacts, file: fs.FileInfo, columns: Columns | None) -> dict[str, Any]:
+def _record(shard: ScannedShard, file: fs.FileInfo, columns: Columns | None) -> dict[str, Any]:
     state = {"bytes": file.size, "modified_ns": file.mtime_ns}
-    return {"facts": facts.as_json(), "file": state, "columns": columns.as_mapping() if columns else {}}
-
-
-def _files(folder: Location) -> dict[str, fs.FileInfo]:
-    """Return the files directly in a folder."""
-    selector = fs.FileSelector(folder.path, allow_not_found=True)
-    infos = retrying(lambda: folder.single_attempt_filesystem.get_file_info(selector), folder.uri, "listed")
-    return {info.base_name: info for info in infos if info.type == fs.FileType.File}
-
-
-def _shards(folder: Location, files: Iterable[str]) -> tuple[ShardFormat, list[str]]:
-    names = [name for name in sorted(files) if name != INDEX_NAME and not name.endswith(sidecar.SUFFIX)]
-    by_format: dict[ShardFormat, list[str]] = {
-        "webdataset": [name for name in names if name.endswith(".tar")],
-        "parquet": [name for name in names if name.endswith(".parquet")],
+    return {
+        "scanned": {**asdict(shard), "faults": list(map(asdict, shard.faults))},
+        "file": state,
+        "columns": columns.as_mapping() if columns else {},
     }
-    present = [shard_format for shard_format, shards in by_format.items() if shards]
-    if len(present) != 1:
-        kind = "both .tar and .parquet shards" if present else "no .tar or .parquet shards"
-        raise DataSetError(f"{folder.uri}: has {kind}; a data set is a folder of shards of one kind.")
-    return present[0], by_format[present[0]]
 
 
-def _columns(folder: Location, names: Sequence[str], requested: Mapping[str, str]) -> Columns:
-    """Return the columns of the first shard with a readable footer; the others must have them too."""
-    for name in names:
+def _columns(
+    folder: Location, contents: Survey, requested: Mapping[str, str]
+) -> tuple[Columns | None, tuple[str, ...]]:
+    """Return the columns of the first Parquet shard with a readable footer, and those that were passed over.
+
+    The other shards must have the same columns. Tar shards have none.
+    """
+    if contents.format != "parquet":
+        return None, ()
+    for name in contents.shards:
         shard = folder / name
         schema = retrying(lambda shard=shard: _schema(shard), shard.uri, "read")  # type: ignore[misc]
         if schema is not None:
-            return Columns.detect(schema, requested, shard.uri)
-    raise DataSetError(f"{folder.uri}: none of its {len(names)} shards is a readable Parquet file.")
+            columns = Columns.detect(schema, requested, shard.uri)
+            return columns, tuple(columns.passed_over(schema))
+    raise DataSetError(f"{folder.uri}: none of its {len(contents.shards)} shards is a readable Parquet file.")
 
 
 def _schema(shard: Location) -> pa.Schema | None:

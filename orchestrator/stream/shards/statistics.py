@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from orchestrator.storage.location import Location
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
+from orchestrator.stream.dataset.faults import FaultCount, FaultTally
 from orchestrator.stream.dataset.images import read_header
 from orchestrator.stream.dataset.index import Index
-from orchestrator.stream.dataset.samples import LocatedSample, read_numbered, stratified_sample
-from orchestrator.stream.dataset.sidecar import Unreadable, read_sidecar
+from orchestrator.stream.dataset.judgement import image_fault
+from orchestrator.stream.dataset.samples import read_numbered, stratified_sample
+from orchestrator.stream.dataset.sidecar import Content, Unreadable, read_sidecar
 from orchestrator.stream.order.sample_order import Ids, Order
 from orchestrator.stream.order.shuffle_quality import (
     BatchCooccurrence,
@@ -28,7 +30,6 @@ from orchestrator.stream.order.shuffle_quality import (
     neighbour_distance,
     read_cost,
 )
-from workloads.contract import BadSample
 
 MOST_WORDS = 10_000
 """Longer captions are counted as having this many words."""
@@ -60,14 +61,19 @@ class ImageSizes:
         heights: in pixels, int64[n].
         bytes: of the files, int64[n].
         formats: how many images there are of each format, the most frequent first.
-        unusable: number of samples without a readable header.
+        faults: the samples that cannot be used, by reason; images are not decoded.
     """
 
     widths: Ids
     heights: Ids
     bytes: Ids
     formats: dict[str, int]
-    unusable: int
+    faults: tuple[FaultCount, ...] = ()
+
+    @property
+    def unusable(self) -> int:
+        """Number of samples that cannot be used."""
+        return sum(fault.count for fault in self.faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +144,16 @@ def measure_images(folder: Location, index: Index, count: int, progress: Callabl
     """
     sizes: list[tuple[int, int, int]] = []
     formats: Counter[str] = Counter()
-    read = 0
+    faults = FaultTally()
     for sample in read_numbered(folder, index, stratified_sample(index.total, count, seed=0)):
-        read += 1
-        _measure(sample, sizes, formats)
+        fault = image_fault(sample.content)
+        if fault is None:
+            _measure(sample.content, sizes, formats)
+        else:
+            faults.add(sample.shard, sample.content.key, fault)
         progress()
     widths, heights, sizes_bytes = np.array(sizes, np.int64).reshape(-1, 3).T
-    return ImageSizes(widths, heights, sizes_bytes, dict(formats.most_common()), read - len(sizes))
+    return ImageSizes(widths, heights, sizes_bytes, dict(formats.most_common()), faults.counts())
 
 
 def measure_shuffle(index: Index, params: ShuffleParams, seed: int) -> Shuffle:
@@ -173,15 +182,12 @@ def _caption_words(folder: Location, index: Index, shard: int) -> pa.ListArray:
     return read_sidecar(folder / index.shards[shard]).caption_words
 
 
-def _measure(sample: LocatedSample, sizes: list[tuple[int, int, int]], formats: Counter[str]) -> None:
-    if isinstance(sample.content, Unreadable):
+def _measure(content: Content, sizes: list[tuple[int, int, int]], formats: Counter[str]) -> None:
+    if isinstance(content, Unreadable):
         return
-    try:
-        header = read_header(sample.content.image)
-    except BadSample:
-        return
+    header = read_header(content.image)
     formats[header.format] += 1
-    sizes.append((header.width, header.height, len(sample.content.image)))
+    sizes.append((header.width, header.height, len(content.image)))
 
 
 def _sum(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

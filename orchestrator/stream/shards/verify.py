@@ -23,7 +23,8 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS
 from orchestrator.storage.retry import StorageError, retrying
 from orchestrator.stream.dataset import sidecar
-from orchestrator.stream.dataset.index import INDEX_NAME, DataSetError, Index, ShardFacts
+from orchestrator.stream.dataset.index import DataSetError, Index, ShardFacts, shard_format_of
+from orchestrator.stream.dataset.shard_folder import in_data_set
 from orchestrator.stream.shards.checks import (
     CheckJob,
     Checks,
@@ -131,10 +132,8 @@ class Verification:
         )
 
     def _unindexed(self) -> Iterator[Finding]:
-        suffix = ".tar" if self._index.format == "webdataset" else ".parquet"
-        known = {INDEX_NAME, *self._index.shards}
-        for name in sorted(self._files.keys() - known):
-            if name.endswith(suffix) and not name.endswith(sidecar.SUFFIX):
+        for name in sorted(self._files.keys() - set(self._index.shards)):
+            if in_data_set(self._folder, name) and shard_format_of(name) == self._index.format:
                 yield Finding(name, "", "shard is not in the index", "its samples are never used")
 
     def _keys(self) -> Iterator[Keys]:

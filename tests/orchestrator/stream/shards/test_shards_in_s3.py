@@ -11,7 +11,7 @@ from shards import index_folder, picture
 from unreliable_proxy import Fault, first_attempts, unreliable
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.stream.dataset.index import ShardFormat, read_index
+from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
 from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
@@ -102,3 +102,12 @@ def test_requests_that_fail_at_first_change_nothing(
         proxy.plan = first_attempts(fault)
         assert index_folder(rough / "calm").digest == read_index(bucket / "calm").digest
         assert proxy.injected[fault] > 4
+
+
+def test_a_bucket_and_a_folder_that_do_not_exist_are_named(bucket: Location) -> None:
+    nowhere = Location(bucket.filesystem, "no-such-bucket/x", "s3://no-such-bucket/x")
+    for read in (index_folder, read_index):
+        with pytest.raises(DataSetError, match=r"does not exist: there is no bucket 'no-such-bucket'"):
+            read(nowhere)
+        with pytest.raises(DataSetError, match=r"/nothing: does not exist"):
+            read(bucket / "nothing")

@@ -149,9 +149,9 @@ def count_blocks(names: Iterable[str], start: str) -> int:
 OTHER_PROJECTS: Mapping[str, str] = {
     "uniter.": "UNITER, which is not supported",
     "student.visual_encoder.": "a model of Fuseray; name its checkpoint in start.checkpoint",
-    "visual_encoder.": "an ALBEF checkpoint; give it to `fuseray import-checkpoint` and name the result in "
+    "visual_encoder.": "an ALBEF checkpoint; run `fuseray import-checkpoint albef FILE OUT` and name OUT in "
     "start.checkpoint",
-    "text_encoder.": "an ALBEF checkpoint; give it to `fuseray import-checkpoint` and name the result in "
+    "text_encoder.": "an ALBEF checkpoint; run `fuseray import-checkpoint albef FILE OUT` and name OUT in "
     "start.checkpoint",
     "visual.": "CLIP of OpenAI or open_clip, which is not supported",
     "vision_model.": "CLIP or SigLIP of transformers, which is not supported",

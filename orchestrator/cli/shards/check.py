@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.console import endpoint_option, json_option, printable
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import FuserayError
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def inspect_command(
         tiles.append(tile_of(sample.content, picture))
     if out is not None:
         _write_sheet(out, tiles)
-    _print_samples(views, folder.uri, out, as_json)
+    _print_samples(views, folder.uri, endpoint, out, as_json)
 
 
 def _view(sample: LocatedSample, fault: str) -> SampleView:
@@ -239,7 +240,9 @@ def _write_sheet(out: Path, tiles: Sequence[Tile]) -> None:
     locate(str(out)).write(contact_sheet(tiles))
 
 
-def _print_samples(views: Sequence[SampleView], uri: str, out: Path | None, as_json: bool) -> None:
+def _print_samples(
+    views: Sequence[SampleView], uri: str, endpoint: str | None, out: Path | None, as_json: bool
+) -> None:
     if as_json:
         sheet = {"contact_sheet": str(out)} if out else {}
         samples = [asdict(view) for view in views]
@@ -249,7 +252,8 @@ def _print_samples(views: Sequence[SampleView], uri: str, out: Path | None, as_j
     for view in views:
         click.echo("\n".join(_lines(view)) + "\n")
     if unusable := sum(bool(view.fault) for view in views):
-        click.echo(f"{unusable} of these {len(views)} samples cannot be used; `fuseray shards verify {uri}` lists all.")
+        command = command_line("shards", "verify", uri, endpoint=endpoint)
+        click.echo(f"{unusable} of these {len(views)} samples cannot be used; `{command}` lists all.")
     if out is not None:
         click.echo(f"The contact sheet is {out}.")
 

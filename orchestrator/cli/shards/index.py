@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from orchestrator.cli.console import endpoint_option, json_option, printable
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def _lines(data_set: Location, indexed: IndexResult) -> Iterator[str]:
     if indexed.usable and indexed.apart[0]:
         yield f"the members of {_apart(indexed)}"
     if indexed.addressed:
-        yield f"{indexed.addressed} images are at addresses; `fuseray shards verify {uri}` looks at them"
+        command = command_line("shards", "verify", uri, endpoint=data_set.endpoint)
+        yield f"{indexed.addressed} images are at addresses; `{command}` looks at them"
     if indexed.passed_over:
         taken = f"{index.columns['image'] or index.columns['address']} and {index.columns['captions']}"
         others = ", ".join(indexed.passed_over)

@@ -138,7 +138,7 @@ def _check_once(name: str, schema: pa.Schema, shard: str) -> None:
 
 def _why_none(needed: str, roles: tuple[str, ...], schema: pa.Schema) -> str:
     known = [name for role in roles for name in COLUMN_NAMES[role]]
-    options = "name yours with `fuseray shards index --image-column/--address-column/--captions-column`."
+    options = "name yours with `fuseray shards index URI` and --image-column, --address-column or --captions-column."
     unfit = [name for name in known if name in schema.names]
     if unfit:
         role = next(role for role in roles if unfit[0] in COLUMN_NAMES[role])

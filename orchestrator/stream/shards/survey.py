@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from pyarrow import fs
 
+from orchestrator.config.commands import command_line
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import retrying
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, shard_format_of
@@ -217,8 +218,9 @@ def _check_splits(folder: Location, shards: Sequence[str]) -> None:
     if len(patterns) < 2:
         return
     split = next((split for split in patterns if split.lower().startswith("train")), next(iter(patterns)))
+    command = command_line("shards", "index", folder.uri, split=split, endpoint=folder.endpoint)
     raise DataSetError(
         f"{folder.uri}: has shards of the splits {', '.join(patterns)}, which are not one data set; choose with "
-        f"`fuseray shards index {folder.uri} --split {split}`, or with a pattern of names, here and in the recipe: "
+        f"`{command}`, or with a pattern of names, here and in the recipe: "
         f"data.train: {folder.uri}/{patterns[split]}; all of them are {folder.uri}/*{PurePath(shards[0]).suffix}."
     )

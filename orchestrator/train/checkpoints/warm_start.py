@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.storage.location import Location, locate
@@ -94,7 +95,7 @@ def _check_committed(folder: Location) -> None:
     if folder.size() is not None:
         raise ConfigError(
             f"start.checkpoint: {folder.uri} is a file, not a checkpoint; turn it into one with "
-            f"`fuseray import-checkpoint albef {folder.uri} OUT`, and name OUT."
+            f"`{command_line('import-checkpoint', 'albef', folder.uri, 'OUT')}`, and name OUT."
         )
     checkpoints = RunFolder(folder).committed_checkpoints()
     hint = (

@@ -94,7 +94,7 @@ def test_shards_can_be_indexed(folder: Path) -> None:
     assert json.loads(done.stdout)["samples"] == 50
     empty = fuseray("shards", "index", "nowhere", folder=folder)
     assert empty.returncode == 1
-    assert "no .tar or .parquet shards" in empty.stderr
+    assert "nowhere: does not exist" in empty.stderr
 
 
 def test_a_small_emoji_corpus_is_built_once(folder: Path) -> None:

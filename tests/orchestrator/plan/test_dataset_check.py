@@ -57,4 +57,4 @@ def test_a_tokenizer_of_the_hub_is_a_check_of_its_own(tmp_path: Path, monkeypatc
     finding = check_transform(load_recipe(recipe, ["text.tokenizer=nobody/nothing"]), 20.0)
     assert finding is not None
     assert finding.level == "error"
-    assert "'nobody/nothing' is no local path and could not be fetched" in finding.found
+    assert "'nobody/nothing' is no local file or folder, and the Hugging Face hub did not provide it" in finding.found

@@ -103,6 +103,7 @@ def _evaluate(
     data = held_out or resolved.recipe.data.held_out
     if data is None:
         raise ConfigError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
+    data = locate(data, resolved.recipe.storage.endpoint).uri
     options = EvaluationOptions(section.batch_size, section.rerank if rerank is None else rerank, gallery, heat_maps)
     saved = load_evaluation(run.evaluation)
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
@@ -134,13 +135,14 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOption
     from orchestrator.track.run_writer import TrackedRun
     from orchestrator.train.run_tools import evaluate_run
 
+    file = run.read()
+    tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
     measured = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
     about = subject(measured.step, options, held_out)
     run.evaluation.delete()
     save_evaluation(run.evaluation, measured.evaluation, measured.samples, about)
-    file = run.read()
     metrics = {f"evaluation/{key}": value for key, value in measured.evaluation.metrics.items()}
-    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(measured.step, metrics)
+    tracked.add(measured.step, metrics)
     return Evaluated(measured.evaluation, resolved.entry.metrics(resolved.workload), about, run.root.uri)
 
 

@@ -106,7 +106,7 @@ class _SweepRun:
             status = "FAILED"
             try:
                 with metering(meter, self.display.log):
-                    self._tune(logger.mlflow_run_id, trials, stop, concurrent)
+                    self._tune(logger, trials, stop, concurrent)
                 status = "KILLED" if stop.reason else "FINISHED"
             finally:
                 finalize_orphaned_trials(plan.folder, trials.all(), self.display.log)
@@ -114,14 +114,14 @@ class _SweepRun:
         stopped_by = "" if stop.by_user else stop.reason
         return SweepOutcome(status, tuple(trials.all()), meter.spent(), stopped_by)
 
-    def _tune(self, mlflow_run_id: str, trials: TrialRecords, stop: StopCondition, concurrent: int) -> None:
+    def _tune(self, logger: SweepLogger, trials: TrialRecords, stop: StopCondition, concurrent: int) -> None:
         plan, stop_signal = self.plan, start_actor_on_driver_node(StopSignal)
         if stop.check():
             return
         context = SweepContext(
             sweep=plan.sweep,
             folder=plan.folder.root,
-            parent_run_id=mlflow_run_id,
+            parent_run_id=logger.mlflow_run_id,
             seed=plan.base.recipe.seed,
             first_rung=first_rung(plan.sweep.sweep.scheduler, plan.base.total_samples),
             report_steps=plan.report_steps,
@@ -129,7 +129,7 @@ class _SweepRun:
             prices=self.prices,
             cost_share=1 / concurrent,
             overrides=_recipe_overrides(plan, concurrent),
-            working_folder=os.getcwd(),
+            working_folder=logger.working_folder,
         )
         with stop.polling(stop_signal):
             tune_trials(context, trials, plan.base.total_samples, concurrent, lambda: bool(stop.reason))

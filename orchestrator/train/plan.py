@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -16,6 +17,7 @@ from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe_paths import is_same_place, with_absolute_paths
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
@@ -161,13 +163,17 @@ class Plan:
 
 
 def make_plan(resolved: ResolvedRecipe) -> Plan:
-    """Open the data that a recipe names and check its machine.
+    """Open the data that a recipe names and check its machine; the plan's recipe has absolute paths.
+
+    Relative paths are relative to the current folder; of a run that exists they mean those of its earlier starts.
 
     Raises:
         StorageError: storage cannot be reached.
         DataSetError: the data is missing, not indexed, or does not match its index.
         ConfigError: the recipe needs more than the machine has, or starts from an unsuitable checkpoint.
     """
+    run = RunFolder(locate(f"{resolved.recipe.storage.uri}/{resolved.recipe.name}", resolved.recipe.storage.endpoint))
+    resolved = with_absolute_paths(resolved, Path.cwd(), run.recipe_values())
     recipe = resolved.recipe
     if recipe.scale.address == "local":
         check_machines(recipe, [Node(os.cpu_count() or 1, _gpus() if recipe.scale.use_gpu else 0)])
@@ -176,7 +182,6 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     if recipe.data.held_out is not None:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
-    run = RunFolder(locate(f"{recipe.storage.uri}/{recipe.name}", recipe.storage.endpoint))
     plan = Plan(resolved, data, held_out, held_out_index, run, tuple(warnings))
     if recipe.start is None:
         return plan
@@ -280,14 +285,20 @@ def recipe_yaml(resolved: ResolvedRecipe) -> str:
     return text.getvalue()
 
 
-def differences(before: str, now: Mapping[str, Any]) -> list[str]:
-    """Return the keys whose values differ, as `key: before -> now`."""
-    old, new = flatten(YAML(typ="safe").load(before)), flatten(now)
-    return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return the keys whose values differ, with `before -> now`.
+
+    Args:
+        before: values of the recipe of a run.
+        now: values with absolute paths.
+        folder: what relative paths of `before` are relative to.
+    """
+    old, new = flatten(before), flatten(now)
+    return {
+        key: f"{old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+        if not is_same_place(old.get(key), new.get(key), folder)
+    }
 
 
 def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> LedgerAudit:

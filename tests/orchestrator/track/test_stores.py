@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 from tracking import NOON_MS, Pauses, Store, line, logged, once, points
 
 from orchestrator.storage.location import locate
-from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import MetricLog
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import Points, TrackedRun
 from orchestrator.track.tracker import Tracker
 

@@ -263,7 +263,7 @@ def import_command(
     target = locate(out, endpoint)
     check_free(target)
     checkpoint = format_.read(file, values)
-    write_import(checkpoint, target, format_name, str(file))
+    write_import(checkpoint, target, format_name, str(file.absolute()))
     click.echo(json.dumps(_as_json(checkpoint, target.uri)) if as_json else _table(checkpoint, target.uri))
 
 

@@ -170,11 +170,11 @@ def is_same_place(before: object, now: object, folder: Path) -> bool:
 
 def without_data_places(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a recipe without the places of its data; the data themselves are told by their index."""
-    values = deepcopy(dict(values))
-    for keys in [keys for keys, _ in _places(values) if keys[0] == "data"]:
+    kept = deepcopy(dict(values))
+    for keys in [keys for keys, value in _places(kept) if keys[0] == "data" and value is not None]:
         *parents, last = keys
-        value_at(values, tuple(parents)).pop(last, None)
-    return values
+        value_at(kept, tuple(parents)).pop(last)
+    return kept
 
 
 def _with_values(resolved: ResolvedRecipe, values: Mapping[str, Any]) -> ResolvedRecipe:

@@ -15,7 +15,7 @@ from orchestrator.sweep.plan import SweepPlan, changed_keys, make_sweep_plan
 
 RECIPE = """\
 workload: albef
-data: {train: data}
+data: {train: data/train}
 batch: {micro_batches: 2, micro_batch_size: 8}
 length: {steps: 30}
 scale: {cpus_per_worker: 0.5}
@@ -23,7 +23,7 @@ model: {preset: tiny}
 """
 SWEEP = """\
 recipe: mine.yaml
-overrides: {data.held_out: data, evaluation: {every_steps: 10}}
+overrides: {data.held_out: data/train, evaluation: {every_steps: 10}}
 objectives: [{metric: loss, mode: min}]
 space: {distillation.alpha: "uniform(0, 0.8)"}
 search: {method: random, trials: 3}
@@ -59,7 +59,7 @@ def test_a_stored_sweep_has_absolute_places(home: Path, tmp_path: Path, monkeypa
     go_elsewhere(tmp_path, monkeypatch)
     again = make_sweep_plan(stored_sweep(plan.folder))
     recipe = again.sweep.recipe({"distillation.alpha": 0.5}).recipe
-    assert (recipe.data.train, recipe.data.held_out) == (f"{home}/data", f"{home}/data")
+    assert (recipe.data.train, recipe.data.held_out) == (f"{home}/data/train", f"{home}/data/train")
     assert recipe.storage.uri == f"{home}/runs"
     assert recipe.tracking.uri == f"sqlite:///{home}/runs/mlflow.db"
     assert recipe.evaluation.every_steps == 10
@@ -71,7 +71,7 @@ def test_a_sweeps_file_from_another_folder_is_the_same_sweep(
 ) -> None:
     plan = stored(home)
     go_elsewhere(tmp_path, monkeypatch)
-    storage = f'overrides={{"data.held_out": "data", "evaluation.every_steps": 10, "storage.uri": "{home}/runs"}}'
+    storage = f'overrides={{"data.held_out": "data/train", "evaluation.every_steps": 10, "storage.uri": "{home}/runs"}}'
     again = make_sweep_plan(load_sweep(home / "alpha.yaml", [storage]))
     assert again.folder == plan.folder
     assert changed_keys(stored_sweep(plan.folder), again.sweep) == []
@@ -83,7 +83,7 @@ def test_a_relative_record_is_the_same_sweep_in_its_own_folder(home: Path) -> No
     folder = SweepFolder(locate("runs/alpha"))
     store_sweep(folder, sweep)
     assert changed_keys(stored_sweep(folder), make_sweep_plan(sweep).sweep) == []
-    assert make_sweep_plan(stored_sweep(folder)).sweep.recipe({}).recipe.data.train == f"{home}/data"
+    assert make_sweep_plan(stored_sweep(folder)).sweep.recipe({}).recipe.data.train == f"{home}/data/train"
 
 
 def test_a_sweep_that_moved_with_its_data(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,5 +91,5 @@ def test_a_sweep_that_moved_with_its_data(home: Path, tmp_path: Path, monkeypatc
     moved = Path(shutil.move(home, tmp_path / "moved"))
     go_elsewhere(tmp_path, monkeypatch)
     recipe = stored_sweep(SweepFolder(locate(f"{moved}/runs/alpha"))).recipe({}).recipe
-    assert (recipe.data.train, recipe.data.held_out) == (f"{moved}/data", f"{moved}/data")
+    assert (recipe.data.train, recipe.data.held_out) == (f"{moved}/data/train", f"{moved}/data/train")
     assert recipe.storage.uri == f"{moved}/runs"

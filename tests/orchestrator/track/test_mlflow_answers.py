@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,8 +146,9 @@ def test_a_run_that_is_deleted_while_it_trains_gets_everything_once_it_is_restor
 
 
 def test_a_file_store_has_to_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = (tmp_path / "mlruns").as_uri()
-    run_id = ended_run(uri)
+    """The store is moved because MLflow's client keeps those that it has opened."""
+    run_id = ended_run((tmp_path / "mlruns").as_uri())
+    uri = Path(shutil.move(tmp_path / "mlruns", tmp_path / "moved")).as_uri()
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     actions = (lambda: start(uri), lambda: read(uri, run_id), lambda: Tracker.resume(uri, run_id, print))
     for action in actions:

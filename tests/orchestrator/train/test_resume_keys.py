@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,12 @@ import pytest
 from pydantic import BaseModel
 from shards import write_shards
 
-from orchestrator.config.document import flatten
+from orchestrator.config.document import Document, flatten
 from orchestrator.config.loading import load_recipe
 from orchestrator.config.recipe import Recipe, StartSection
 from orchestrator.storage.run_folder import RunError, RunFile
 from orchestrator.train.plan import Plan, make_plan, recipe_yaml
 from orchestrator.train.resume import continued_run
-from workloads.albef.config import AlbefConfig
 
 RECIPE = """\
 workload: albef
@@ -30,8 +30,8 @@ model: {preset: tiny}
 """
 
 TAKES_EFFECT = {
-    "data.train": "{}/copy",
-    "data.held_out": "{}/copy",
+    "data.train": "{}/copy/train",
+    "data.held_out": "{}/copy/train",
     "stream.decode_on": "readers",
     "stream.decode_threads": "3",
     "stream.prefetch": "3",
@@ -76,7 +76,7 @@ REFUSED = {
     "workload": "",
     "seed": "7",
     "precision": "bfloat16",
-    "data.mix": "[{{uri: {}/data, weight: 1}}]",
+    "data.mix": "[{{uri: {}/data/train, weight: 1}}]",
     "batch.micro_batches": "3",
     "batch.micro_batch_size": "3",
     "length.epochs": "3",
@@ -137,7 +137,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan_of(folder: Path, *overrides: str) -> Plan:
-    places = [f"data.train={folder}/data", f"storage.uri={folder}/runs", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+    places = [
+        f"data.train={folder}/data/train",
+        f"storage.uri={folder}/runs",
+        f"tracking.uri=sqlite:///{folder}/mlflow.db",
+    ]
     return make_plan(load_recipe(folder / "mine.yaml", [*places, *overrides]))
 
 
@@ -185,20 +189,26 @@ def test_what_a_new_run_begins_with_is_refused(home: Path, key: str, update: dic
         continued_run(replace(plan, resolved=other))
 
 
-def test_the_workloads_keys_are_refused(home: Path) -> None:
-    """All of a workload's keys determine the result; those that are switches stand for the others here."""
-    values = flatten(plan_of(home).resolved.values())
-    switches = [key for key in keys_of(AlbefConfig) if isinstance(values[key], bool)]
-    changes = {key: str(not values[key]).lower() for key in switches}
-    for key, value in (changes | {"model.text_weights": "another", "text.tokenizer": "another"}).items():
-        with pytest.raises(RunError, match=rf"\b{key}\b"):
-            continued_run(changed(home, key, value))
+def test_all_keys_of_the_workload_are_refused(home: Path) -> None:
+    """A record of a run with other values of all of them."""
+    plan = plan_of(home, "name=all")
+    keys = list(flatten(plan.resolved.workload.model_dump(mode="json")))
+    before = Document("before", plan.resolved.values(), {})
+    for key in keys:
+        before.set(key, "before")
+    plan.run.recipe.write(json.dumps(before.to_dict()).encode())
+    plan.run.write(
+        RunFile("all", "before", plan.data.digest, plan.recipe.tracking.uri, "id", 6, "2026-01-01", "KILLED")
+    )
+    with pytest.raises(RunError) as refused:
+        continued_run(plan)
+    assert [key for key in keys if f" {key}: 'before' -> " not in str(refused.value)] == []
 
 
 def test_other_data_are_refused_wherever_they_are(home: Path, tmp_path: Path) -> None:
-    write_shards(str(tmp_path / "data"), 51)
+    other = write_shards(str(tmp_path / "data"), 51)
     with pytest.raises(RunError, match=r"training data in .* changed"):
-        continued_run(changed(home, "data.train", f"{tmp_path}/data"))
+        continued_run(changed(home, "data.train", other))
 
 
 @pytest.mark.parametrize("key", ["tracking.experiment", "tracking.artifacts"])

@@ -26,7 +26,7 @@ from orchestrator.train.resume import ResumePoint, continued_run
 RECIPE = """\
 workload: albef
 name: mine
-data: {train: data}
+data: {train: data/train}
 batch: {micro_batches: 2, micro_batch_size: 8}
 length: {steps: 6}
 scale: {cpus_per_worker: 0.5}
@@ -91,7 +91,7 @@ def record(home: Path) -> tuple[str, str]:
 def test_the_record_holds_absolute_places(home: Path) -> None:
     assert record(home)[0] == f"sqlite:///{home}/runs/mlflow.db"
     recipe = make_plan(load_recipe(home / "mine.yaml")).run.recipe_values()
-    assert recipe["data"]["train"] == f"{home}/data"
+    assert recipe["data"]["train"] == f"{home}/data/train"
     assert recipe["storage"]["uri"] == f"{home}/runs"
 
 
@@ -104,7 +104,7 @@ def test_another_mlflow_gets_the_run_with_its_earlier_steps(home: Path) -> None:
     assert f"tracking.uri has changed: the run is {run_id} in {new_uri} from now on" in told
     assert steps_in(uri, run_id) == [0, 1, 2, 3]
     assert steps_in(old_uri, old_id) == [0, 1]
-    assert MlflowClient(uri).get_run(run_id).data.params["data.train"] == f"{home}/data"
+    assert MlflowClient(uri).get_run(run_id).data.params["data.train"] == f"{home}/data/train"
 
 
 def test_the_same_mlflow_at_another_address_goes_on(home: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_run_whose_record_is_relative_makes_no_store_elsewhere(
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     with pytest.raises(TrackingError, match="there is no such MLflow store"):
-        train(home / "mine.yaml", range(2, 4), f"storage.uri={home}/runs", f"data.train={home}/data")
+        train(home / "mine.yaml", range(2, 4), f"storage.uri={home}/runs", f"data.train={home}/data/train")
     assert list(elsewhere.iterdir()) == []
 
 

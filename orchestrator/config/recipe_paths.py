@@ -68,7 +68,7 @@ class ReferencedPath:
         """Whether the path depends on neither the working directory nor the user's home folder."""
         return self.path.startswith("/")
 
-    def absolutevalue_at(self, folder: Path) -> str:
+    def absolute_value(self, folder: Path) -> str:
         """Return the value with its path made absolute, relative to a folder."""
         return f"{self.scheme}{folder / Path(self.path).expanduser()}"
 
@@ -115,7 +115,7 @@ def with_absolute_paths(
         *parents, last = path.keys
         there = _seen(path, earlier or {})
         moved = there is not None and (there.exists(folder) or not path.exists(folder))
-        value_at(values, tuple(parents))[last] = there.value if there and moved else path.absolutevalue_at(folder)
+        value_at(values, tuple(parents))[last] = there.value if there and moved else path.absolute_value(folder)
     return _with_values(resolved, values)
 
 
@@ -165,7 +165,7 @@ def is_same_place(before: object, now: object, folder: Path) -> bool:
         folder: what the relative path is relative to.
     """
     written = _as_path((), before)
-    return before == now or (written is not None and bool(written.path) and written.absolutevalue_at(folder) == now)
+    return before == now or (written is not None and bool(written.path) and written.absolute_value(folder) == now)
 
 
 def without_data_places(values: Mapping[str, Any]) -> dict[str, Any]:

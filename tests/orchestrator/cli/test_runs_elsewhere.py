@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from mlflow.tracking import MlflowClient
 from mlflow_database import new_database
 from saving import save_checkpoint
 from shards import write_shards
 
 from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
-from orchestrator.storage.run_folder import RunFile
+from orchestrator.storage.location import locate
+from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.stream.ledger import Ledger
 from orchestrator.stream.micro_batch import MicroBatch
 from orchestrator.track.mlflow_errors import TrackingError
@@ -136,3 +138,16 @@ def test_a_relative_record_makes_no_database_elsewhere(started: Path, home: Path
     result = use(relative_record(home, started), verb)
     assert isinstance(result.exception, TrackingError)
     assert "the run's record names it relative to the folder that the run was started in" in str(result.exception)
+
+
+@pytest.mark.parametrize("verb", [("report",), ("sync",), ("evaluate",)], ids=lambda verb: verb[0])
+def test_a_run_that_is_deleted_in_mlflow_is_said_to_be(started: Path, verb: tuple[str, ...]) -> None:
+    file = RunFolder(locate(f"{started}/runs/mine")).read()
+    client = MlflowClient(file.tracking_uri)
+    client.delete_run(file.mlflow_run_id)
+    try:
+        result = use(started / "runs" / "mine", verb)
+    finally:
+        client.restore_run(file.mlflow_run_id)
+    assert isinstance(result.exception, TrackingError)
+    assert f"mlflow runs restore --run-id {file.mlflow_run_id}`" in str(result.exception)

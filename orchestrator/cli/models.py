@@ -120,6 +120,7 @@ def _evaluate(
     data = held_out or resolved.recipe.data.held_out
     if data is None:
         raise ConfigError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
+    data = locate(data, resolved.recipe.storage.endpoint).uri
     options = EvaluationOptions(section.batch_size, section.rerank if rerank is None else rerank, gallery, heat_maps)
     saved = load_evaluation(run.evaluation)
     if saved is not None and saved.subject == subject(run.newest_step(), options, data) and not again:
@@ -152,14 +153,15 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOption
     from orchestrator.track.run_writer import TrackedRun
     from orchestrator.train.run_tools import evaluate_run
 
+    file = run.read()
+    tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
     result = evaluate_run(run, resolved, options, held_out, lambda text: click.echo(text, err=True))
     checkpoint = _evaluated_checkpoint(result.measured)
     about = subject(result.step, options, held_out)
     run.evaluation.delete()
     save_evaluation(run.evaluation, checkpoint, about)
-    file = run.read()
     metrics = {f"evaluation/{key}": value for key, value in checkpoint.evaluation.metrics.items()}
-    TrackedRun(file.tracking_uri, file.mlflow_run_id).add(result.step, metrics)
+    tracked.add(result.step, metrics)
     return Evaluated(checkpoint, resolved.entry.metrics(resolved.workload), about, run.root.uri)
 
 
@@ -295,7 +297,7 @@ def import_command(
     target = locate(out, endpoint)
     check_free(target)
     checkpoint = format_.read(file, values)
-    write_import(checkpoint, target, format_name, str(file))
+    write_import(checkpoint, target, format_name, str(file.absolute()))
     click.echo(json.dumps(_as_json(checkpoint, target.uri)) if as_json else _table(checkpoint, target.uri))
 
 

@@ -135,7 +135,8 @@ def _places(plan: Plan) -> dict[str, object]:
 
 
 def _summary(values: dict[str, object]) -> str:
-    from orchestrator.track.client import redact, resolve_uri
+    from orchestrator.track.client import resolve_uri
+    from orchestrator.track.mlflow_errors import redact
 
     address = resolve_uri(str(values["mlflow"]))
     ending = "is finished" if values["status"] == "FINISHED" else "was stopped with a checkpoint"

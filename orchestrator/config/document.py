@@ -200,6 +200,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def value_at(values: Any, keys: KeyPath) -> Any:
+    """Return the value of a key path in nested mappings and lists, None where there is none."""
+    for key in keys:
+        if isinstance(values, Mapping):
+            values = values.get(str(key))
+        else:
+            values = values[key] if isinstance(values, list) and isinstance(key, int) and key < len(values) else None
+    return values
+
+
 def _merged(base: Any, values: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(values, dict)):
         return deepcopy(values)

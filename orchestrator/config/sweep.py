@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.config.document import Document, read_extended
+from orchestrator.config.document import Document, flatten, read_extended, value_at
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, resolve, validate
 from orchestrator.config.named_files import RECIPES, find_file
@@ -176,6 +176,14 @@ class ResolvedSweep:
         """
         document = _with(self.base, {**assignment, **more})
         return resolve(document, {"name": self.sweep.name} | document.to_dict())
+
+    def with_values_of(self, recipe: ResolvedRecipe) -> ResolvedSweep:
+        """Return the sweep over another recipe: that of no configuration, with some values changed."""
+        before, values = flatten(self.filled.to_dict()), flatten(recipe.values())
+        changed = {key: value for key, value in values.items() if value != before.get(key)}
+        base, filled = _with(self.base, changed), _with(self.filled, changed)
+        overrides = {key: value_at(base.to_dict(), tuple(key.split("."))) for key in self.sweep.overrides}
+        return replace(self, sweep=self.sweep.model_copy(update={"overrides": overrides}), base=base, filled=filled)
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> ResolvedSweep:

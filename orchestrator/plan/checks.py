@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.doctor.services import SQLITE
 from orchestrator.cluster.findings import Finding, failed, passed, warned
 from orchestrator.config.cluster import Cluster
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.plan.estimates import Scenario, Speed, check_decoding, estimate_scenario, worker_speed
 from orchestrator.plan.machines import Fleet, NodeType, check_prices, fleet_for, node_types_of
 from orchestrator.plan.memory import check_gpu_memory, check_main_memory

@@ -26,8 +26,9 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile, RunFolder, checkpoint_step
 from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.unusable import ReasonCount, UnusableSample, count_reasons, count_unusable, read_unusable
-from orchestrator.track.client import redact, resolve_uri
+from orchestrator.track.client import resolve_uri
 from orchestrator.track.cost import Costs, RunCost, read_starts
+from orchestrator.track.mlflow_errors import redact
 from orchestrator.track.run_writer import Curves, TrackedRun
 from workloads.contract import (
     Evaluation,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
+from orchestrator.config.document import Document, value_at
 from orchestrator.config.errors import FuserayError
+from orchestrator.config.recipe_paths import is_gone, moved_place
 from orchestrator.storage.location import Location, locate
 
 RUN_FILE = "run.json"
@@ -32,7 +34,7 @@ class RunFile:
         name: the run's name.
         recipe_digest: digest of what determines the result.
         index_digest: digest of the training data's index.
-        tracking_uri: MLflow's address.
+        tracking_uri: MLflow's address, or 'environment'; a path is absolute.
         mlflow_run_id: the run there.
         steps: steps in the whole run.
         created: ISO 8601 time of the first start.
@@ -122,6 +124,16 @@ class RunFolder:
         """The resolved recipe."""
         return self.root / RECIPE_FILE
 
+    def recipe_values(self) -> dict[str, Any]:
+        """Return the values of the recipe with which the run was last started, none when there is no run.
+
+        Raises:
+            ConfigError: the recipe's file is damaged.
+        """
+        if self.recipe.size() is None:
+            return {}
+        return Document.parse(self.recipe.read().decode(), self.recipe.uri).to_dict()
+
     def checkpoint_folders(self) -> list[Location]:
         """Return the checkpoint folders in the order of their steps, whether committed or not."""
         folders = [folder for folder in self.checkpoints.list() if re.fullmatch(r"step-\d+", folder.name)]
@@ -141,7 +153,7 @@ class RunFolder:
         return (self.root / RUN_FILE).size() is not None
 
     def read(self) -> RunFile:
-        """Return the content of the run file.
+        """Return the content of the run file; an MLflow database that moved together with the folder is found.
 
         Raises:
             RunError: there is no run here, or its file is damaged.
@@ -152,7 +164,17 @@ class RunFolder:
                 f"{self.root.uri}: is not a run (no {RUN_FILE}); "
                 f"name a run's folder, or a run below {_parent(self.root)}."
             )
-        return read_json(location, RunFile, RunError)
+        file = read_json(location, RunFile, RunError)
+        return replace(file, tracking_uri=self.follow_move(file.tracking_uri))
+
+    def follow_move(self, place: str) -> str:
+        """Return where an absolute path in a record of this folder is, if it moved together with the folder."""
+        return moved_place(place, self.recorded_root(), self.root.path) if is_gone(place) else place
+
+    def recorded_root(self) -> str:
+        """Return where the folder was when its run or sweep was last started; where it is if that is not recorded."""
+        storage = value_at(self.recipe_values(), ("storage", "uri")) if self.root.is_local else None
+        return f"{storage}/{self.root.name}" if str(storage).startswith("/") else self.root.path
 
     def write(self, run: RunFile) -> None:
         """Write the run file."""

@@ -108,7 +108,7 @@ class _SweepRun:
             stop = StopCondition(self.interrupted, self._limits(meter, trials, lease), self.display.log)
             try:
                 with metering(meter, self.display.log):
-                    self._tune(logger.mlflow_run_id, trials, stop, concurrent)
+                    self._tune(logger, trials, stop, concurrent)
                 lease.check()
                 status = "KILLED" if stop.reason else "FINISHED"
             except LeaseError:
@@ -127,14 +127,14 @@ class _SweepRun:
         finalize_orphaned_trials(self.plan.folder, trials.all(), self.display.log)
         logger.close(status, stop.reason, meter.spent(), trials.all())
 
-    def _tune(self, mlflow_run_id: str, trials: TrialRecords, stop: StopCondition, concurrent: int) -> None:
+    def _tune(self, logger: SweepLogger, trials: TrialRecords, stop: StopCondition, concurrent: int) -> None:
         plan, stop_signal = self.plan, start_actor_on_driver_node(StopSignal)
         if stop.check():
             return
         context = SweepContext(
             sweep=plan.sweep,
             folder=plan.folder.root,
-            parent_run_id=mlflow_run_id,
+            parent_run_id=logger.mlflow_run_id,
             seed=plan.base.recipe.seed,
             first_rung=first_rung(plan.sweep.sweep.scheduler, plan.base.total_samples),
             report_steps=plan.report_steps,
@@ -142,7 +142,7 @@ class _SweepRun:
             prices=self.prices,
             cost_share=1 / concurrent,
             overrides=_recipe_overrides(plan, concurrent),
-            working_folder=os.getcwd(),
+            working_folder=logger.working_folder,
         )
         with stop.polling(stop_signal):
             tune_trials(context, trials, plan.base.total_samples, concurrent, lambda: bool(stop.reason))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from orchestrator.config.document import Document
 from orchestrator.config.errors import FuserayError, RecipeError
 from orchestrator.config.loading import validate
+from orchestrator.config.recipe_paths import follow_moved_folder
 from orchestrator.config.sweep import Assignment, ResolvedSweep, Sweep, load_sweep
 from orchestrator.config.yaml_text import to_yaml
 from orchestrator.storage.location import Location
@@ -90,10 +91,11 @@ class SweepFile:
         status: RUNNING, FINISHED, FAILED or KILLED, as in MLflow.
         ended: ISO 8601 time at which it last ended; empty while it runs.
         reason: why it was stopped before its end; empty otherwise.
-        tracking_uri: MLflow's address.
+        tracking_uri: MLflow's address, or 'environment'; a path is absolute.
         mlflow_run_id: the sweep's own run there, the parent of its trials' runs.
         trials: of the whole sweep.
         samples: of a trial that is trained to the end.
+        working_folder: where it was first started; searched values that are relative paths are relative to it.
     """
 
     name: str
@@ -105,6 +107,7 @@ class SweepFile:
     samples: int
     ended: str = ""
     reason: str = ""
+    working_folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,8 @@ class SweepFolder:
         location = self.root / SWEEP_FILE
         if location.size() is None:
             raise SweepError(f"{self.root.uri}: is not a sweep (no {SWEEP_FILE}); name a sweep's folder.")
-        return read_json(location, SweepFile, SweepError)
+        file = read_json(location, SweepFile, SweepError)
+        return replace(file, tracking_uri=RunFolder(self.root).follow_move(file.tracking_uri))
 
     def write(self, file: SweepFile) -> None:
         """Replace the sweep's state."""
@@ -233,7 +237,10 @@ def stored_sweep(folder: SweepFolder, overrides: Sequence[str] = ()) -> Resolved
     with TemporaryDirectory() as local:
         for file in (folder.recipe, folder.spec):
             Path(local, file.name).write_bytes(file.read())
-        return load_sweep(Path(local, folder.spec.name), overrides)
+        sweep = load_sweep(Path(local, folder.spec.name), overrides)
+    root = folder.root
+    recipe = follow_moved_folder(sweep.recipe({}), RunFolder(root).recorded_root(), root.path)
+    return sweep.with_values_of(recipe)
 
 
 def stored_section(folder: SweepFolder) -> Sweep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config.commands import command_line
@@ -12,6 +13,7 @@ from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe_paths import with_absolute_paths
 from orchestrator.config.sweep import ResolvedSweep
 from orchestrator.storage.location import locate
 from orchestrator.storage.run_folder import RunFolder
@@ -54,7 +56,7 @@ class SweepPlan:
 
 
 def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
-    """Read the data that a sweep's recipe names, and plan the sweep.
+    """Read the data that a sweep's recipe names, and plan the sweep; the plan's recipe has absolute paths.
 
     Raises:
         StorageError: storage cannot be reached.
@@ -66,7 +68,7 @@ def make_sweep_plan(sweep: ResolvedSweep) -> SweepPlan:
     check_reports(sweep, base.steps)
     recipe = base.recipe
     folder = SweepFolder(locate(f"{recipe.storage.uri}/{sweep.sweep.name}", recipe.storage.endpoint))
-    return SweepPlan(sweep, base, folder)
+    return SweepPlan(sweep.with_values_of(base.resolved), base, folder)
 
 
 def check_folder_unused(folder: SweepFolder) -> None:
@@ -84,7 +86,10 @@ def check_folder_unused(folder: SweepFolder) -> None:
 
 
 def changed_keys(before: ResolvedSweep, now: ResolvedSweep) -> list[str]:
-    """Return the keys of a sweep, and of its recipe, that must not change when it is resumed, but did."""
+    """Return the keys of a sweep, and of its recipe, that must not change when it is resumed, but did.
+
+    Relative paths are relative to the current folder.
+    """
     old, new = _unchangeable(before), _unchangeable(now)
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
@@ -92,7 +97,7 @@ def changed_keys(before: ResolvedSweep, now: ResolvedSweep) -> list[str]:
 def _unchangeable(sweep: ResolvedSweep) -> dict[str, Any]:
     spec = flatten(sweep.sweep.model_dump(mode="json", exclude={"recipe", "overrides"}))
     fixed = {key: value for key, value in spec.items() if not key.startswith(CHANGEABLE_KEYS)}
-    return fixed | flatten({"recipe": sweep.recipe({}).values()})
+    return fixed | flatten({"recipe": with_absolute_paths(sweep.recipe({}), Path.cwd()).values()})
 
 
 def cluster_capacity(recipe: Recipe, prices: PriceTable | None) -> Capacity:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ray.tune import Callback
@@ -16,8 +18,8 @@ from orchestrator.storage.run_folder import RunFile, RunFolder
 from orchestrator.sweep.folder import Point, SweepFile, SweepFolder, TrialRecord, TrialStatus, store_sweep
 from orchestrator.sweep.plan import SweepPlan
 from orchestrator.sweep.schedulers import LINEAGE, OUTCOME, REASON, SAMPLES, TRIAL_SPEC, name_of
-from orchestrator.track.client import TrackingUnavailableError
 from orchestrator.track.cost import RunCost, cost_tags
+from orchestrator.track.mlflow_errors import TrackingUnavailableError
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.run_tools import sync
@@ -65,6 +67,12 @@ class SweepLogger:
         """The sweep's own run in MLflow."""
         return self._file.mlflow_run_id
 
+    @property
+    def working_folder(self) -> str:
+        """The folder that trials run in: where the sweep was first started, the current one when that is not here."""
+        folder = self._file.working_folder
+        return folder if folder and Path(folder).is_dir() else os.getcwd()
+
     def close(self, status: str, reason: str, spent: RunCost, trials: Sequence[TrialRecord]) -> None:
         """Record how the sweep ended.
 
@@ -100,12 +108,14 @@ def _create(plan: SweepPlan, log: Callable[[str], None]) -> tuple[SweepFile, Tra
         mlflow_run_id=tracker.run_id,
         trials=plan.trials,
         samples=plan.base.total_samples,
+        working_folder=os.getcwd(),
     )
     return file, tracker
 
 
 def _resume(plan: SweepPlan, log: Callable[[str], None]) -> tuple[SweepFile, Tracker]:
     file = replace(plan.folder.read(), status="RUNNING", ended="", reason="", trials=plan.trials)
+    file = replace(file, tracking_uri=plan.base.recipe.tracking.uri)
     return file, Tracker.resume(file.tracking_uri, file.mlflow_run_id, log)
 
 

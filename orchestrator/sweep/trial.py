@@ -29,7 +29,7 @@ from orchestrator.storage.run_folder import RunFolder, checkpoint_step
 from orchestrator.sweep.folder import SweepError, trial_name
 from orchestrator.sweep.schedulers import LINEAGE, OUTCOME, REASON, RUNGS, SAMPLES, TRIAL_SPEC
 from orchestrator.sweep.trial_runner import LOG, ReportSchedule, TrialReport, TrialRun, earlier_reports
-from orchestrator.track.client import TrackingUnavailableError
+from orchestrator.track.mlflow_errors import TrackingUnavailableError
 from orchestrator.train.control_channel import RunObserver
 from orchestrator.train.driver import Outcome, log_folder, run_on_cluster
 from orchestrator.train.plan import Plan, make_plan

@@ -1,4 +1,4 @@
-"""Connections to MLflow: tracking URI, client settings, and error messages without secrets."""
+"""Connections to MLflow: tracking URI, client settings, and stores on this machine's disk that must exist."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from orchestrator.config.errors import FuserayError
+from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.storage.filesystem import CHECKSUM_VARIABLES
 from orchestrator.storage.proxies import keep_loopback_direct
-from orchestrator.storage.retry import without_secrets
+from orchestrator.track.mlflow_errors import (
+    URI_VARIABLE,
+    TrackingError,
+    explain_error,
+    is_deleted,
+    is_denied,
+    redact,
+    usable_run,
+)
 
-SQLITE = "sqlite:///"
 CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -22,21 +31,16 @@ CLIENT_DEFAULTS = {
 }
 """One short attempt per request, since the outbox retries. Variables that the user has set are kept."""
 
+REMOTE_NAMES = ("databricks", "databricks-uc", "uc")
+"""Tracking URIs that are neither paths nor addresses."""
+
 CHATTY = ("mlflow", "alembic")
 TRACEBACKS = ("mlflow.store.db.utils",)
 """Loggers that print a traceback for every attempt to reach an unavailable database."""
 
 
-class TrackingError(FuserayError):
-    """MLflow cannot be reached, or rejects the run."""
-
-
-class TrackingUnavailableError(TrackingError):
-    """MLflow cannot be reached or fails to answer; it may recover later."""
-
-
 class Connection:
-    """An MLflow run, with a client that is created on first use.
+    """An MLflow run, with a client that is created on first use. It makes no store.
 
     Args:
         uri: MLflow tracking URI, or 'environment' for that in MLFLOW_TRACKING_URI.
@@ -53,22 +57,45 @@ class Connection:
 
     @property
     def client(self) -> MlflowClient:
-        """The client; raises what MLflow raises when a database cannot be opened."""
+        """The client; raises what MLflow raises when a database cannot be opened, TrackingError when none is there."""
         if self._client is None:
             self._client = connect(self._address)
         return self._client
+
+    def run(self) -> Run:
+        """Return the run.
+
+        Raises:
+            TrackingError: MLflow has no such run, or it is deleted.
+            Exception: what MLflow raises when it does not answer.
+        """
+        return usable_run(self.client, self.run_id, self._address)
 
     def redact(self, text: object) -> str:
         """Return a message on one line, without the URI's password."""
         return redact(text, self._address)
 
-    def unreachable_error(self, error: Exception) -> TrackingUnavailableError:
+    def describe(self, error: object) -> str:
+        """Return what an error says, on one line; with its fix when access is denied or the run is deleted."""
+        if isinstance(error, Exception) and (is_denied(error) or is_deleted(error)):
+            return str(self.explain(error)).rstrip(".")
+        return self.redact(error)
+
+    def explain(self, error: Exception) -> TrackingError:
         """Return the user-facing error for one of MLflow's."""
-        return unreachable_error(self._address, error)
+        return explain_error(self._address, error)
 
 
-def connect(uri: str) -> MlflowClient:
-    """Return a client for a tracking URI; raises what MLflow raises."""
+def connect(uri: str, create: bool = False) -> MlflowClient:
+    """Return a client for a tracking URI; raises what MLflow raises.
+
+    Args:
+        uri: the tracking URI.
+        create: whether a store on this machine's disk is made if it is not there.
+
+    Raises:
+        TrackingError: the store is not there.
+    """
     keep_loopback_direct()
     for name, value in CLIENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -79,9 +106,55 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in TRACEBACKS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    path = store_path(uri)
+    if path is not None and create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None and not create and not path.exists():
+        raise TrackingError(_missing_store(uri, path))
     return MlflowClient(uri)
+
+
+def experiment_of_run(uri: str, run_id: str) -> str | None:
+    """Return the name of the experiment that a run is in; None when there is no such run, or no such store.
+
+    Args:
+        uri: MLflow tracking URI, or 'environment'.
+        run_id: the run.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or refuses.
+    """
+    address = resolve_uri(uri)
+    path = store_path(address)
+    if path is not None and not path.exists():
+        return None
+    try:
+        client = connect(address)
+        return str(client.get_experiment(client.get_run(run_id).info.experiment_id).name)
+    except Exception as error:
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise explain_error(address, error) from None
+
+
+def store_path(uri: str) -> Path | None:
+    """Return the SQLite file, or the folder of a file store, that a tracking URI names; None for other stores."""
+    if uri.startswith(SQLITE):
+        return Path(uri.removeprefix(SQLITE).partition("?")[0])
+    if uri.startswith("file:"):
+        return Path(unquote(urlsplit(uri).path))
+    return None if ":" in uri or uri in REMOTE_NAMES else Path(uri)
+
+
+def _missing_store(uri: str, path: Path) -> str:
+    if path.is_absolute():
+        help_ = "Put it back; a run whose MLflow has moved is continued with tracking.uri=NEW_PLACE."
+    else:
+        help_ = (
+            f"It is looked for below {Path.cwd()}, the current folder; the run's record names it relative to the "
+            "folder that the run was started in, so use the run from there."
+        )
+    return f"{uri}: there is no such MLflow store. {help_}"
 
 
 def resolve_uri(uri: str) -> str:
@@ -92,21 +165,6 @@ def resolve_uri(uri: str) -> str:
     """
     if uri != "environment":
         return uri
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise TrackingError("tracking.uri is 'environment', but the variable MLFLOW_TRACKING_URI is not set.")
-    return os.environ["MLFLOW_TRACKING_URI"]
-
-
-def unreachable_error(uri: str, error: Exception) -> TrackingUnavailableError:
-    """Return the user-facing error for one of MLflow's at a tracking URI."""
-    return TrackingUnavailableError(
-        f"{redact(uri, uri)}: MLflow cannot be reached: {redact(error, uri)}. Check tracking.uri."
-    )
-
-
-def redact(text: object, uri: str) -> str:
-    """Return a text on one line, with stars for the URI's password and for other secrets."""
-    line = " ".join(str(text).split())
-    for password in {urlsplit(uri).password or "", unquote(urlsplit(uri).password or "")} - {""}:
-        line = line.replace(password, "***")
-    return without_secrets(line)
+    if not os.environ.get(URI_VARIABLE):
+        raise TrackingError(f"tracking.uri is 'environment', but the variable {URI_VARIABLE} is not set.")
+    return os.environ[URI_VARIABLE]

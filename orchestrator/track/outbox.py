@@ -9,15 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from typing import Protocol, TypeVar
 
-import sqlalchemy.exc
-from botocore.exceptions import BotoCoreError
-from mlflow.exceptions import MlflowException
-
 from orchestrator.storage.timing import exponential_delay_s
+from orchestrator.track.mlflow_errors import is_deleted, is_denied, is_rejection
 
 ANNOUNCED_FAILURE = 2
 """Consecutive failures after which the server is reported as unavailable; a single one may be a stale connection."""
@@ -146,8 +143,9 @@ class Outbox:
             return
         self._finish_attempt(delivery, failures=self._failures + 1)
         if self._failures == ANNOUNCED_FAILURE:
+            state = "takes nothing" if is_denied(error) or is_deleted(error) else "does not answer"
             self._log(
-                f"{self._subject} does not answer ({self._explain(error)}). Training continues; "
+                f"{self._subject} {state} ({self._explain(error)}). Training continues; "
                 "what is to be logged is kept and sent when it is back."
             )
         self._pause(delay_s)
@@ -172,22 +170,6 @@ class Outbox:
 
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
-REJECTION_CODES = {
-    "ALREADY_EXISTS",
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "NOT_FOUND",
-    "NOT_IMPLEMENTED",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-}
-"""MLflow's error codes for invalid input. Denied access is not among them: it may be granted again."""
-
-TOO_LARGE = "error code 413"
-TRANSIENT_STATUS = {401, 403, 407, 408, 425, 429}
-"""HTTP statuses 4xx that are about access or the current load rather than about what was sent."""
-
-TRANSIENT_ERRORS = (OSError, BotoCoreError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 
 
 def retry_delay_s(error: Exception, attempt: int) -> float | None:
@@ -203,34 +185,6 @@ def retry_delay_s(error: Exception, attempt: int) -> float | None:
     if is_rejection(error):
         return None
     return exponential_delay_s(attempt, FIRST_DELAY_S, MAX_DELAY_S)
-
-
-def is_rejection(error: BaseException) -> bool:
-    """Return whether MLflow or its artifact store rejected the input, rather than being unavailable."""
-    if isinstance(error, MlflowException):
-        return error.error_code in REJECTION_CODES or TOO_LARGE in str(error)
-    status = _http_status(error)
-    if status is not None:
-        return 400 <= status < 500 and status not in TRANSIENT_STATUS
-    return not isinstance(error, TRANSIENT_ERRORS)
-
-
-def _http_status(error: BaseException) -> int | None:
-    """Return an artifact store's HTTP status; boto3 has it in the cause of its own error."""
-    for cause in _chain(error):
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict):
-            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-        status = getattr(response, "status_code", None)
-        if isinstance(status, int):
-            return status
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 NAMES_SHOWN = 5

@@ -16,8 +16,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from orchestrator.storage.location import Location
-from orchestrator.track.client import Connection, TrackingError
+from orchestrator.track.client import Connection
 from orchestrator.track.metric_log import StepLine, logged_steps, read_metric_log
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
 from orchestrator.track.run_writer import Points, StepSender, TrackedRun, in_batches, metric_name
 

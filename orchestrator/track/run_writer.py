@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from orchestrator.storage.timing import now_ms
-from orchestrator.track.client import Connection, TrackingError
+from orchestrator.track.client import Connection
 from orchestrator.track.metric_log import StepLine
 from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
 
@@ -41,7 +40,7 @@ class TrackedRun:
         now_ms: the time in milliseconds.
 
     Raises:
-        TrackingError: MLflow cannot be reached, or has no such run; so do all methods.
+        TrackingError: MLflow cannot be reached, refuses, or has no such run, or it is deleted; so do all methods.
     """
 
     def __init__(self, uri: str, run_id: str, now_ms: Callable[[], int] = now_ms) -> None:
@@ -53,13 +52,20 @@ class TrackedRun:
     def status(self) -> str:
         """Return the run's status: RUNNING, FINISHED, FAILED or KILLED."""
         with self.explained():
-            return str(self.connection.client.get_run(self.run_id).info.status)
+            return str(self.connection.run().info.status)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log metrics of a step, whatever was logged before."""
-        now = self._now_ms()
-        metrics = [Metric(metric_name(name), float(value), now, step) for name, value in values.items()]
+        """Log metrics of a step, whatever was logged before: these values are then the step's.
+
+        Of several values at one step, MLflow shows the one with the latest time, and of those with the same time the
+        largest; so the time is later than any there, whichever clock that came from.
+        """
+        named = {metric_name(name): float(value) for name, value in values.items()}
         with self.explained():
+            newest = self.connection.client.get_run(self.run_id).data.to_proto().metrics
+            earlier = [metric.timestamp for metric in newest if metric.key in named and metric.step == step]
+            time_ms = max([self._now_ms(), *(time + 1 for time in earlier)])
+            metrics = [Metric(name, value, time_ms, step) for name, value in named.items()]
             self.connection.client.log_batch(self.run_id, metrics=metrics)
 
     def text(self, content: str, name: str) -> None:
@@ -77,11 +83,12 @@ class TrackedRun:
             return sorted(plain_name(name) for name in self.connection.client.get_run(self.run_id).data.metrics)
 
     def curve(self, name: str) -> Curve:
-        """Return one metric's steps and values; none when the run has no such metric."""
+        """Return one metric's steps and values, of a step the last one; none when the run has no such metric."""
         with self.explained():
             history = self.connection.client.get_metric_history(self.run_id, metric_name(name))
-        points = sorted(history, key=lambda metric: int(metric.step))
-        return [metric.step for metric in points], [metric.value for metric in points]
+        points = sorted(history, key=lambda metric: (int(metric.step), int(metric.timestamp)))
+        values = {metric.step: metric.value for metric in points}
+        return list(values), list(values.values())
 
     def times_ms(self) -> tuple[int, int | None]:
         """Return when the run started and ended, in milliseconds since 1970."""
@@ -104,13 +111,8 @@ class TrackedRun:
         """
         try:
             yield
-        except TrackingError:
-            raise
         except Exception as error:
-            if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                message = self.connection.redact(error)
-                raise TrackingError(f"MLflow has no run {self.run_id}: {message}. Check tracking.uri.") from None
-            raise self.connection.unreachable_error(error) from None
+            raise self.connection.explain(error) from None
 
 
 STEP_METRIC = "samples"

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from orchestrator.config.document import flatten
+from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.storage.location import Location
-from orchestrator.track.client import SQLITE, Connection, TrackingError, connect, resolve_uri, unreachable_error
+from orchestrator.track.client import Connection, connect, resolve_uri
 from orchestrator.track.metric_log import StepLine
+from orchestrator.track.mlflow_errors import TrackingError, explain_error, is_rejection, refuse_deleted_experiment
 from orchestrator.track.outbox import LINGER_S, Outbox, RejectedKeys
 from orchestrator.track.payloads import (
     CatchUpDelivery,
@@ -101,7 +102,7 @@ class Tracker:
         self._sender = StepSender(self._connection, self._rejected)
         self._steps = StepsDelivery(self._sender)
         self._log = log
-        self._main = self._outboxes.open("MLflow", log, self._connection.redact)
+        self._main = self._outboxes.open("MLflow", log, self._connection.describe)
         self._files = self._outboxes.open("MLflow's artifact store", log, self._connection.redact)
 
     @classmethod
@@ -130,13 +131,16 @@ class Tracker:
             outboxes: how things are sent.
 
         Raises:
-            TrackingUnavailableError: MLflow cannot be reached, or refuses.
-            TrackingError: the environment does not say where it is.
+            TrackingUnavailableError: MLflow cannot be reached.
+            TrackingError: it denies access, refuses, the experiment is deleted, or the environment does not say where
+                MLflow is.
         """
         tracking_uri = resolve_uri(uri)
         try:
-            client = connect(tracking_uri)
+            client = connect(tracking_uri, create=True)
             existing = client.get_experiment_by_name(experiment)
+            if existing:
+                refuse_deleted_experiment(existing, tracking_uri)
             experiment_id = (
                 existing.experiment_id
                 if existing
@@ -146,7 +150,7 @@ class Tracker:
             if run_id is None:
                 run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         except Exception as error:
-            raise unreachable_error(tracking_uri, error) from None
+            raise explain_error(tracking_uri, error) from None
         return cls(uri, run_id, log, outboxes)
 
     @classmethod
@@ -154,15 +158,15 @@ class Tracker:
         """Mark a run as running again; when MLflow is unavailable, that is done as soon as it is back.
 
         Raises:
-            TrackingError: MLflow has no such run.
+            TrackingError: MLflow has no such run, it is deleted, or the store of that name refuses or is not there.
         """
         tracker = cls(uri, run_id, log, outboxes)
         resume = _ResumeDelivery(tracker._connection)
         tracker._main.put(resume)
         tracker._main.wait(tracker._outboxes.resume_wait_s)
-        if resume.missing:
+        if resume.refusal is not None:
             tracker.abandon()
-            raise TrackingError(f"MLflow has no run {run_id}: {resume.missing}. Check tracking.uri.")
+            raise resume.refusal
         return tracker
 
     def step(self, points: Points) -> None:
@@ -233,20 +237,21 @@ class Tracker:
 
 
 class _ResumeDelivery(StatusDelivery):
-    """Marks a run as running, and detects a missing run."""
+    """Marks a run as running; keeps the reason when that will never be possible, for the run is missing or deleted."""
 
-    missing = ""
+    refusal: TrackingError | None = None
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, "RUNNING")
 
     def attempt(self) -> bool:
         try:
+            self.connection.run()
             return super().attempt()
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        except Exception as error:
+            if not isinstance(error, TrackingError) and not is_rejection(error):
                 raise
-            self.missing = self.connection.redact(error)
+            self.refusal = self.connection.explain(error)
             return True
 
 

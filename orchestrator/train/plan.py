@@ -7,12 +7,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config.document import Document, flatten
+from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe_paths import is_same_place, with_absolute_paths
 from orchestrator.config.yaml_text import to_yaml
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
@@ -161,7 +163,9 @@ class Plan:
 
 
 def make_plan(resolved: ResolvedRecipe) -> Plan:
-    """Open the data that a recipe names and check its machine.
+    """Open the data that a recipe names and check its machine; the plan's recipe has absolute paths.
+
+    Relative paths are relative to the current folder; of a run that exists they mean those of its earlier starts.
 
     Raises:
         StorageError: storage cannot be reached.
@@ -169,6 +173,8 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
         ConfigError: the recipe needs more than the machine has, Ray's temporary folder there is too long, or the run
             starts from an unsuitable checkpoint.
     """
+    run = RunFolder(locate(f"{resolved.recipe.storage.uri}/{resolved.recipe.name}", resolved.recipe.storage.endpoint))
+    resolved = with_absolute_paths(resolved, Path.cwd(), run.recipe_values())
     recipe = resolved.recipe
     if recipe.scale.address == "local":
         refuse_long_folder(ray_folder())
@@ -178,7 +184,6 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     if recipe.data.held_out is not None:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
-    run = RunFolder(locate(f"{recipe.storage.uri}/{recipe.name}", recipe.storage.endpoint))
     plan = Plan(resolved, data, held_out, held_out_index, run, tuple(warnings))
     if recipe.start is None:
         return plan
@@ -311,14 +316,20 @@ def recipe_yaml(resolved: ResolvedRecipe) -> str:
     return to_yaml(resolved.values())
 
 
-def differences(before: str, now: Mapping[str, Any]) -> list[str]:
-    """Return the keys whose values differ, as `key: before -> now`."""
-    old, new = flatten(Document.parse(before, "recipe").to_dict()), flatten(now)
-    return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return the keys whose values differ, with `before -> now`.
+
+    Args:
+        before: values of the recipe of a run.
+        now: values with absolute paths.
+        folder: what relative paths of `before` are relative to.
+    """
+    old, new = flatten(before), flatten(now)
+    return {
+        key: f"{old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+        if not is_same_place(old.get(key), new.get(key), folder)
+    }
 
 
 def audit_run(run: RunFolder, resolved: ResolvedRecipe) -> LedgerAudit:

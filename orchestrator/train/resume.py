@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from orchestrator.config.loading import FREE_SECTIONS, FREE_STREAM_KEYS
+from orchestrator.config.recipe_paths import is_same_place, without_data_places
 from orchestrator.storage.run_folder import RunError, RunFile
 from orchestrator.stream.state import StreamState, stream_changes
 from orchestrator.train.checkpoints.load import (
@@ -27,7 +29,14 @@ CHANGEABLE_KEYS = (
     *(section if section == "name" else f"{section}." for section in FREE_SECTIONS),
     *(f"stream.{key}" for key in FREE_STREAM_KEYS),
 )
-"""Beginnings of the recipe keys that may change when a run is resumed."""
+"""Beginnings of the recipe keys that may change when a run is resumed, except for those of `FIXED_KEYS`."""
+
+FIXED_KEYS = {
+    "stream.audit": "the ledger would hold some of the steps only",
+    "tracking.experiment": "a run stays in its MLflow experiment",
+    "tracking.artifacts": "MLflow keeps the files of an experiment where it began to",
+}
+"""Recipe keys that change no result, but would be ignored or misleading when a run is resumed, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,7 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Re
         ConfigError: files that the recipe names are missing or do not fit.
     """
     previous = plan.run.read()
-    if previous.recipe_digest != plan.resolved.digest():
-        changed = differences(plan.run.recipe.read().decode(), plan.resolved.values())
-        not_allowed = [change for change in changed if not change.startswith(CHANGEABLE_KEYS)]
-        raise RunError(
-            f"{plan.run.root.uri}: the recipe changed since the run started, so it cannot continue exactly: "
-            f"{'; '.join(not_allowed)}. Undo that, or start another run with name=OTHER."
-        )
+    _check_recipe(plan, previous)
     if previous.index_digest != plan.data.digest:
         raise RunError(
             f"{plan.run.root.uri}: the training data in {plan.data.uris} changed since the run started, "
@@ -91,6 +94,26 @@ def continued_run(plan: Plan, log: Callable[[str], None] = lambda _: None) -> Re
     check_files(plan, new=newest is None)
     first_step = newest.state.next_step if newest else plan.first_step
     return ResumePoint(previous, first_step, done=first_step >= plan.steps and previous.status == "FINISHED")
+
+
+def _check_recipe(plan: Plan, previous: RunFile) -> None:
+    """Refuse a recipe with which the run would not continue exactly, or whose changes would be ignored."""
+    folder = Path.cwd()
+    before, now = (without_data_places(values) for values in (plan.run.recipe_values(), plan.resolved.values()))
+    changes = differences(before, now, folder)
+    changed = [f"{key}: {change}" for key, change in changes.items() if not key.startswith(CHANGEABLE_KEYS)]
+    if changed and previous.recipe_digest != plan.resolved.digest():
+        raise RunError(
+            f"{plan.run.root.uri}: the recipe changed since the run started, so it cannot continue exactly: "
+            f"{'; '.join(changed)}. Undo that, or start another run with name=OTHER."
+        )
+    moved = not is_same_place(previous.tracking_uri, plan.recipe.tracking.uri, folder)
+    for key, why in FIXED_KEYS.items():
+        if key in changes and not (moved and key.startswith("tracking.")):
+            raise RunError(
+                f"{plan.run.root.uri}: {key} cannot change when a run is resumed ({changes[key]}): {why}. Undo that, "
+                "or start another run with name=OTHER."
+            )
 
 
 def _check_stream(plan: Plan, newest: StoredState) -> None:

@@ -12,6 +12,7 @@ import torch
 from orchestrator.config.document import Document
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
+from orchestrator.config.recipe_paths import follow_moved_folder
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
@@ -21,8 +22,8 @@ from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
 from orchestrator.stream.trace import RunRecords, TracedBatch, trace
 from orchestrator.track.analysis import Spike, find_spikes
-from orchestrator.track.client import TrackingError
 from orchestrator.track.cost import Costs, cost_tags, read_starts
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.sync import SyncResult, sync_to_mlflow
 from orchestrator.train.checkpoints.load import Checkpoint, load_newest
@@ -41,9 +42,10 @@ class EvaluationResult:
 
 
 def run_recipe(run: RunFolder) -> ResolvedRecipe:
-    """Return the recipe that a run was started with."""
+    """Return the recipe that a run was last started with; data and weights that moved with its folder are found."""
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
-    return resolve(document, document.to_dict())
+    resolved = resolve(document, document.to_dict())
+    return follow_moved_folder(resolved, run.recorded_root(), run.root.path)
 
 
 def model_config(checkpoint: Checkpoint) -> Section:

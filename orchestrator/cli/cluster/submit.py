@@ -209,13 +209,15 @@ def follow_job(entry: JobRecord, detach: bool, as_json: bool) -> None:
 
 def on_cluster(resolved: ResolvedRecipe, cluster: Cluster) -> ResolvedRecipe:
     """Return the recipe with paths as they resolve on the cluster, or refuse it."""
-    from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
-    from orchestrator.config.document import Document
-    from orchestrator.config.loading import resolve
+    from orchestrator.cluster.jobs.portability import check_paths_shared
+    from orchestrator.config.recipe_paths import with_absolute_paths
+    from orchestrator.storage.location import locate
+    from orchestrator.storage.run_folder import RunFolder
 
     if cluster.kind == "local":
-        values = make_paths_absolute(resolved, Path.cwd())
-        return resolve(Document("recipe", values, {}), values)
+        storage, name = resolved.recipe.storage, resolved.recipe.name
+        run = RunFolder(locate(f"{storage.uri}/{name}", storage.endpoint))
+        return with_absolute_paths(resolved, Path.cwd(), run.recipe_values())
     for warning in check_paths_shared(resolved, Path.cwd()):
         log(f"warning: {warning}")
     return resolved

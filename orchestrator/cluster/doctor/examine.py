@@ -32,7 +32,6 @@ from orchestrator.cluster.doctor.python_env import (
     project_requirements,
 )
 from orchestrator.cluster.doctor.services import (
-    SQLITE,
     check_credentials,
     check_storage,
     check_tracking,
@@ -41,6 +40,7 @@ from orchestrator.cluster.doctor.services import (
 from orchestrator.cluster.findings import Finding
 from orchestrator.config.loading import corpus_names, find_corpus, find_workload
 from orchestrator.config.recipe import ScaleSection, TrackingSection
+from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.storage.ray_folder import ray_folder
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108

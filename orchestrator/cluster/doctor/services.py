@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,10 +10,10 @@ from pathlib import Path
 
 from orchestrator.cluster.findings import Finding, failed, passed, warned, with_timeout
 from orchestrator.config.errors import FuserayError
+from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.storage.location import locate
 
 SERVICE_TIMEOUT_S = 20.0
-SQLITE = "sqlite:///"
 PROVIDERS = {
     "env": "environment variables",
     "shared-credentials-file": "the shared credentials file",
@@ -69,29 +66,27 @@ def check_storage(uri: str, endpoint: str | None) -> Finding:
 def check_tracking(uri: str) -> Finding:
     """Check that MLflow's tracking store answers, without creating one that does not exist."""
     shown_uri = mask_passwords(uri)
-    if uri.startswith(SQLITE):
-        file = Path(uri.removeprefix(SQLITE))
-        if not file.is_file():
-            return warned("mlflow", f"{uri}: no such file", "The first run makes it; otherwise check --tracking.")
-        if (error := _sqlite_error(file)) is not None:
-            return failed("mlflow", f"{uri}: {error}", "Restore the file, or move it away to start with a new one.")
+    try:
+        from orchestrator.track.client import store_path
+        from orchestrator.track.mlflow_errors import understand
+    except ImportError as error:
+        return failed("mlflow", f"{shown_uri}: {error}", "Install it with the project's requirements.")
+    path = store_path(uri)
+    if path is not None and not path.exists():
+        return warned("mlflow", f"{uri}: no such file", "The first run makes it; otherwise check --tracking.")
+    if path is not None and uri.startswith(SQLITE) and (problem := _sqlite_error(path)) is not None:
+        return failed("mlflow", f"{uri}: {problem}", "Restore the file, or move it away to start with a new one.")
     try:
         with_timeout(SERVICE_TIMEOUT_S, lambda: _search(uri))
     except Exception as error:
-        message = mask_passwords(str(error).strip().splitlines()[0])
-        return failed("mlflow", f"{shown_uri}: {message}", _tracking_fix(message, shown_uri))
+        explanation = understand(uri, error)
+        return failed("mlflow", f"{shown_uri}: {explanation.problem}", explanation.fix)
     return passed("mlflow", f"{shown_uri}: reached")
 
 
 def mask_passwords(text: str) -> str:
     """Return a text with the passwords in its URIs replaced by stars."""
     return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", r"\1:***@", text)
-
-
-def _tracking_fix(message: str, uri: str) -> str:
-    if "out-of-date" in message:
-        return f"Save a copy of the store, then: {shlex.join(['mlflow', 'db', 'upgrade', uri])}"
-    return "Check the address, that the server runs, and that its database driver is installed."
 
 
 def _list(uri: str, endpoint: str | None) -> int | None:
@@ -112,9 +107,6 @@ def _sqlite_error(file: Path) -> str | None:
 
 
 def _search(uri: str) -> None:
-    from mlflow.tracking import MlflowClient
+    from orchestrator.track.client import connect
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    MlflowClient(uri).search_experiments(max_results=1)
+    connect(uri).search_experiments(max_results=1)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-
-from pydantic import BaseModel
 
 from orchestrator.cluster.jobs.client import PackageError
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.recipe_paths import ReferencedPath, referenced_paths
 
 SECRET_NAMES = (
     *(".env*", "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "*.keystore", "*.jks"),
@@ -128,112 +126,6 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from texts(inner, f"{key}.{number}")
-
-
-PATH_KEYS = (
-    *(("data", "train"), ("data", "held_out"), ("start", "checkpoint"), ("storage", "uri")),
-    *(("tracking", "uri"), ("tracking", "artifacts"), ("recovery", "notices")),
-)
-RESERVED_VALUES = {
-    "tracking.uri": ("environment", "databricks", "uc"),
-    "recovery.notices": ("none", "auto", "aws", "gcp"),
-}
-"""Values of these keys that are not paths."""
-
-SCHEME = re.compile(r"(sqlite:///|file://|file:)?(.*)", re.DOTALL)
-
-KeyPath = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReferencedPath:
-    """A value of a recipe that is a path.
-
-    Args:
-        keys: its key path in the recipe.
-        scheme: what comes before the path, such as sqlite:///; may be empty.
-        path: the path.
-    """
-
-    keys: KeyPath
-    scheme: str
-    path: str
-
-    @property
-    def key(self) -> str:
-        """The dotted key."""
-        return ".".join(map(str, self.keys))
-
-    @property
-    def value(self) -> str:
-        """The value in the recipe."""
-        return self.scheme + self.path
-
-    @property
-    def is_absolute(self) -> bool:
-        """Whether the path depends on neither the working directory nor the user's home folder."""
-        return self.path.startswith("/")
-
-    def absolute_value(self, folder: Path) -> str:
-        """Return the value with its path made absolute, relative to a folder."""
-        return f"{self.scheme}{folder / Path(self.path).expanduser()}"
-
-
-def referenced_paths(resolved: ResolvedRecipe, folder: Path) -> list[ReferencedPath]:
-    """Return the values of a recipe that are paths: of the keys for paths, and strings of the workload that exist.
-
-    Args:
-        resolved: the recipe.
-        folder: the workload's relative paths are looked for here.
-    """
-    values = resolved.values()
-    candidates = [_as_path(keys, _value(values, keys)) for keys in _path_keys(values)]
-    workload_paths = [
-        ReferencedPath(keys, "", text)
-        for keys, text in _free_texts(resolved.workload)
-        if text and (folder / Path(text).expanduser()).exists()
-    ]
-    return [path for path in candidates if path is not None] + workload_paths
-
-
-def make_paths_absolute(resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
-    """Return a recipe's values with every path made absolute, relative to a folder."""
-    values = resolved.values()
-    for path in referenced_paths(resolved, folder):
-        *parents, last = path.keys
-        _value(values, tuple(parents))[last] = path.absolute_value(folder)
-    return values
-
-
-def _path_keys(values: Mapping[str, Any]) -> Iterator[KeyPath]:
-    yield from PATH_KEYS
-    for number, _ in enumerate(values["data"]["mix"] or ()):
-        yield ("data", "mix", number, "uri")
-
-
-def _as_path(keys: KeyPath, value: object) -> ReferencedPath | None:
-    """Return the value of a key as a path, None when it is another kind of address."""
-    if not isinstance(value, str) or value in RESERVED_VALUES.get(".".join(map(str, keys)), ()):
-        return None
-    match = SCHEME.fullmatch(value)
-    scheme, path = (match[1] or "", match[2]) if match else ("", value)
-    return None if "://" in path else ReferencedPath(keys, scheme, path)
-
-
-def _value(values: Any, keys: KeyPath) -> Any:
-    for key in keys:
-        values = None if values is None else values[key]
-    return values
-
-
-def _free_texts(section: BaseModel, keys: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the free strings of a workload's config with their keys, without those of a Literal type."""
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _free_texts(value, (*keys, name))
-        elif isinstance(value, str) and str in (field.annotation, *get_args(field.annotation)):
-            yield (*keys, name), value
 
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")

@@ -12,7 +12,7 @@ from orchestrator.sweep.report.axes import score_text
 from orchestrator.sweep.report.page import PageInputs, render
 from orchestrator.sweep.report.sweep_results import SweepResults, read_results
 from orchestrator.sweep.results import Configuration, best_replica
-from orchestrator.track.client import TrackingError
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.payloads import RegisteredVersion, register_model
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.train.plan import recipe_yaml

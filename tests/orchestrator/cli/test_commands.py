@@ -48,7 +48,7 @@ def test_a_dry_run_for_scripts(folder: Path) -> None:
     done = fuseray("train", "mine.yaml", "data.train=data/train", "--dry-run", "--json", folder=folder)
     found = json.loads(done.stdout)
     assert found["plan"]["steps"] == 10
-    assert found["recipe"]["data"]["train"] == "data/train"
+    assert found["recipe"]["data"]["train"] == str(folder / "data" / "train")
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,10 @@ def test_a_file_that_is_not_utf8_is_explained(tmp_path: Path) -> None:
 
 
 def test_differences_name_keys_and_values(tmp_path: Path) -> None:
-    before = recipe_yaml(load_recipe(write(tmp_path, GOOD)))
-    now = load_recipe(write(tmp_path, GOOD), ["seed=7", "optimizer.betas=[0.9, 0.98]"]).values()
-    assert differences(before, now) == ["optimizer.betas: [0.9, 0.999] -> [0.9, 0.98]", "seed: 42 -> 7"]
+    before = load_recipe(write(tmp_path, GOOD)).values()
+    changed = ["seed=7", "optimizer.betas=[0.9, 0.98]", f"data.train={tmp_path}/shards"]
+    now = load_recipe(write(tmp_path, GOOD), changed).values()
+    assert differences(before, now, tmp_path) == {"optimizer.betas": "[0.9, 0.999] -> [0.9, 0.98]", "seed": "42 -> 7"}
 
 
 def test_the_digest_ignores_places_and_scale(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE
 from orchestrator.sweep.folder import SweepError
 from orchestrator.sweep.trial import MAX_RETRIES, RETRY_INTERVAL_S, Lineage, resolve_lineage, retry_while_mlflow_is_down
-from orchestrator.track.client import TrackingError, TrackingUnavailableError
+from orchestrator.track.mlflow_errors import TrackingError, TrackingUnavailableError
 
 ALPHA = {"distillation.alpha": 0.5}
 

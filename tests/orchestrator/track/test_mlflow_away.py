@@ -12,7 +12,8 @@ from s3_server import S3Server
 from tracking import NOON_MS, Pauses, logged, once, points
 from unreliable_proxy import Fault, Request, seeded, unreliable
 
-from orchestrator.track.client import CLIENT_DEFAULTS, TrackingError, connect
+from orchestrator.track.client import CLIENT_DEFAULTS, connect
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.tracker import Tracker
 
 BEFORE, AWAY = range(10), range(10, 40)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tracking import NOON_MS, Pauses, Store
 
 from orchestrator.storage.location import Location, locate
-from orchestrator.track.client import TrackingError
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.payloads import register_model
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker

@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 from tracking import NOON_MS, Pauses, Store, line, logged, once, points
 
 from orchestrator.storage.location import locate
-from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import MetricLog
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import Points, TrackedRun
 from orchestrator.track.tracker import Tracker
 
@@ -122,6 +122,7 @@ def test_what_the_store_refuses_is_told_and_holds_nothing_up(store: Store) -> No
 
 
 def test_an_unknown_run_is_explained(store: Store) -> None:
+    start(store, []).finish("KILLED", NOON_MS)
     with pytest.raises(TrackingError, match="MLflow has no run 0000"):
         resume(store, "0" * 32, [])
     with pytest.raises(TrackingError, match="MLflow has no run 0000"):

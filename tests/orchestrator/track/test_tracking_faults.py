@@ -8,7 +8,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos import databricks_pb2 as codes
 
-from orchestrator.track.outbox import MAX_DELAY_S, is_rejection, retry_delay_s
+from orchestrator.track.mlflow_errors import is_rejection
+from orchestrator.track.outbox import MAX_DELAY_S, retry_delay_s
 
 
 def http_error(status: int) -> requests.HTTPError:

@@ -23,8 +23,8 @@ from orchestrator.cli.main import cli
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.micro_batch import SkippedSample
-from orchestrator.track.client import TrackingError
 from orchestrator.track.metric_log import Event, MetricLog, read_metric_log
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.tracker import Tracker
 from orchestrator.train.control_channel import StepRecord

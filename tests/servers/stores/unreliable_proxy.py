@@ -29,7 +29,8 @@ SLOW_DOWN = (
 class Fault(Enum):
     """What can happen to a request.
 
-    A truncated answer is shorter than it says itself, a short one is shorter than what was asked for.
+    A truncated answer is shorter than it says itself, a short one is shorter than what was asked for. As a gateway in
+    front of the server would, the proxy may want a login (401), or forbid what is asked (403).
     """
 
     LATENCY = "latency"
@@ -37,6 +38,16 @@ class Fault(Enum):
     SLOW_DOWN = "slow down"
     TRUNCATED = "truncated"
     SHORT = "short"
+    LOGIN = "login"
+    FORBIDDEN = "forbidden"
+
+
+REFUSALS = {
+    Fault.SLOW_DOWN: (503, "application/xml", SLOW_DOWN),
+    Fault.LOGIN: (401, "text/plain", b"You are not authenticated."),
+    Fault.FORBIDDEN: (403, "text/plain", b"Permission denied"),
+}
+"""Status, content type and content of the proxy's own answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         body = self._body()
-        if fault is Fault.SLOW_DOWN:
-            self._slow_down()
+        if fault in REFUSALS:
+            self._refuse(*REFUSALS[fault])
             return
         if fault is Fault.LATENCY:
             time.sleep(self.server.latency_s)
@@ -194,13 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
-    def _slow_down(self) -> None:
-        self.send_response_only(503, "Slow Down")
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(SLOW_DOWN)))
+    def _refuse(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response_only(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(SLOW_DOWN)
+            self.wfile.write(content)
 
     def _forward(self, body: bytes, fault: Fault | None) -> None:
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

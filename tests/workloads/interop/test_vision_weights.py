@@ -170,7 +170,10 @@ def test_files_beside_several_models_belong_to_none(tmp_path: Path) -> None:
 
 
 OTHER_FILES: dict[str, tuple[str, str]] = {
-    "albef": ("visual_encoder.blocks.0.norm1.weight", "an ALBEF checkpoint; run `fuseray import-checkpoint albef FILE OUT`"),
+    "albef": (
+        "visual_encoder.blocks.0.norm1.weight",
+        "run `fuseray import-checkpoint albef FILE OUT`",
+    ),
     "clip": ("vision_model.embeddings.class_embedding", "CLIP or SigLIP of transformers"),
     "dino": ("backbone.blocks.0.norm1.weight", "save the backbone's tensors alone"),
     "deit": ("deit.embeddings.distillation_token", "a distillation token"),

@@ -1,4 +1,4 @@
-"""Paths in a recipe: made absolute for this machine, refused or warned about for others."""
+"""Paths in a recipe that other machines do not have: refused, or warned about."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.jobs.portability import check_paths_shared, make_paths_absolute
+from orchestrator.cluster.jobs.portability import check_paths_shared
 from orchestrator.config.errors import RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
 
@@ -24,35 +24,6 @@ def resolved(folder: Path, *overrides: str) -> ResolvedRecipe:
     path = folder / "mine.yaml"
     path.write_text(RECIPE)
     return load_recipe(path, overrides)
-
-
-def test_relative_paths_become_absolute_and_other_addresses_stay(tmp_path: Path) -> None:
-    (tmp_path / "weights").mkdir()
-    recipe = resolved(
-        tmp_path,
-        "data.mix=[{uri: a}, {uri: 's3://b/c'}, {uri: /d}]",
-        "data.held_out=held",
-        "model.text_weights=weights",
-        "model.vision_weights=on-the-hub",
-        "start={checkpoint: imported}",
-        "recovery.notices=file:gone",
-    )
-    values = make_paths_absolute(recipe, tmp_path)
-    assert [one["uri"] for one in values["data"]["mix"]] == [f"{tmp_path}/a", "s3://b/c", "/d"]
-    assert values["data"]["held_out"] == f"{tmp_path}/held"
-    assert values["storage"]["uri"] == f"{tmp_path}/runs"
-    assert values["tracking"]["uri"] == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert values["start"]["checkpoint"] == f"{tmp_path}/imported"
-    assert values["recovery"]["notices"] == f"file:{tmp_path}/gone"
-    assert values["model"]["text_weights"] == f"{tmp_path}/weights"
-    assert values["model"]["vision_weights"] == "on-the-hub"
-    assert values["text"]["tokenizer"] == "bert-base-uncased"
-
-
-def test_a_folder_named_like_a_choice_among_words_changes_no_choice(tmp_path: Path) -> None:
-    (tmp_path / "tiny").mkdir()
-    recipe = resolved(tmp_path, "data.train=a")
-    assert make_paths_absolute(recipe, tmp_path)["model"]["preset"] == recipe.values()["model"]["preset"]
 
 
 @pytest.mark.parametrize(

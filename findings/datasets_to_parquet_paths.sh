@@ -3,13 +3,14 @@
 #
 # Versions:  datasets 5.2.0 with pyarrow 25.0.1 and pillow 13.0.0.
 # Behaviour: a folder of pictures, loaded with "imagefolder" and written by Dataset.to_parquet, gives rows whose image
-#            is {bytes: null, path: ABSOLUTE PATH}. There is no word of it when it is written, nor an option against it;
-#            the file reads well where it was made and is useless everywhere else. Dataset.save_to_disk puts the bytes
-#            of the same pictures into its files, and to_parquet does so too with pictures that `map` has changed.
-# Seen:      pictures                       12,620 bytes in 4 files
-#            to_parquet                     bytes: none, path: absolute; file smaller than the pictures
-#            save_to_disk                   bytes: those of the file
-#            map, then to_parquet           bytes: a PNG file
+#            is {bytes: null, path: ABSOLUTE PATH}. Nothing is said about it when it is written, to_parquet has no
+#            option against it, and where those paths do not exist the pictures are lost. Dataset.save_to_disk puts the
+#            bytes of the same pictures into its files, and so does to_parquet with pictures that `map` has changed.
+# Seen:      datasets 5.2.0: 12,688 bytes of pictures in 4 files
+#            to_parquet: [(None, 'absolute'), (None, 'absolute'), (None, 'absolute'), (None, 'absolute')]
+#                        smaller than the pictures: True
+#            save_to_disk: [3172, 3172, 3172, 3172] bytes
+#            map, then to_parquet: [3172, 3172, 3172, 3172] bytes
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -2,15 +2,17 @@
 # img2dataset keeps a row for a picture that it could not download when it writes Parquet, and no trace in a tar.
 #
 # Versions:  img2dataset 1.47.0 with pyarrow 26.0.1, numpy 2.4.6 and opencv-python-headless 4.14.0.94.
-# Behaviour: a list of addresses of which one is dead, as always in practice, becomes data sets of different lengths.
+# Behaviour: a list of addresses of which one is dead, as in every long list, becomes data sets of different lengths.
 #            With output_format="webdataset" the tar has only pictures that came. With "parquet" every address has a
 #            row, and where nothing came the picture is null (the status column says why), so that such a shard has
-#            more rows than samples. Beside each tar lies a Parquet file of the same name with a row per address but
-#            no pictures at all: what looks like the same data set in two formats is neither the same nor a data set.
-# Seen, for 4 addresses of which the last is dead:
-#            webdataset, 00000.tar       3 pictures
-#            webdataset, 00000.parquet   4 rows, no column of pictures
-#            parquet, 00000.parquet      4 rows, picture of the last is null
+#            more rows than samples. The Parquet file that lies beside each tar, with the same name, looks like such a
+#            shard and is none: it has a row per address, dead ones too, and no pictures at all.
+# Seen, after the tool's own lines:
+#            img2dataset 1.47.0: 4 addresses, the last one is dead
+#            webdataset, 00000.tar:     3 pictures
+#            webdataset, 00000.parquet: 4 rows, pictures: False
+#            parquet, 00000.parquet:    4 rows, bytes of the pictures:
+#              {'000000000': 761, '000000001': 761, '000000002': 758, '000000003': None}
 set -euo pipefail
 
 folder=$(mktemp -d)

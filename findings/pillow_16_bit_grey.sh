@@ -6,10 +6,10 @@
 #            cuts every value at 255 instead of scaling 0 to 65,535 down to 0 to 255; convert("L") does the same. All
 #            that is brighter than 0.4 % of full brightness becomes white. OpenCV scales the same file, so that two
 #            decoders of one training set disagree on nearly every pixel.
-# Seen, for a ramp of 256 greys from black to white:
-#            pillow, RGB       2 greys, 255 of 256 pixels white
-#            pillow, L         2 greys, 255 of 256 pixels white
-#            OpenCV            256 greys, 1 of 256 pixels white
+# Seen:      pillow 13.0.0, OpenCV 5.0.0: 256 greys in mode I;16
+#            pillow, RGB    2 greys, 255 of 256 pixels white
+#            pillow, L      2 greys, 255 of 256 pixels white
+#            OpenCV       256 greys, 1 of 256 pixels white
 set -euo pipefail
 
 folder=$(mktemp -d)

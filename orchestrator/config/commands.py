@@ -48,6 +48,11 @@ def mlflow_command(tracking_uri: str) -> str:
     return shlex.join(["mlflow", "ui", "--backend-store-uri", tracking_uri])
 
 
+def upgrade_command(tracking_uri: str) -> str:
+    """Return the command that brings a database of MLflow to the version that is installed."""
+    return shlex.join(["mlflow", "db", "upgrade", tracking_uri])
+
+
 def download_command(model: str) -> str:
     """Return the command that downloads a registered model of MLflow."""
     return shlex.join(["mlflow", "artifacts", "download", "--artifact-uri", model])

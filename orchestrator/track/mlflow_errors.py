@@ -15,6 +15,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from orchestrator.config.commands import upgrade_command
 from orchestrator.config.errors import FuserayError
 from orchestrator.storage.retry import without_secrets
 
@@ -215,9 +216,8 @@ def _known(uri: str, error: Exception, text: str) -> Explanation | None:
             "MLFLOW_ALLOW_FILE_STORE=true.",
         )
     if OTHER_SCHEMA in text:
-        upgrade = f"mlflow db upgrade {shlex.quote(redact(uri, uri))}"
         problem = f"the database is of another version of MLflow: {text}"
-        return Explanation(problem, f"Save a copy of it, then: `{upgrade}`.")
+        return Explanation(problem, f"Save a copy of it, then: `{upgrade_command(redact(uri, uri))}`.")
     if NOT_MLFLOW in text or (http_status(error) == 404 and "API request to endpoint" in text):
         return Explanation(
             "something answers, but not as MLflow does: another service, or a login page",

@@ -15,9 +15,11 @@ from orchestrator.report.data_report import (
     render_statistics,
     rows,
 )
+from orchestrator.stream.dataset.faults import FaultCount
 from orchestrator.stream.dataset.index import DIGEST_BYTES, Index, ShardNames
 from orchestrator.stream.shards.statistics import CaptionCounts, ImageSizes, ShuffleParams, measure_shuffle
 
+FAULTS = (FaultCount("image is corrupt", 2, "003.tar", "17", ""),)
 HOSTILE = "s3://bucket/<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -36,7 +38,7 @@ def statistics(images: int = 300) -> DataStatistics:
         data_set=HOSTILE,
         index=index(),
         captions=CaptionCounts(np.append(words, 1), np.array([0, 5, 775]), 12),
-        images=ImageSizes(widths, heights, widths * heights // 9, {"JPEG": images} if images else {}, 2),
+        images=ImageSizes(widths, heights, widths * heights // 9, {"JPEG": images} if images else {}, FAULTS),
         shuffles=[measure_shuffle(index(), ShuffleParams(16, window, 32, 1024), seed=1) for window in (64, 512)],
     )
 

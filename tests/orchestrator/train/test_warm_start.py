@@ -161,7 +161,7 @@ def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.O
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["start.checkpoint={0}/nowhere"], r"nowhere is no checkpoint \(no manifest.json\); name a folder made by"),
+        (["start.checkpoint={0}/nowhere"], r"nowhere is no checkpoint \(no manifest.json\); name RUN/checkpoints"),
         (
             ["start.checkpoint={0}/whole.pth"],
             r"whole.pth is a file, .*`fuseray import-checkpoint albef \S+whole.pth OUT`",

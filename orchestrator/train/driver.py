@@ -21,20 +21,15 @@ from types import FrameType
 import ray
 
 from orchestrator.config.cluster import NodeGroup, read_node_groups
-from orchestrator.config.document import value_at
 from orchestrator.config.prices import PriceTable
 from orchestrator.config.recipe import Recipe
-from orchestrator.config.recipe_paths import is_same_place
 from orchestrator.storage.lease import HeldLease, LeaseError, Waiting, hold_lease
 from orchestrator.storage.local_files import state_home
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import PrefetchedSegment
 from orchestrator.stream.ray_dataset import ReadPlan, warm_up
-from orchestrator.track.client import experiment_of_run
 from orchestrator.track.cost import RunCost
-from orchestrator.track.mlflow_errors import TrackingError
-from orchestrator.track.tracker import RUN_NAME_TAG, Tracker
 from orchestrator.train.budget import BudgetMonitor, CostMeter, machine_kinds, metering, refuse_used_up
 from orchestrator.train.control_channel import Channel, RunObserver
 from orchestrator.train.monitor import MachineWatch, RunMonitor
@@ -52,7 +47,7 @@ from orchestrator.train.resources import (
     present_nodes,
 )
 from orchestrator.train.resume import ResumePoint, continued_run, new_run
-from orchestrator.train.run_logger import RunLogger
+from orchestrator.train.run_logger import RunLogger, new_tracker, resumed_tracker
 from orchestrator.train.worker import Assignment
 
 FOLDER_TAG = "run_folder"
@@ -259,53 +254,15 @@ class RunDriver:
         """
         plan, previous = self.plan, self.resume_point.previous
         if previous is None:
-            tracker = self._new_tracker()
+            tracker = new_tracker(plan, self.tags, self.display.log)
             file = _new_file(plan, tracker.run_id, start.iso)
         else:
-            tracker = self._resumed_tracker(previous)
+            tracker = resumed_tracker(plan, previous, self.tags, self.display.log)
             file = replace(_new_file(plan, tracker.run_id, previous.created), index_digest=previous.index_digest)
         first_step, costs = self.resume_point.first_step, lambda: self.meter.costs
         logger = RunLogger(plan, file, tracker, self.display, first_step, costs, start.clock_s)
         tracker.params(plan.resolved.values())
         return logger
-
-    def _new_tracker(self) -> Tracker:
-        tracking = self.plan.recipe.tracking
-        tags = {FOLDER_TAG: self.plan.run.root.uri, **self.tags}
-        log = self.display.log
-        return Tracker.start(tracking.uri, tracking.experiment, self.plan.recipe.name, tags, log, tracking.artifacts)
-
-    def _resumed_tracker(self, previous: RunFile) -> Tracker:
-        """Resume the run in MLflow where the recipe says that it is; an MLflow that lacks it gets it as a new run."""
-        tracking, run_id = self.plan.recipe.tracking, previous.mlflow_run_id
-        if not is_same_place(previous.tracking_uri, tracking.uri, Path.cwd()):
-            experiment = experiment_of_run(tracking.uri, run_id)
-            if experiment is None:
-                tracker = self._new_tracker()
-                self.display.log(
-                    f"tracking.uri has changed: the run is {tracker.run_id} in {tracking.uri} from now on, which gets "
-                    f"its earlier steps, too; {run_id} in {previous.tracking_uri} stays as it is"
-                )
-                return tracker
-            self._refuse_other_experiment(experiment)
-        tracker = Tracker.resume(tracking.uri, run_id, self.display.log)
-        renamed = {RUN_NAME_TAG: self.plan.recipe.name} if self.plan.recipe.name != previous.name else {}
-        tracker.tags({FOLDER_TAG: self.plan.run.root.uri, **renamed})
-        return tracker
-
-    def _refuse_other_experiment(self, experiment: str) -> None:
-        """Refuse a recipe that says otherwise where a run is that MLflow has already."""
-        plan, tracking = self.plan, self.plan.recipe.tracking
-        artifacts = value_at(plan.run.recipe_values(), ("tracking", "artifacts"))
-        for key, before, now in (
-            ("tracking.experiment", experiment, tracking.experiment),
-            ("tracking.artifacts", artifacts, tracking.artifacts),
-        ):
-            if not is_same_place(before, now, Path.cwd()):
-                raise TrackingError(
-                    f"{plan.run.root.uri}: {key} cannot change when a run is resumed: the run is in {tracking.uri} "
-                    f"already, with {before!r}, not {now!r}. Undo that, or start another run with name=OTHER."
-                )
 
     def _wait_for_nodes(self, budget: BudgetMonitor) -> bool:
         """Wait until the cluster has the nodes that the run needs at least; return False when stopped before."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
 from orchestrator.config.commands import command_line
+from orchestrator.config.document import value_at
+from orchestrator.config.recipe_paths import is_same_place
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.stream.loader import StreamMonitor
 from orchestrator.stream.micro_batch import SkippedSample, read_quarantine, write_quarantine
 from orchestrator.track.analysis import StepTimes, TimeSpent, step_seconds
+from orchestrator.track.client import experiment_of_run
 from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
     Event,
@@ -26,8 +29,9 @@ from orchestrator.track.metric_log import (
     event_tags,
     read_metric_log,
 )
+from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import Points
-from orchestrator.track.tracker import Tracker, Unsent, system_tags
+from orchestrator.track.tracker import RUN_NAME_TAG, Tracker, Unsent, system_tags
 from orchestrator.train.control_channel import Message, RunObserver, StepRecord, WeightsReport
 from orchestrator.train.plan import Plan, recipe_yaml
 from orchestrator.train.recovery.failure_report import TAG, FailureReport, tag
@@ -287,3 +291,66 @@ class StepMetrics:
             now_s: the time in seconds since 1970.
         """
         return self._times.spent(now_s - self._start_s)
+
+
+FOLDER_TAG = "run_folder"
+"""MLflow's tag for the URI of the run's folder."""
+
+
+def new_tracker(plan: Plan, tags: Mapping[str, str], log: Callable[[str], object]) -> Tracker:
+    """Start a run in MLflow.
+
+    Args:
+        plan: of the run.
+        tags: further tags of the run.
+        log: is passed messages for the user.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or refuses.
+    """
+    tracking, tags = plan.recipe.tracking, {FOLDER_TAG: plan.run.root.uri, **tags}
+    return Tracker.start(tracking.uri, tracking.experiment, plan.recipe.name, tags, log, tracking.artifacts)
+
+
+def resumed_tracker(plan: Plan, previous: RunFile, tags: Mapping[str, str], log: Callable[[str], object]) -> Tracker:
+    """Resume a run in MLflow where the recipe says that it is; an MLflow that lacks it gets it as a new run.
+
+    Args:
+        plan: of the run.
+        previous: what its last start wrote.
+        tags: further tags of a new run.
+        log: is passed messages for the user.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, refuses, lacks the run, or has it in another experiment.
+    """
+    tracking, run_id = plan.recipe.tracking, previous.mlflow_run_id
+    if not is_same_place(previous.tracking_uri, tracking.uri, Path.cwd()):
+        experiment = experiment_of_run(tracking.uri, run_id)
+        if experiment is None:
+            tracker = new_tracker(plan, tags, log)
+            log(
+                f"tracking.uri has changed: the run is {tracker.run_id} in {tracking.uri} from now on, which gets "
+                f"its earlier steps, too; {run_id} in {previous.tracking_uri} stays as it is"
+            )
+            return tracker
+        _refuse_other_experiment(plan, experiment)
+    tracker = Tracker.resume(tracking.uri, run_id, log)
+    renamed = {RUN_NAME_TAG: plan.recipe.name} if plan.recipe.name != previous.name else {}
+    tracker.tags({FOLDER_TAG: plan.run.root.uri, **renamed})
+    return tracker
+
+
+def _refuse_other_experiment(plan: Plan, experiment: str) -> None:
+    """Refuse a recipe that says otherwise where a run is that MLflow has already."""
+    tracking = plan.recipe.tracking
+    artifacts = value_at(plan.run.recipe_values(), ("tracking", "artifacts"))
+    for key, before, now in (
+        ("tracking.experiment", experiment, tracking.experiment),
+        ("tracking.artifacts", artifacts, tracking.artifacts),
+    ):
+        if not is_same_place(before, now, Path.cwd()):
+            raise TrackingError(
+                f"{plan.run.root.uri}: {key} cannot change when a run is resumed: the run is in {tracking.uri} "
+                f"already, with {before!r}, not {now!r}. Undo that, or start another run with name=OTHER."
+            )

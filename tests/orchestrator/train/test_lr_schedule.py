@@ -9,10 +9,9 @@ from streams import make_reader, read_batches
 from toy_workload import ToyConfig, ToyWorkload
 
 from orchestrator.config.recipe import Recipe, ScheduleSection
-from orchestrator.train.lr_schedule import Progress, learning_rate
 from orchestrator.train.parallel.base import current_collective
 from orchestrator.train.parallel.data_parallel import Replicated
-from orchestrator.train.step import Stepper
+from orchestrator.train.step import Progress, Stepper, learning_rate
 from workloads.contract import KeyedRandom
 
 OFFICIAL = ScheduleSection(by="epoch", warmup_steps=2000, warmup_plateau=100, warmup_from=1e-5, final=1e-5)

@@ -297,7 +297,7 @@ FOLDER_TAG = "run_folder"
 """MLflow's tag for the URI of the run's folder."""
 
 
-def new_tracker(plan: Plan, tags: Mapping[str, str], log: Callable[[str], object]) -> Tracker:
+def new_tracker(plan: Plan, tags: Mapping[str, str], log: Callable[[str], None]) -> Tracker:
     """Start a run in MLflow.
 
     Args:
@@ -312,7 +312,7 @@ def new_tracker(plan: Plan, tags: Mapping[str, str], log: Callable[[str], object
     return Tracker.start(tracking.uri, tracking.experiment, plan.recipe.name, tags, log, tracking.artifacts)
 
 
-def resumed_tracker(plan: Plan, previous: RunFile, tags: Mapping[str, str], log: Callable[[str], object]) -> Tracker:
+def resumed_tracker(plan: Plan, previous: RunFile, tags: Mapping[str, str], log: Callable[[str], None]) -> Tracker:
     """Resume a run in MLflow where the recipe says that it is; an MLflow that lacks it gets it as a new run.
 
     Args:

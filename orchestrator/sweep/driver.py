@@ -30,6 +30,7 @@ from orchestrator.sweep.trial import SweepContext
 from orchestrator.sweep.tune import tune_trials
 from orchestrator.track.cost import RunCost
 from orchestrator.train.budget import CostMeter, metering
+from orchestrator.train.control_channel import StopSignal
 from orchestrator.train.driver import log_folder_of, new_meter, stop_on_signal
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
 
@@ -249,21 +250,6 @@ class StopCondition:
             if self.check():
                 ray.get(stop_signal.set.remote(self.reason))
                 return
-
-
-class StopSignal:
-    """A one-shot stop flag, held by an actor on the sweep driver's node."""
-
-    def __init__(self) -> None:
-        self._reason = ""
-
-    def set(self, reason: str) -> None:
-        """Stop all trials, with a checkpoint."""
-        self._reason = reason
-
-    def reason(self) -> str:
-        """Return why the trials have to stop; empty while they may continue."""
-        return self._reason
 
 
 def exhausted_budget(budget: SweepBudgetSection, spent: RunCost, gpu_hours: Callable[[], float]) -> str:

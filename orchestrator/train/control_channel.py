@@ -1,4 +1,4 @@
-"""The control channel between the driver, Ray Train's controller and the workers.
+"""The control channel between the driver, Ray Train's controller and the workers; the stop flag of a sweep's trials.
 
 Workers and controller send messages up to the driver; commands go down to the workers. `ControlChannelClient` in
 `worker.py` is a worker's end of it. Imports neither Ray nor torch, since the command line uses `StepRecord`.
@@ -172,3 +172,18 @@ class RunObserver(Protocol):
     def step(self, record: StepRecord, skipped: int) -> None:
         """Show that a step is done; `skipped` counts the bad samples so far."""
         ...
+
+
+class StopSignal:
+    """A one-shot stop flag, held by an actor on the sweep driver's node."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+
+    def set(self, reason: str) -> None:
+        """Stop all trials, with a checkpoint."""
+        self._reason = reason
+
+    def reason(self) -> str:
+        """Return why the trials have to stop; empty while they may continue."""
+        return self._reason

@@ -31,7 +31,7 @@ checkpoint: {{every_steps: 100000}}
 """
 
 
-FIRST_H = 0.002
+FIRST_H = 0.004
 
 
 def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
     done = outcome["steps_done"]
     assert outcome["status"] == run.read().status == "KILLED"
     assert outcome["stopped_by"].startswith("budget.hours: the run has taken ")
-    assert f"--resume thrifty budget.hours={2 * FIRST_H:g}" in first.stderr
+    assert f"--resume {tmp_path}/runs/thrifty budget.hours={2 * FIRST_H:g}" in first.stderr
     assert run.newest_step() == done > 0
 
     again = train(tmp_path, "--resume", "thrifty", f"budget.hours={FIRST_H}")

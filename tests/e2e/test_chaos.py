@@ -13,9 +13,12 @@ KINDS = ["checkpoint_corruption", "preemption", "worker_kill"]
 
 @pytest.mark.timeout(1800)
 def test_faults_leave_no_trace() -> None:
-    options = [text for kind in KINDS for text in ("--kind", kind)]
+    options = ["--faults", "3", *(text for kind in KINDS for text in ("--kind", kind)), "batch.micro_batch_size=4"]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--faults", "3", *options], capture_output=True, text=True, timeout=1700
+        [sys.executable, str(SCRIPT), *options],
+        capture_output=True,
+        text=True,
+        timeout=1700,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

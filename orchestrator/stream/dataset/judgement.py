@@ -5,12 +5,15 @@ Whatever is wrong with a sample is a `BadSample`, also what no one thought of: o
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from orchestrator.storage.location import scheme_of
 from orchestrator.stream.dataset.sidecar import Content, Unreadable
 from workloads.contract import BadSample, Sample
 
@@ -19,6 +22,22 @@ if TYPE_CHECKING:
 
 DETAIL_LENGTH = 200
 """Letters of stored text that a fault's detail quotes."""
+
+SCHEMES = ("", "file", "s3", "gs", "gcs")
+"""Kinds of addresses from which images are read; empty for a path."""
+
+FAULTS_OF_PATHS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EILSEQ,
+)
+"""Errors of a local path that say nothing about other paths."""
 
 
 @contextmanager
@@ -93,6 +112,22 @@ def _check_unicode(value: Mapping[str, Any]) -> None:
 
 def _quoted(value: object) -> str:
     return ascii(value)[:80]
+
+
+def check_address(address: str) -> None:
+    """Check that something may be at an image's address, without asking for it.
+
+    Raises:
+        BadSample: the address is malformed, or of a kind of storage that is not read.
+    """
+    if scheme_of(address) not in SCHEMES or address.startswith("data:"):
+        raise BadSample("image address is not supported", address[:DETAIL_LENGTH])
+    try:
+        parts = urlsplit(address) if scheme_of(address) else None
+    except ValueError as error:
+        raise BadSample("image address is not valid", f"{address[:DETAIL_LENGTH]}: {error}") from error
+    if "\0" in address or (parts and (parts.username or parts.password)):
+        raise BadSample("image address is not valid", "it has a zero byte or credentials in it")
 
 
 def image_fault(content: Content, decode: bool = False, limit: SizeLimit | None = None) -> BadSample | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,28 +19,20 @@ from orchestrator.storage.location import Location, locate, scheme_of
 from orchestrator.storage.range_reader import OBJECT_STORE_READERS, open_stored
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.dataset.columns import Columns
-from orchestrator.stream.dataset.judgement import DETAIL_LENGTH, check_captions, judging, make_sample, parse_fields
+from orchestrator.stream.dataset.judgement import (
+    DETAIL_LENGTH,
+    FAULTS_OF_PATHS,
+    check_address,
+    check_captions,
+    judging,
+    make_sample,
+    parse_fields,
+)
 from orchestrator.stream.dataset.sidecar import Content, Unreadable, parse_captions
 from workloads.contract import BadSample, Sample
 
 ROW_GROUP = 256
 """Rows per row group in the shards written here: the least that a reader fetches."""
-
-SCHEMES = ("", "file", "s3", "gs", "gcs")
-"""Kinds of addresses from which images are read; empty for a path."""
-
-FAULTS_OF_PATHS = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EINVAL,
-    errno.EILSEQ,
-)
-"""Errors of a local path that say nothing about other paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +184,6 @@ def _image(value: object, column: str) -> bytes | str:
     if isinstance(value, bytes) or (isinstance(value, str) and value):
         return value
     raise BadSample("image is missing", f"nothing in {column}")
-
-
-def check_address(address: str) -> None:
-    """Check that something may be at an image's address, without asking for it.
-
-    Raises:
-        BadSample: the address is malformed, or of a kind of storage that is not read.
-    """
-    if scheme_of(address) not in SCHEMES or address.startswith("data:"):
-        raise BadSample("image address is not supported", address[:DETAIL_LENGTH])
-    try:
-        parts = urlsplit(address) if scheme_of(address) else None
-    except ValueError as error:
-        raise BadSample("image address is not valid", f"{address[:DETAIL_LENGTH]}: {error}") from error
-    if "\0" in address or (parts and (parts.username or parts.password)):
-        raise BadSample("image address is not valid", "it has a zero byte or credentials in it")
 
 
 def _with_images(folder: Location, contents: Sequence[Content | Addressed]) -> list[Content]:

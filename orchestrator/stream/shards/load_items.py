@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from array import array
 from collections import Counter
@@ -10,14 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from orchestrator.storage.location import Location
 from orchestrator.stream.dataset.images import read_header
+from orchestrator.stream.dataset.judgement import (
+    DETAIL_LENGTH,
+    FAULTS_OF_PATHS,
+    check_address,
+    check_captions,
+    parse_fields,
+)
 from orchestrator.stream.dataset.sidecar import parse_captions
-from orchestrator.stream.shards.json_text import DECODER, JsonObject, json_fault
+from orchestrator.stream.shards.json_text import json_fault
 from orchestrator.stream.shards.sources import Item, Source
 from workloads.contract import BadSample, Sample
 
@@ -26,20 +31,6 @@ MAX_CAPTION_BYTES = 1024 * 1024
 
 HASH_BYTES = 8
 NAMES_SHOWN = 6
-PATH_SHOWN = 200
-"""Characters of an address that a reason quotes."""
-
-FAULTS_OF_PATHS = (
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EINVAL,
-    errno.EILSEQ,
-)
-"""Errors of a path that say nothing about other paths."""
 
 
 def load_sample(source: Source, item: Item, key: str) -> Sample:
@@ -61,10 +52,9 @@ def load_sample(source: Source, item: Item, key: str) -> Sample:
     for path in item.caption_files:
         content = _content(_located(source, path), "caption", MAX_CAPTION_BYTES)
         captions += _parse_caption_file(path, content, fields)
+    check_captions(captions, "the item names none")
     stripped = (caption.strip() for caption in captions)
     distinct = tuple(dict.fromkeys(caption for caption in stripped if caption))
-    if not distinct:
-        raise BadSample("caption is missing")
     image = _image(source, item)
     read_header(image)
     return Sample(key, image, distinct, fields)
@@ -78,17 +68,12 @@ def _pop_captions(fields: dict[str, Any]) -> tuple[str, ...]:
 def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
     """Return the captions in a .txt or .json file; the other values of the latter become fields."""
     try:
-        if path.lower().endswith(".txt"):
-            return (content.decode("utf-8-sig"),)
-        value = DECODER.decode(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSample("caption is not UTF-8", str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise BadSample("json is malformed", str(error)) from error
-    if not isinstance(value, JsonObject):
-        raise BadSample("json is malformed", "expected an object")
-    if fault := json_fault(value):
-        raise fault
+    if path.lower().endswith(".txt"):
+        return (text,)
+    value = parse_fields(text)
     captions = _pop_captions(value)
     fields.update(value)
     return captions
@@ -109,15 +94,7 @@ def _located(source: Source, path: str) -> Location:
     Raises:
         BadSample: nothing can be there: the address is malformed, or not one of a place that is read.
     """
-    scheme, is_uri, _ = path.partition("://")
-    if is_uri and scheme.lower() not in ("file", "s3", "gs", "gcs"):
-        raise BadSample("image address is not supported", f"download the images first: {path[:PATH_SHOWN]}")
-    try:
-        parts = urlsplit(path) if is_uri else None
-    except ValueError as error:
-        raise BadSample("image address is not valid", f"{path[:PATH_SHOWN]!r}: {error}") from error
-    if "\0" in path or (parts and (parts.username or parts.password)):
-        raise BadSample("image address is not valid", "it has a zero byte or credentials in it")
+    check_address(path)
     return source.locate(path)
 
 
@@ -138,7 +115,7 @@ def _local_fault(path: Path, kind: str) -> BadSample | None:
         path.open("rb").close()
     except OSError as error:
         if error.errno in FAULTS_OF_PATHS:
-            return BadSample(f"{kind} is missing", f"{str(path)[:PATH_SHOWN]}: {error.strerror}")
+            return BadSample(f"{kind} is missing", f"{str(path)[:DETAIL_LENGTH]}: {error.strerror}")
     return None
 
 

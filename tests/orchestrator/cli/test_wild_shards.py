@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from streams import SEED, make_reader
-from toy_workload import ToyTransform
+from toy_workload import ToyConfig, ToyTransform, ToyWorkload
 from wild import CASES, make_case, parquet, picture
 
 from orchestrator.cli.shards.build import command
@@ -20,6 +20,8 @@ from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import RawBatch
 from orchestrator.stream.shards.statistics import measure_images
+from orchestrator.train.held_out import measure, read_held_out
+from workloads.contract import EvaluationOptions
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,23 @@ def training(place: Path, _: Path) -> tuple[int, Counter[str]]:
     return sum(batch.samples for batch in batches) + len(skipped), Counter(sample.reason for sample in skipped)
 
 
+def evaluation(place: Path, _: Path) -> tuple[int, Counter[str]]:
+    """What an evaluation makes of it, as held-out samples."""
+    folder = locate(str(place))
+    held_out = read_held_out(folder, read_index(folder))
+    unusable = held_out.unreadable
+    if held_out.samples:
+        unusable = measure(ToyWorkload(ToyConfig()), held_out, EvaluationOptions()).unusable
+    return held_out.total, Counter(sample.reason for sample in unusable)
+
+
 VERBS: dict[str, Callable[[Path, Path], tuple[int, Counter[str]]]] = {
     "index": index,
     "verify": verify,
     "inspect": inspect,
     "stats": stats,
     "training": training,
+    "evaluation": evaluation,
 }
 """What each verb sees of an input: its samples, and the reasons for which some cannot be used."""
 

@@ -42,6 +42,9 @@ class Fault(Enum):
     FORBIDDEN = "forbidden"
 
 
+PASSING = (Fault.LATENCY, Fault.RESET, Fault.SLOW_DOWN, Fault.TRUNCATED, Fault.SHORT)
+"""Faults after which a client may try again."""
+
 REFUSALS = {
     Fault.SLOW_DOWN: (503, "application/xml", SLOW_DOWN),
     Fault.LOGIN: (401, "text/plain", b"You are not authenticated."),

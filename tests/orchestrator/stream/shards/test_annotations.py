@@ -146,7 +146,7 @@ def test_a_path_that_is_there_twice_is_rejected(tmp_path: Path) -> None:
 def test_a_row_without_all_columns_is_rejected(tmp_path: Path) -> None:
     assert built(tmp_path, "a thing\t0.png\n\nanother\n\t1.png\n", "t.tsv") == (
         {"0": ("a thing",)},
-        {"line 3": "row is malformed", "1": "caption is missing"},
+        {"line 3": "row is malformed", "1": "caption is empty"},
     )
 
 

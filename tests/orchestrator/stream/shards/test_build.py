@@ -120,7 +120,7 @@ def test_samples_that_cannot_be_used_are_listed_with_the_reason(tmp_path: Path) 
         2: "image is missing",
         4: "image is empty",
         5: "image is corrupt",
-        6: "caption is missing",
+        6: "caption is empty",
         7: "caption is not text",
         8: "text is not valid Unicode",
         9: "image is missing",

@@ -31,7 +31,7 @@ checkpoint: {{every_steps: 100000}}
 """
 
 
-FIRST_H = 0.004
+FIRST_H = 0.003
 
 
 def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

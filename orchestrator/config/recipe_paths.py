@@ -170,7 +170,7 @@ def is_same_place(before: object, now: object, folder: Path) -> bool:
 
 
 def without_data_places(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a recipe without the places of its data; the data themselves are told by their index."""
+    """Return the values of a recipe without the places of its data; their index identifies the data."""
     kept = deepcopy(dict(values))
     for keys in [keys for keys, value in _places(kept) if keys[0] == "data" and value is not None]:
         *parents, last = keys

@@ -245,6 +245,7 @@ class _ResumeDelivery(StatusDelivery):
         super().__init__(connection, "RUNNING")
 
     def attempt(self) -> bool:
+        """Mark the run as running; return whether no further attempt is needed, as after a refusal."""
         try:
             self.connection.run()
             return super().attempt()

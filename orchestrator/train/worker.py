@@ -203,7 +203,7 @@ class _Training:
             )
 
     def _evaluate(self) -> dict[str, float]:
-        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are told of and listed.
+        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are logged and listed.
 
         Raises:
             EvaluationError: they, or the model on them, could not be evaluated.

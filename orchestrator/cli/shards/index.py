@@ -186,7 +186,7 @@ def _lines(data_set: Location, indexed: IndexResult) -> Iterator[str]:
 
 
 def _why_none(indexed: IndexResult) -> str:
-    """Return why no sample can be used, and how to mend it."""
+    """Return why no sample can be used, and how to repair the shards."""
     if not indexed.index.total:
         return "No sample can be used: the shards are empty."
     advice = f"The members of {_apart(indexed)}" if indexed.apart[0] else "Mend the shards, and index them again."

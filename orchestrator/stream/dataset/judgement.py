@@ -1,4 +1,4 @@
-"""What makes a stored sample usable: the rules that tar and Parquet shards share, whoever asks.
+"""What makes a stored sample usable: the rules that every verb applies to tar and Parquet shards.
 
 Whatever is wrong with a sample is a `BadSample`, also what no one thought of: one sample never stops a verb.
 """

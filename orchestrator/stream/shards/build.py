@@ -154,6 +154,7 @@ class _Builder:
         self._readers = ThreadPoolExecutor(options.readers)
 
     def part(self, chunk: tuple[int, list[KeyedItem]]) -> Part:
+        """Write the shard of some items; one that is there and has nothing left to repair is kept as it is."""
         number, items = chunk
         known = self._known.get(number)
         if known and not self._is_fixed(known, items):

@@ -67,7 +67,7 @@ class Source(Protocol):
         ...
 
     def left_out(self) -> dict[str, int]:
-        """Return the kinds of files that are beside the others and not taken, with how many there are of each."""
+        """Return how many files of each kind the source has and does not take."""
         ...
 
     def locate(self, path: str) -> Location:

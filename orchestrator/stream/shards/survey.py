@@ -188,7 +188,7 @@ def _left_out_folders(folder: Location, names: Sequence[str]) -> Iterator[LeftOu
 
 
 def _lists(shards: Sequence[str], files: Mapping[str, object]) -> list[str]:
-    """Return the Parquet files that img2dataset writes beside its tars."""
+    """Return the Parquet files that img2dataset writes for its tars."""
     tars = {PurePath(name).stem for name in shards if shard_format_of(name) == "webdataset"}
     return [
         name

@@ -12,7 +12,7 @@ from official_albef import HEADS, nested
 from safetensors.torch import save_file
 from saving import save_checkpoint
 from shards import write_shards
-from small_recipes import TRAINED
+from small_recipes import IMPORTED, TRAINED
 from tracking import Pauses
 
 from orchestrator.cli.main import cli
@@ -29,20 +29,6 @@ from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import weights_of
 from workloads.contract import KeyedRandom, WorkloadError
 from workloads.interop.albef_format import FORMAT
-
-IMPORTED = """\
-workload: albef
-batch: {micro_batches: 2, micro_batch_size: 4}
-length: {epochs: 9}
-scale: {cpus_per_worker: 0.5}
-model:
-  image_size: 8
-  embed_dim: 8
-  vision: {patch: 4, width: 16, depth: 2, heads: 2}
-  text: {width: 16, layers: 6, fusion_layers: 6, heads: 2, vocabulary: 120, positions: 20}
-text: {max_tokens: 9}
-contrastive: {queue_size: 12}
-"""
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from official_albef import HEADS, nested, tensors
 from pyarrow import fs
 from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
+from small_recipes import IMPORTED
 
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import load_recipe
@@ -24,20 +25,6 @@ from workloads.contract import KeyedRandom
 from workloads.interop.albef_format import FORMAT
 
 EPOCHS, SAMPLES, BATCH = 5, 50, 8
-RECIPE = """\
-workload: albef
-batch: {micro_batches: 2, micro_batch_size: 4}
-length: {epochs: 9}
-scale: {cpus_per_worker: 0.5}
-stream: {reader_cpus: 1}
-model:
-  image_size: 8
-  embed_dim: 8
-  vision: {patch: 4, width: 16, depth: 2, heads: 2}
-  text: {width: 16, layers: 6, fusion_layers: 6, heads: 2, vocabulary: 120, positions: 20}
-text: {max_tokens: 9}
-contrastive: {queue_size: 12}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards, a recipe and two imported checkpoints: `whole` with optimiser, `bare` with the weights alone."""
     folder = tmp_path_factory.mktemp("user")
     write_shards(str(folder / "data"), SAMPLES)
-    (folder / "run.yaml").write_text(RECIPE)
+    (folder / "run.yaml").write_text(IMPORTED)
     for name, content in {"whole": nested("pretrain"), "bare": tensors("pretrain")}.items():
         torch.save(content, folder / f"{name}.pth")
         checkpoint = FORMAT.read(folder / f"{name}.pth", HEADS)

@@ -145,7 +145,8 @@ def observe(
     findings, observations = _from_cluster(options)
     if on_training_machine:
         findings += _check_files(resolved, options.resume)
-    findings += _model(resolved)
+    if options.from_cluster is None:
+        findings += _model(resolved)
     if observations.footprint is None:
         with _status(options.quiet):
             model_findings, measured = measure_model(resolved)

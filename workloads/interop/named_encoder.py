@@ -129,9 +129,7 @@ def find_named_weights(config: ModelConfig) -> FoundWeights:
     if source == LITE0:
         names = {lite0_name(name): (name,) for name in weights.shapes}
         return FoundWeights(KEY, source, file, weights, names, (pixel_facts(ARCHITECTURE, source),))
-    return FoundWeights(
-        KEY, source, file, weights, image_encoder_names(weights.shapes), tuple(facts_beside(file, KEY))
-    )
+    return FoundWeights(KEY, source, file, weights, image_encoder_names(weights.shapes), tuple(facts_beside(file, KEY)))
 
 
 def _converted(found: FoundWeights, encoder: nn.Module, name: str, tensors: Tensors) -> Tensors:
@@ -171,7 +169,9 @@ def _match(found: FoundWeights, encoder: nn.Module, config: ModelConfig, tensors
     for tensor in used:
         _check_shape(found, name, tensor, raw.get(tensor), tuple(tensors[tensor].shape), tuple(ours[tensor].shape))
     resized = [tensor for tensor in used if raw.get(tensor, ours[tensor].shape) != tuple(ours[tensor].shape)]
-    notes = (f"{listed(tuple(resized))} resized for {config.image_hw[0]} x {config.image_hw[1]} pixels",) if resized else ()
+    notes = (
+        (f"{listed(tuple(resized))} resized for {config.image_hw[0]} x {config.image_hw[1]} pixels",) if resized else ()
+    )
     return InitialWeights(KEY, found.source, used, (), (*left_over, *dropped), notes)
 
 
@@ -183,12 +183,11 @@ def _heads(encoder: nn.Module) -> Mapping[str, str]:
     return IMAGE_LEFT_OVER | {name: rf"{re.escape(name)}\..+" for name in names}
 
 
-def _check_shape(
-    found: FoundWeights, name: str, tensor: str, raw: Shape | None, converted: Shape, ours: Shape
-) -> None:
+def _check_shape(found: FoundWeights, name: str, tensor: str, raw: Shape | None, converted: Shape, ours: Shape) -> None:
     """Refuse a tensor of another shape, and patches of another size, which timm would resize."""
     if raw is not None and tensor.endswith(PATCHES) and len(raw) == 4 and raw[2:] != ours[2:]:
-        what = f"holds {tensor} for patches of {raw[2]} x {raw[3]} pixels, where those of {name} have {ours[2]} x {ours[3]}"
+        sides = f"{raw[2]} x {raw[3]} pixels, where those of {name} have {ours[2]} x {ours[3]}"
+        what = f"holds {tensor} for patches of {sides}"
         raise _other_weights(found, what, name)
     if converted != ours:
         raise _other_weights(found, f"holds {tensor} of shape {list(converted)}, where {name} has {list(ours)}", name)

@@ -19,6 +19,7 @@ def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
     yield from _sizes(config.model)
     yield from _objectives(config, batch)
     yield from _adversarial(config)
+    yield from _perturbed_patches(config)
     yield from _tokens(config)
 
 
@@ -66,6 +67,9 @@ def _named_encoder(model: ModelConfig) -> Iterator[Problem]:
     if isinstance(model.lock.vision, int) and model.lock.vision > blocks:
         fix = f"set at most {blocks}, or all" if blocks else "set all"
         yield Problem("model.lock.vision", f"timm tells of {blocks} blocks of {name}; {fix}")
+    for key in ("mean", "std"):
+        if getattr(model.vision, key) is None:
+            yield Problem(f"model.vision.{key}", f"is null; leave it out, for that of {name}")
 
 
 def _tokens(config: AlbefConfig) -> Iterator[Problem]:
@@ -131,6 +135,18 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.form", f"{options.form} needs perturb: [text, image]; for one modality set separate")
     if options.image_at == "patches" and options.perturb and "image" not in options.perturb:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
+
+
+def _perturbed_patches(config: AlbefConfig) -> Iterator[Problem]:
+    """Yield why patches of a named encoder cannot be perturbed."""
+    options, name = config.adversarial, config.model.vision.name
+    perturbed = options.steps and options.image_at == "patches" and "image" in options.perturb
+    if not perturbed or name is None or find_spec("timm") is None:
+        return
+    from workloads.nn.timm_encoder import has_first_layer
+
+    if not has_first_layer(name):
+        yield Problem("adversarial.image_at", f"timm names no first layer of {name} to perturb; set tokens")
 
 
 LOSSES = Panel("Losses")

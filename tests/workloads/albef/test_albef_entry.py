@@ -147,7 +147,8 @@ def test_patches_without_a_first_layer_that_timm_names_cannot_be_perturbed() -> 
 
 
 def test_the_description_tells_grid_pooling_and_what_is_trained() -> None:
-    assert list(ENTRY.describe(model()))[0] == (
+    image, _ = ENTRY.describe(model())
+    assert image == (
         "the ViT makes of 64 x 64 pixels a grid of 8 x 8 tokens of width 128 after 1 of the prefix; what stands for "
         "the image is its class token, of width 128"
     )

@@ -98,9 +98,11 @@ def _ambiguous(number: str, counts: Counter[str]) -> BadSample | None:
 
 
 def is_karpathy(document: JsonObject) -> bool:
-    """Return whether an object has the form of Karpathy's splits: images with sentences."""
+    """Return whether an object has the form of Karpathy's splits: images with sentences, if there are any."""
     images = document.get("images")
-    return isinstance(images, list) and any(isinstance(image, JsonObject) and "sentences" in image for image in images)
+    if not isinstance(images, list):
+        return False
+    return not images or any(isinstance(image, JsonObject) and "sentences" in image for image in images)
 
 
 def karpathy_images(document: JsonObject, name: str) -> Iterator[ListedImage]:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from orchestrator.storage.location import Location
@@ -182,8 +183,8 @@ class _Group:
 class PerCaption:
     """A `Source` with one item for each caption: the first captions of all entries, then all second ones, and so on.
 
-    So captions of one image stand far apart and do not meet in a window of the shuffle. The list is read once for each
-    round.
+    So captions of one image stand far apart and do not meet in a window of the shuffle. It holds the captions of the
+    whole list in memory.
 
     Args:
         source: entries with their captions in the record.
@@ -207,21 +208,18 @@ class PerCaption:
             DataSetError: the list is malformed.
             StorageError: it cannot be read.
         """
-        number, most = 0, 1
-        while number < most:
-            for item in self.source.items():
-                try:
-                    captions = _captions_of(item)
-                except BadSample as fault:
-                    if number == 0:
-                        yield replace(item, fault=fault)
-                    continue
-                most = max(most, len(captions))
-                if number < len(captions):
-                    yield replace(item, record=_with_captions(item.record, captions[number : number + 1]))
-                elif number == 0:
-                    yield item
-            number += 1
+        rounds: list[list[Item]] = [[]]
+        for item in self.source.items():
+            try:
+                captions = _captions_of(item)
+            except BadSample as fault:
+                rounds[0].append(replace(item, fault=fault))
+                continue
+            rounds += [[] for _ in range(len(captions) - len(rounds))]
+            of_captions = [replace(item, record=_with_captions(item.record, [caption])) for caption in captions]
+            for among, of_caption in zip(rounds, of_captions or [item], strict=False):
+                among.append(of_caption)
+        yield from chain.from_iterable(rounds)
 
     def left_out(self) -> dict[str, int]:
         """Return what the list leaves out."""

@@ -14,22 +14,28 @@ from retrieval_lists import albef_rows, coco_image, document, write_json
 from shards import picture
 
 from orchestrator.storage.location import locate
-from orchestrator.stream.dataset.index import DataSetError
+from orchestrator.stream.dataset.index import DataSetError, ShardFormat
+from orchestrator.stream.decoder import Decoder
+from orchestrator.stream.micro_batch import RawBatch, RawSample
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
 from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 from orchestrator.stream.shards.lists.choices import SampleUnit, with_samples_per
 from orchestrator.stream.shards.lists.image_ids import ImageIds, shared_values
 from orchestrator.stream.shards.sources import Item, Source
+from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import declared_image_id, image_number
+from workloads.transforms.pairs import IdentifiedPairTransform
 
 ANYTHING = BuildOptions(max_bad_share=1)
 ROWS = [*albef_rows(0), *albef_rows(1), *albef_rows(0, 3)[2:]]
 
 
-def build(folder: Path, contents: Sequence[Any], unit: SampleUnit = "entry") -> Source:
+def build(
+    folder: Path, contents: Sequence[Any], unit: SampleUnit = "entry", options: BuildOptions = ANYTHING
+) -> Source:
     files = [write_json(folder, content, f"{number}.json") for number, content in enumerate(contents)]
     source = with_samples_per(AnnotationFiles(tuple(locate(str(file)) for file in files)), unit)
-    build_annotated(source, locate(str(folder / "out")), ANYTHING)
+    build_annotated(source, locate(str(folder / "out")), options)
     return source
 
 
@@ -45,6 +51,18 @@ def test_albefs_rows_are_samples_that_know_their_image(tmp_path: Path) -> None:
     numbers = [image_number(sample.key, sample.fields) for sample in found]
     assert numbers == [numbers[0], numbers[0], numbers[2], numbers[2], numbers[0]]
     assert numbers[0] != numbers[2]
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "parquet"])
+def test_ids_reach_the_micro_batch_by_way_of_shards_and_readers(tmp_path: Path, shard_format: ShardFormat) -> None:
+    build(tmp_path, [ROWS], options=BuildOptions(shard_format=shard_format))
+    samples = stored(tmp_path / "out")
+    raw = RawBatch(0, tuple(RawSample(n, 0, 0, n, "shard", sample) for n, sample in enumerate(samples)))
+    transform = IdentifiedPairTransform(16, AugmentConfig(), TextConfig(tokenizer="minilm", max_tokens=8))
+    image_ids = Decoder(transform, seed=1)(RawBatch.decode(raw.encode())).features["image_id"]
+    assert (image_ids.shape, image_ids.dtype) == ((5,), np.int64)
+    of_0, of_1 = (image_number("any", {"image_id": image_id}) for image_id in ("coco_1000", "coco_1001"))
+    assert image_ids.tolist() == [of_0, of_0, of_1, of_1, of_0]
 
 
 def test_samples_per_image_have_all_captions_of_their_rows(tmp_path: Path) -> None:

@@ -37,7 +37,18 @@ from workloads.contract.reporting import (
     Table,
     TableRow,
 )
-from workloads.contract.samples import BadSample, Batch, Features, KeyedRandom, Sample, StagedTransform, Transform
+from workloads.contract.samples import (
+    IMAGE_ID_NAMES,
+    BadSample,
+    Batch,
+    Features,
+    KeyedRandom,
+    Sample,
+    StagedTransform,
+    Transform,
+    declared_image_id,
+    image_number,
+)
 from workloads.contract.workload import (
     Backward,
     Clock,
@@ -51,6 +62,7 @@ from workloads.contract.workload import (
 )
 
 __all__ = [
+    "IMAGE_ID_NAMES",
     "Backward",
     "BadSample",
     "Batch",
@@ -87,4 +99,6 @@ __all__ = [
     "Workload",
     "WorkloadEntry",
     "WorkloadError",
+    "declared_image_id",
+    "image_number",
 ]

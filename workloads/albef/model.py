@@ -21,6 +21,7 @@ from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher
+from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
 from workloads.objectives.contrastive import at_least_float32
 
@@ -217,6 +218,21 @@ class AlbefInference:
     def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
         """Return matching logits [B, 2] of text i with image i; index 1 means match."""
         return self._match(text, image, None)
+
+    @torch.no_grad()
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> PackedTexts:
+        """Encode zero-padded token ids for `match_grouped`; what a text gives does not depend on the texts beside it."""
+        length_B = length_B.cpu().long()
+        ids_S = pack(input_ids_BL.to(self.device).long(), length_B)
+        states_SD, cls_BD = encode_packed(self.student.bert, ids_S, length_B)
+        embed = self.student.text_embedding
+        return PackedTexts(states_SD, length_B, in_full_rows(lambda rows_TD: embed(rows_TD[:, None]), cls_BD))
+
+    @torch.no_grad()
+    def match_grouped(self, texts: PackedTexts, image_NC: Tensor) -> Tensor:
+        """Return matching logits [T, 2] of every text with one image: those of `match_scores`, up to rounding."""
+        fused_TD = fuse_packed(self.student.bert, texts.states_SD, texts.length_T, image_NC)
+        return in_full_rows(self.student.match_logits, fused_TD)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         """Return where each token of text i attends in image i, [B, L, h, w], non-negative, 0 at padding.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.contract import BadSample, Sample, WorkloadError
+from workloads.contract import BadSample, Block
 from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.transforms.pairs import EvaluationTransform
 
@@ -51,11 +51,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """One sample that could be read: its row in the evaluated samples, its image and its cleaned captions."""
+    """One sample that could be read: its row in the evaluated samples, its image, its cleaned captions, its title."""
 
     row: int
     image_3HW: np.ndarray
     captions: tuple[str, ...]
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +68,33 @@ class Unusable:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImages:
-    """The images of a retrieval set.
+class EncodedBlock:
+    """A block of samples after the encoders.
 
     Args:
-        rows: row of each image in the evaluated samples.
+        rows: row of each of the block's I images.
         captions: cleaned captions of each image.
-        features: on the CPU; the tokens are left out (width 0) where they are not needed.
+        titles: first caption of each image, as stored.
+        texts: the block's T distinct captions.
+        embeddings: `image_embedding` [I, E] and `text_embedding` [T, E].
+        features: `image_tokens` [I, N, D], `text_states` [T, L, D] and `text_mask` [T, L], where they are needed.
         unusable: why the other samples have no image here, by row.
     """
 
     rows: tuple[int, ...]
     captions: tuple[tuple[str, ...], ...]
-    features: ImageFeatures
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    embeddings: Mapping[str, np.ndarray]
+    features: Mapping[str, np.ndarray]
     unusable: Mapping[int, BadSample] = field(default_factory=dict)
 
 
-def read(samples: Sequence[Sample], transform: EvaluationTransform) -> Iterator[Usable | Unusable]:
-    """Yield every sample: decoded and with its captions, or why it cannot be used."""
-    for row, sample in enumerate(samples):
+def read(block: Block, transform: EvaluationTransform) -> Iterator[Usable | Unusable]:
+    """Yield every sample of a block: decoded and with its captions, or why it cannot be used."""
+    for row, sample in zip(block.rows, block.samples, strict=True):
         try:
-            yield Usable(row, transform.image(sample), transform.captions(sample))
+            yield Usable(row, transform.image(sample), transform.captions(sample), sample.captions[0])
         except BadSample as fault:
             yield Unusable(row, fault)
 
@@ -106,32 +113,38 @@ class ModelUnderTest:
     transform: EvaluationTransform
     batch_size: int
 
-    def encode_images(self, samples: Iterable[Usable | Unusable], keep_tokens: bool) -> EncodedImages:
-        """Encode the usable samples' images.
+    def encode(self, block: Block, keep_tokens: bool) -> EncodedBlock:
+        """Encode a block's usable images and their distinct captions.
 
-        Raises:
-            WorkloadError: when there is none.
+        Args:
+            block: the samples.
+            keep_tokens: whether to keep what the fusion encoder reads.
         """
-        rows, captions, features = [], [], []
+        rows, captions, titles = [], [], []
+        images: list[Mapping[str, np.ndarray]] = []
         unusable: dict[int, BadSample] = {}
-        for batch in batched(_sort_out(samples, unusable), self.batch_size):
+        for batch in batched(_sort_out(read(block, self.transform), unusable), self.batch_size):
             rows += [item.row for item in batch]
             captions += [item.captions for item in batch]
-            encoded = self.model.encode_images(self.image_batch([item.image_3HW for item in batch]))
-            features.append(_on_cpu(encoded, keep_tokens))
-        if not rows:
-            first = f"; the first: {next(iter(unusable.values()))}" if unusable else ""
-            found = f"none of {len(unusable)} has an image and a caption that can be used"
-            raise WorkloadError(f"no sample to evaluate: {found}{first}")
-        return EncodedImages(tuple(rows), tuple(captions), _joined_images(features), unusable)
+            titles += [item.title for item in batch]
+            images.append(self._encode_images([item.image_3HW for item in batch]))
+        texts = tuple(dict.fromkeys(text for of_image in captions for text in of_image))
+        arrays = _joined(images) | _joined([self._encode_texts(batch) for batch in batched(texts, self.batch_size)])
+        embeddings = {name: array for name, array in arrays.items() if name.endswith("_embedding")}
+        features = {name: array for name, array in arrays.items() if name not in embeddings} if keep_tokens else {}
+        return EncodedBlock(tuple(rows), tuple(captions), tuple(titles), texts, embeddings, features, unusable)
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Encode texts."""
-        parts = []
-        for batch in batched(texts, self.batch_size):
-            part = self.model.encode_texts(*self.token_batch(batch))
-            parts.append((part.states_BLD.cpu(), part.mask_BL.cpu(), part.embedding_BE.float().cpu()))
-        return TextFeatures(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    def _encode_images(self, images_3HW: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        encoded = self.model.encode_images(self.image_batch(images_3HW))
+        return {"image_tokens": _array(encoded.tokens_BND), "image_embedding": _array(encoded.embedding_BE)}
+
+    def _encode_texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        encoded = self.model.encode_texts(*self.token_batch(texts))
+        return {
+            "text_states": _array(encoded.states_BLD),
+            "text_mask": encoded.mask_BL.cpu().numpy(),
+            "text_embedding": _array(encoded.embedding_BE),
+        }
 
     def image_batch(self, images_3HW: Sequence[np.ndarray]) -> Tensor:
         """Return uint8 [B, 3, H, W] on the model's device."""
@@ -166,11 +179,10 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _on_cpu(features: ImageFeatures, keep_tokens: bool) -> ImageFeatures:
-    tokens_BND = features.tokens_BND if keep_tokens else features.tokens_BND[:, :0]
-    return ImageFeatures(tokens_BND.cpu(), features.embedding_BE.float().cpu())
+def _array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor on the CPU; NumPy knows no bfloat16."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
 
 
-def _joined_images(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-    tokens_IND = torch.cat([part.tokens_BND for part in parts])
-    return ImageFeatures(tokens_IND, torch.cat([part.embedding_BE for part in parts]))
+def _joined(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]} if batches else {}

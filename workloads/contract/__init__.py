@@ -52,7 +52,18 @@ from workloads.contract.reporting import (
     Table,
     TableRow,
 )
-from workloads.contract.samples import BadSample, Batch, Features, KeyedRandom, Sample, StagedTransform, Transform
+from workloads.contract.samples import (
+    IMAGE_ID_NAMES,
+    BadSample,
+    Batch,
+    Features,
+    KeyedRandom,
+    Sample,
+    StagedTransform,
+    Transform,
+    declared_image_id,
+    image_number,
+)
 from workloads.contract.section import Section
 from workloads.contract.workload import (
     Backward,
@@ -66,6 +77,7 @@ from workloads.contract.workload import (
 )
 
 __all__ = [
+    "IMAGE_ID_NAMES",
     "SKIPPED",
     "Backward",
     "BadSample",
@@ -109,8 +121,10 @@ __all__ = [
     "Workload",
     "WorkloadEntry",
     "WorkloadError",
+    "declared_image_id",
     "evaluate_blocks",
     "evaluate_samples",
+    "image_number",
     "refuse_unusable",
     "with_unusable",
 ]

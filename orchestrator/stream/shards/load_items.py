@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from orchestrator.stream.dataset.judgement import (
     check_captions,
     parse_fields,
 )
-from orchestrator.stream.dataset.sidecar import parse_captions
+from orchestrator.stream.dataset.sidecar import join_captions, parse_captions
 from orchestrator.stream.shards.json_text import json_fault
 from orchestrator.stream.shards.sources import Item, Source
-from workloads.contract import BadSample, Sample
+from workloads.contract import BadSample, Sample, declared_image_id
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 MAX_CAPTION_BYTES = 1024 * 1024
@@ -48,31 +48,35 @@ def load_sample(source: Source, item: Item, key: str) -> Sample:
     if fault := item.fault or json_fault(item.record):
         raise fault
     fields = dict(item.record)
-    captions = list(_pop_captions(fields))
+    places = _pop_captions(fields)
     for path in item.caption_files:
         content = _content(_located(source, path), "caption", MAX_CAPTION_BYTES)
-        captions += _parse_caption_file(path, content, fields)
-    check_captions(captions, "the item names none")
-    stripped = (caption.strip() for caption in captions)
-    distinct = tuple(dict.fromkeys(caption for caption in stripped if caption))
+        places += _parse_caption_file(path, content, fields)
+    check_captions([caption for captions in places for caption in captions], "the item names none")
+    declared_image_id(fields)
     image = _image(source, item)
     read_header(image)
-    return Sample(key, image, distinct, fields)
+    return Sample(key, image, join_captions(*map(_stripped, places)), fields)
 
 
-def _pop_captions(fields: dict[str, Any]) -> tuple[str, ...]:
-    """Remove the captions from an object and return them; a name without a value has none."""
-    return tuple(text for name in ("captions", "caption") for text in parse_captions(fields.pop(name, None)))
+def _stripped(captions: Sequence[str]) -> list[str]:
+    """Return the captions that have a word, without space around them."""
+    return [stripped for caption in captions if (stripped := caption.strip())]
 
 
-def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
+def _pop_captions(fields: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Remove the captions from an object and return them by name; a name without a value has none."""
+    return [parse_captions(fields.pop(name, None)) for name in ("captions", "caption")]
+
+
+def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the captions in a .txt or .json file; the other values of the latter become fields."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSample("caption is not UTF-8", str(error)) from error
     if path.lower().endswith(".txt"):
-        return (text,)
+        return [(text,)]
     value = parse_fields(text)
     captions = _pop_captions(value)
     fields.update(value)

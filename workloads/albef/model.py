@@ -220,13 +220,16 @@ class AlbefInference:
         return self._match(text, image, None)
 
     @torch.no_grad()
-    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> PackedTexts:
-        """Encode zero-padded token ids for `match_grouped`; what a text gives does not depend on the texts beside it."""
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
+        """Encode zero-padded token ids for `match_grouped`; return also unit vectors [B, E].
+
+        What a text gives does not depend on the texts beside it.
+        """
         length_B = length_B.cpu().long()
         ids_S = pack(input_ids_BL.to(self.device).long(), length_B)
         states_SD, cls_BD = encode_packed(self.student.bert, ids_S, length_B)
         embed = self.student.text_embedding
-        return PackedTexts(states_SD, length_B, in_full_rows(lambda rows_TD: embed(rows_TD[:, None]), cls_BD))
+        return PackedTexts(states_SD, length_B), in_full_rows(lambda rows_TD: embed(rows_TD[:, None]), cls_BD)
 
     @torch.no_grad()
     def match_grouped(self, texts: PackedTexts, image_NC: Tensor) -> Tensor:

@@ -1,20 +1,21 @@
 """Running samples through a retrieval model: images and distinct texts, batch by batch, results kept on the CPU.
 
-Shapes: I images, T distinct texts, N image tokens, L text tokens, D width, E embedding width.
+Shapes: I images, T distinct texts, S tokens of them without padding, N image tokens, D width, E embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.contract import BadSample, Block
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.contract import BadSample, Block, image_number
+from workloads.nn.packed_texts import PackedTexts
+from workloads.nn.vision import ImageFeatures
 from workloads.transforms.pairs import EvaluationTransform
 
 
@@ -33,12 +34,12 @@ class RetrievalModel(Protocol):
         """Encode uint8 images."""
         ...
 
-    def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
-        """Encode zero-padded token ids, of which the first `length_B` count."""
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
+        """Encode zero-padded token ids, of which the first `length_B` count; return also unit vectors [B, E]."""
         ...
 
-    def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        """Return logits [B, 2] for text b with image b; index 1 stands for a match."""
+    def match_grouped(self, texts: PackedTexts, image_ND: Tensor) -> Tensor:
+        """Return logits [T, 2] for each text with one image; index 1 stands for a match."""
         ...
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
@@ -48,12 +49,24 @@ class RetrievalModel(Protocol):
 
 T = TypeVar("T")
 
+NO_PIXELS = np.empty((3, 0, 0), dtype=np.uint8)
+
+IMAGE_MULTIPLE = 8
+"""Batches of images are filled up to a multiple of this, so that an image gives the same in a batch that is not full.
+
+See `workloads.nn.packed_texts` for what a number of rows does to a matrix product.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """One sample that could be read: its row in the evaluated samples, its image, its cleaned captions, its title."""
+    """One sample that could be read: its row in the evaluated samples, its image, its cleaned captions, its title.
+
+    `image_number` is that of the contract: equal for samples of one image.
+    """
 
     row: int
+    image_number: int
     image_3HW: np.ndarray
     captions: tuple[str, ...]
     title: str
@@ -73,15 +86,17 @@ class EncodedBlock:
 
     Args:
         rows: row of each of the block's I images.
+        image_numbers: equal for samples of one image.
         captions: cleaned captions of each image.
         titles: first caption of each image, as stored.
         texts: the block's T distinct captions.
         embeddings: `image_embedding` [I, E] and `text_embedding` [T, E].
-        features: `image_tokens` [I, N, D], `text_states` [T, L, D] and `text_mask` [T, L], where they are needed.
+        features: `image_tokens` [I, N, D], `text_states` [S, D] and `text_lengths` [T], where they are needed.
         unusable: why the other samples have no image here, by row.
     """
 
     rows: tuple[int, ...]
+    image_numbers: tuple[int, ...]
     captions: tuple[tuple[str, ...], ...]
     titles: tuple[str, ...]
     texts: tuple[str, ...]
@@ -94,7 +109,8 @@ def read(block: Block, transform: EvaluationTransform) -> Iterator[Usable | Unus
     """Yield every sample of a block: decoded and with its captions, or why it cannot be used."""
     for row, sample in zip(block.rows, block.samples, strict=True):
         try:
-            yield Usable(row, transform.image(sample), transform.captions(sample), sample.captions[0])
+            number = image_number(sample.key, sample.fields)
+            yield Usable(row, number, transform.image(sample), transform.captions(sample), sample.captions[0])
         except BadSample as fault:
             yield Unusable(row, fault)
 
@@ -120,31 +136,37 @@ class ModelUnderTest:
             block: the samples.
             keep_tokens: whether to keep what the fusion encoder reads.
         """
-        rows, captions, titles = [], [], []
+        usable: list[Usable] = []
         images: list[Mapping[str, np.ndarray]] = []
         unusable: dict[int, BadSample] = {}
         for batch in batched(_sort_out(read(block, self.transform), unusable), self.batch_size):
-            rows += [item.row for item in batch]
-            captions += [item.captions for item in batch]
-            titles += [item.title for item in batch]
             images.append(self._encode_images([item.image_3HW for item in batch]))
-        texts = tuple(dict.fromkeys(text for of_image in captions for text in of_image))
+            usable += [replace(item, image_3HW=NO_PIXELS) for item in batch]
+        texts = tuple(dict.fromkeys(text for item in usable for text in item.captions))
         arrays = _joined(images) | _joined([self._encode_texts(batch) for batch in batched(texts, self.batch_size)])
         embeddings = {name: array for name, array in arrays.items() if name.endswith("_embedding")}
-        features = {name: array for name, array in arrays.items() if name not in embeddings} if keep_tokens else {}
-        return EncodedBlock(tuple(rows), tuple(captions), tuple(titles), texts, embeddings, features, unusable)
+        return EncodedBlock(
+            tuple(item.row for item in usable),
+            tuple(item.image_number for item in usable),
+            tuple(item.captions for item in usable),
+            tuple(item.title for item in usable),
+            texts,
+            embeddings,
+            {name: array for name, array in arrays.items() if name not in embeddings} if keep_tokens else {},
+            unusable,
+        )
 
     def _encode_images(self, images_3HW: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        encoded = self.model.encode_images(self.image_batch(images_3HW))
-        return {"image_tokens": _array(encoded.tokens_BND), "image_embedding": _array(encoded.embedding_BE)}
+        count = min(len(images_3HW) + -len(images_3HW) % IMAGE_MULTIPLE, self.batch_size)
+        fillers = [images_3HW[0]] * (count - len(images_3HW))
+        encoded = self.model.encode_images(self.image_batch([*images_3HW, *fillers]))
+        columns = {"image_tokens": encoded.tokens_BND, "image_embedding": encoded.embedding_BE}
+        return {name: _array(column[: len(images_3HW)]) for name, column in columns.items()}
 
     def _encode_texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        encoded = self.model.encode_texts(*self.token_batch(texts))
-        return {
-            "text_states": _array(encoded.states_BLD),
-            "text_mask": encoded.mask_BL.cpu().numpy(),
-            "text_embedding": _array(encoded.embedding_BE),
-        }
+        packed, embedding_TE = self.model.pack_texts(*self.token_batch(texts))
+        columns = {"text_states": packed.states_SD, "text_lengths": packed.length_T, "text_embedding": embedding_TE}
+        return {name: _array(column) for name, column in columns.items()}
 
     def image_batch(self, images_3HW: Sequence[np.ndarray]) -> Tensor:
         """Return uint8 [B, 3, H, W] on the model's device."""

@@ -1,6 +1,6 @@
 """What a report shows of retrieval: queries with their matches, and where words look in an image.
 
-Shapes: I images, L word pieces, W words, h and w the grid of image patches.
+Shapes: Q queries, K images, L word pieces, W words, h and w the grid of image patches.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from workloads.contract import Gallery, GalleryRow, Picture, Record, Sample
 from workloads.downstream.encoding import ModelUnderTest, batched
-from workloads.downstream.ranking import Scores, order, rerank
+from workloads.downstream.ranking import Ranking
+from workloads.downstream.retrieval_set import RetrievalSet
 
 MATCHES = 5
 """Images shown per query."""
@@ -19,24 +21,23 @@ MATCHES = 5
 SPECIAL = frozenset({"[CLS]", "[SEP]", "[PAD]"})
 
 
-def search_results(
-    texts: Sequence[str], titles: Sequence[str], rows: Sequence[int], scores: Scores, count: int
-) -> Gallery:
-    """Return evenly spaced texts with their best images, in the re-ranked order where there is one.
+def search_results(items: RetrievalSet, ranking: Ranking, count: int) -> Gallery:
+    """Return evenly spaced texts with their best images.
 
     Args:
-        texts: the T texts.
-        titles: what is written beneath each of the I images.
-        rows: row of each image in the evaluated samples.
-        scores: of all texts with all images.
+        items: images and texts.
+        ranking: of the images, for each text.
         count: queries to show.
     """
+    shown = evenly_spaced(len(items.texts), count)
+    image_QK, score_QK = ranking.best_QK[shown, :MATCHES].long(), ranking.score_QK[shown, :MATCHES]
+    text_Q1 = torch.tensor(shown, dtype=torch.long)[:, None]
+    relevant_QK = items.relevance.contains(image_QK, text_Q1)
+    rows = zip(shown, image_QK.tolist(), score_QK.tolist(), relevant_QK.tolist(), strict=True)
     return Gallery(
         "What captions retrieve",
         "Held-out captions and the images the model ranks first, best on the left, with their scores.",
-        tuple(
-            GalleryRow(texts[text], _matches(text, titles, rows, scores)) for text in evenly_spaced(len(texts), count)
-        ),
+        tuple(GalleryRow(items.texts[text], _pictures(items, *found)) for text, *found in rows),
     )
 
 
@@ -105,13 +106,13 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return sorted({round(index) for index in np.linspace(0, length - 1, min(count, length))})
 
 
-def _matches(text: int, titles: Sequence[str], rows: Sequence[int], scores: Scores) -> tuple[Picture, ...]:
-    score_I, order_1I = scores.similarity_TI[text], order(scores.similarity_TI[text : text + 1])
-    if scores.match_TI is not None:
-        score_I, order_1I = scores.match_TI[text], rerank(order_1I, scores.match_TI[text : text + 1], scores.top)
-    best = order_1I[0, : min(MATCHES, scores.top or MATCHES)].tolist()
-    relevant_I = scores.relevant_TI[text]
-    return tuple(Picture(rows[image], titles[image], float(score_I[image]), bool(relevant_I[image])) for image in best)
+def _pictures(
+    items: RetrievalSet, images: Sequence[int], scores: Sequence[float], relevant: Sequence[bool]
+) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(items.rows[image], items.titles[image], score, is_relevant)
+        for image, score, is_relevant in zip(images, scores, relevant, strict=True)
+    )
 
 
 def _word_row(index: int, words: Sequence[str], maps_WHW: np.ndarray) -> GalleryRow:

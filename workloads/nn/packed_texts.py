@@ -7,13 +7,12 @@ in the last bit. What would break that on a CPU, measured with MKL and oneDNN on
   them. So layers run on groups of a fixed number of rows, filled up with copies of a token; at a fixed shape a row's
   result did not depend on its place.
 - Attention over zero-padded keys differs from attention over the keys alone, since the padding changes how softmax and
-  product are summed. So the keys of a text are padded to a multiple of `KEY_MULTIPLE`, whatever the other texts are, and
-  texts of one group have the same padding.
+  product are summed. So a text's keys are padded to a multiple of `KEY_MULTIPLE`, whatever the other texts are, and the
+  texts of a group have the same padding.
 - A batch of small attentions without such padding may be computed unlike a single one.
 
 Shapes: T texts, G texts of a group and fillers, S tokens of all texts without padding, R rows of a group, P texts of a
-group with their places filled up, L tokens of a padded text, N image tokens, D text width, C image width, E embedding
-width.
+group with their places filled up, L tokens of a padded text, N image tokens, D text width, C image width.
 """
 
 from __future__ import annotations
@@ -40,12 +39,10 @@ class PackedTexts(NamedTuple):
     Args:
         states_SD: states before the first cross-attention: self-attention of the first fusion layer is done.
         length_T: int64 on the CPU: tokens of each text.
-        embedding_TE: unit vectors to compare with those of images.
     """
 
     states_SD: Tensor
     length_T: Tensor
-    embedding_TE: Tensor
 
 
 class GroupShape(NamedTuple):

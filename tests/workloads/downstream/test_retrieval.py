@@ -16,7 +16,8 @@ from workloads.downstream.gallery import evenly_spaced, word_maps
 from workloads.downstream.retrieval import evaluate_retrieval
 from workloads.downstream.retrieval_metrics import contrastive_metrics
 from workloads.downstream.retrieval_options import RetrievalOptions
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.nn.packed_texts import PackedTexts, pack
+from workloads.nn.vision import ImageFeatures
 from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
 
@@ -69,17 +70,19 @@ class ColourModel(nn.Module):
         tokens_BND = (image_B3HW.float() / 127.5 - 1).flatten(2).transpose(1, 2)
         return ImageFeatures(tokens_BND, nn.functional.normalize(tokens_BND.mean(dim=1), dim=-1))
 
-    def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
         self._count(input_ids_BL)
         mask_BL = torch.arange(input_ids_BL.shape[1]) < length_B[:, None]
         states_BLD = self.words(input_ids_BL) * mask_BL[..., None]
-        return TextFeatures(states_BLD, mask_BL, self.sign * nn.functional.normalize(states_BLD.sum(dim=1), dim=-1))
+        embedding_BE = self.sign * nn.functional.normalize(states_BLD.sum(dim=1), dim=-1)
+        return PackedTexts(pack(states_BLD, length_B), length_B), embedding_BE
 
-    def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        self._count(text.states_BLD)
-        assert image.tokens_BND.shape[1] == 64
-        error_B = (text.states_BLD.sum(dim=1) - image.tokens_BND.mean(dim=1)).square().sum(dim=1)
-        return torch.stack([error_B, -error_B], dim=1)
+    def match_grouped(self, texts: PackedTexts, image_ND: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert len(image_ND) == 64
+        sum_TD = torch.stack([states_LD.sum(dim=0) for states_LD in texts.states_SD.split(texts.length_T.tolist())])
+        error_T = (sum_TD - image_ND.mean(dim=0)).square().sum(dim=1)
+        return torch.stack([error_T, -error_T], dim=1)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         maps_BLhw = torch.zeros(*input_ids_BL.shape, 2, 2)

@@ -203,7 +203,7 @@ class CheckpointSection(Section):
     metric: str | None = Field(
         None,
         description="What ranks checkpoints: a metric of the saved step by its name in MLflow, such as loss, or "
-        "held_out/text_to_image/recall@10, which only steps that are evaluated too have.",
+        "one that begins with held_out/, which only steps that are evaluated too have.",
     )
     mode: Literal["min", "max"] | None = Field(None, description="Whether small or large values of metric are good.")
 
@@ -257,12 +257,10 @@ class BudgetSection(Section):
 
 
 class EvaluationSection(Section):
-    """Held-out retrieval during and after training."""
+    """Measuring the model on held-out samples, during and after training; the workload adds how."""
 
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
-    batch_size: int = Field(64, ge=1, description="Samples per forward pass.")
-    rerank: int = Field(16, ge=0, description="Candidates that the fusion model re-ranks in `fuseray evaluate RUN`.")
 
 
 class StorageSection(Section):

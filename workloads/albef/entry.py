@@ -9,6 +9,7 @@ from pathlib import Path
 from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig, PlainViT
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
+from workloads.downstream.retrieval_options import RetrievalOptions
 from workloads.interop.model_sources import MINILM
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, load_tokenizer, tokenizer_file
@@ -208,6 +209,11 @@ class AlbefEntry:
     def config_type(self) -> type[AlbefConfig]:
         """The recipe keys of ALBEF."""
         return AlbefConfig
+
+    @property
+    def evaluation_type(self) -> type[RetrievalOptions]:
+        """The options of retrieval."""
+        return RetrievalOptions
 
     @property
     def architecture_keys(self) -> Sequence[str]:

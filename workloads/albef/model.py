@@ -32,6 +32,7 @@ from workloads.nn.timm_encoder import (
     probe,
 )
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer
+from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.objectives.contrastive import at_least_float32
 
 
@@ -146,6 +147,10 @@ class Encoders(nn.Module):
     def text_embedding(self, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return unit vectors [B, E] of texts, whose tokens `mask_BL` is True at."""
         pooled_BD = states_BLD[:, 0] if self.text_pooling == "cls" else mean_of_tokens(states_BLD, mask_BL)
+        return self.project_text(pooled_BD)
+
+    def project_text(self, pooled_BD: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of what stands for texts."""
         return F.normalize(at_least_float32(self.text_proj(pooled_BD)), dim=-1)
 
 
@@ -308,6 +313,23 @@ class AlbefInference:
     def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
         """Return matching logits [B, 2] of text i with image i; index 1 means match."""
         return self._match(text, image, None)
+
+    @torch.no_grad()
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
+        """Encode zero-padded token ids for `match_grouped`; return also unit vectors [B, E].
+
+        What a text gives does not depend on the texts beside it.
+        """
+        length_B = length_B.cpu().long()
+        ids_S = pack(input_ids_BL.to(self.device).long(), length_B)
+        states_SD, pooled_BD = encode_packed(self.student.bert, ids_S, length_B, self.student.text_pooling)
+        return PackedTexts(states_SD, length_B), in_full_rows(self.student.project_text, pooled_BD)
+
+    @torch.no_grad()
+    def match_grouped(self, texts: PackedTexts, image_NC: Tensor) -> Tensor:
+        """Return matching logits [T, 2] of every text with one image: those of `match_scores`, up to rounding."""
+        fused_TD = fuse_packed(self.student.bert, texts.states_SD, texts.length_T, image_NC)
+        return in_full_rows(self.student.match_logits, fused_TD)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         """Return where each token of text i attends in image i, [B, L, h, w], non-negative, 0 at padding.

@@ -10,6 +10,8 @@ One training step, as the orchestrator's worker drives it:
     ... gradients are summed over workers, the optimiser steps ...
     end_step(clock, shared)               once: every worker sees the whole step's shared tensors
 
+Evaluation is shared out in the same spirit; `evaluation.py` says how.
+
 A workload's result may depend on the micro-batch and on `clock.draw`, never on the worker that ran it.
 """
 
@@ -23,8 +25,21 @@ from workloads.contract.entries import (
     ImportReport,
     OfflineProfile,
     Problem,
-    Section,
     WorkloadEntry,
+)
+from workloads.contract.evaluation import (
+    SKIPPED,
+    Block,
+    Chunk,
+    EvaluationOptions,
+    Evaluator,
+    FeatureName,
+    Part,
+    Record,
+    evaluate_blocks,
+    evaluate_samples,
+    refuse_unusable,
+    with_unusable,
 )
 from workloads.contract.reporting import (
     Evaluation,
@@ -49,10 +64,10 @@ from workloads.contract.samples import (
     declared_image_id,
     image_number,
 )
+from workloads.contract.section import Section
 from workloads.contract.workload import (
     Backward,
     Clock,
-    EvaluationOptions,
     InitialWeights,
     MicroResult,
     ParameterGroup,
@@ -63,16 +78,21 @@ from workloads.contract.workload import (
 
 __all__ = [
     "IMAGE_ID_NAMES",
+    "SKIPPED",
     "Backward",
     "BadSample",
     "Batch",
     "BatchShape",
+    "Block",
     "CheckpointFormat",
+    "Chunk",
     "Clock",
     "CorpusEntry",
     "Evaluation",
     "EvaluationOptions",
+    "Evaluator",
     "Example",
+    "FeatureName",
     "Features",
     "FilesEntry",
     "ForeignCheckpoint",
@@ -86,9 +106,11 @@ __all__ = [
     "OfflineProfile",
     "Panel",
     "ParameterGroup",
+    "Part",
     "Picture",
     "PretrainedWorkload",
     "Problem",
+    "Record",
     "ReportedMetrics",
     "Sample",
     "Section",
@@ -100,5 +122,9 @@ __all__ = [
     "WorkloadEntry",
     "WorkloadError",
     "declared_image_id",
+    "evaluate_blocks",
+    "evaluate_samples",
     "image_number",
+    "refuse_unusable",
+    "with_unusable",
 ]

@@ -7,23 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
-
+from workloads.contract.evaluation import EvaluationOptions
 from workloads.contract.reporting import ReportedMetrics
 from workloads.contract.samples import Sample, Transform
+from workloads.contract.section import Section
 from workloads.contract.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: immutable, strictly typed, no unknown keys.
-
-    Strict means that no value is converted between types, save an integer where a float is expected.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @runtime_checkable
@@ -33,6 +24,11 @@ class WorkloadEntry(Protocol):
     @property
     def config_type(self) -> type[Section]:
         """The recipe keys that belong to the workload; they stand next to the orchestrator's own."""
+        ...
+
+    @property
+    def evaluation_type(self) -> type[EvaluationOptions]:
+        """The options of its evaluation; they stand next to the orchestrator's in the recipe's section `evaluation`."""
         ...
 
     @property

@@ -261,6 +261,12 @@ class EvaluationSection(Section):
 
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
+    cpus: float = Field(
+        1.0, gt=0, description="CPUs of each actor that measures: those of `fuseray evaluate RUN --workers N`."
+    )
+    memory_mb: int = Field(
+        2000, ge=1, description="Features that a process keeps in memory for the second stage; the rest is on disk."
+    )
 
 
 class StorageSection(Section):

@@ -75,6 +75,11 @@ class RunFolder:
         return self.root / "evaluation"
 
     @property
+    def evaluation_work(self) -> Location:
+        """Holds what is finished of evaluations that were stopped."""
+        return self.root / "evaluation-work"
+
+    @property
     def report(self) -> Location:
         """The report page."""
         return self.root / "report.html"

@@ -18,24 +18,20 @@ import torch
 from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.storage.location import Location
 from orchestrator.storage.timing import now_ms
-from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
-from orchestrator.stream.unusable import write_unusable
 from orchestrator.train.checkpoints.manager import CheckpointManager
 from orchestrator.train.control_channel import StepRecord, WorkerCommand
-from orchestrator.train.held_out import Measurement, measure, read_held_out
+from orchestrator.train.evaluation.by_workers import WorkersEvaluation
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan
-from orchestrator.train.recovery.classify import evaluation_error
 from orchestrator.train.recovery.diagnosis import BadDataError, NotANumberError, WorkersDrainedError
 from orchestrator.train.resources import present_decoded_share
 from orchestrator.train.resume import InitialState, check_agreement, find_initial_state
 from orchestrator.train.step import StepOutcome, Stepper, StepTimer
-from workloads.contract import EvaluationOptions, InitialWeights, KeyedRandom, PretrainedWorkload, Workload
+from workloads.contract import InitialWeights, KeyedRandom, PretrainedWorkload, Workload
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,7 @@ class _Training:
         self._checkpoints = CheckpointManager(
             self._plan, assignment.mlflow_run_id, collective, self._channel_client.log
         )
+        self._evaluation = WorkersEvaluation.of(self._plan, collective, _broadcast, self._channel_client.log)
         self._seen, self._bad_samples, self._bad_steps_in_a_row = 0, 0, 0
 
     def run(self) -> None:
@@ -203,29 +200,15 @@ class _Training:
             )
 
     def _evaluate(self) -> dict[str, float]:
-        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are logged and listed.
+        """Return the metrics of the held-out samples, on worker 0; the others do their share.
 
         Raises:
-            EvaluationError: they, or the model on them, could not be evaluated.
+            EvaluationError: the model could not be evaluated on them.
         """
-        if self._plan.held_out is None or self._plan.held_out_index is None:
+        if self._evaluation is None:
             return {}
         with self._parallel.unsharded():
-            if self._rank != 0:
-                return {}
-            try:
-                measured = self._measure(self._plan.held_out, self._plan.held_out_index)
-            except Exception as error:  # whatever it is, it has to name the held-out samples
-                raise evaluation_error(error, self._plan.held_out.uri) from error
-        if text := measured.describe_unusable():
-            self._channel_client.log(text)
-        write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
-        return {f"held_out/{name}": value for name, value in measured.evaluation.metrics.items()}
-
-    def _measure(self, folder: Location, index: Index) -> Measurement:
-        section = self._recipe.evaluation
-        held_out = read_held_out(folder, index, section.samples)
-        return measure(self._workload, held_out, EvaluationOptions(batch_size=section.batch_size))
+            return self._evaluation.run(self._workload)
 
     def _waits(self) -> dict[str, float]:
         """Return how long this worker has waited for data in all, and how long the last checkpoint took."""

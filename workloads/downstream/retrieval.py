@@ -75,6 +75,11 @@ class RetrievalEvaluator:
         self._options = options
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the fusion encoder reads, where there is re-ranking."""
+        return (IMAGE_TOKENS, *TEXT_FEATURES) if self._options.rerank else ()
+
+    @property
     def _subject(self) -> ModelUnderTest:
         if self._model is None:
             raise WorkloadError("the model is not built yet: call build(device, draw) first")

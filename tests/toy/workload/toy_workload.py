@@ -121,6 +121,10 @@ class ToyEvaluator:
     def __init__(self, model: Any, options: ToyOptions) -> None:
         self._model, self._options = model, options
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return ("outputs",)
+
     def encode(self, block: Block) -> Part:
         """Keep a block's captions, and the towers' outputs for its words [n, width] as a feature."""
         import torch

@@ -125,6 +125,11 @@ class RunFolder:
         return self.root / "events.jsonl"
 
     @property
+    def measured(self) -> Location:
+        """Metrics of steps that were measured after them, one JSON object a line."""
+        return self.root / "measured.jsonl"
+
+    @property
     def recipe(self) -> Location:
         """The resolved recipe."""
         return self.root / RECIPE_FILE

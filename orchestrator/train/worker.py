@@ -140,13 +140,15 @@ class _Training:
         outcome = self._stepper.run(step, micro_batches, self._channel_client.command)
         timer.end("step")
         metrics = dict(outcome.metrics) | self._plan.epochs_after(step) | self._handle_bad_step(step, outcome)
-        if self._due(step, self._recipe.evaluation.every_steps):
-            metrics |= self._evaluate()
+        measured = self._due(step, self._recipe.evaluation.every_steps)
+        if measured and self._evaluation is not None:
+            metrics |= self._evaluate(self._evaluation)
             timer.end("evaluation")
         record = _record(step, metrics | self._waits(), timer, outcome)
         self._checkpoints.log_metrics(record.line())
-        if outcome.command.saves or self._due(step, self._recipe.checkpoint.every_steps):
-            self._save(step + 1, outcome, metrics)
+        measured_later = measured and self._plan.measures_beside
+        if outcome.command.saves or measured_later or self._due(step, self._recipe.checkpoint.every_steps):
+            self._save(step + 1, outcome, metrics, measured_later)
             timer.end("checkpoint")
             record = replace(record, seconds=_seconds(timer, outcome), time_ms=now_ms())
             self._checkpoints.log_metrics(record.line())
@@ -199,16 +201,14 @@ class _Training:
                 f"{self._plan.run.quarantine.uri} lists them with their reasons."
             )
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, evaluation: WorkersEvaluation) -> dict[str, float]:
         """Return the metrics of the held-out samples, on worker 0; the others do their share.
 
         Raises:
             EvaluationError: the model could not be evaluated on them.
         """
-        if self._evaluation is None:
-            return {}
         with self._parallel.unsharded():
-            return self._evaluation.run(self._workload)
+            return evaluation.run(self._workload)
 
     def _waits(self) -> dict[str, float]:
         """Return how long this worker has waited for data in all, and how long the last checkpoint took."""
@@ -216,10 +216,9 @@ class _Training:
         waits = {"stream/waited_for_reading_s": read, "stream/waited_for_decoding_s": decoded}
         return waits | self._checkpoints.last_write_metrics()
 
-    def _save(self, next_step: int, outcome: StepOutcome, metrics: Mapping[str, float]) -> None:
-        self._checkpoints.save(
-            next_step, outcome.fingerprints, metrics, self._model, self._stepper.optimizer, self._parallel
-        )
+    def _save(self, next_step: int, outcome: StepOutcome, metrics: Mapping[str, float], measured_later: bool) -> None:
+        trained = self._model, self._stepper.optimizer, self._parallel
+        self._checkpoints.save(next_step, outcome.fingerprints, metrics, *trained, measured_later)
 
     def _save_and_exit(self, step: int) -> NoReturn:
         """End this attempt on all workers once the checkpoint is committed."""

@@ -63,7 +63,9 @@ class WorkersEvaluation:
             broadcast: returns worker 0's value on all workers.
             log: is passed messages for the user.
         """
-        held_out = held_out_of(plan) if plan.recipe.evaluation.every_steps is not None else None
+        section = plan.recipe.evaluation
+        inside = section.every_steps is not None and not plan.measures_beside
+        held_out = held_out_of(plan) if inside else None
         if held_out is None:
             return None
         client = None

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import ray
 from measured import SeededModel
-from ray._private.internal_api import free
 from shards import write_shards
 from toy_workload import ToyOptions
 
@@ -53,6 +52,19 @@ def in_actors(held_out: HeldOutSamples, source: SeededModel, workers: int, log: 
     pool = actor_pool(source, options, held_out, PoolOptions(workers, 0.5), said.append)
     with source.without_model().evaluator(options) as planner, pool:
         return Measuring(planner, held_out, RayExecutor(pool, held_out, planner.feature_names)).run()
+
+
+class Owner:
+    def put(self) -> list[ray.ObjectRef[int]]:
+        return [ray.put(1)]
+
+
+def lost_reference() -> ray.ObjectRef[int]:
+    """A reference to an object that ended with its process."""
+    owner = ray.remote(Owner).options(num_cpus=0).remote()
+    (reference,) = ray.get(owner.put.remote())
+    ray.kill(owner)
+    return reference
 
 
 def by_workers(held_out: HeldOutSamples, kind: str, size: int) -> list[Measurement]:
@@ -107,7 +119,7 @@ def test_lost_features_are_made_again(held_out: HeldOutSamples) -> None:
         executor = RayExecutor(pool, held_out, planner.feature_names)
         blocks = sorted(executor.encode(range(held_out.blocks)), key=lambda block: block.number)
         chunks = planner.plan([block.summary for block in blocks])
-        free([executor._features[1, "outputs"]])
+        executor._features[1, "outputs"] = lost_reference()
         results = dict(executor.score(dict(enumerate(chunks))))
         evaluation = planner.finish(
             [block.summary for block in blocks], chunks, [results[number] for number in range(len(chunks))]

@@ -243,10 +243,11 @@ def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
     beside_cpus, beside_gpus = recipe.beside_cpus, recipe.beside_gpus
     needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus + beside_cpus
     if needed > cpus:
+        evaluation = f" and {beside_cpus:g} for evaluation" if beside_cpus else ""
         raise ConfigError(
             f"scale.workers: {workers} workers x {scale.cpus_per_worker:g} CPUs and "
-            f"{recipe.stream.reader_cpus:g} for reading{_beside(beside_cpus)} need {needed:g} CPUs; there are {cpus:g}. "
-            f"Lower scale.workers or scale.cpus_per_worker{', or set evaluation.where=workers' if beside_cpus else ''}, "
+            f"{recipe.stream.reader_cpus:g} for reading{evaluation} need {needed:g} CPUs; there are {cpus:g}. "
+            f"Lower scale.workers or scale.cpus_per_worker{', set evaluation.where=workers' if evaluation else ''}, "
             "or name a larger cluster in scale.address."
         )
     if scale.use_gpu and workers > gpus:
@@ -264,10 +265,6 @@ def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
             f"scale.cpus_per_worker: with {scale.cpus_per_worker:g} CPUs for each of {workers} workers no "
             "machine has a whole CPU left to read samples with, and the run would wait for ever. Lower it."
         )
-
-
-def _beside(cpus: float) -> str:
-    return f" and {cpus:g} for evaluation" if cpus else ""
 
 
 def training_data(recipe: Recipe) -> tuple[TrainingData, list[str]]:

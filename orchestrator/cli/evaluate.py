@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.console import EvaluationProgress
+from orchestrator.cli.files import cluster_file
 from orchestrator.config.document import Document
 from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import EVALUATION, RecipeParts, ResolvedRecipe, find_workload, resolve, validate
@@ -44,6 +46,9 @@ class Request:
         device: what the actors run on.
         address: of Ray.
         again: whether to measure what was measured before.
+        cluster: file of the cluster that it is submitted to; None to measure from here.
+        detach: whether to leave once it is submitted.
+        yes: whether machines that cost money may be started without asking.
         quiet: whether to show no progress.
     """
 
@@ -56,7 +61,21 @@ class Request:
     device: Device
     address: str
     again: bool
+    cluster: Path | None
+    detach: bool
+    yes: bool
     quiet: bool
+
+    def for_cluster(self, held_out: str) -> tuple[str, ...]:
+        """Return the arguments of this command on the cluster, without the run."""
+        options: dict[str, object] = {
+            "--endpoint": self.endpoint,
+            "--held-out": held_out if self.held_out is not None else None,
+            "--workers": self.workers,
+            "--device": self.device,
+        }
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        return (*given, *(["--again"] if self.again else []), *self.overrides)
 
 
 @click.command()
@@ -76,10 +95,17 @@ class Request:
     help="What each actor gets: a GPU if there are some, a GPU, or CPUs alone.",
 )
 @click.option("--address", default="local", show_default=True, help="Ray's address; local starts Ray on this machine.")
+@click.option(
+    "--cluster",
+    type=cluster_file,
+    help="Evaluate there, as a job: a YAML file, or a name (see `fuseray clusters`).",
+)
+@click.option("--detach", is_flag=True, help="With --cluster: leave as soon as the job is submitted.")
+@click.option("--yes", is_flag=True, help="With --cluster: start machines that cost money without asking.")
 @click.option("--again", is_flag=True, help="Evaluate even if this checkpoint was evaluated before.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(as_json: bool, **arguments: Any) -> None:
-    """Measure RUN's newest checkpoint on its held-out samples, as its workload does: ALBEF measures retrieval.
+    """Measure RUN's newest checkpoint on its held-out samples, as its workload does.
 
     RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
     which needs --held-out; its metrics are printed alone. KEY.PATH=VALUE sets keys of the recipe's section evaluation,
@@ -91,6 +117,8 @@ def command(as_json: bool, **arguments: Any) -> None:
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on where this one was", err=True)
         raise
+    if evaluated is None:
+        return
     if as_json:
         click.echo(json.dumps(_as_json(evaluated), indent=2))
         return
@@ -135,8 +163,8 @@ def _as_json(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def _evaluate(request: Request) -> Evaluated:
-    """Evaluate unless it was done before."""
+def _evaluate(request: Request) -> Evaluated | None:
+    """Evaluate unless it was done before; None when that goes on as a job."""
     from orchestrator.report.gather import load_evaluation, subject
     from orchestrator.storage.location import locate
     from orchestrator.storage.run_folder import find_run
@@ -144,6 +172,8 @@ def _evaluate(request: Request) -> Evaluated:
 
     folder = locate(request.name, request.endpoint)
     if is_import(folder):
+        if request.cluster is not None:
+            raise ConfigError(f"{folder.uri}: an imported checkpoint is evaluated here; leave out --cluster.")
         return _measure_import(folder, request)
     run = find_run(request.name, request.storage, request.endpoint)
     resolved = overridden_recipe(run, request.overrides)
@@ -156,7 +186,24 @@ def _evaluate(request: Request) -> Evaluated:
     if saved is not None and saved.subject == about and not request.again:
         reported = resolved.entry.metrics(resolved.workload)
         return Evaluated(saved.checkpoint, reported, saved.subject, run.root.uri)
-    return _measure(run, resolved, data, request)
+    if request.cluster is None:
+        return _measure(run, resolved, data, request)
+    return _measure_on_cluster(run, resolved, data, request, request.cluster)
+
+
+def _measure_on_cluster(
+    run: RunFolder, resolved: ResolvedRecipe, held_out: str, request: Request, cluster: Path
+) -> Evaluated | None:
+    from orchestrator.cli.cluster.evaluate import evaluate_on_cluster
+    from orchestrator.report.gather import load_evaluation
+
+    arguments = request.for_cluster(held_out)
+    if not evaluate_on_cluster(run, resolved, arguments, cluster, request.detach, request.yes):
+        return None
+    saved = load_evaluation(run.evaluation)
+    if saved is None:
+        raise ConfigError(f"{run.evaluation.uri}: the job left no evaluation here; see its log.")
+    return Evaluated(saved.checkpoint, resolved.entry.metrics(resolved.workload), saved.subject, run.root.uri)
 
 
 def overridden_recipe(run: RunFolder, overrides: Sequence[str]) -> ResolvedRecipe:

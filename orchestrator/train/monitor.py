@@ -103,7 +103,7 @@ class RunMonitor:
         self._log_messages()
         if failure:
             raise failure[0]
-        if self._beside is not None and not self._interrupted.is_set():
+        if self._beside is not None and not self._interrupted.is_set() and self._used_up_s is None:
             self._beside.finish()
 
     def _check_budget_and_machines(self) -> None:

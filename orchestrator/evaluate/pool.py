@@ -164,6 +164,7 @@ class ActorPool:
                 f"{reason} If it was killed for want of memory, lower evaluation.batch_size or use fewer actors."
             ) from error
         self._log(f"an evaluation actor is lost ({reason}); another one does its work")
+        ray.kill(running.actor)  # it may only have been out of reach
         self._actors[running.place] = self._new_actor()
 
 

@@ -276,7 +276,8 @@ def _rows_at(
     features: Mapping[FeatureName, np.ndarray], names: Sequence[str], at_B2: np.ndarray, device: torch.device
 ) -> list[Tensor]:
     """Return rows of the named features, [B, ...] each; `at_B2` says of which block, and which row there."""
-    return [
-        torch.from_numpy(np.stack([features[int(block), name][row] for block, row in at_B2])).to(device)
-        for name in names
-    ]
+    rows = []
+    for name in names:
+        of_block = {block: features[block, name] for block in np.unique(at_B2[:, 0]).tolist()}
+        rows.append(torch.from_numpy(np.stack([of_block[block][row] for block, row in at_B2.tolist()])).to(device))
+    return rows

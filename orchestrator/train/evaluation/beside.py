@@ -118,8 +118,8 @@ class BesideEvaluation:
         self._logger = logger
         self._new_actor = new_actor
         self._clock = clock
-        self._actor = new_actor()
         self._running: _Running | None = None
+        self._start_actor()
 
     @classmethod
     def of(cls, plan: Plan, logger: RunLogger) -> BesideEvaluation | None:
@@ -138,18 +138,16 @@ class BesideEvaluation:
         try:
             self._take_result()
             self._begin_next()
-        except FuserayError as error:  # of the store, which may be back at the next poll
+        except (FuserayError, RayError) as error:  # of the store, which may be back at the next poll
             self._logger.log_messages([f"evaluation beside training: {error}"])
 
     def finish(self) -> None:
         """Wait until the newest checkpoint that is to be measured has been, and retention has seen that."""
         began_s, limit_s = self._clock(), self._plan.recipe.recovery.hang_s
-        ready = self._actor.ready.remote()
         self.poll()
         while self._running is not None:
-            if self._clock() - began_s > limit_s and not ray.wait([ready], timeout=0)[0] and self._is_unplaced():
-                self._logger.log_messages(["evaluation beside training: there is no room for its actor; given up"])
-                self._end(self._running.folder)
+            if self._clock() - began_s > limit_s and not ray.wait([self._ready], timeout=0)[0]:
+                self._logger.log_messages(["evaluation beside training is given up: there is no room for its actor"])
                 return
             sleep(POLL_S)
             self.poll()
@@ -162,13 +160,15 @@ class BesideEvaluation:
         """End the actor; a checkpoint that it was measuring stays marked, for the next start of the run."""
         ray.kill(self._actor)
 
-    def _is_unplaced(self) -> bool:
-        return self._running is not None and not ray.wait([self._running.reference], timeout=0)[0]
+    def _start_actor(self) -> None:
+        self._actor = self._new_actor()
+        self._ready = self._actor.ready.remote()
 
     def _take_result(self) -> None:
         running = self._running
         if running is None or not ray.wait([running.reference], timeout=0)[0]:
             return
+        self._running = None
         step = checkpoint_step(running.folder)
         try:
             measured: Measured = ray.get(running.reference)
@@ -176,14 +176,13 @@ class BesideEvaluation:
             text = f"evaluation of step {step} beside training failed; training goes on. {_reason(error)}"
             self._logger.log_messages([text])
             if isinstance(error, RayActorError):
-                self._actor = self._new_actor()
-            self._end(running.folder)
-            return
-        self._end(running.folder, measured)
-        if measured.note:
-            self._logger.log_messages([measured.note])
-        write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
-        self._logger.log_measured(step - 1, measured.metrics, self._clock() - running.began_s)
+                self._start_actor()
+        else:
+            write_measured(running.folder, measured.metrics)
+            self._logger.log_measured(step - 1, measured.metrics, self._clock() - running.began_s)
+            self._logger.log_messages([measured.note] if measured.note else [])
+            write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
+        end_wait(running.folder)
 
     def _begin_next(self) -> None:
         waiting = {} if self._running else {checkpoint_step(one): one for one in measured_later(self._plan.run)}
@@ -194,13 +193,6 @@ class BesideEvaluation:
         if choice.measure is not None:
             folder = waiting[choice.measure]
             self._running = _Running(folder, self._actor.measure.remote(folder), self._clock())
-
-    def _end(self, folder: Location, measured: Measured | None = None) -> None:
-        """Note that a checkpoint does not wait any more."""
-        self._running = None
-        if measured is not None:
-            write_measured(folder, measured.metrics)
-        end_wait(folder)
 
 
 def _reason(error: RayError) -> str:

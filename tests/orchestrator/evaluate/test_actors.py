@@ -69,9 +69,10 @@ def lost_reference() -> ray.ObjectRef[int]:
 
 def by_workers(held_out: HeldOutSamples, kind: str, size: int) -> list[Measurement]:
     exchange = ray.remote(Exchange).options(num_cpus=0).remote(size)
+    workloads = [SeededModel(kind).load() for _ in range(size)]  # not in the threads, which share a generator
 
     def work(rank: int) -> Measurement:
-        with SeededModel(kind).load().evaluator(OPTIONS[kind]) as evaluator:
+        with workloads[rank].evaluator(OPTIONS[kind]) as evaluator:
             executor = SharedExecutor(evaluator, held_out, ExchangeClient(exchange, rank, size))
             return Measuring(evaluator, held_out, executor).run()
 

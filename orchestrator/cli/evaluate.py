@@ -286,6 +286,7 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, held_out: str, request: R
         resolved.evaluation,
         locate_shards(held_out, recipe.storage.endpoint),
         memory_mb=recipe.evaluation.memory_mb,
+        workload=recipe.workload,
         kept=run.evaluation_work,
         log=lambda text: click.echo(text, err=True),
     )

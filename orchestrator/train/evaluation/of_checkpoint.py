@@ -17,6 +17,7 @@ from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.train.checkpoints.load import load_state, with_newest
+from orchestrator.train.checkpoints.manifest import CheckpointError
 from orchestrator.train.evaluation.stored_model import StoredModel
 from workloads.contract import EvaluationOptions, Evaluator
 
@@ -31,6 +32,7 @@ class HowToMeasure:
         limit: most samples; None for all.
         pool: the actors; None to do it in this process.
         memory_mb: features that this process keeps in memory.
+        workload: name of the workload that the checkpoint must be of; empty for any.
         kept: folder for what is finished of evaluations, each in a folder of its own; None to keep nothing.
         progress: is shown how far it is.
         log: is passed messages for the user.
@@ -41,6 +43,7 @@ class HowToMeasure:
     limit: int | None = None
     pool: PoolOptions | None = None
     memory_mb: int = 2000
+    workload: str = ""
     kept: Location | None = None
     progress: Progress = field(default_factory=NoProgress)
     log: Callable[[str], None] = lambda _: None
@@ -76,19 +79,25 @@ def evaluate_checkpoint(folder: Location, how: HowToMeasure) -> EvaluationResult
 
     Raises:
         DamagedError: it is damaged.
+        CheckpointError: it is of another workload.
         DataSetError: the held-out samples are missing, or not a single one can be read.
         WorkloadError: the workload cannot use any of them.
         MeasuringError: the actors cannot do the work.
     """
     model = StoredModel(folder)
-    step = load_state(folder).next_step
+    state = load_state(folder)
+    if how.workload not in ("", state.workload):
+        raise CheckpointError(
+            f"{folder.uri}: is a checkpoint of the workload {state.workload!r}, and the recipe is of {how.workload!r}; "
+            "evaluate it with the recipe that it was trained with."
+        )
     held_out = HeldOutSamples.of(how.held_out, read_index(how.held_out), how.options.block, how.limit)
     finished = FinishedWork(how.kept / evaluation_digest(model, held_out, how.options) if how.kept else None)
     with ExitStack() as context:
         planner, executor = _executor(model, held_out, how, context)
         measured = Measuring(planner, held_out, executor, finished, how.progress).run()
     finished.remove()
-    return EvaluationResult(measured, step)
+    return EvaluationResult(measured, state.next_step)
 
 
 def evaluation_digest(model: StoredModel, held_out: HeldOutSamples, options: EvaluationOptions) -> str:

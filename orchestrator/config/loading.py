@@ -119,6 +119,14 @@ class RecipeParts:
         rest = section.keys() - {*recipe[EVALUATION], *evaluation}
         return cls(recipe, workload, evaluation, unknown | {(EVALUATION, key): [*ours, *theirs] for key in rest})
 
+    def unknown_findings(self, document: Document) -> list[Finding]:
+        """Return a finding for each unknown key."""
+        messages = sorted((path, unknown_key(path[-1], known)) for path, known in self.unknown.items())
+        return [
+            Finding(document.location(path), f"{'.'.join(path)}: {message}" if path[1:] else message)
+            for path, message in messages
+        ]
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """Read, override and check a recipe. Nothing is started.
@@ -149,10 +157,7 @@ def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
 
 def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
     parts = RecipeParts.of(values, entry)
-    findings = [
-        Finding(document.location(path), f"{'.'.join(path)}: {message}" if path[1:] else message)
-        for path, message in sorted((path, unknown_key(path[-1], known)) for path, known in parts.unknown.items())
-    ]
+    findings = parts.unknown_findings(document)
     recipe = validate(Recipe, parts.recipe, document)
     config = validate(entry.config_type, parts.workload, document)
     evaluation = validate(entry.evaluation_type, parts.evaluation, document, (EVALUATION,))

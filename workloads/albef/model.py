@@ -21,6 +21,7 @@ from workloads.albef.locking import LockedParts
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher
+from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.nn.timm_encoder import (
     EncoderShape,
     ImageOutputs,
@@ -32,7 +33,6 @@ from workloads.nn.timm_encoder import (
     probe,
 )
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer
-from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.objectives.contrastive import at_least_float32
 
 

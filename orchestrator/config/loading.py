@@ -19,7 +19,7 @@ from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.yaml_text import KeyPath
-from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
+from workloads.contract import CheckpointFormat, CorpusEntry, Problem, Section, WarningsEntry, WorkloadEntry
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
 FREE_STREAM_KEYS = (
@@ -56,6 +56,12 @@ class ResolvedRecipe:
     def values(self) -> dict[str, Any]:
         """Return all values as plain JSON types, the orchestrator's keys first."""
         return self.recipe.model_dump(mode="json") | self.workload.model_dump(mode="json")
+
+    def warnings(self, steps: int) -> list[Problem]:
+        """Return what the workload says that a run of so many steps will suffer from, although it can start."""
+        if not isinstance(self.entry, WarningsEntry):
+            return []
+        return list(self.entry.warnings(self.workload, self.recipe.batch.shape, steps))
 
     def digest(self) -> str:
         """Return the SHA-256 of what determines the result: without names, storage and worker counts."""

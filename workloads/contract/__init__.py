@@ -24,6 +24,7 @@ from workloads.contract.entries import (
     OfflineProfile,
     Problem,
     Section,
+    WarningsEntry,
     WorkloadEntry,
 )
 from workloads.contract.reporting import (
@@ -84,6 +85,7 @@ __all__ = [
     "Table",
     "TableRow",
     "Transform",
+    "WarningsEntry",
     "Workload",
     "WorkloadEntry",
     "WorkloadError",

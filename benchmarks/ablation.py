@@ -16,3 +16,179 @@ Metrics are held-out: recalls (`text_to_image/recall@1` and so on, with `reranke
 gallery) with their chance, `loss_itm` and `loss_mlm` with theirs, `loss_mlm_other_image`; and the run's `seconds`. The
 table stands on standard error at the end, beside estimate and progress.
 """
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+import click
+from ablation_corpus import Corpus, prepare
+from ablation_results import Result, ResultsFile, summary, table, unfinished
+from ablation_rows import NOISE, ROWS, Run, runs
+from leaving import leave_after
+
+from orchestrator.config.errors import FuserayError
+from orchestrator.train.ray_session import LARGE_ALLOCATIONS
+from workloads.contract import WorkloadError
+
+if TYPE_CHECKING:
+    from ablation_training import Training
+
+FOLDER = Path("data") / "benchmark" / "ablation"
+SEEDS = 3
+QUICK_ROWS = ("mlm+itm", "+itc", "+hard-negatives", "+distilled-mlm")
+QUICK_OVERRIDES = ("length.steps=150",)
+TIMED_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where every process finds the data.
+
+    Args:
+        folder: for corpus and tokens.
+        iconify: icon sets; empty for those of npm.
+    """
+
+    folder: Path
+    iconify: tuple[Path, ...]
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer rows, one seed, fewer steps; unless these are given.")
+@click.option("--row", "rows", type=click.Choice(list(ROWS)), multiple=True, help="Of the table; by default all.")
+@click.option("--noise", "noises", type=click.Choice(list(NOISE)), multiple=True, help="By default all.")
+@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, help=f"By default 0 to {SEEDS - 1}.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override of the base recipe for all rows."
+)
+@click.option("--iconify", type=click.Path(path_type=Path), multiple=True, help="icons.json files in place of npm's.")
+@click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True, help="For the data.")
+@click.option("--results", type=click.Path(path_type=Path), help="File of finished runs; by default in the folder.")
+@click.option("--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True)
+def main(
+    quick: bool,
+    rows: Sequence[str],
+    noises: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    iconify: Sequence[Path],
+    folder: Path,
+    results: Path | None,
+    processes: int,
+) -> None:
+    """Train the runs that have no result yet, and print all."""
+    os.environ.update(LARGE_ALLOCATIONS | {"OMP_NUM_THREADS": "1"})
+    rows = rows or (QUICK_ROWS if quick else tuple(ROWS))
+    seeds = seeds or range(1 if quick else SEEDS)
+    wanted = list(runs(rows, noises or tuple(NOISE), seeds, (*(QUICK_OVERRIDES if quick else ()), *overrides)))
+    if quick:
+        _say(_left_out(wanted))
+    place, kept = Place(folder, tuple(iconify)), ResultsFile(results or folder / "results.jsonl")
+    try:
+        corpus = prepare(place.folder, place.iconify)
+        keys = {run.key(corpus.digest): run for run in wanted}
+        _train(unfinished(keys, kept.results), corpus, place, kept, processes)
+    except (FuserayError, WorkloadError) as error:
+        raise SystemExit(str(error)) from None
+    finished = {key: kept.results[key] for key in keys}
+    for result in finished.values():
+        for line in result.lines():
+            click.echo(json.dumps(line))
+    for line in summary(finished):
+        click.echo(json.dumps(line))
+    _say(table(finished))
+
+
+def _left_out(wanted: Sequence[Run]) -> str:
+    """Return what a quick table lacks."""
+    rows, seeds = {run.row for run in wanted}, {run.seed for run in wanted}
+    full = Run(next(iter(ROWS)), next(iter(NOISE)), 0)
+    return (
+        f"quick: left out are the rows {', '.join(row for row in ROWS if row not in rows) or 'none'}, "
+        f"{max(SEEDS - len(seeds), 0)} of {SEEDS} seeds, and {full.steps - wanted[0].steps} of {full.steps} steps"
+    )
+
+
+def _train(missing: Sequence[Run], corpus: Corpus, place: Place, kept: ResultsFile, processes: int) -> None:
+    """Train runs side by side; keep each result as soon as it is there.
+
+    Raises:
+        ConfigError: the base recipe or an override is wrong.
+        WorkloadError: the encoders' weights are missing.
+    """
+    if not missing:
+        return
+    estimate = _estimate(missing, corpus, place, processes)
+    _say(f"{len(missing)} runs of {missing[0].steps} steps are left; they take about {_hours(estimate)}")
+    began, spawn = monotonic(), get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
+        pending = {pool.submit(_run, run, place): run for run in missing}
+        for done, future in enumerate(as_completed(pending), start=1):
+            run = pending[future]
+            kept.add(Result.of(run, run.key(corpus.digest), future.result()))
+            left = (monotonic() - began) / done * (len(missing) - done)
+            _say(f"{done} of {len(missing)} runs: {run.row}, {run.noise}, seed {run.seed}; about {_hours(left)} left")
+
+
+def _run(run: Run, place: Place) -> dict[str, float]:
+    """Train one run and measure it, in a process of its own."""
+    began = monotonic()
+    metrics = _training(run, prepare(place.folder, place.iconify), place).finish()
+    return metrics | {"steps": float(run.steps), "seconds": round(monotonic() - began, 1)}
+
+
+def _training(run: Run, corpus: Corpus, place: Place) -> Training:
+    from ablation_tokens import precompute
+    from ablation_training import Training
+
+    tokens = precompute(place.folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
+    return Training(run, corpus, tokens)
+
+
+def _estimate(missing: Sequence[Run], corpus: Corpus, place: Place, processes: int) -> float:
+    """Return the seconds that runs will take, from a few steps of each of their rows."""
+    seconds: dict[str, float] = {}
+    for run in missing:
+        if run.row not in seconds:
+            training, times = _training(run, corpus, place), [monotonic()]
+            for number in range(TIMED_STEPS):
+                training.step(number)
+                times.append(monotonic())
+            seconds[run.row] = statistics.median(end - begin for begin, end in pairwise(times)) * run.steps
+    return sum(seconds[run.row] for run in missing) / min(processes, os.cpu_count() or 1)
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when its parent has ended, even killed: nobody would keep its result."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    leave_after(main)

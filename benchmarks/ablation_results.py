@@ -85,6 +85,11 @@ def summary(results: Mapping[str, Result]) -> Iterator[dict[str, Any]]:
         yield {"summary": True, "row": row, "noise": noise, "metric": metric, **figures}
 
 
+def unfinished(wanted: Mapping[str, Run], finished: Mapping[str, Result]) -> list[Run]:
+    """Return the runs that have no result yet, in order; both are by key."""
+    return [run for key, run in wanted.items() if key not in finished]
+
+
 SHOWN = {
     "R@1": "text_to_image/recall@1",
     "R@10": "text_to_image/recall@10",

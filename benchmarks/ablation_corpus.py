@@ -42,6 +42,13 @@ class Corpus:
     held_out: tuple[Sample, ...]
     digest: str
 
+    def without_images(self) -> Corpus:
+        """Return the corpus for those who have the images' tokens."""
+        train, held_out = (
+            tuple(replace(sample, image=b"") for sample in split) for split in (self.train, self.held_out)
+        )
+        return Corpus(train, held_out, self.digest)
+
 
 def prepare(folder: Path, iconify: Sequence[Path]) -> Corpus:
     """Build the corpus's shards unless they are there, and read them.

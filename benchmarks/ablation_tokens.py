@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,17 +25,21 @@ from workloads.downstream.retrieval import evaluate_retrieval
 from workloads.transforms.pairs import EvaluationTransform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageTokens:
     """What the locked encoder gives for each image.
 
     Args:
-        values: float16 [I, N, C], on disk.
+        file: a NumPy file with float16 [I, N, C].
         rows: key of a sample -> its row.
     """
 
-    values: np.ndarray
+    file: Path
     rows: Mapping[str, int]
+
+    def open(self) -> np.ndarray:
+        """Return the tokens, which are read from the disk as they are needed."""
+        return cast(np.ndarray, np.load(self.file, mmap_mode="r"))
 
 
 BATCH = 32
@@ -60,12 +66,13 @@ def precompute(folder: Path, config: AlbefConfig, samples: Sequence[Sample], dat
         folder.mkdir(parents=True, exist_ok=True)
         _encode(config, samples, file.with_suffix(".part.npy"))
         file.with_suffix(".part.npy").rename(file)
-    return ImageTokens(np.load(file, mmap_mode="r"), {sample.key: row for row, sample in enumerate(samples)})
+    return ImageTokens(file, {sample.key: row for row, sample in enumerate(samples)})
 
 
 @torch.no_grad()
 def _encode(config: AlbefConfig, samples: Sequence[Sample], part: Path) -> None:
     """Fill a file with the images' tokens; one that was begun is continued, where rows are still zero."""
+    torch.set_num_threads(os.cpu_count() or 1)
     student = AlbefWorkload(config).build(torch.device("cpu"), KeyedRandom(("tokens",))).student.eval()
     student.visual_encoder.to(memory_format=torch.channels_last)
     transform = EvaluationTransform(config.model.image_hw, config.text)
@@ -115,7 +122,8 @@ class TokenWorkload(AlbefWorkload):
 
     def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
         """Measure image-text retrieval on held-out samples."""
-        transform = TokenTransform(self.config.model.image_hw, self.config.text, self._tokens)
+        shape, text = self.config.model.image_hw, self.config.text
+        transform = TokenTransform(shape, text, self._tokens.rows, self._tokens.open())
         with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
             return evaluate_retrieval(inference, transform, samples, options)
 
@@ -125,12 +133,13 @@ class TokenTransform(EvaluationTransform):
     """Captions as usual, and the tokens of images in place of their pixels.
 
     Args:
-        precomputed: of the images of all samples.
+        rows: key of a sample -> row of its image.
+        values: float16 [I, N, C].
     """
 
-    precomputed: ImageTokens
+    rows: Mapping[str, int]
+    values: np.ndarray
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return float32 [N, C]."""
-        row = self.precomputed.rows[sample.key]
-        return np.asarray(self.precomputed.values[row], dtype=np.float32)
+        return np.asarray(self.values[self.rows[sample.key]], dtype=np.float32)

@@ -36,7 +36,7 @@ class Batches:
     """The micro-batches of a run: every epoch is a permutation of the samples keyed by seed and epoch.
 
     Args:
-        tokens: of all images.
+        tokens: of all images, float16 [I, N, C].
         rows: of each sample's image in them, [samples].
         input_ids: of the captions, int32 [samples, L].
         lengths: of the captions in tokens, int32 [samples].
@@ -44,7 +44,7 @@ class Batches:
         size: samples of a micro-batch.
     """
 
-    tokens: ImageTokens
+    tokens: np.ndarray
     rows: np.ndarray
     input_ids: np.ndarray
     lengths: np.ndarray
@@ -57,7 +57,7 @@ class Batches:
         encoded = [encode_padded(sample.captions[0], config.text) for sample in samples]
         rows = np.array([tokens.rows[sample.key] for sample in samples])
         ids, lengths = (np.stack(column) for column in zip(*encoded, strict=True))
-        return cls(tokens, rows, ids, lengths, seed, size)
+        return cls(tokens.open(), rows, ids, lengths, seed, size)
 
     def positions(self, number: int) -> np.ndarray:
         """Return which samples a micro-batch of the run holds; epochs run on into one another."""
@@ -75,7 +75,7 @@ class Batches:
 
     def of_positions(self, chosen: np.ndarray, number: int = 0) -> MicroBatch:
         """Return a micro-batch of some samples."""
-        images = np.asarray(self.tokens.values[self.rows[chosen]], dtype=np.float32)
+        images = np.asarray(self.tokens[self.rows[chosen]], dtype=np.float32)
         features = {"image": images, "input_ids": self.input_ids[chosen], "length": self.lengths[chosen]}
         return MicroBatch(number, tuple(map(str, chosen.tolist())), features, (), 0)
 
@@ -92,7 +92,7 @@ class Training:
     def __init__(self, run: Run, corpus: Corpus, tokens: ImageTokens) -> None:
         recipe, config = run.recipe.recipe, cast(AlbefConfig, run.recipe.workload)
         torch.set_num_threads(1)
-        self._run, self._corpus = run, corpus
+        self._run, self._corpus, self._tokens = run, corpus, tokens
         self.workload = TokenWorkload(config, tokens)
         model = self.workload.build(CPU, KeyedRandom((recipe.seed, "build")))
         samples = swap_captions(corpus.train, NOISE[run.noise], run.seed)
@@ -118,10 +118,14 @@ class Training:
         return self._batches.at(number)
 
     def finish(self) -> dict[str, float]:
-        """Run all steps; return what is measured on the held-out samples."""
+        """Run all steps; return what is measured."""
         for number in range(self._run.steps):
             self.step(number)
-        config = self.workload.config
-        held_out = Batches.of(self._corpus.held_out, self._batches.tokens, config, 0, self._batches.size)
-        captions = [ids[:length] for ids, length in zip(self._batches.input_ids, self._batches.lengths, strict=True)]
+        return self.measure()
+
+    def measure(self) -> dict[str, float]:
+        """Return what is measured on the held-out samples."""
+        config, batches = self.workload.config, self._batches
+        held_out = Batches.of(self._corpus.held_out, self._tokens, config, 0, batches.size)
+        captions = [ids[:length] for ids, length in zip(batches.input_ids, batches.lengths, strict=True)]
         return measure(self.workload, self._corpus.held_out, held_out, captions)

@@ -26,7 +26,7 @@ import click
 import torch
 from ablation_corpus import Corpus, prepare
 from ablation_rows import Run
-from ablation_tokens import precompute
+from ablation_tokens import ImageTokens, precompute
 from ablation_training import Training
 from leaving import leave_after
 from torch import Tensor
@@ -67,13 +67,13 @@ def main(
             for momentum in momenta:
                 keys = {"length.steps": length, "contrastive.queue_size": size, "distillation.momentum": momentum}
                 run = Run("+distilled-mlm", "clean", seed, (*ITC_ALONE, *(f"{key}={keys[key]}" for key in keys)))
-                for line in _lines(run, corpus, folder):
+                tokens = precompute(folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
+                for line in _lines(run, corpus, tokens):
                     setting = {"steps": length, "queue_size": size, "momentum": momentum}
                     click.echo(json.dumps(setting | line))
 
 
-def _lines(run: Run, corpus: Corpus, folder: Path) -> Iterator[dict[str, Any]]:
-    tokens = precompute(folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
+def _lines(run: Run, corpus: Corpus, tokens: ImageTokens) -> Iterator[dict[str, Any]]:
     training = Training(run, corpus, tokens)
     fill_steps = training.workload.config.contrastive.queue_size / run.recipe.recipe.batch.samples
     for number in range(run.steps):

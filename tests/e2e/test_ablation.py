@@ -77,11 +77,10 @@ def test_captions_that_are_all_equal_cannot_be_swapped() -> None:
 
 
 def test_every_epoch_of_the_batches_holds_every_sample_once() -> None:
-    from ablation_tokens import ImageTokens
     from ablation_training import Batches
 
     nothing = np.zeros((10, 1))
-    batches = Batches(ImageTokens(nothing, {}), np.arange(10), nothing, nothing, seed=3, size=4)
+    batches = Batches(nothing, np.arange(10), nothing, nothing, seed=3, size=4)
     seen = np.concatenate([batches.positions(number) for number in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(seen[:10]) != list(seen[10:])

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
+from workloads.albef.model import AlbefInference, Student
 from workloads.albef.step import encoder_outputs
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import EvaluationOptions, KeyedRandom, Sample
+from workloads.contract import KeyedRandom, Sample
+from workloads.downstream.ranking import Scores
+from workloads.downstream.retrieval import relevance, retrieval_metrics
+from workloads.nn.bert import PairIndices, TokenSelection
+from workloads.nn.vision import ImageFeatures, TextFeatures
 from workloads.objectives.contrastive import Similarities
 from workloads.objectives.matching import KeyedChoices, matching_pairs
+from workloads.transforms.pairs import EvaluationTransform
 
 if TYPE_CHECKING:
     from ablation_training import Batches
@@ -43,9 +49,51 @@ def measure(
         held_out: the same as batches.
         captions: token ids of the training captions, for the chance level of the masked words.
     """
-    options = EvaluationOptions(batch_size=256, rerank=len(samples))
-    metrics = dict(workload.evaluate(samples, options).metrics)
-    return metrics | fusion_losses(workload, held_out, word_frequencies(captions, workload))
+    with AlbefInference.eval_mode(workload.model.student, workload.config.model) as inference:
+        metrics = retrieval_metrics(_scores(inference, workload, samples, held_out))
+        return metrics | fusion_losses(workload, held_out, word_frequencies(captions, workload))
+
+
+def contrastive_recalls(workload: AlbefWorkload, samples: Sequence[Sample], held_out: Batches) -> dict[str, float]:
+    """Return the retrieval metrics of the contrastive similarity alone, as in `measure`."""
+    with AlbefInference.eval_mode(workload.model.student, workload.config.model) as inference:
+        return retrieval_metrics(_scores(inference, workload, samples, held_out, match=False))
+
+
+@torch.no_grad()
+def _scores(
+    inference: AlbefInference, workload: AlbefWorkload, samples: Sequence[Sample], held_out: Batches, match: bool = True
+) -> Scores:
+    """Return what the model says about every distinct caption with every image."""
+    config = workload.config
+    transform = EvaluationTransform(config.model.image_hw, config.text)
+    captions = [transform.captions(sample) for sample in samples]
+    distinct = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
+    tokens = [transform.tokens(text) for text in distinct]
+    input_ids, lengths = (torch.from_numpy(np.stack(column)) for column in zip(*tokens, strict=True))
+    texts = inference.encode_texts(input_ids, lengths)
+    image_INC = torch.from_numpy(held_out.of_positions(np.arange(len(samples))).features["image"])
+    images = inference.encode_images(image_INC)
+    similarity_TI, relevant_TI = texts.embedding_BE @ images.embedding_BE.T, relevance(distinct, captions)
+    if not match:
+        return Scores(similarity_TI, relevant_TI, None, 0)
+    return Scores(similarity_TI, relevant_TI, _match_all(inference.student, texts, images), len(samples))
+
+
+def _match_all(student: Student, texts: TextFeatures, images: ImageFeatures) -> Tensor:
+    """Return the matching logit of every text with every image, [T, I]; what an image gives all texts is made once."""
+    count = len(texts.embedding_BE)
+    columns = []
+    for image_BNC in images.tokens_BND.split(IMAGES_AT_ONCE):
+        text_R = torch.arange(count).repeat(len(image_BNC))
+        image_R = torch.arange(len(image_BNC)).repeat_interleave(count)
+        pairs, tokens = PairIndices(text_R, image_R), TokenSelection.cls_tokens(len(text_R), text_R.device)
+        fused_RD = student.bert.fuse(texts.states_BLD, texts.mask_BL, image_BNC, pairs, tokens)
+        columns.append(student.match_logits(fused_RD)[:, 1].view(len(image_BNC), count))
+    return torch.cat(columns).T
+
+
+IMAGES_AT_ONCE = 8
 
 
 def word_frequencies(captions: Sequence[np.ndarray], workload: AlbefWorkload) -> Tensor:
@@ -62,11 +110,10 @@ def fusion_losses(workload: AlbefWorkload, held_out: Batches, frequency_V: Tenso
     The same for every row: negatives are drawn uniformly, masks and negatives by keys of their own, targets are hard.
     `loss_mlm_other_image` gives every masked caption the image of another pair: how much the image helps.
     """
-    student = workload.model.student.eval()
+    model, student = workload.model, workload.model.student
     sums: dict[str, float] = {}
     counts = {"itm": 0, "mlm": 0}
     for texts, image_B3HW, draw in _held_out_texts(workload, held_out):
-        model = workload.model
         first = model.locked.first_outputs(student, image_B3HW, texts.input_ids_TL, texts.mask_TL)
         encoded = encoder_outputs(model, first, texts)
         equal_BB = torch.zeros(texts.captions, texts.captions)

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from workloads.albef.config import AlbefConfig
-from workloads.albef.model import AlbefInference, AlbefModel
+from workloads.albef.model import AlbefModel
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample, WorkloadError
-from workloads.downstream.retrieval import evaluate_retrieval
+from workloads.contract import KeyedRandom, Sample, WorkloadError
 from workloads.transforms.pairs import EvaluationTransform
 
 
@@ -103,43 +102,10 @@ class Precomputed(nn.Module):
 
 
 class TokenWorkload(AlbefWorkload):
-    """ALBEF whose image encoder has run already.
-
-    Args:
-        config: the workload's recipe keys.
-        tokens: of the images of all samples.
-    """
-
-    def __init__(self, config: AlbefConfig, tokens: ImageTokens) -> None:
-        super().__init__(config)
-        self._tokens = tokens
+    """ALBEF whose image encoder has run already."""
 
     def build(self, device: torch.device, draw: KeyedRandom, pretrained: bool = True) -> AlbefModel:
         """Create the model, and put the tokens into the place of its image encoder."""
         model = super().build(device, draw, pretrained)
         model.student.visual_encoder = Precomputed()
         return model
-
-    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        """Measure image-text retrieval on held-out samples."""
-        shape, text = self.config.model.image_hw, self.config.text
-        transform = TokenTransform(shape, text, self._tokens.rows, self._tokens.open())
-        with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
-            return evaluate_retrieval(inference, transform, samples, options)
-
-
-@dataclass(frozen=True)
-class TokenTransform(EvaluationTransform):
-    """Captions as usual, and the tokens of images in place of their pixels.
-
-    Args:
-        rows: key of a sample -> row of its image.
-        values: float16 [I, N, C].
-    """
-
-    rows: Mapping[str, int]
-    values: np.ndarray
-
-    def image(self, sample: Sample) -> np.ndarray:
-        """Return float32 [N, C]."""
-        return np.asarray(self.values[self.rows[sample.key]], dtype=np.float32)

@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import torch
 from ablation_corpus import Corpus, swap_captions
-from ablation_measures import measure
+from ablation_measures import contrastive_recalls, measure
 from ablation_rows import NOISE, Run
 from ablation_tokens import ImageTokens, TokenWorkload
 
@@ -93,7 +93,7 @@ class Training:
         recipe, config = run.recipe.recipe, cast(AlbefConfig, run.recipe.workload)
         torch.set_num_threads(1)
         self._run, self._corpus, self._tokens = run, corpus, tokens
-        self.workload = TokenWorkload(config, tokens)
+        self.workload = TokenWorkload(config)
         model = self.workload.build(CPU, KeyedRandom((recipe.seed, "build")))
         samples = swap_captions(corpus.train, NOISE[run.noise], run.seed)
         self._batches = Batches.of(samples, tokens, config, recipe.seed, recipe.batch.micro_batch_size)
@@ -125,7 +125,13 @@ class Training:
 
     def measure(self) -> dict[str, float]:
         """Return what is measured on the held-out samples."""
-        config, batches = self.workload.config, self._batches
-        held_out = Batches.of(self._corpus.held_out, self._tokens, config, 0, batches.size)
-        captions = [ids[:length] for ids, length in zip(batches.input_ids, batches.lengths, strict=True)]
-        return measure(self.workload, self._corpus.held_out, held_out, captions)
+        ids, lengths = self._batches.input_ids, self._batches.lengths
+        captions = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+        return measure(self.workload, self._corpus.held_out, self._held_out(), captions)
+
+    def contrastive_recalls(self) -> dict[str, float]:
+        """Return the held-out retrieval metrics of the contrastive similarity alone."""
+        return contrastive_recalls(self.workload, self._corpus.held_out, self._held_out())
+
+    def _held_out(self) -> Batches:
+        return Batches.of(self._corpus.held_out, self._tokens, self.workload.config, 0, self._batches.size)

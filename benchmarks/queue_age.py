@@ -24,14 +24,12 @@ from typing import Any
 
 import click
 import torch
-from ablation_corpus import Corpus, prepare
+from ablation_corpus import prepare
 from ablation_rows import Run
-from ablation_tokens import ImageTokens, precompute
+from ablation_tokens import precompute
 from ablation_training import Training
 from leaving import leave_after
 from torch import Tensor
-
-from workloads.contract import EvaluationOptions
 
 FOLDER = Path("data") / "benchmark" / "ablation"
 POINTS = 4
@@ -68,20 +66,19 @@ def main(
                 keys = {"length.steps": length, "contrastive.queue_size": size, "distillation.momentum": momentum}
                 run = Run("+distilled-mlm", "clean", seed, (*ITC_ALONE, *(f"{key}={keys[key]}" for key in keys)))
                 tokens = precompute(folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
-                for line in _lines(run, corpus, tokens):
+                for line in _lines(Training(run, corpus, tokens), run):
                     setting = {"steps": length, "queue_size": size, "momentum": momentum}
                     click.echo(json.dumps(setting | line))
 
 
-def _lines(run: Run, corpus: Corpus, tokens: ImageTokens) -> Iterator[dict[str, Any]]:
-    training = Training(run, corpus, tokens)
+def _lines(training: Training, run: Run) -> Iterator[dict[str, Any]]:
     fill_steps = training.workload.config.contrastive.queue_size / run.recipe.recipe.batch.samples
     for number in range(run.steps):
         training.step(number)
         if (number + 1) % (run.steps // POINTS) == 0:
             line = {"fill_steps": fill_steps, "step": number + 1} | _ages(training, number + 1)
             if number + 1 == run.steps:
-                metrics = training.workload.evaluate(corpus.held_out, EvaluationOptions(256)).metrics
+                metrics = training.contrastive_recalls()
                 line |= {f"recall@{k}": round(metrics[f"text_to_image/recall@{k}"], 4) for k in (1, 10)}
             yield line
 

@@ -77,10 +77,10 @@ def _scores(
     similarity_TI, relevant_TI = texts.embedding_BE @ images.embedding_BE.T, relevance(distinct, captions)
     if not match:
         return Scores(similarity_TI, relevant_TI, None, 0)
-    return Scores(similarity_TI, relevant_TI, _match_all(inference.student, texts, images), len(samples))
+    return Scores(similarity_TI, relevant_TI, match_all(inference.student, texts, images), len(samples))
 
 
-def _match_all(student: Student, texts: TextFeatures, images: ImageFeatures) -> Tensor:
+def match_all(student: Student, texts: TextFeatures, images: ImageFeatures) -> Tensor:
     """Return the matching logit of every text with every image, [T, I]; what an image gives all texts is made once."""
     count = len(texts.embedding_BE)
     columns = []

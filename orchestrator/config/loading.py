@@ -19,7 +19,15 @@ from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import EvaluationSection, Recipe
 from orchestrator.config.yaml_text import KeyPath
-from workloads.contract import CheckpointFormat, CorpusEntry, EvaluationOptions, Section, WorkloadEntry
+from workloads.contract import (
+    CheckpointFormat,
+    CorpusEntry,
+    EvaluationOptions,
+    Problem,
+    Section,
+    WarningsEntry,
+    WorkloadEntry,
+)
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
 FREE_STREAM_KEYS = (
@@ -74,6 +82,12 @@ class ResolvedRecipe:
             workload=self.entry.config_type.model_validate_json(json.dumps(parts.workload)),
             evaluation=self.entry.evaluation_type.model_validate_json(json.dumps(parts.evaluation)),
         )
+
+    def warnings(self, steps: int) -> list[Problem]:
+        """Return what the workload says that a run of so many steps will suffer from, although it can start."""
+        if not isinstance(self.entry, WarningsEntry):
+            return []
+        return list(self.entry.warnings(self.workload, self.recipe.batch.shape, steps))
 
     def digest(self) -> str:
         """Return the SHA-256 of what determines the result: without names, storage and worker counts."""

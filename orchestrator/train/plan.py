@@ -190,6 +190,8 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
     plan = Plan(resolved, data, held_out, held_out_index, run, tuple(warnings))
+    advice = (f"{problem.key}: {problem.message}" for problem in resolved.warnings(plan.steps))
+    plan = replace(plan, warnings=(*plan.warnings, *advice))
     if recipe.start is None:
         return plan
 

@@ -96,11 +96,7 @@ class RetrievalEvaluator:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """What the fusion encoder reads, where there is re-ranking."""
-<<<<<<< HEAD
         return FEATURES if self._options.rerank else ()
-=======
-        return (IMAGE_TOKENS, *TEXT_FEATURES) if self._options.rerank else ()
->>>>>>> w-evalu
 
     @property
     def _subject(self) -> ModelUnderTest:
@@ -191,65 +187,8 @@ def chance_metrics(relevance: Relevance) -> dict[str, float]:
     return {f"{direction}/chance@{k}": chance_recall(one, k) for direction, one in directions for k in RECALL_AT}
 
 
-<<<<<<< HEAD
 def _by_match(items: RetrievalSet, found: Rankings, scores: MatchScores) -> Rankings:
     return Rankings(
         rerank(found.texts, scores.of_texts(found.texts.best_QK), items.relevance),
         rerank(found.images, scores.of_images(found.images.best_QK), items.relevance.reverse),
     )
-=======
-def retrieval_metrics(scores: Scores) -> dict[str, float]:
-    """Return the named figures of both directions."""
-    metrics = _direction("text_to_image", scores.similarity_TI, scores.relevant_TI, scores.match_TI, scores.top)
-    match_IT = None if scores.match_TI is None else scores.match_TI.T
-    return metrics | _direction("image_to_text", scores.similarity_TI.T, scores.relevant_TI.T, match_IT, scores.top)
-
-
-def _direction(name: str, score_QG: Tensor, relevant_QG: Tensor, match_QG: Tensor | None, top: int) -> dict[str, float]:
-    metrics = _figures(name, ranks(score_QG, relevant_QG))
-    metrics |= {f"{name}/chance@{k}": chance_recall(relevant_QG, k) for k in RECALL_AT}
-    if match_QG is not None:
-        metrics |= _figures(f"{RERANKED}{name}", ranks(score_QG, relevant_QG, match_QG, top))
-    return metrics
-
-
-def _figures(name: str, rank_Q: Tensor) -> dict[str, float]:
-    recalls = {f"{name}/recall@{k}": recall(rank_Q, k) for k in RECALL_AT}
-    return recalls | {f"{name}/median_rank": median_rank(rank_Q), f"{name}/mean_rank": mean_rank(rank_Q)}
-
-
-def candidate_pairs(score_TI: Tensor, top: int) -> Tensor:
-    """Return the pairs (text, image) among the top of either direction, as int64 [P, 2], each once."""
-    text_P, image_P = _top(score_TI, top)
-    other_image_P, other_text_P = _top(score_TI.T, top)
-    selected_TI = torch.zeros(score_TI.shape, dtype=torch.bool)
-    selected_TI[text_P, image_P] = True
-    selected_TI[other_text_P, other_image_P] = True
-    return selected_TI.nonzero()
-
-
-def _match_matrix(gallery: RetrievalSet, done: Sequence[tuple[Chunk, Record]]) -> Tensor:
-    """Return the match logit of each scored pair in a matrix [T, I], -inf everywhere else."""
-    match_TI = torch.full(gallery.similarity_TI.shape, -math.inf, dtype=gallery.similarity_TI.dtype)
-    for chunk, result in done:
-        text_P, image_P = (torch.from_numpy(chunk.task.arrays[name]) for name in ("text", "image"))
-        match_TI[text_P, image_P] = torch.from_numpy(result.arrays["match"]).to(match_TI.dtype)
-    return match_TI
-
-
-def _top(score_QG: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    best_QK = torch.cat([order(score_QG[rows])[:, :top] for rows in chunks(len(score_QG))])
-    query_QK = torch.arange(len(score_QG))[:, None].expand_as(best_QK)
-    return query_QK.flatten(), best_QK.flatten()
-
-
-def _rows_at(
-    features: Mapping[FeatureName, np.ndarray], names: Sequence[str], at_B2: np.ndarray, device: torch.device
-) -> list[Tensor]:
-    """Return rows of the named features, [B, ...] each; `at_B2` says of which block, and which row there."""
-    rows = []
-    for name in names:
-        of_block = {block: features[block, name] for block in np.unique(at_B2[:, 0]).tolist()}
-        rows.append(torch.from_numpy(np.stack([of_block[block][row] for block, row in at_B2.tolist()])).to(device))
-    return rows
->>>>>>> w-evalu

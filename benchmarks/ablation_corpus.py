@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.train.held_out import read_held_out
+
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.shards.corpus import build
-from orchestrator.train.held_out import read_held_out
 from workloads.contract import KeyedRandom, Sample
 from workloads.corpora.emoji_entry import ENTRY, EmojiConfig
 

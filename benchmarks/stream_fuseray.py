@@ -81,4 +81,6 @@ def _plan(setting: Setting) -> Plan:
             "storage": {"endpoint": setting.endpoint},
         }
     )
-    return make_plan(ResolvedRecipe(recipe, entry.config_type.model_validate(TRANSFORM_KEYS), entry))
+    return make_plan(
+        ResolvedRecipe(recipe, entry.config_type.model_validate(TRANSFORM_KEYS), entry, entry.evaluation_type())
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
@@ -17,9 +17,17 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
-from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe import EvaluationSection, Recipe
 from orchestrator.config.yaml_text import KeyPath
-from workloads.contract import CheckpointFormat, CorpusEntry, Section, WorkloadEntry
+from workloads.contract import (
+    CheckpointFormat,
+    CorpusEntry,
+    EvaluationOptions,
+    Problem,
+    Section,
+    WarningsEntry,
+    WorkloadEntry,
+)
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
 FREE_STREAM_KEYS = (
@@ -45,23 +53,93 @@ class ResolvedRecipe:
         recipe: the orchestrator's part.
         workload: the part that belongs to the workload.
         entry: the workload itself.
+        evaluation: the workload's part of the section `evaluation`.
         notes: which files were taken for names in the recipe.
     """
 
     recipe: Recipe
     workload: Section
     entry: WorkloadEntry
+    evaluation: EvaluationOptions
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def values(self) -> dict[str, Any]:
         """Return all values as plain JSON types, the orchestrator's keys first."""
-        return self.recipe.model_dump(mode="json") | self.workload.model_dump(mode="json")
+        values = self.recipe.model_dump(mode="json") | self.workload.model_dump(mode="json")
+        values[EVALUATION] |= self.evaluation.model_dump(mode="json")
+        return values
+
+    def with_values(self, values: Mapping[str, Any]) -> ResolvedRecipe:
+        """Return the recipe with other values of its keys, all of which are given.
+
+        Raises:
+            ValidationError: they are wrong.
+        """
+        parts = RecipeParts.of(values, self.entry)
+        return replace(
+            self,
+            recipe=Recipe.model_validate_json(json.dumps(parts.recipe)),
+            workload=self.entry.config_type.model_validate_json(json.dumps(parts.workload)),
+            evaluation=self.entry.evaluation_type.model_validate_json(json.dumps(parts.evaluation)),
+        )
+
+    def warnings(self, steps: int) -> list[Problem]:
+        """Return what the workload says that a run of so many steps will suffer from, although it can start."""
+        if not isinstance(self.entry, WarningsEntry):
+            return []
+        return list(self.entry.warnings(self.workload, self.recipe.batch.shape, steps))
 
     def digest(self) -> str:
         """Return the SHA-256 of what determines the result: without names, storage and worker counts."""
         values = {section: value for section, value in self.values().items() if section not in FREE_SECTIONS}
         values["stream"] = {key: value for key, value in values["stream"].items() if key not in FREE_STREAM_KEYS}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+EVALUATION = "evaluation"
+"""The section whose keys belong in part to the orchestrator and in part to the workload."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeParts:
+    """The values of a recipe by whom they belong to; unknown keys are in none of them.
+
+    Args:
+        recipe: the orchestrator's.
+        workload: the workload's.
+        evaluation: the workload's in the section `evaluation`, without its name.
+        unknown: paths of unknown keys, with the names that are known in their place.
+    """
+
+    recipe: dict[str, Any]
+    workload: dict[str, Any]
+    evaluation: dict[str, Any]
+    unknown: dict[tuple[str, ...], list[str]]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], entry: WorkloadEntry) -> RecipeParts:
+        """Sort out the values of a recipe."""
+        ours, theirs = Recipe.model_fields, entry.config_type.model_fields
+        recipe = {key: value for key, value in values.items() if key in ours}
+        workload = {key: value for key, value in values.items() if key in theirs}
+        unknown: dict[tuple[str, ...], list[str]] = {
+            (key,): [*ours, *theirs] for key in values.keys() - {*recipe, *workload}
+        }
+        if not isinstance(recipe.get(EVALUATION), dict):
+            return cls(recipe, workload, {}, unknown)
+        ours, theirs, section = EvaluationSection.model_fields, entry.evaluation_type.model_fields, recipe[EVALUATION]
+        recipe[EVALUATION] = {key: value for key, value in section.items() if key in ours}
+        evaluation = {key: value for key, value in section.items() if key in theirs and key not in ours}
+        rest = section.keys() - {*recipe[EVALUATION], *evaluation}
+        return cls(recipe, workload, evaluation, unknown | {(EVALUATION, key): [*ours, *theirs] for key in rest})
+
+    def unknown_findings(self, document: Document) -> list[Finding]:
+        """Return a finding for each unknown key."""
+        messages = sorted((path, unknown_key(path[-1], known)) for path, known in self.unknown.items())
+        return [
+            Finding(document.location(path), f"{'.'.join(path)}: {message}" if path[1:] else message)
+            for path, message in messages
+        ]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
@@ -92,17 +170,14 @@ def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
 
 
 def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
-    ours, theirs = Recipe.model_fields, entry.config_type.model_fields
-    findings = [
-        Finding(document.location((key,)), unknown_key(key, [*ours, *theirs]))
-        for key in values
-        if key not in ours and key not in theirs
-    ]
-    recipe = validate(Recipe, {key: value for key, value in values.items() if key in ours}, document)
-    config = validate(entry.config_type, {key: value for key, value in values.items() if key in theirs}, document)
-    for part in (recipe, config):
+    parts = RecipeParts.of(values, entry)
+    findings = parts.unknown_findings(document)
+    recipe = validate(Recipe, parts.recipe, document)
+    config = validate(entry.config_type, parts.workload, document)
+    evaluation = validate(entry.evaluation_type, parts.evaluation, document, (EVALUATION,))
+    for part in (recipe, config, evaluation):
         findings += part if isinstance(part, list) else []
-    if findings or isinstance(recipe, list) or isinstance(config, list):
+    if findings or isinstance(recipe, list) or isinstance(config, list) or isinstance(evaluation, list):
         raise RecipeError(findings)
     problems = [
         Finding(document.location(tuple(problem.key.split("."))), f"{problem.key}: {problem.message}")
@@ -110,18 +185,26 @@ def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -
     ]
     if problems:
         raise RecipeError(problems)
-    return ResolvedRecipe(recipe, config, entry, document.notes)
+    return ResolvedRecipe(recipe, config, entry, evaluation, document.notes)
 
 
-def validate(section: type[AnySection], values: dict[str, Any], document: Document) -> AnySection | list[Finding]:
+def validate(
+    section: type[AnySection], values: dict[str, Any], document: Document, prefix: KeyPath = ()
+) -> AnySection | list[Finding]:
     """Build a section from plain values, or return all errors in them.
 
     Validation goes through JSON, where a list may become a tuple but a string never becomes a number.
+
+    Args:
+        section: the type of the section.
+        values: its values.
+        document: says where they stand.
+        prefix: the keys before those of the section.
     """
     try:
         return section.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        return [_finding(detail, section, document) for detail in error.errors(include_url=False)]
+        return [_finding(detail, section, document, prefix) for detail in error.errors(include_url=False)]
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -132,13 +215,14 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key {key!r}; {hint}"
 
 
-def _finding(detail: ErrorDetails, section: type[Section], document: Document) -> Finding:
-    key_path: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+def _finding(detail: ErrorDetails, section: type[Section], document: Document, prefix: KeyPath) -> Finding:
+    inner_path: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    key_path = (*prefix, *inner_path)
     dotted = ".".join(str(part) for part in key_path)
     if detail["type"] == "extra_forbidden":
-        message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, key_path[:-1]))}"
+        message = f"{dotted}: {unknown_key(str(key_path[-1]), _fields_at(section, inner_path[:-1]))}"
     elif detail["type"] == "missing":
-        needed = " and ".join(_keys_to_set(section, key_path))
+        needed = " and ".join(_keys_to_set(section, inner_path))
         message = f"{dotted}: this key is required{f'; set {needed}' if needed else ''}."
     else:
         message = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")

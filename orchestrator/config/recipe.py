@@ -203,7 +203,7 @@ class CheckpointSection(Section):
     metric: str | None = Field(
         None,
         description="What ranks checkpoints: a metric of the saved step by its name in MLflow, such as loss, or "
-        "held_out/text_to_image/recall@10, which only steps that are evaluated too have.",
+        "one that begins with held_out/, which only steps that are evaluated too have.",
     )
     mode: Literal["min", "max"] | None = Field(None, description="Whether small or large values of metric are good.")
 
@@ -257,12 +257,22 @@ class BudgetSection(Section):
 
 
 class EvaluationSection(Section):
-    """Held-out retrieval during and after training."""
+    """Measuring the model on held-out samples, during and after training; the workload adds how."""
 
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
-    batch_size: int = Field(64, ge=1, description="Samples per forward pass.")
-    rerank: int = Field(16, ge=0, description="Candidates that the fusion model re-ranks in `fuseray evaluate RUN`.")
+    where: Literal["workers", "beside"] = Field(
+        "workers",
+        description="Who measures while training. workers: all of them together, between two steps; beside: an actor "
+        "with CPUs or GPUs of its own, while they train on; each measured step is saved for it.",
+    )
+    cpus: float = Field(
+        1.0, gt=0, description="CPUs of an actor that measures, beside training or for `fuseray evaluate --workers`."
+    )
+    gpus: float = Field(0.0, ge=0, description="GPUs, or the share of one, of the actor beside training.")
+    memory_mb: int = Field(
+        2000, ge=1, description="Features that a process keeps in memory for the second stage; the rest is on disk."
+    )
 
 
 class StorageSection(Section):
@@ -317,6 +327,22 @@ class Recipe(Section):
     budget: BudgetSection = BudgetSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def measures_beside(self) -> bool:
+        """Whether an actor beside the training measures its checkpoints."""
+        section = self.evaluation
+        return section.where == "beside" and section.every_steps is not None and self.data.held_out is not None
+
+    @property
+    def beside_cpus(self) -> float:
+        """CPUs that measuring beside the training takes."""
+        return self.evaluation.cpus if self.measures_beside else 0.0
+
+    @property
+    def beside_gpus(self) -> float:
+        """GPUs that measuring beside the training takes."""
+        return self.evaluation.gpus if self.measures_beside else 0.0
 
     def samples(self, epoch_samples: int) -> int:
         """Return how many samples the whole run trains on, given the samples of an epoch."""

@@ -5,7 +5,6 @@ A run outlives the process that starts it, and is used from other folders; so it
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,6 @@ from pydantic import BaseModel
 
 from orchestrator.config.document import value_at
 from orchestrator.config.loading import ResolvedRecipe
-from orchestrator.config.recipe import Recipe
 from orchestrator.config.yaml_text import KeyPath
 
 PATH_KEYS = (
@@ -117,7 +115,7 @@ def with_absolute_paths(
         there = _seen(path, earlier or {})
         moved = there is not None and (there.exists(folder) or not path.exists(folder))
         value_at(values, tuple(parents))[last] = there.value if there and moved else path.absolute_value(folder)
-    return _with_values(resolved, values)
+    return resolved.with_values(values)
 
 
 def follow_moved_folder(resolved: ResolvedRecipe, before: str, now: str) -> ResolvedRecipe:
@@ -133,7 +131,7 @@ def follow_moved_folder(resolved: ResolvedRecipe, before: str, now: str) -> Reso
     for path in [*paths, *_free_texts(resolved.workload)]:
         *parents, last = path.keys
         value_at(values, tuple(parents))[last] = moved_place(path.value, before, now)
-    return resolved if values == resolved.values() else _with_values(resolved, values)
+    return resolved if values == resolved.values() else resolved.with_values(values)
 
 
 def moved_place(place: str, before: str, now: str) -> str:
@@ -176,14 +174,6 @@ def without_data_places(values: Mapping[str, Any]) -> dict[str, Any]:
         *parents, last = keys
         value_at(kept, tuple(parents)).pop(last)
     return kept
-
-
-def _with_values(resolved: ResolvedRecipe, values: Mapping[str, Any]) -> ResolvedRecipe:
-    """Return a recipe with other values of its keys."""
-    ours = {key: value for key, value in values.items() if key in Recipe.model_fields}
-    theirs = {key: value for key, value in values.items() if key not in ours}
-    recipe = Recipe.model_validate_json(json.dumps(ours))
-    return ResolvedRecipe(recipe, type(resolved.workload).model_validate_json(json.dumps(theirs)), resolved.entry)
 
 
 def _seen(path: ReferencedPath, earlier: Mapping[str, Any]) -> ReferencedPath | None:

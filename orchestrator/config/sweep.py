@@ -42,7 +42,9 @@ class SearchSection(Section):
 class ObjectiveSection(Section):
     """The metric to maximise or minimise."""
 
-    metric: str = Field(description="Name in MLflow, such as held_out/text_to_image/recall@10, or loss.")
+    metric: str = Field(
+        description="Name in MLflow, such as loss, or held_out/NAME for one of the workload's held-out metrics."
+    )
     mode: Literal["min", "max"] = Field(description="Whether small or large values are good.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig, PlainViT
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
+from workloads.downstream.retrieval_options import RetrievalOptions
 from workloads.interop.model_sources import MINILM
 from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, load_tokenizer, tokenizer_file
@@ -149,6 +151,38 @@ def _perturbed_patches(config: AlbefConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", f"timm names no first layer of {name} to perturb; set tokens")
 
 
+def queue_warnings(config: AlbefConfig, batch: BatchShape, steps: int) -> Iterator[Problem]:
+    """Yield why a queue would be told apart by the age of its features alone (docs/science.md).
+
+    A feature is up to `queue_size` / samples of a step steps old. Features of different ages can be compared while the
+    teacher that makes them hardly moves in that time, and that teacher says something of the student only after some of
+    its own averaging times, 1 / (1 - momentum) steps.
+    """
+    contrastive, momentum = config.contrastive, config.distillation.momentum
+    if not (contrastive.enabled and contrastive.queue_size):
+        return
+    samples = batch.micro_batches * batch.micro_batch_size
+    fill, averaging = contrastive.queue_size / samples, 1 / (1 - momentum)
+    if steps < (needed := math.ceil(QUEUE_TURNS * max(fill, averaging))):
+        yield Problem(
+            "contrastive.queue_size",
+            f"{contrastive.queue_size} features want a run of about {needed} steps, and this has {steps}: the queue "
+            f"takes {fill:.0f} steps to fill, and the teacher follows the student by {averaging:.0f}; in a shorter run "
+            "features are told apart by their age alone. Set 0, or train longer",
+        )
+    elif fill > averaging:
+        yield Problem(
+            "distillation.momentum",
+            f"the oldest of {contrastive.queue_size} features in the queue are {fill:.0f} steps old, and the teacher's "
+            f"average reaches back {averaging:.0f}: they are told apart by their age; raise it to "
+            f"{1 - 1 / fill:.3f} or more, or make contrastive.queue_size smaller",
+        )
+
+
+QUEUE_TURNS = 20
+"""Steps that a run needs, in fillings of the queue or averaging times of the teacher, whichever take longer."""
+
+
 LOSSES = Panel("Losses")
 OPTIMISATION = Panel("Optimisation")
 ADVERSARIAL = ("loss_adversarial", "adversarial_divergence")
@@ -226,10 +260,15 @@ class AlbefEntry:
         return AlbefConfig
 
     @property
+    def evaluation_type(self) -> type[RetrievalOptions]:
+        """The options of retrieval."""
+        return RetrievalOptions
+
+    @property
     def architecture_keys(self) -> Sequence[str]:
         """The sizes of encoders, heads and queue, and what the image encoder's numbers mean."""
         vision = [f"model.vision.{key}" for key in ("name", *PlainViT._fields, "mean", "std")]
-        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
+        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions", "pooling")
         others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
         return [*vision, *(f"model.text.{key}" for key in text), *others]
 
@@ -261,6 +300,10 @@ class AlbefEntry:
         from workloads.albef.description import describe_model
 
         return describe_model(config)
+
+    def warnings(self, config: AlbefConfig, batch: BatchShape, steps: int) -> Iterable[Problem]:
+        """Yield what a run would suffer from: a queue that the run is too short for."""
+        return queue_warnings(config, batch, steps)
 
     def metrics(self, config: AlbefConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""

@@ -21,6 +21,7 @@ from workloads.albef.locking import LockedParts
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher
+from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.nn.timm_encoder import (
     EncoderShape,
     ImageOutputs,
@@ -111,6 +112,7 @@ class Encoders(nn.Module):
         self.vision_proj = nn.Linear(self.image_shape.pooled_width, config.embed_dim)
         self.text_encoder = build_text_encoder(config, width)
         self.text_proj = nn.Linear(config.text.width, config.embed_dim)
+        self.text_pooling = config.text.pooling
         self.fixed: tuple[nn.Module, ...] = tuple(batch_norms(self.visual_encoder))
 
     def train(self, mode: bool = True) -> Self:
@@ -142,9 +144,20 @@ class Encoders(nn.Module):
         """Return unit vectors [B, E] of images."""
         return F.normalize(at_least_float32(self.vision_proj(pooled_BP)), dim=-1)
 
-    def text_embedding(self, states_BLD: Tensor) -> Tensor:
-        """Return unit vectors [B, E] of texts."""
-        return F.normalize(at_least_float32(self.text_proj(states_BLD[:, 0])), dim=-1)
+    def text_embedding(self, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of texts, whose tokens `mask_BL` is True at."""
+        pooled_BD = states_BLD[:, 0] if self.text_pooling == "cls" else mean_of_tokens(states_BLD, mask_BL)
+        return self.project_text(pooled_BD)
+
+    def project_text(self, pooled_BD: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of what stands for texts."""
+        return F.normalize(at_least_float32(self.text_proj(pooled_BD)), dim=-1)
+
+
+def mean_of_tokens(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """Return the mean over the tokens of each text, [B, D]; padding, where the mask is False, is left out."""
+    weight_BL1 = mask_BL[..., None].to(states_BLD.dtype)
+    return (states_BLD * weight_BL1).sum(1) / weight_BL1.sum(1)
 
 
 class EncoderOutputs(NamedTuple):
@@ -294,12 +307,29 @@ class AlbefInference:
         input_ids_BL, length_B = input_ids_BL.to(self.device).long(), length_B.to(self.device)
         mask_BL = torch.arange(input_ids_BL.shape[1], device=self.device) < length_B[:, None]
         states_BLD = self.student.bert.encode(self.student.bert.words(input_ids_BL), mask_BL)
-        return TextFeatures(states_BLD, mask_BL, self.student.text_embedding(states_BLD))
+        return TextFeatures(states_BLD, mask_BL, self.student.text_embedding(states_BLD, mask_BL))
 
     @torch.no_grad()
     def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
         """Return matching logits [B, 2] of text i with image i; index 1 means match."""
         return self._match(text, image, None)
+
+    @torch.no_grad()
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
+        """Encode zero-padded token ids for `match_grouped`; return also unit vectors [B, E].
+
+        What a text gives does not depend on the texts beside it.
+        """
+        length_B = length_B.cpu().long()
+        ids_S = pack(input_ids_BL.to(self.device).long(), length_B)
+        states_SD, pooled_BD = encode_packed(self.student.bert, ids_S, length_B, self.student.text_pooling)
+        return PackedTexts(states_SD, length_B), in_full_rows(self.student.project_text, pooled_BD)
+
+    @torch.no_grad()
+    def match_grouped(self, texts: PackedTexts, image_NC: Tensor) -> Tensor:
+        """Return matching logits [T, 2] of every text with one image: those of `match_scores`, up to rounding."""
+        fused_TD = fuse_packed(self.student.bert, texts.states_SD, texts.length_T, image_NC)
+        return in_full_rows(self.student.match_logits, fused_TD)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         """Return where each token of text i attends in image i, [B, L, h, w], non-negative, 0 at padding.

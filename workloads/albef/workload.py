@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,13 +16,12 @@ from workloads.contract import (
     Backward,
     Batch,
     Clock,
-    Evaluation,
     EvaluationOptions,
+    Evaluator,
     InitialWeights,
     KeyedRandom,
     MicroResult,
     ParameterGroup,
-    Sample,
     WorkloadError,
 )
 from workloads.interop.export import save_exported
@@ -126,14 +125,20 @@ class AlbefWorkload:
         if self.config.contrastive.enabled:
             self.model.queue.enqueue(shared["image_features"], shared["text_features"])
 
-    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        """Measure image-text retrieval on held-out samples."""
-        from workloads.downstream.retrieval import evaluate_retrieval
+    @contextmanager
+    def evaluator(self, options: EvaluationOptions) -> Iterator[Evaluator]:
+        """Return what measures image-text retrieval, with `RetrievalOptions`."""
+        from workloads.downstream.retrieval import RetrievalEvaluator
+        from workloads.downstream.retrieval_options import RetrievalOptions
         from workloads.transforms.pairs import EvaluationTransform
 
+        options = RetrievalOptions.model_validate(options.model_dump())
         transform = EvaluationTransform(self.config.model.image_hw, self.config.text)
-        with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
-            return evaluate_retrieval(inference, transform, samples, options)
+        if self._model is None:
+            yield RetrievalEvaluator(None, transform, options)
+            return
+        with AlbefInference.eval_mode(self._model.student, self.config.model) as inference:
+            yield RetrievalEvaluator(inference, transform, options)
 
     def export(self, folder: Path) -> None:
         """Write `model.safetensors` (the student), `config.json` and `tokenizer.json` into an empty folder."""

@@ -10,6 +10,8 @@ One training step, as the orchestrator's worker drives it:
     ... gradients are summed over workers, the optimiser steps ...
     end_step(clock, shared)               once: every worker sees the whole step's shared tensors
 
+Evaluation is shared out in the same spirit; `evaluation.py` says how.
+
 A workload's result may depend on the micro-batch and on `clock.draw`, never on the worker that ran it.
 """
 
@@ -24,8 +26,22 @@ from workloads.contract.entries import (
     ImportReport,
     OfflineProfile,
     Problem,
-    Section,
+    WarningsEntry,
     WorkloadEntry,
+)
+from workloads.contract.evaluation import (
+    SKIPPED,
+    Block,
+    Chunk,
+    EvaluationOptions,
+    Evaluator,
+    FeatureName,
+    Part,
+    Record,
+    evaluate_blocks,
+    evaluate_samples,
+    refuse_unusable,
+    with_unusable,
 )
 from workloads.contract.reporting import (
     Evaluation,
@@ -38,11 +54,22 @@ from workloads.contract.reporting import (
     Table,
     TableRow,
 )
-from workloads.contract.samples import BadSample, Batch, Features, KeyedRandom, Sample, StagedTransform, Transform
+from workloads.contract.samples import (
+    IMAGE_ID_NAMES,
+    BadSample,
+    Batch,
+    Features,
+    KeyedRandom,
+    Sample,
+    StagedTransform,
+    Transform,
+    declared_image_id,
+    image_number,
+)
+from workloads.contract.section import Section
 from workloads.contract.workload import (
     Backward,
     Clock,
-    EvaluationOptions,
     InitialWeights,
     MicroResult,
     ParameterGroup,
@@ -52,17 +79,23 @@ from workloads.contract.workload import (
 )
 
 __all__ = [
+    "IMAGE_ID_NAMES",
+    "SKIPPED",
     "Backward",
     "BadSample",
     "Batch",
     "BatchShape",
+    "Block",
     "CheckpointFormat",
+    "Chunk",
     "Clock",
     "CorpusEntry",
     "DescribedEntry",
     "Evaluation",
     "EvaluationOptions",
+    "Evaluator",
     "Example",
+    "FeatureName",
     "Features",
     "FilesEntry",
     "ForeignCheckpoint",
@@ -76,9 +109,11 @@ __all__ = [
     "OfflineProfile",
     "Panel",
     "ParameterGroup",
+    "Part",
     "Picture",
     "PretrainedWorkload",
     "Problem",
+    "Record",
     "ReportedMetrics",
     "Sample",
     "Section",
@@ -86,7 +121,14 @@ __all__ = [
     "Table",
     "TableRow",
     "Transform",
+    "WarningsEntry",
     "Workload",
     "WorkloadEntry",
     "WorkloadError",
+    "declared_image_id",
+    "evaluate_blocks",
+    "evaluate_samples",
+    "image_number",
+    "refuse_unusable",
+    "with_unusable",
 ]

@@ -7,23 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
-
+from workloads.contract.evaluation import EvaluationOptions
 from workloads.contract.reporting import ReportedMetrics
 from workloads.contract.samples import Sample, Transform
+from workloads.contract.section import Section
 from workloads.contract.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: immutable, strictly typed, no unknown keys.
-
-    Strict means that no value is converted between types, save an integer where a float is expected.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @runtime_checkable
@@ -33,6 +24,11 @@ class WorkloadEntry(Protocol):
     @property
     def config_type(self) -> type[Section]:
         """The recipe keys that belong to the workload; they stand next to the orchestrator's own."""
+        ...
+
+    @property
+    def evaluation_type(self) -> type[EvaluationOptions]:
+        """The options of its evaluation; they stand next to the orchestrator's in the recipe's section `evaluation`."""
         ...
 
     @property
@@ -100,6 +96,21 @@ class DescribedEntry(Protocol):
 
         Raises:
             WorkloadError: when the model cannot be made.
+        """
+        ...
+
+
+@runtime_checkable
+class WarningsEntry(Protocol):
+    """An entry that knows recipes which can run and will train badly. Offering this is optional."""
+
+    def warnings(self, config: Any, batch: BatchShape, steps: int) -> Iterable[Problem]:
+        """Yield what a run would suffer from, before anything starts; the run can start all the same.
+
+        Args:
+            config: the workload's part of the recipe.
+            batch: samples of a step.
+            steps: of the whole run.
         """
         ...
 

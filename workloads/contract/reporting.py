@@ -24,7 +24,7 @@ class Metric:
     """A metric that a workload reports, and how the terminal, the report and a sweep show it.
 
     Args:
-        name: as `micro_step` or `evaluate` returns it.
+        name: as `micro_step` or an evaluation returns it.
         title: what people call it, the heading of its chart; metrics of equal title share one.
         unit: of its values as people see them, for example "loss (nats)" or "recall (%)".
         share: whether the values are shares in [0, 1], which people see as percentages.
@@ -59,8 +59,8 @@ class ReportedMetrics:
     Args:
         steps: that `micro_step` reports in every step.
         some_steps: that it reports in a part of the run only.
-        evaluation: that `evaluate` reports while training, without re-ranking.
-        final_evaluation: what it reports beyond these after the training, as `fuseray evaluate` asks for it.
+        evaluation: of an evaluation while training, with `EvaluationOptions.while_training`.
+        final_evaluation: what an evaluation reports beyond these after the training.
         step_hooks: what `begin_step` and `end_step` do, as the report names the time that they take.
     """
 
@@ -142,10 +142,13 @@ class Evaluation:
         metrics: values by name, shares in [0, 1].
         tables: how the metrics are laid out for people; without any, all metrics are listed.
         galleries: examples.
+        files: result files by name, for example in the form that an official server takes; kept with the evaluation.
         unusable: why samples could not be used, by their row among those evaluated; a metric `skipped` counts them.
+            Whoever runs an evaluator adds both.
     """
 
     metrics: Mapping[str, float]
     tables: tuple[Table, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
     unusable: Mapping[int, BadSample] = field(default_factory=dict)

@@ -74,13 +74,52 @@ class Sample:
         key: unique within its source.
         image: the encoded image file.
         captions: at least one.
-        fields: all else that was stored with them (tags, concept, style ...).
+        fields: all else that was stored with them (image_id, tags, concept, style ...).
     """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+IMAGE_ID_NAMES = ("image_id", "cocoid", "img_id", "imgid")
+"""Fields that may hold a sample's image id, in order of preference: ALBEF's name, and those of Karpathy's splits."""
+
+
+def declared_image_id(fields: Mapping[str, Any]) -> str:
+    """Return the image id among a sample's fields as text; empty when there is none.
+
+    Numbers and their digits are the same id, as files that name the same image have one here and the other there.
+
+    Raises:
+        BadSample: it is neither a whole number nor a text.
+    """
+    name, value = next(((name, fields[name]) for name in IMAGE_ID_NAMES if fields.get(name) is not None), ("", ""))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise BadSample("image id is not valid", f"{name} is {value!r}"[:80] + "; write a whole number or a text")
+    return str(value)
+
+
+def image_number(key: str, fields: Mapping[str, Any]) -> int:
+    """Return the number of a sample's image, in [0, 2^63): equal for samples of one image, and nothing else.
+
+    It is a hash of the image id and of the field `dataset`, if there is one, so that data sets which number their
+    images alike stay apart in a mixture. Without an image id the key stands for the image, up to the # that numbers
+    its samples.
+
+    Args:
+        key: the sample's.
+        fields: the sample's.
+
+    Raises:
+        BadSample: the image id is neither a whole number nor a text.
+    """
+    identity = declared_image_id(fields)
+    parts = ("id", str(fields.get("dataset", "")), identity) if identity else ("key", key.partition("#")[0])
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
 class Transform(Protocol):

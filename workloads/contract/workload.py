@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from workloads.contract.reporting import Evaluation
-from workloads.contract.samples import Batch, KeyedRandom, Sample
+from workloads.contract.samples import Batch, KeyedRandom
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
     from torch import Tensor, nn
+
+    from workloads.contract.evaluation import EvaluationOptions, Evaluator
 
 Backward = Callable[..., None]
 """`backward(loss, retain_graph=False, final=False)`: accumulates the gradient of a scalar loss; may be called often.
@@ -149,7 +152,7 @@ class Workload(Protocol):
 
         Repeated blocks of similar size, none inside another; what they leave out is gathered as one more unit. After
         sharding `parameter_groups` and `begin_step` see the same shards of student and teacher (DTensors), as do the
-        optimiser and `state_dict`; `micro_step` and `evaluate` see whole parameters.
+        optimiser and `state_dict`; `micro_step` and an evaluator see whole parameters.
         """
         ...
 
@@ -172,11 +175,11 @@ class Workload(Protocol):
         """Finish a step, after the optimiser: `shared` holds the step's rows in global order."""
         ...
 
-    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        """Measure the model on held-out samples; those that cannot be used are left out and listed.
+    def evaluator(self, options: EvaluationOptions) -> AbstractContextManager[Evaluator]:
+        """Return what measures the model as it is, inside a context in which the model is in evaluation mode.
 
-        Raises:
-            WorkloadError: when none can be used.
+        Args:
+            options: of the type that the workload's entry declares.
         """
         ...
 
@@ -193,20 +196,3 @@ class PretrainedWorkload(Protocol):
     def initial_weights(self) -> Sequence[InitialWeights]:
         """Of each part of the model that `build` gave pretrained weights; empty without `pretrained`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """How to evaluate.
-
-    Args:
-        batch_size: samples per forward pass.
-        rerank: candidates per query that a second stage of the model ranks again; 0 for the first stage alone.
-        gallery: examples to show, for instance queries with their matches.
-        heat_maps: examples to show with maps of where the model looks.
-    """
-
-    batch_size: int = 64
-    rerank: int = 0
-    gallery: int = 0
-    heat_maps: int = 0

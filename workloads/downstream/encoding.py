@@ -1,20 +1,21 @@
 """Running samples through a retrieval model: images and distinct texts, batch by batch, results kept on the CPU.
 
-Shapes: I images, T distinct texts, N image tokens, L text tokens, D width, E embedding width.
+Shapes: I images, T distinct texts, S tokens of them without padding, N image tokens, D width, E embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workloads.contract import BadSample, Sample, WorkloadError
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.contract import BadSample, Block, image_number
+from workloads.nn.packed_texts import PackedTexts
+from workloads.nn.vision import ImageFeatures
 from workloads.transforms.pairs import EvaluationTransform
 
 
@@ -33,12 +34,12 @@ class RetrievalModel(Protocol):
         """Encode uint8 images."""
         ...
 
-    def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
-        """Encode zero-padded token ids, of which the first `length_B` count."""
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
+        """Encode zero-padded token ids, of which the first `length_B` count; return also unit vectors [B, E]."""
         ...
 
-    def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        """Return logits [B, 2] for text b with image b; index 1 stands for a match."""
+    def match_grouped(self, texts: PackedTexts, image_ND: Tensor) -> Tensor:
+        """Return logits [T, 2] for each text with one image; index 1 stands for a match."""
         ...
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
@@ -48,14 +49,27 @@ class RetrievalModel(Protocol):
 
 T = TypeVar("T")
 
+NO_PIXELS = np.empty((3, 0, 0), dtype=np.uint8)
+
+IMAGE_MULTIPLE = 8
+"""Batches of images are filled up to a multiple of this, so that an image gives the same in a batch that is not full.
+
+See `workloads.nn.packed_texts` for what a number of rows does to a matrix product.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """One sample that could be read: its row in the evaluated samples, its image and its cleaned captions."""
+    """One sample that could be read: its row in the evaluated samples, its image, its cleaned captions, its title.
+
+    `image_number` is that of the contract: equal for samples of one image.
+    """
 
     row: int
+    image_number: int
     image_3HW: np.ndarray
     captions: tuple[str, ...]
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +81,36 @@ class Unusable:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImages:
-    """The images of a retrieval set.
+class EncodedBlock:
+    """A block of samples after the encoders.
 
     Args:
-        rows: row of each image in the evaluated samples.
+        rows: row of each of the block's I images.
+        image_numbers: equal for samples of one image.
         captions: cleaned captions of each image.
-        features: on the CPU; the tokens are left out (width 0) where they are not needed.
+        titles: first caption of each image, as stored.
+        texts: the block's T distinct captions.
+        embeddings: `image_embedding` [I, E] and `text_embedding` [T, E].
+        features: `image_tokens` [I, N, D], `text_states` [S, D] and `text_lengths` [T], where they are needed.
         unusable: why the other samples have no image here, by row.
     """
 
     rows: tuple[int, ...]
+    image_numbers: tuple[int, ...]
     captions: tuple[tuple[str, ...], ...]
-    features: ImageFeatures
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    embeddings: Mapping[str, np.ndarray]
+    features: Mapping[str, np.ndarray]
     unusable: Mapping[int, BadSample] = field(default_factory=dict)
 
 
-def read(samples: Sequence[Sample], transform: EvaluationTransform) -> Iterator[Usable | Unusable]:
-    """Yield every sample: decoded and with its captions, or why it cannot be used."""
-    for row, sample in enumerate(samples):
+def read(block: Block, transform: EvaluationTransform) -> Iterator[Usable | Unusable]:
+    """Yield every sample of a block: decoded and with its captions, or why it cannot be used."""
+    for row, sample in zip(block.rows, block.samples, strict=True):
         try:
-            yield Usable(row, transform.image(sample), transform.captions(sample))
+            number = image_number(sample.key, sample.fields)
+            yield Usable(row, number, transform.image(sample), transform.captions(sample), sample.captions[0])
         except BadSample as fault:
             yield Unusable(row, fault)
 
@@ -106,32 +129,44 @@ class ModelUnderTest:
     transform: EvaluationTransform
     batch_size: int
 
-    def encode_images(self, samples: Iterable[Usable | Unusable], keep_tokens: bool) -> EncodedImages:
-        """Encode the usable samples' images.
+    def encode(self, block: Block, keep_tokens: bool) -> EncodedBlock:
+        """Encode a block's usable images and their distinct captions.
 
-        Raises:
-            WorkloadError: when there is none.
+        Args:
+            block: the samples.
+            keep_tokens: whether to keep what the fusion encoder reads.
         """
-        rows, captions, features = [], [], []
+        usable: list[Usable] = []
+        images: list[Mapping[str, np.ndarray]] = []
         unusable: dict[int, BadSample] = {}
-        for batch in batched(_sort_out(samples, unusable), self.batch_size):
-            rows += [item.row for item in batch]
-            captions += [item.captions for item in batch]
-            encoded = self.model.encode_images(self.image_batch([item.image_3HW for item in batch]))
-            features.append(_on_cpu(encoded, keep_tokens))
-        if not rows:
-            first = f"; the first: {next(iter(unusable.values()))}" if unusable else ""
-            found = f"none of {len(unusable)} has an image and a caption that can be used"
-            raise WorkloadError(f"no sample to evaluate: {found}{first}")
-        return EncodedImages(tuple(rows), tuple(captions), _joined_images(features), unusable)
+        for batch in batched(_sort_out(read(block, self.transform), unusable), self.batch_size):
+            images.append(self._encode_images([item.image_3HW for item in batch]))
+            usable += [replace(item, image_3HW=NO_PIXELS) for item in batch]
+        texts = tuple(dict.fromkeys(text for item in usable for text in item.captions))
+        arrays = _joined(images) | _joined([self._encode_texts(batch) for batch in batched(texts, self.batch_size)])
+        embeddings = {name: array for name, array in arrays.items() if name.endswith("_embedding")}
+        return EncodedBlock(
+            tuple(item.row for item in usable),
+            tuple(item.image_number for item in usable),
+            tuple(item.captions for item in usable),
+            tuple(item.title for item in usable),
+            texts,
+            embeddings,
+            {name: array for name, array in arrays.items() if name not in embeddings} if keep_tokens else {},
+            unusable,
+        )
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Encode texts."""
-        parts = []
-        for batch in batched(texts, self.batch_size):
-            part = self.model.encode_texts(*self.token_batch(batch))
-            parts.append((part.states_BLD.cpu(), part.mask_BL.cpu(), part.embedding_BE.float().cpu()))
-        return TextFeatures(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    def _encode_images(self, images_3HW: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        count = min(len(images_3HW) + -len(images_3HW) % IMAGE_MULTIPLE, self.batch_size)
+        fillers = [images_3HW[0]] * (count - len(images_3HW))
+        encoded = self.model.encode_images(self.image_batch([*images_3HW, *fillers]))
+        columns = {"image_tokens": encoded.tokens_BND, "image_embedding": encoded.embedding_BE}
+        return {name: _array(column[: len(images_3HW)]) for name, column in columns.items()}
+
+    def _encode_texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        packed, embedding_TE = self.model.pack_texts(*self.token_batch(texts))
+        columns = {"text_states": packed.states_SD, "text_lengths": packed.length_T, "text_embedding": embedding_TE}
+        return {name: _array(column) for name, column in columns.items()}
 
     def image_batch(self, images_3HW: Sequence[np.ndarray]) -> Tensor:
         """Return uint8 [B, 3, H, W] on the model's device."""
@@ -166,11 +201,10 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _on_cpu(features: ImageFeatures, keep_tokens: bool) -> ImageFeatures:
-    tokens_BND = features.tokens_BND if keep_tokens else features.tokens_BND[:, :0]
-    return ImageFeatures(tokens_BND.cpu(), features.embedding_BE.float().cpu())
+def _array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor on the CPU; NumPy knows no bfloat16."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
 
 
-def _joined_images(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-    tokens_IND = torch.cat([part.tokens_BND for part in parts])
-    return ImageFeatures(tokens_IND, torch.cat([part.embedding_BE for part in parts]))
+def _joined(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]} if batches else {}

@@ -1,6 +1,6 @@
 """What a report shows of retrieval: queries with their matches, and where words look in an image.
 
-Shapes: I images, L word pieces, W words, h and w the grid of image patches.
+Shapes: Q queries, K images, L word pieces, W words, h and w the grid of image patches.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
-from workloads.contract import Gallery, GalleryRow, Picture, Sample
+from workloads.contract import Gallery, GalleryRow, Picture, Record, Sample
 from workloads.downstream.encoding import ModelUnderTest, batched
-from workloads.downstream.ranking import Scores, order, rerank
+from workloads.downstream.ranking import Ranking
+from workloads.downstream.retrieval_set import RetrievalSet
 
 MATCHES = 5
 """Images shown per query."""
@@ -19,44 +21,57 @@ MATCHES = 5
 SPECIAL = frozenset({"[CLS]", "[SEP]", "[PAD]"})
 
 
-def search_results(
-    texts: Sequence[str], samples: Sequence[Sample], rows: Sequence[int], scores: Scores, count: int
-) -> Gallery:
-    """Return evenly spaced texts with their best images, in the re-ranked order where there is one.
+def search_results(items: RetrievalSet, ranking: Ranking, count: int) -> Gallery:
+    """Return evenly spaced texts with their best images.
 
     Args:
-        texts: the T texts.
-        samples: the evaluated samples.
-        rows: row of each of the I images in them.
-        scores: of all texts with all images.
+        items: images and texts.
+        ranking: of the images, for each text.
         count: queries to show.
     """
+    shown = evenly_spaced(len(items.texts), count)
+    image_QK, score_QK = ranking.best_QK[shown, :MATCHES].long(), ranking.score_QK[shown, :MATCHES]
+    text_Q1 = torch.tensor(shown, dtype=torch.long)[:, None]
+    relevant_QK = items.relevance.contains(image_QK, text_Q1)
+    rows = zip(shown, image_QK.tolist(), score_QK.tolist(), relevant_QK.tolist(), strict=True)
     return Gallery(
         "What captions retrieve",
         "Held-out captions and the images the model ranks first, best on the left, with their scores.",
-        tuple(
-            GalleryRow(texts[text], _matches(text, samples, rows, scores)) for text in evenly_spaced(len(texts), count)
-        ),
+        tuple(GalleryRow(items.texts[text], _pictures(items, *found)) for text, *found in rows),
     )
 
 
-def heat_maps(subject: ModelUnderTest, samples: Sequence[Sample], home: Mapping[str, int], count: int) -> Gallery:
-    """Return, for evenly spaced texts, where each word looks in an image that the text belongs to.
+def word_maps_of(subject: ModelUnderTest, samples: Mapping[int, Sample], task: Record) -> Record:
+    """Return, for each text of a task, its words and where each of them looks in the text's image.
 
     Args:
         subject: the model.
-        samples: the evaluated samples.
-        home: text -> row of one of its samples.
-        count: texts to show.
+        samples: by row.
+        task: `texts`, and for each of them the row of a sample that it belongs to (`rows`).
+
+    Returns:
+        The values `rows` and `words`, and the arrays `maps0`, `maps1` ..., float32 [W, h, w] for each text.
     """
-    texts = [list(home)[position] for position in evenly_spaced(len(home), count)]
-    rows = []
-    for batch in batched(texts, subject.batch_size):
-        image_B3HW = subject.image_batch([subject.transform.image(samples[home[text]]) for text in batch])
-        maps_BLhw = subject.model.word_attention(*subject.token_batch(batch), image_B3HW).detach().float().cpu().numpy()
-        for text, maps_Lhw in zip(batch, maps_BLhw, strict=True):
-            pieces = subject.transform.pieces(subject.transform.tokens(text))
-            rows.append(_word_row(home[text], *word_maps(pieces, maps_Lhw)))
+    texts, rows = task.values["texts"], task.values["rows"]
+    words, maps = [], []
+    for batch in batched(zip(texts, rows, strict=True), subject.batch_size):
+        image_B3HW = subject.image_batch([subject.transform.image(samples[row]) for _, row in batch])
+        tokens = subject.token_batch([text for text, _ in batch])
+        maps_BLhw = subject.model.word_attention(*tokens, image_B3HW).detach().float().cpu().numpy()
+        for (text, _), maps_Lhw in zip(batch, maps_BLhw, strict=True):
+            found = word_maps(subject.transform.pieces(subject.transform.tokens(text)), maps_Lhw)
+            words.append(found[0])
+            maps.append(found[1])
+    return Record({f"maps{number}": maps_WHW for number, maps_WHW in enumerate(maps)}, {"rows": rows, "words": words})
+
+
+def heat_map_gallery(found: Sequence[Record]) -> Gallery:
+    """Return the gallery of what `word_maps_of` found."""
+    rows = [
+        _word_row(row, words, one.arrays[f"maps{number}"])
+        for one in found
+        for number, (row, words) in enumerate(zip(one.values["rows"], one.values["words"], strict=True))
+    ]
     return Gallery(
         "Where words look",
         "How much each word draws on each part of the image in the fusion layers' cross-attention.",
@@ -91,15 +106,12 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return sorted({round(index) for index in np.linspace(0, length - 1, min(count, length))})
 
 
-def _matches(text: int, samples: Sequence[Sample], rows: Sequence[int], scores: Scores) -> tuple[Picture, ...]:
-    score_I, order_1I = scores.similarity_TI[text], order(scores.similarity_TI[text : text + 1])
-    if scores.match_TI is not None:
-        score_I, order_1I = scores.match_TI[text], rerank(order_1I, scores.match_TI[text : text + 1], scores.top)
-    best = order_1I[0, : min(MATCHES, scores.top or MATCHES)].tolist()
-    relevant_I = scores.relevant_TI[text]
+def _pictures(
+    items: RetrievalSet, images: Sequence[int], scores: Sequence[float], relevant: Sequence[bool]
+) -> tuple[Picture, ...]:
     return tuple(
-        Picture(rows[image], samples[rows[image]].captions[0], float(score_I[image]), bool(relevant_I[image]))
-        for image in best
+        Picture(items.rows[image], items.titles[image], score, is_relevant)
+        for image, score, is_relevant in zip(images, scores, relevant, strict=True)
     )
 
 

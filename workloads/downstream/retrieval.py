@@ -1,156 +1,194 @@
 """Image-text retrieval on held-out samples, both directions, with and without re-ranking.
 
-A text is relevant to every image that has it among its cleaned captions; identical captions are one text.
-
 Re-ranking is ALBEF's (Li et al., arXiv 2107.07651, section 4): only the top k items of a query by contrastive
 similarity are scored by the fusion encoder's matching head, and ordered by the logit of a match.
 
-Shapes: T distinct texts, I images, P pairs.
+Nothing here is as large as texts times images: similarities are compared block by block (`ranking.py`), and only
+candidate pairs have match scores (`reranking.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from workloads.contract import Evaluation, EvaluationOptions, Sample
-from workloads.downstream.encoding import EncodedImages, ModelUnderTest, RetrievalModel, read
-from workloads.downstream.gallery import heat_maps, search_results
-from workloads.downstream.ranking import Scores, chance_recall, chunks, mean_rank, median_rank, order, ranks, recall
-from workloads.downstream.retrieval_metrics import RECALL_AT, RERANKED, retrieval_tables
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.contract import (
+    Block,
+    Chunk,
+    Evaluation,
+    FeatureName,
+    Part,
+    Record,
+    Sample,
+    WorkloadError,
+    evaluate_samples,
+)
+from workloads.downstream.encoding import ModelUnderTest, RetrievalModel
+from workloads.downstream.gallery import MATCHES, evenly_spaced, heat_map_gallery, search_results, word_maps_of
+from workloads.downstream.ranking import (
+    Ranking,
+    Relevance,
+    chance_recall,
+    mean_rank,
+    median_rank,
+    rank_by_similarity,
+    recall,
+    rerank,
+)
+from workloads.downstream.reranking import FEATURES, MATCH, MatchScores, candidate_pairs, match_chunks, score_chunk
+from workloads.downstream.retrieval_metrics import DIRECTIONS, R_MEAN, RECALL_AT, RERANKED, retrieval_tables
+from workloads.downstream.retrieval_options import RetrievalOptions
+from workloads.downstream.retrieval_set import RetrievalSet
 from workloads.transforms.pairs import EvaluationTransform
+
+WORDS = "words"
+"""Kind of the chunks whose texts' words are looked for in an image."""
+
+WORDS_AT_ONCE = 8
+"""Texts of one chunk of heat maps."""
 
 
 def evaluate_retrieval(
-    model: RetrievalModel,
-    transform: EvaluationTransform,
-    samples: Sequence[Sample],
-    options: EvaluationOptions,
+    model: RetrievalModel, transform: EvaluationTransform, samples: Sequence[Sample], options: RetrievalOptions
 ) -> Evaluation:
-    """Measure retrieval: recall at 1, 5 and 10 with its chance level, mean and median rank.
-
-    Metrics are named `text_to_image/recall@1`, `image_to_text/chance@5`, `.../median_rank`, `.../mean_rank`, with
-    `reranked/` before them where the matching head ordered the first `options.rerank` items; `skipped` counts samples
-    that cannot be used. Indices in the gallery and the heat maps are rows of `samples`.
-
-    Args:
-        model: in evaluation mode.
-        transform: reads samples.
-        samples: what to evaluate on.
-        options: batch size, re-ranking, gallery and heat maps.
+    """Measure retrieval in this process; see `RetrievalEvaluator`.
 
     Raises:
         WorkloadError: when no sample can be used.
     """
-    subject = ModelUnderTest(model, transform, options.batch_size)
-    with torch.no_grad():
-        images = subject.encode_images(read(samples, transform), keep_tokens=options.rerank > 0)
-        home = first_rows(images)
-        texts = tuple(home)
-        scores = _score(subject, texts, images, options.rerank)
-    metrics = retrieval_metrics(scores) | {"skipped": float(len(images.unusable))}
-    galleries = (
-        search_results(texts, samples, images.rows, scores, options.gallery),
-        heat_maps(subject, samples, home, options.heat_maps),
-    )
-    return Evaluation(
-        metrics,
-        retrieval_tables(options.rerank > 0),
-        tuple(gallery for gallery in galleries if gallery.rows),
-        images.unusable,
-    )
+    return evaluate_samples(RetrievalEvaluator(model, transform, options), samples, options)
 
 
-def first_rows(images: EncodedImages) -> dict[str, int]:
-    """Return text -> row of the first sample that it belongs to."""
-    first: dict[str, int] = {}
-    for row, captions in zip(images.rows, images.captions, strict=True):
-        for text in captions:
-            first.setdefault(text, row)
-    return first
-
-
-def relevance(texts: Sequence[str], captions: Sequence[tuple[str, ...]]) -> Tensor:
-    """Return bool [T, I]: True where text t is a caption of image i."""
-    row_of = {text: row for row, text in enumerate(texts)}
-    relevant_TI = torch.zeros(len(texts), len(captions), dtype=torch.bool)
-    for column, of_image in enumerate(captions):
-        relevant_TI[[row_of[text] for text in of_image], column] = True
-    return relevant_TI
-
-
-def retrieval_metrics(scores: Scores) -> dict[str, float]:
-    """Return the named figures of both directions."""
-    metrics = _direction("text_to_image", scores.similarity_TI, scores.relevant_TI, scores.match_TI, scores.top)
-    match_IT = None if scores.match_TI is None else scores.match_TI.T
-    return metrics | _direction("image_to_text", scores.similarity_TI.T, scores.relevant_TI.T, match_IT, scores.top)
-
-
-def _score(subject: ModelUnderTest, texts: Sequence[str], images: EncodedImages, top: int) -> Scores:
-    encoded = subject.encode_texts(texts)
-    similarity_TI = encoded.embedding_BE @ images.features.embedding_BE.T
-    relevant_TI = relevance(texts, images.captions)
-    if top == 0:
-        return Scores(similarity_TI, relevant_TI, None, 0)
-    pairs_P2 = candidate_pairs(similarity_TI, top)
-    return Scores(similarity_TI, relevant_TI, match_matrix(subject, encoded, images.features, pairs_P2), top)
-
-
-def _direction(name: str, score_QG: Tensor, relevant_QG: Tensor, match_QG: Tensor | None, top: int) -> dict[str, float]:
-    metrics = _figures(name, ranks(score_QG, relevant_QG))
-    metrics |= {f"{name}/chance@{k}": chance_recall(relevant_QG, k) for k in RECALL_AT}
-    if match_QG is not None:
-        metrics |= _figures(f"{RERANKED}{name}", ranks(score_QG, relevant_QG, match_QG, top))
-    return metrics
-
-
-def _figures(name: str, rank_Q: Tensor) -> dict[str, float]:
-    recalls = {f"{name}/recall@{k}": recall(rank_Q, k) for k in RECALL_AT}
-    return recalls | {f"{name}/median_rank": median_rank(rank_Q), f"{name}/mean_rank": mean_rank(rank_Q)}
-
-
-def candidate_pairs(score_TI: Tensor, top: int) -> Tensor:
-    """Return the pairs (text, image) among the top of either direction, as int64 [P, 2], each once."""
-    text_P, image_P = _top(score_TI, top)
-    other_image_P, other_text_P = _top(score_TI.T, top)
-    selected_TI = torch.zeros(score_TI.shape, dtype=torch.bool)
-    selected_TI[text_P, image_P] = True
-    selected_TI[other_text_P, other_image_P] = True
-    return selected_TI.nonzero()
-
-
-def match_matrix(subject: ModelUnderTest, texts: TextFeatures, images: ImageFeatures, pairs_P2: Tensor) -> Tensor:
-    """Return the match logit of each pair in a matrix [T, I], -inf everywhere else.
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """What texts retrieve and what images retrieve.
 
     Args:
-        subject: scores `batch_size` pairs at a time.
-        texts: on any device; rows are moved to the model as they are needed.
-        images: likewise.
-        pairs_P2: rows of texts and images.
+        texts: images as each text ranks them.
+        images: texts as each image ranks them.
     """
-    match_TI = torch.full((len(texts.embedding_BE), len(images.embedding_BE)), -math.inf)
-    for rows in chunks(len(pairs_P2), subject.batch_size):
-        text_B, image_B = pairs_P2[rows].unbind(1)
-        text = _texts_at(texts, text_B, subject.model.device)
-        image = _images_at(images, image_B, subject.model.device)
-        match_TI[text_B, image_B] = subject.model.match_scores(text, image)[:, 1].float().cpu()
-    return match_TI
+
+    texts: Ranking
+    images: Ranking
 
 
-def _top(score_QG: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    best_QK = torch.cat([order(score_QG[rows])[:, :top] for rows in chunks(len(score_QG))])
-    query_QK = torch.arange(len(score_QG))[:, None].expand_as(best_QK)
-    return query_QK.flatten(), best_QK.flatten()
+class RetrievalEvaluator:
+    """Measures retrieval: recall at 1, 5 and 10 with its chance level, mean and median rank.
+
+    Metrics are named `text_to_image/recall@1`, `image_to_text/chance@5`, `.../median_rank`, `.../mean_rank`, and
+    `r_mean` is the mean of the six recalls; `reranked/` stands before them where the matching head ordered the first
+    items again.
+
+    Args:
+        model: in evaluation mode; None where only `plan` and `finish` are asked.
+        transform: reads samples.
+        options: how to evaluate.
+    """
+
+    def __init__(self, model: RetrievalModel | None, transform: EvaluationTransform, options: RetrievalOptions) -> None:
+        self._model = model
+        self._transform = transform
+        self._options = options
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the fusion encoder reads, where there is re-ranking."""
+        return FEATURES if self._options.rerank else ()
+
+    @property
+    def _subject(self) -> ModelUnderTest:
+        if self._model is None:
+            raise WorkloadError("the model is not built yet: call build(device, draw) first")
+        return ModelUnderTest(self._model, self._transform, self._options.batch_size)
+
+    def encode(self, block: Block) -> Part:
+        """Encode a block's images and its distinct captions; their tokens are features when there is re-ranking."""
+        with torch.no_grad():
+            encoded = self._subject.encode(block, keep_tokens=self._options.rerank > 0)
+        numbers = {"rows": encoded.rows, "image_numbers": encoded.image_numbers}
+        summary = Record(
+            {name: np.array(column, dtype=np.int64) for name, column in numbers.items()} | dict(encoded.embeddings),
+            {"captions": encoded.captions, "texts": encoded.texts, "titles": encoded.titles},
+        )
+        return Part(summary, encoded.features, encoded.unusable)
+
+    def plan(self, summaries: Sequence[Record]) -> Sequence[Chunk]:
+        """Return the pairs to be scored, image by image, and the texts to be shown with heat maps."""
+        items = RetrievalSet.of(summaries, self._options.texts)
+        matches: list[Chunk] = []
+        if self._options.rerank:
+            found = self._by_similarity(items)
+            matches += match_chunks(items, *candidate_pairs(items, found.texts.best_QK, found.images.best_QK))
+        return [*matches, *self._words(items)]
+
+    def score(self, chunk: Chunk, features: Mapping[FeatureName, np.ndarray], samples: Mapping[int, Sample]) -> Record:
+        """Return the match logits of a chunk's pairs [P], or its texts' words with their maps."""
+        if chunk.task.values["kind"] == WORDS:
+            return word_maps_of(self._subject, samples, chunk.task)
+        with torch.no_grad():
+            return score_chunk(self._subject.model, chunk, features)
+
+    def finish(self, summaries: Sequence[Record], chunks: Sequence[Chunk], results: Sequence[Record]) -> Evaluation:
+        """Return metrics, tables and galleries."""
+        items, options = RetrievalSet.of(summaries, self._options.texts), self._options
+        found = self._by_similarity(items)
+        metrics = ranking_metrics(found, "") | chance_metrics(items.relevance)
+        done = list(zip(chunks, results, strict=True))
+        matched = [pair for pair in done if pair[0].task.values["kind"] == MATCH]
+        if matched:
+            found = _by_match(items, found, MatchScores(items, matched))
+            metrics |= ranking_metrics(found, RERANKED)
+        shown = (
+            search_results(items, found.texts, options.gallery),
+            heat_map_gallery([result for chunk, result in done if chunk.task.values["kind"] == WORDS]),
+        )
+        return Evaluation(metrics, retrieval_tables(bool(matched)), tuple(one for one in shown if one.rows))
+
+    def _by_similarity(self, items: RetrievalSet) -> Rankings:
+        """Rank by similarity; the first items are those to rank again, or else those to show."""
+        options, relevance = self._options, items.relevance
+        return Rankings(
+            rank_by_similarity(items.text_TE, items.image_IE, relevance, options.top_images or MATCHES),
+            rank_by_similarity(items.image_IE, items.text_TE, relevance.reverse, options.top_texts),
+        )
+
+    def _words(self, items: RetrievalSet) -> Iterator[Chunk]:
+        shown = evenly_spaced(len(items.texts), self._options.heat_maps)
+        for some in (shown[start : start + WORDS_AT_ONCE] for start in range(0, len(shown), WORDS_AT_ONCE)):
+            rows = [items.homes[text] for text in some]
+            values = {"kind": WORDS, "texts": [items.texts[text] for text in some], "rows": rows}
+            yield Chunk(Record({}, values), rows=tuple(sorted(set(rows))), items=len(some), unit="heat maps")
 
 
-def _texts_at(texts: TextFeatures, rows_B: Tensor, device: torch.device) -> TextFeatures:
-    columns = (texts.states_BLD, texts.mask_BL, texts.embedding_BE)
-    return TextFeatures(*(column[rows_B].to(device) for column in columns))
+def ranking_metrics(found: Rankings, prefix: str) -> dict[str, float]:
+    """Return the figures of both directions and the mean of the recalls.
+
+    Args:
+        found: a ranking of both directions.
+        prefix: before every name.
+    """
+    metrics: dict[str, float] = {}
+    recalls: list[float] = []
+    for direction, ranking in zip(DIRECTIONS, (found.texts, found.images), strict=True):
+        name = f"{prefix}{direction}"
+        at_k = {f"{name}/recall@{k}": recall(ranking.rank_Q, k) for k in RECALL_AT}
+        recalls += at_k.values()
+        metrics |= at_k
+        metrics |= {f"{name}/median_rank": median_rank(ranking.rank_Q), f"{name}/mean_rank": mean_rank(ranking.rank_Q)}
+    return metrics | {f"{prefix}{R_MEAN}": sum(recalls) / len(recalls)}
 
 
-def _images_at(images: ImageFeatures, rows_B: Tensor, device: torch.device) -> ImageFeatures:
-    return ImageFeatures(images.tokens_BND[rows_B].to(device), images.embedding_BE[rows_B].to(device))
+def chance_metrics(relevance: Relevance) -> dict[str, float]:
+    """Return the recalls of a random order, of texts as queries and of images as queries."""
+    directions = zip(DIRECTIONS, (relevance, relevance.reverse), strict=True)
+    return {f"{direction}/chance@{k}": chance_recall(one, k) for direction, one in directions for k in RECALL_AT}
+
+
+def _by_match(items: RetrievalSet, found: Rankings, scores: MatchScores) -> Rankings:
+    return Rankings(
+        rerank(found.texts, scores.of_texts(found.texts.best_QK), items.relevance),
+        rerank(found.images, scores.of_images(found.images.best_QK), items.relevance.reverse),
+    )

@@ -15,6 +15,9 @@ DIRECTIONS = {"text_to_image": "Text \N{RIGHTWARDS ARROW} image", "image_to_text
 RERANKED = "reranked/"
 """Before the names of metrics whose ranking has its first items ordered by the matching head."""
 
+R_MEAN = "r_mean"
+"""Mean of the recalls at all K in both directions."""
+
 PANEL = Panel(
     "Held-out retrieval over time",
     "Recall at K: the share of held-out queries whose right answer is among the first K results.",
@@ -78,3 +81,4 @@ def _ranking_metrics(prefix: str, suffix: str) -> Iterator[Metric]:
             yield Metric(
                 name=f"{prefix}{direction}/{kind}_rank", title=title + suffix, goal="min", label=f"{kind} rank"
             )
+    yield Metric(name=f"{prefix}{R_MEAN}", title="Mean of the recalls" + suffix, share=True, goal="max", label="R mean")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from workloads.nn.attention import Attention, ResidualOutput, TokenLayout, dropout
+from workloads.nn.attention import Attention, KeysValues, ResidualOutput, TokenLayout, dropout
 from workloads.nn.vocabulary import PAD
 
 
@@ -62,6 +62,12 @@ class BertEmbeddings(nn.Module):
         positions_LD = self.position_embeddings.weight[: words_TLD.shape[1]]
         summed_SD = layout.pack(words_TLD + positions_LD + self.token_type_embeddings.weight[0])
         return dropout(self.LayerNorm(summed_SD), self.dropout, self.training)
+
+    def packed(self, words_SD: Tensor, position_S: Tensor) -> Tensor:
+        """Return the same in inference, from the word embeddings of tokens at these positions of their texts."""
+        summed_SD = words_SD + self.position_embeddings(position_S) + self.token_type_embeddings.weight[0]
+        normed: Tensor = self.LayerNorm(summed_SD)
+        return normed
 
 
 class BertIntermediate(nn.Module):
@@ -119,6 +125,11 @@ class BertLayer(nn.Module):
         images = TokenLayout.dense(image_BNC.shape[0], image_BNC.shape[1], image_BNC.device)
         context = self.crossattention.self.keys_values(image_BNC.flatten(0, 1), images).select(image_R)
         return self.feed_forward(self.crossattention(states_SD, layout, context, None, record))
+
+    def attend_keys(self, states_SD: Tensor, context: KeysValues) -> Tensor:
+        """Return [S, D] after cross-attention of all tokens to one image's keys, [1, H, N, K], and feed-forward."""
+        one_row = TokenLayout.dense(1, len(states_SD), states_SD.device)
+        return self.feed_forward(self.crossattention(states_SD, one_row, context, None))
 
     def feed_forward(self, states_SD: Tensor) -> Tensor:
         """Return [S, D]."""
@@ -252,6 +263,10 @@ class Bert(nn.Module):
         states_PD = self._run(last.attend_text_selected, states_PD, row_P, states_SD, layout)
         single = TokenLayout.dense(len(row_P), 1, row_P.device)
         return self._run(last.attend_image, states_PD, single, image_BNC, image_P, record)
+
+    def text_fusion_layers(self) -> tuple[list[BertLayer], list[BertLayer]]:
+        """Return the text layers and the fusion layers."""
+        return self._layers(0, self.text_layers), self._layers(self.text_layers, None)
 
     def _layout(self, mask_TL: Tensor) -> TokenLayout:
         return TokenLayout.packed(mask_TL) if self.packed else TokenLayout.padded(mask_TL)

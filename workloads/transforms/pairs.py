@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from workloads.albef.config import AugmentConfig, TextConfig
-from workloads.contract import BadSample, Features, KeyedRandom, Sample
+from workloads.contract import BadSample, Features, KeyedRandom, Sample, image_number
 from workloads.transforms.images import channels_first, decode, decoding, random_crop_box, random_flip, resize
 from workloads.transforms.randaugment import rand_augment
 from workloads.transforms.text import cached_tokenizer, clean_caption, encode
@@ -85,6 +85,21 @@ class PairTransform:
         image_HWC = resize(image_HWC, self.image_size, box)
         image_HWC = random_flip(image_HWC, self.augment.flip, draw.child("flip"))
         return rand_augment(image_HWC, self.augment.rand_augment, draw.child("rand_augment"))
+
+
+@dataclass(frozen=True)
+class IdentifiedPairTransform(PairTransform):
+    """A `PairTransform` that also says which image it is, for objectives where one image has several captions."""
+
+    def finish(self, sample: Sample, pixels: np.ndarray, draw: KeyedRandom) -> Features:
+        """Return the features of `PairTransform` and `image_id` int64 0-d, the sample's `image_number`.
+
+        Raises:
+            BadSample: when every caption is empty after cleaning, or the image id is no id.
+            WorkloadError: when the tokenizer cannot be found.
+        """
+        image_id = np.asarray(image_number(sample.key, sample.fields), dtype=np.int64)
+        return {**super().finish(sample, pixels, draw), "image_id": image_id}
 
 
 @dataclass(frozen=True)

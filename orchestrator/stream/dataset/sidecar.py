@@ -5,7 +5,7 @@ Also `Content`, a stored sample or why it could not be read, and the parsing of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,6 +144,19 @@ def parse_captions(value: object) -> tuple[str, ...]:
     if len(captions) < sum(caption is not None for caption in values):
         raise BadSample("caption is not text", repr(value)[:80])
     return captions
+
+
+def join_captions(*sources: Iterable[str]) -> tuple[str, ...]:
+    """Return the captions of a sample from all places where it has some.
+
+    What a later place repeats is dropped. Captions that are alike in one place all stay, since published retrieval
+    results count each of them.
+    """
+    joined: list[str] = []
+    for captions in sources:
+        before = frozenset(joined)
+        joined += [caption for caption in captions if caption not in before]
+    return tuple(joined)
 
 
 def count_words(captions: Sequence[str]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import IO, Any, Self, cast
 
 from orchestrator.stream.dataset.index import ByteStream
 from orchestrator.stream.dataset.judgement import check_captions, judging, make_sample, parse_fields
-from orchestrator.stream.dataset.sidecar import Content, Unreadable, parse_captions
+from orchestrator.stream.dataset.sidecar import Content, Unreadable, join_captions, parse_captions
 from workloads.contract import BadSample, Sample
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
@@ -223,12 +223,11 @@ def _image_suffix(key: str, members: Mapping[str, bytes]) -> str:
 
 
 def _captions(members: Mapping[str, bytes]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the distinct captions in a sample's .txt and .json, and the other fields of its .json."""
+    """Return the captions in a sample's .txt and .json, and the other fields of its .json."""
     fields = parse_fields(_text(members["json"])) if "json" in members else {}
-    captions = (*parse_captions(fields.pop("captions", None)), *parse_captions(fields.pop("caption", None)))
-    if "txt" in members:
-        captions = (_text(members["txt"]), *captions)
-    return tuple(dict.fromkeys(captions)), fields
+    in_json = [parse_captions(fields.pop(name, None)) for name in ("captions", "caption")]
+    in_text = [_text(members["txt"])] if "txt" in members else []
+    return join_captions(in_text, *in_json), fields
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from orchestrator.stream.dataset.judgement import (
     check_captions,
     parse_fields,
 )
-from orchestrator.stream.dataset.sidecar import parse_captions
-from orchestrator.stream.shards.json_text import json_fault
+from orchestrator.stream.dataset.sidecar import join_captions, parse_captions
+from orchestrator.stream.shards.lists.image_ids import AmbiguousIds, ImageIds
+from orchestrator.stream.shards.lists.json_text import json_fault
 from orchestrator.stream.shards.sources import Item, Source
-from workloads.contract import BadSample, Sample
+from workloads.contract import BadSample, Sample, declared_image_id
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 MAX_CAPTION_BYTES = 1024 * 1024
@@ -48,31 +49,35 @@ def load_sample(source: Source, item: Item, key: str) -> Sample:
     if fault := item.fault or json_fault(item.record):
         raise fault
     fields = dict(item.record)
-    captions = list(_pop_captions(fields))
+    places = _pop_captions(fields)
     for path in item.caption_files:
         content = _content(_located(source, path), "caption", MAX_CAPTION_BYTES)
-        captions += _parse_caption_file(path, content, fields)
-    check_captions(captions, "the item names none")
-    stripped = (caption.strip() for caption in captions)
-    distinct = tuple(dict.fromkeys(caption for caption in stripped if caption))
+        places += _parse_caption_file(path, content, fields)
+    check_captions([caption for captions in places for caption in captions], "the item names none")
+    declared_image_id(fields)
     image = _image(source, item)
     read_header(image)
-    return Sample(key, image, distinct, fields)
+    return Sample(key, image, join_captions(*map(_stripped, places)), fields)
 
 
-def _pop_captions(fields: dict[str, Any]) -> tuple[str, ...]:
-    """Remove the captions from an object and return them; a name without a value has none."""
-    return tuple(text for name in ("captions", "caption") for text in parse_captions(fields.pop(name, None)))
+def _stripped(captions: Sequence[str]) -> list[str]:
+    """Return the captions that have a word, without space around them."""
+    return [stripped for caption in captions if (stripped := caption.strip())]
 
 
-def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> tuple[str, ...]:
+def _pop_captions(fields: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Remove the captions from an object and return them by name; a name without a value has none."""
+    return [parse_captions(fields.pop(name, None)) for name in ("captions", "caption")]
+
+
+def _parse_caption_file(path: str, content: bytes, fields: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the captions in a .txt or .json file; the other values of the latter become fields."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSample("caption is not UTF-8", str(error)) from error
     if path.lower().endswith(".txt"):
-        return (text,)
+        return [(text,)]
     value = parse_fields(text)
     captions = _pop_captions(value)
     fields.update(value)
@@ -127,11 +132,13 @@ class SourceSummary:
         items: number of its items.
         repeats: number of items whose key an earlier item has, as when an image is listed once per caption.
         repeated: hashes of the keys that more than one item has.
+        ambiguous: numbers of the image ids that more than one image has.
     """
 
     items: int
     repeats: int
     repeated: frozenset[int]
+    ambiguous: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +151,34 @@ class KeyedItem:
 
 
 def summarize(source: Source) -> SourceSummary:
-    """Iterate over a source once; takes 8 bytes of memory per item."""
-    hashes = array("Q", (_hash(item.key) for item in source.items()))
+    """Iterate over a source once; takes 8 bytes of memory per item, and 24 more for each that has an image id.
+
+    Raises:
+        DataSetError: the source is malformed, or two image ids have the same number.
+        StorageError: it cannot be read.
+    """
+    hashes, ids = array("Q"), ImageIds()
+    for item in source.items():
+        hashes.append(_hash(item.key))
+        ids.add(item)
     values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
-    return SourceSummary(len(hashes), len(hashes) - len(values), frozenset(values[counts > 1].tolist()))
+    repeated = frozenset(values[counts > 1].tolist())
+    return SourceSummary(len(hashes), len(hashes) - len(values), repeated, ids.ambiguous(source.name))
 
 
 def with_unique_keys(source: Source, summary: SourceSummary) -> Iterator[KeyedItem]:
-    """Yield the items with unique keys: the second item of an image gets the suffix #2, and so on."""
+    """Yield the items with unique keys: the second item of an image gets the suffix #2, and so on.
+
+    Those whose image id several images have are unusable.
+    """
     seen: Counter[int] = Counter()
+    ambiguous = AmbiguousIds(summary.ambiguous)
     for number, item in enumerate(source.items()):
         key = item.key
         if summary.repeated and (hashed := _hash(key)) in summary.repeated:
             seen[hashed] += 1
             key = f"{key}#{seen[hashed]}" if seen[hashed] > 1 else key
-        yield KeyedItem(number, key, item)
+        yield KeyedItem(number, key, ambiguous.judged(item))
 
 
 def _hash(key: str) -> int:

@@ -1,6 +1,7 @@
 """What is predicted from small micro-batches is what a large one takes. Real models, real passes, on the CPU."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -119,7 +120,7 @@ def test_too_little_memory_is_said_before_it_is_used_up() -> None:
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     recipe = tiny()
     text = recipe.workload.text.model_copy(update={"tokenizer": str(tmp_path / "none.json")})  # type: ignore[attr-defined]
-    broken = ResolvedRecipe(recipe.recipe, recipe.workload.model_copy(update={"text": text}), recipe.entry)
+    broken = replace(recipe, workload=recipe.workload.model_copy(update={"text": text}))
     with pytest.raises(NotMeasuredError, match=r"none\.json"):
         prepare(broken)
 

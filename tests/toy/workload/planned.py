@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from toy_workload import ToyConfig, ToyEntry
+from toy_workload import ToyConfig, ToyEntry, ToyOptions
 
 from orchestrator.config.cluster import Cluster, Footprint, NodeGroup
 from orchestrator.config.loading import ResolvedRecipe
@@ -79,7 +79,7 @@ def recipe(**values: Any) -> Recipe:
 
 def resolved(**values: Any) -> ResolvedRecipe:
     """The recipe with the toy workload."""
-    return ResolvedRecipe(recipe(**values), ToyConfig(), ToyEntry())
+    return ResolvedRecipe(recipe(**values), ToyConfig(), ToyEntry(), ToyOptions())
 
 
 BLOCKED = """\

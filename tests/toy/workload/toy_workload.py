@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
 from workloads.contract import (
     BadSample,
     BatchShape,
+    Block,
+    Chunk,
     Clock,
     Evaluation,
     EvaluationOptions,
+    FeatureName,
     Features,
     Gallery,
     GalleryRow,
@@ -24,8 +29,10 @@ from workloads.contract import (
     MicroResult,
     Panel,
     ParameterGroup,
+    Part,
     Picture,
     Problem,
+    Record,
     ReportedMetrics,
     Sample,
     Section,
@@ -72,6 +79,7 @@ METRICS = ReportedMetrics(
             headline=True,
         ),
     ),
+    final_evaluation=(Metric(name="distance", title="Distance of neighbours"),),
     step_hooks="toy queue",
 )
 
@@ -95,6 +103,78 @@ class ToyTransform:
         noise = draw.child("noise").numpy().normal(size=pixels.shape).astype(np.float32)
         words = np.array([len(sample.captions[0]), sum(map(ord, sample.captions[0])) % 17], dtype=np.float32)
         return {"image": pixels / 255 + 0.1 * noise, "words": words / 10}
+
+
+class ToyOptions(EvaluationOptions):
+    """How toys are measured."""
+
+    gallery: int = Field(12, ge=0, description="Toys to show.")
+    compare: int = Field(0, ge=0, description="Other toys that each toy is compared with in a second stage; 0: none.")
+
+    def while_training(self) -> Self:
+        return self.model_copy(update={"gallery": 0})
+
+
+class ToyEvaluator:
+    """Measures how wide captions are and, on demand, how far the towers' outputs for neighbours are apart."""
+
+    def __init__(self, model: Any, options: ToyOptions) -> None:
+        self.model, self.options = model, options
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return ("outputs",)
+
+    def encode(self, block: Block) -> Part:
+        """Keep a block's captions, and the towers' outputs for its words [n, width] as a feature."""
+        import torch
+
+        words = [[len(one.captions[0].split()) / 10, sum(map(ord, one.captions[0])) % 17 / 10] for one in block.samples]
+        with torch.no_grad():
+            weight = self.model["words"].weight
+            outputs = self.model["words"](torch.tensor(words, dtype=weight.dtype, device=weight.device).view(-1, 2))
+        values = {"captions": [one.captions[0] for one in block.samples], "keys": [one.key for one in block.samples]}
+        summary = Record({"rows": np.array(block.rows, dtype=np.int64)}, values)
+        return Part(summary, {"outputs": outputs.cpu().numpy()})
+
+    def plan(self, summaries: Sequence[Record]) -> list[Chunk]:
+        """Compare each block's toys with the first ones of the next block."""
+        if not self.options.compare:
+            return []
+        return [
+            Chunk(
+                Record({}, {"block": number, "with": (number + 1) % len(summaries)}),
+                ((number, "outputs"), ((number + 1) % len(summaries), "outputs")),
+                items=len(summary.values["keys"]),
+                unit="toys",
+            )
+            for number, summary in enumerate(summaries)
+        ]
+
+    def score(self, chunk: Chunk, features: Mapping[FeatureName, np.ndarray], samples: Mapping[int, Sample]) -> Record:
+        """Return the distances of all pairs [n, compare]."""
+        own, others = features[chunk.task.values["block"], "outputs"], features[chunk.task.values["with"], "outputs"]
+        some = others[: self.options.compare]
+        return Record({"distances": np.square(own[:, None] - some[None]).sum(-1)})
+
+    def finish(self, summaries: Sequence[Record], chunks: Sequence[Chunk], results: Sequence[Record]) -> Evaluation:
+        """Count the samples and measure how wide their captions are; show the first ones."""
+        captions = [caption for one in summaries for caption in one.values["captions"]]
+        keys = [key for one in summaries for key in one.values["keys"]]
+        rows = [row for one in summaries for row in one.arrays["rows"].tolist()]
+        words = float(np.mean([len(caption.split()) for caption in captions]))
+        shown = tuple(
+            GalleryRow(caption, (Picture(row, key, score=words),))
+            for caption, key, row in list(zip(captions, keys, rows, strict=True))[: self.options.gallery]
+        )
+        metrics = {"samples": float(len(captions)), "caption_words": words}
+        if results:
+            metrics["distance"] = float(np.concatenate([one.arrays["distances"].ravel() for one in results]).mean())
+        return Evaluation(
+            metrics,
+            (Table("Toy captions", "Set", ("Samples", "Words"), (TableRow("all", ("samples", "caption_words")),)),),
+            (Gallery("The first toys", "Samples in storage order.", shown),) if shown else (),
+        )
 
 
 class ToyWorkload:
@@ -147,18 +227,9 @@ class ToyWorkload:
 
         self.model.queue.copy_(torch.cat([shared["words"].to(self.model.queue.dtype), self.model.queue])[:QUEUE])
 
-    def evaluate(self, samples: Sequence[Sample], options: EvaluationOptions) -> Evaluation:
-        """Count the samples and measure how wide their captions are; show the first ones."""
-        words = float(np.mean([len(sample.captions[0].split()) for sample in samples]))
-        rows = tuple(
-            GalleryRow(sample.captions[0], (Picture(index, sample.key, score=words),))
-            for index, sample in enumerate(samples[: options.gallery])
-        )
-        return Evaluation(
-            {"samples": float(len(samples)), "caption_words": words},
-            (Table("Toy captions", "Set", ("Samples", "Words"), (TableRow("all", ("samples", "caption_words")),)),),
-            (Gallery("The first toys", "Samples in storage order.", rows),) if rows else (),
-        )
+    @contextmanager
+    def evaluator(self, options: EvaluationOptions) -> Iterator[ToyEvaluator]:
+        yield ToyEvaluator(getattr(self, "model", None), ToyOptions.model_validate(options.model_dump()))
 
     def export(self, folder: Path) -> None:
         from safetensors.torch import save_file
@@ -170,6 +241,7 @@ class ToyEntry:
     """Registers the toy."""
 
     config_type = ToyConfig
+    evaluation_type = ToyOptions
     architecture_keys = ("width",)
     related_keys = (("width", "optimizer.learning_rate"),)
 

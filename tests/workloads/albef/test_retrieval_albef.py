@@ -9,7 +9,8 @@ from PIL import Image
 
 from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Evaluation, EvaluationOptions, KeyedRandom, Sample
+from workloads.contract import Evaluation, KeyedRandom, Sample, evaluate_samples
+from workloads.downstream.retrieval_options import RetrievalOptions
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white", "black", "grey")
 
@@ -40,6 +41,11 @@ def samples() -> list[Sample]:
     return made
 
 
+def measured(workload: AlbefWorkload, samples: list[Sample], options: RetrievalOptions) -> Evaluation:
+    with workload.evaluator(options) as evaluator:
+        return evaluate_samples(evaluator, samples, options)
+
+
 def maps_of(evaluation: Evaluation) -> list[np.ndarray]:
     rows = evaluation.galleries[-1].rows
     return [np.stack([picture.map_HW for picture in row.pictures if picture.map_HW is not None]) for row in rows]
@@ -47,7 +53,7 @@ def maps_of(evaluation: Evaluation) -> list[np.ndarray]:
 
 def test_a_real_model_is_measured_the_same_in_any_batch_size(workload: AlbefWorkload, samples: list[Sample]) -> None:
     results = [
-        workload.evaluate(samples, EvaluationOptions(batch_size=size, rerank=4, gallery=2, heat_maps=3))
+        measured(workload, samples, RetrievalOptions(batch_size=size, rerank=4, gallery=2, heat_maps=3))
         for size in (3, 8)
     ]
     assert results[0].metrics == results[1].metrics
@@ -57,7 +63,7 @@ def test_a_real_model_is_measured_the_same_in_any_batch_size(workload: AlbefWork
 
 
 def test_a_real_model_shows_a_map_for_every_word(workload: AlbefWorkload, samples: list[Sample]) -> None:
-    evaluation = workload.evaluate(samples, EvaluationOptions(heat_maps=8))
+    evaluation = measured(workload, samples, RetrievalOptions(rerank=0, gallery=0, heat_maps=8))
     assert [row.pictures[-2].text for row in evaluation.galleries[0].rows] == list(COLOURS)
     for maps_WHW in maps_of(evaluation):
         assert maps_WHW.shape == (4, 2, 2)

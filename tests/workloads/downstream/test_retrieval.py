@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,29 @@ from PIL import Image
 from torch import Tensor, nn
 
 from workloads.albef.config import TextConfig
-from workloads.contract import EvaluationOptions, Sample, WorkloadError
+from workloads.contract import Sample, WorkloadError
 from workloads.downstream.gallery import evenly_spaced, word_maps
 from workloads.downstream.retrieval import evaluate_retrieval
 from workloads.downstream.retrieval_metrics import contrastive_metrics
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.downstream.retrieval_options import RetrievalOptions
+from workloads.nn.packed_texts import PackedTexts, pack
+from workloads.nn.vision import ImageFeatures
 from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
 
 TEXT = TextConfig(tokenizer="minilm", max_tokens=8)
 TRANSFORM = EvaluationTransform((8, 8), TEXT)
+
+
+def options_of(**values: Any) -> RetrievalOptions:
+    """Options without examples and re-ranking, unless they are asked for."""
+    return RetrievalOptions(**{"rerank": 0, "gallery": 0, "heat_maps": 0} | values)
+
+
+def changed(options: RetrievalOptions, **values: Any) -> RetrievalOptions:
+    return options.model_copy(update=values)
+
+
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -56,17 +70,19 @@ class ColourModel(nn.Module):
         tokens_BND = (image_B3HW.float() / 127.5 - 1).flatten(2).transpose(1, 2)
         return ImageFeatures(tokens_BND, nn.functional.normalize(tokens_BND.mean(dim=1), dim=-1))
 
-    def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
+    def pack_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> tuple[PackedTexts, Tensor]:
         self._count(input_ids_BL)
         mask_BL = torch.arange(input_ids_BL.shape[1]) < length_B[:, None]
         states_BLD = self.words(input_ids_BL) * mask_BL[..., None]
-        return TextFeatures(states_BLD, mask_BL, self.sign * nn.functional.normalize(states_BLD.sum(dim=1), dim=-1))
+        embedding_BE = self.sign * nn.functional.normalize(states_BLD.sum(dim=1), dim=-1)
+        return PackedTexts(pack(states_BLD, length_B), length_B), embedding_BE
 
-    def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:
-        self._count(text.states_BLD)
-        assert image.tokens_BND.shape[1] == 64
-        error_B = (text.states_BLD.sum(dim=1) - image.tokens_BND.mean(dim=1)).square().sum(dim=1)
-        return torch.stack([error_B, -error_B], dim=1)
+    def match_grouped(self, texts: PackedTexts, image_ND: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert len(image_ND) == 64
+        sum_TD = torch.stack([states_LD.sum(dim=0) for states_LD in texts.states_SD.split(texts.length_T.tolist())])
+        error_T = (sum_TD - image_ND.mean(dim=0)).square().sum(dim=1)
+        return torch.stack([error_T, -error_T], dim=1)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         maps_BLhw = torch.zeros(*input_ids_BL.shape, 2, 2)
@@ -89,7 +105,7 @@ def colour_samples() -> list[Sample]:
 
 
 def test_a_model_that_knows_finds_everything() -> None:
-    metrics = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), EvaluationOptions()).metrics
+    metrics = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), options_of()).metrics
     assert set(metrics) == {metric.name for metric in contrastive_metrics()}
     for direction in ("text_to_image", "image_to_text"):
         assert [metrics[f"{direction}/recall@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
@@ -102,7 +118,7 @@ def test_a_model_that_knows_finds_everything() -> None:
 
 
 def test_reranking_mends_what_the_embeddings_got_wrong() -> None:
-    options = EvaluationOptions(rerank=6)
+    options = options_of(rerank=6)
     metrics = evaluate_retrieval(ColourModel(sign=-1), TRANSFORM, colour_samples(), options).metrics
     for direction in ("text_to_image", "image_to_text"):
         assert metrics[f"{direction}/recall@1"] == 0
@@ -112,16 +128,16 @@ def test_reranking_mends_what_the_embeddings_got_wrong() -> None:
 
 
 def test_reranking_cannot_reach_beyond_its_candidates() -> None:
-    options = EvaluationOptions(rerank=2)
+    options = options_of(rerank=2)
     metrics = evaluate_retrieval(ColourModel(sign=-1), TRANSFORM, colour_samples(), options).metrics
     assert metrics["reranked/text_to_image/recall@1"] == 0
     assert metrics["reranked/text_to_image/mean_rank"] == metrics["text_to_image/mean_rank"]
 
 
 def test_reranking_more_than_the_gallery_is_reranking_all_of_it() -> None:
-    options = EvaluationOptions(rerank=6)
+    options = options_of(rerank=6)
     results = [
-        evaluate_retrieval(ColourModel(-1), TRANSFORM, colour_samples(), replace(options, rerank=top)).metrics
+        evaluate_retrieval(ColourModel(-1), TRANSFORM, colour_samples(), changed(options, rerank=top)).metrics
         for top in (6, 1000)
     ]
     assert results[0] == results[1]
@@ -130,9 +146,9 @@ def test_reranking_more_than_the_gallery_is_reranking_all_of_it() -> None:
 def test_the_batch_size_bounds_every_call_and_changes_nothing() -> None:
     small, large = ColourModel(), ColourModel()
     samples = colour_samples()
-    options = EvaluationOptions(rerank=4, gallery=3, heat_maps=3)
-    one = evaluate_retrieval(small, TRANSFORM, samples, replace(options, batch_size=2))
-    two = evaluate_retrieval(large, TRANSFORM, samples, replace(options, batch_size=64))
+    options = options_of(rerank=4, gallery=3, heat_maps=3)
+    one = evaluate_retrieval(small, TRANSFORM, samples, changed(options, batch_size=2))
+    two = evaluate_retrieval(large, TRANSFORM, samples, changed(options, batch_size=64))
     assert one.metrics == two.metrics
     assert one.galleries[0] == two.galleries[0]
     assert small.largest_batch == 2
@@ -144,7 +160,7 @@ def test_equal_captions_are_one_text_with_several_images() -> None:
         sample("2", "red", "a RED card!"),
         sample("3", "blue", "blue", "Blue."),
     ]
-    evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions(gallery=9))
+    evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options_of(gallery=9))
     assert [row.text for row in evaluation.galleries[0].rows] == ["a red card", "blue"]
     assert [picture.correct for picture in evaluation.galleries[0].rows[0].pictures] == [True, True, False]
     assert evaluation.metrics["text_to_image/chance@1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
@@ -156,7 +172,7 @@ def test_an_image_with_several_captions_counts_its_best() -> None:
         sample("1", "red", "a blue thing", "a red thing"),
         sample("2", "blue", "a green thing", "something blue"),
     ]
-    metrics = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions()).metrics
+    metrics = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options_of()).metrics
     assert metrics["image_to_text/recall@1"] == 0.5
     assert metrics["image_to_text/mean_rank"] == 1.5
     assert metrics["image_to_text/chance@1"] == pytest.approx(1 / 2)
@@ -166,7 +182,7 @@ def test_unusable_samples_are_skipped_and_counted_and_rows_keep_their_place() ->
     broken = Sample("broken", b"no image", ("a card",))
     silent = replace(sample("silent", "red"), captions=("...",))
     samples = [broken, *colour_samples(), silent]
-    evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions(gallery=6, heat_maps=6))
+    evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options_of(gallery=6, heat_maps=6))
     assert evaluation.metrics["skipped"] == 2
     reasons = {row: fault.reason for row, fault in evaluation.unusable.items()}
     assert reasons == {0: "image is corrupt", len(samples) - 1: "caption is empty"}
@@ -179,7 +195,7 @@ def test_unusable_samples_are_skipped_and_counted_and_rows_keep_their_place() ->
 
 
 def test_the_gallery_shows_the_best_first() -> None:
-    for options in (EvaluationOptions(gallery=2), EvaluationOptions(gallery=2, rerank=3)):
+    for options in (options_of(gallery=2), options_of(gallery=2, rerank=3)):
         evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples(), options)
         assert [row.text for row in evaluation.galleries[0].rows] == ["a red card", "a white card"]
         for row in evaluation.galleries[0].rows:
@@ -191,7 +207,7 @@ def test_the_gallery_shows_the_best_first() -> None:
 
 
 def test_heat_maps_are_per_word_and_scaled() -> None:
-    options = EvaluationOptions(heat_maps=2, batch_size=1)
+    options = options_of(heat_maps=2, batch_size=1)
     samples = [sample("1", "red", "unfluffable red"), sample("2", "blue", "blue")]
     (maps,) = evaluate_retrieval(ColourModel(), TRANSFORM, samples, options).galleries
     first, second = (row.pictures for row in maps.rows)
@@ -203,7 +219,7 @@ def test_heat_maps_are_per_word_and_scaled() -> None:
 
 
 def test_one_sample_is_found_by_necessity() -> None:
-    options = EvaluationOptions(rerank=4, gallery=4, heat_maps=4)
+    options = options_of(rerank=4, gallery=4, heat_maps=4)
     evaluation = evaluate_retrieval(ColourModel(), TRANSFORM, colour_samples()[:1], options)
     assert evaluation.metrics["text_to_image/recall@1"] == evaluation.metrics["text_to_image/chance@1"] == 1
     assert [len(gallery.rows) for gallery in evaluation.galleries] == [1, 1]
@@ -212,7 +228,7 @@ def test_one_sample_is_found_by_necessity() -> None:
 @pytest.mark.parametrize("samples", [[], [Sample("broken", b"", ("a card",))]])
 def test_no_usable_sample_is_an_error(samples: list[Sample]) -> None:
     with pytest.raises(WorkloadError, match="no sample to evaluate"):
-        evaluate_retrieval(ColourModel(), TRANSFORM, samples, EvaluationOptions())
+        evaluate_retrieval(ColourModel(), TRANSFORM, samples, options_of())
 
 
 def test_word_pieces_share_a_word_and_special_tokens_have_none() -> None:

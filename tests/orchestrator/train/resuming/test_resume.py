@@ -7,7 +7,7 @@ import pytest
 import torch
 from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
-from toy_workload import ToyConfig, ToyEntry
+from toy_workload import ToyConfig, ToyEntry, ToyOptions
 
 from orchestrator.config.errors import ConfigError, RecipeError
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
@@ -65,7 +65,7 @@ def test_a_workload_that_cannot_use_the_cache_is_named(tmp_path: Path, caplog: p
     plan = plan_of(tmp_path, "stream.decoded_cache_mb=500")
     plan.read_plan(0.5)
     assert caplog.text == ""
-    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry())).read_plan(0.5)
+    replace(plan, resolved=ResolvedRecipe(plan.recipe, ToyConfig(), ToyEntry(), ToyOptions())).read_plan(0.5)
     assert "stream.decoded_cache_mb: the workload albef does not decode in a separate stage" in caplog.text
 
 

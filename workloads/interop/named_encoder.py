@@ -59,8 +59,8 @@ def load_named_encoder(encoder: nn.Module, config: ModelConfig) -> InitialWeight
         WorkloadError: when the weights cannot be found, or are of another model than the recipe's.
     """
     if config.vision_weights is None:
-        notes = (UNTRAINED_STATISTICS,) if batch_norms(encoder) else ()
-        return InitialWeights(KEY, None, missing=parameter_names(encoder), notes=notes)
+        untrained = (UNTRAINED_STATISTICS,) if batch_norms(encoder) else ()
+        return InitialWeights(KEY, None, missing=parameter_names(encoder), notes=untrained)
     found = find_named_weights(config)
     notes = _check_facts(found, encoder, config)
     tensors = _converted_values(found, encoder, config)

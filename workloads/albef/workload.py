@@ -100,8 +100,12 @@ class AlbefWorkload:
         return [*self.model.vision_blocks, *self.model.bert_layers]
 
     def begin_step(self, clock: Clock) -> None:
-        """Update the teacher with the student's weights after the last step."""
+        """Update the teacher with the student's weights after the last step.
+
+        Some of timm's encoders keep in evaluation mode what they once computed from their weights, until it ends.
+        """
         self.model.student.train()
+        self.model.teacher.train()
         self.model.teacher.train(self.config.distillation.teacher_dropout)
         update_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.albef.entry import ENTRY
 from workloads.albef.model import AlbefInference, AlbefModel
 from workloads.albef.step import MicroStep
@@ -180,6 +180,26 @@ def test_a_checkpoint_and_an_exported_model_give_the_same_outputs(
     found = embeddings(load_exported(tmp_path), batch)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     torch.testing.assert_close(embeddings(AlbefInference(other.student.eval(), config.model), batch), expected)
+
+
+def test_a_teacher_in_evaluation_mode_forgets_what_it_derived_from_older_weights(
+    micro_batch: Batch, clock: At
+) -> None:
+    values = config_of("vit").model_dump(exclude={"model": {"vision"}})
+    values = deep_merge(values, {"model": {"vision": {"name": "levit_128s"}, "image_size": 224}})
+    config = AlbefConfig.model_validate(deep_merge(values, {"distillation": {"momentum": 0, "teacher_dropout": False}}))
+    workload = AlbefWorkload(config)
+    student, teacher = (model := workload.build(torch.device("cpu"), KeyedRandom((7,)))).student, model.teacher
+    images = torch.randint(256, (2, 3, 224, 224), generator=KeyedRandom((2,)).torch(), dtype=torch.uint8)
+    workload.begin_step(clock(0))
+    with torch.no_grad():
+        teacher.image_outputs(images)
+        for name, parameter in student.named_parameters():
+            if "attention_biases" in name:
+                parameter.normal_(generator=KeyedRandom((name,)).torch())
+    workload.begin_step(clock(1))
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.image_outputs(images), student.eval().image_outputs(images))
 
 
 @pytest.mark.parametrize(("name", "keys"), [("dla46_c", ["compute.gradient_checkpointing"]), ("test_resnet", [])])

@@ -142,7 +142,9 @@ def check_sharing(student: nn.Module, teacher: nn.Module, outputs: SharedOutputs
                 found, expected = encode_images(teacher, pixels_13HW), encode_images(student, pixels_13HW)
         except REFUSALS as error:
             raise _not_shared(str(error)) from error
-    if not parameter.is_meta and not all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, expected, strict=True)):
+    if not parameter.is_meta and not all(
+        torch.allclose(*pair, atol=1e-6) for pair in zip(found, expected, strict=True)
+    ):
         raise _not_shared("the teacher's tokens would differ")
 
 

@@ -39,6 +39,7 @@ PREFIX = {"test_vit": 1, "test_vit3": 1, "vit_small_patch14_reg4_dinov2": 5, "vi
 PREFIX["vit_xsmall_patch16_clip_224"] = 1
 GRID = (2, 3)
 
+
 def config_of(family: str) -> AlbefConfig:
     name, size = ENCODERS[family]
     model = {
@@ -182,9 +183,7 @@ def test_a_checkpoint_and_an_exported_model_give_the_same_outputs(
     torch.testing.assert_close(embeddings(AlbefInference(other.student.eval(), config.model), batch), expected)
 
 
-def test_a_teacher_in_evaluation_mode_forgets_what_it_derived_from_older_weights(
-    micro_batch: Batch, clock: At
-) -> None:
+def test_a_teacher_in_evaluation_mode_forgets_what_it_derived_from_older_weights(micro_batch: Batch, clock: At) -> None:
     values = config_of("vit").model_dump(exclude={"model": {"vision"}})
     values = deep_merge(values, {"model": {"vision": {"name": "levit_128s"}, "image_size": 224}})
     config = AlbefConfig.model_validate(deep_merge(values, {"distillation": {"momentum": 0, "teacher_dropout": False}}))

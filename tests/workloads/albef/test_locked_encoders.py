@@ -55,7 +55,7 @@ def build(encoder: str = "plain", lock: Lock | None = None, **values: Any) -> Al
     with torch.no_grad():
         for name, parameter in model.student.named_parameters():
             noise = torch.randn(parameter.shape, generator=KeyedRandom((name,)).torch(), dtype=torch.float64)
-            parameter += 0.05 * noise
+            parameter.add_(0.05 * noise)
     model.init_teacher()
     return workload
 
@@ -221,4 +221,6 @@ def test_a_checkpoint_fits_a_model_with_another_lock() -> None:
     other.model.load_state_dict(usual.model.state_dict())
     usual.model.load_state_dict(locked.model.state_dict())
     state = usual.model.state_dict()
-    assert all(torch.equal(state[f"teacher.{name}"], state[f"student.{name}"]) for name in usual.model.teacher.state_dict())
+    assert all(
+        torch.equal(state[f"teacher.{name}"], state[f"student.{name}"]) for name in usual.model.teacher.state_dict()
+    )

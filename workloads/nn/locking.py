@@ -44,7 +44,7 @@ class SharedOutputs:
         finally:
             self._recording = False
 
-    def record(self, name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+    def record(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         """Keep an output while recording; a forward hook. Later layers may write into the original.
 
         Raises:

@@ -22,23 +22,26 @@ class Block(nn.Module):
         return self.fc(states_BNC)
 
 
+class Stem(nn.Linear):
+    grid = (1, 2)
+
+
 class Encoder(nn.Module):
     """Three blocks on two tokens, with timm's interfaces."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Linear(18, 4)
-        self.stem.grid = (1, 2)  # type: ignore[assignment]
-        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.stem = Stem(18, 4)
+        self.blocks: Any = nn.ModuleList(Block() for _ in range(3))
         self.norm = nn.LayerNorm(4)
 
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
         return {"stem": "^stem", "blocks": [(r"^blocks\.(\d+)", None), ("^norm", (99999,))]}
 
-    def forward_features(self, pixels_B3HW: Tensor) -> Tensor:
+    def forward_features(self, pixels_B3HW: Tensor) -> Any:
         return self.norm(self.run_blocks(self.stem(pixels_B3HW.view(len(pixels_B3HW), 2, 18))))
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         for block in self.blocks:
             states_BNC = block(states_BNC)
         return states_BNC
@@ -50,7 +53,7 @@ class Encoder(nn.Module):
 class Writing(Encoder):
     """Writes into what its layers return, and reads an attribute of one."""
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         for block in self.blocks:
             states_BNC = block(states_BNC).mul_(self.stem.grid[1])
         return states_BNC
@@ -59,14 +62,14 @@ class Writing(Encoder):
 class Repeating(Encoder):
     """Runs a block twice."""
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         return super().run_blocks(self.blocks[0](states_BNC))
 
 
 class Backwards(Encoder):
     """Runs its blocks in another order than timm tells."""
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         for block in reversed(self.blocks):
             states_BNC = block(states_BNC)
         return states_BNC
@@ -75,7 +78,7 @@ class Backwards(Encoder):
 class Pairs(Encoder):
     """Its blocks return more than a tensor."""
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         for block in self.blocks:
             states_BNC, _ = block(states_BNC)
         return states_BNC
@@ -89,7 +92,7 @@ class PairBlock(Block):
 class Asking(Encoder):
     """Does different things with layers of different types."""
 
-    def run_blocks(self, states_BNC: Tensor) -> Tensor:
+    def run_blocks(self, states_BNC: Tensor) -> Any:
         for block in self.blocks:
             states_BNC = block(states_BNC) + isinstance(block, Block)
         return states_BNC

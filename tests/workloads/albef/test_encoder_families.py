@@ -201,11 +201,25 @@ def test_a_teacher_in_evaluation_mode_forgets_what_it_derived_from_older_weights
         torch.testing.assert_close(teacher.image_outputs(images), student.eval().image_outputs(images))
 
 
+def problem_keys(name: str, **values: Any) -> list[str]:
+    model = {"vision": {"name": name}, "vision_weights": None, "text_weights": None, **values.pop("model", {})}
+    config = AlbefConfig.model_validate({"model": model, **values})
+    return [problem.key for problem in ENTRY.check(config, BatchShape(1, 4))]
+
+
 @pytest.mark.parametrize(("name", "keys"), [("dla46_c", ["compute.gradient_checkpointing"]), ("test_resnet", [])])
-def test_an_encoder_without_gradient_checkpointing_says_so(name: str, keys: list[str]) -> None:
-    values = {
-        "model": {"vision": {"name": name}, "vision_weights": None, "text_weights": None},
-        "compute": {"gradient_checkpointing": True},
-    }
-    config = AlbefConfig.model_validate(values)
-    assert [problem.key for problem in ENTRY.check(config, BatchShape(1, 4))] == keys
+def test_an_encoder_without_gradient_checkpointing_is_refused(name: str, keys: list[str]) -> None:
+    assert problem_keys(name, compute={"gradient_checkpointing": True}) == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "lock", "keys"),
+    [
+        ("test_vit", 6, []),
+        ("test_vit", 7, ["model.lock.vision"]),
+        ("vit_small_patch16_rope_mixed_224", 1, ["model.lock.vision"]),  # all blocks use one trained rotation
+        ("vit_small_patch16_rope_mixed_224", "all", []),
+    ],
+)
+def test_a_lock_that_does_not_fit_the_encoder_is_refused(name: str, lock: int | str, keys: list[str]) -> None:
+    assert problem_keys(name, model={"lock": {"vision": lock}}) == keys

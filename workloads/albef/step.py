@@ -16,7 +16,8 @@ from torch import Tensor
 from workloads.albef.adversarial import train_adversarially
 from workloads.albef.config import AlbefConfig
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
-from workloads.albef.model import AlbefModel, EncoderOutputs, Encoders
+from workloads.albef.locking import FirstOutputs
+from workloads.albef.model import AlbefModel, EncoderOutputs
 from workloads.contract import Backward, Batch, Clock, MicroResult
 from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.objectives.contrastive import (
@@ -52,9 +53,10 @@ class MicroStep:
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
         texts = prepare_texts(batch, self.choices if config.masking.enabled else None, config.compute)
-        teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
-        encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
-        contrastive = self._contrast(encoded, teacher)
+        first = self.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
+        teacher = teacher_outputs(self.model, config, batch["image"], texts, first, self.alpha)
+        encoded = encoder_outputs(self.model, first, texts)
+        contrastive = self._contrast(encoded, texts, teacher)
         objectives = FusionObjectives(student, texts, self._pairs(contrastive), teacher.words_MV, self.alpha)
         metrics = self._train(objectives, batch["image"], encoded, contrastive, backward)
         return MicroResult(metrics, self._shared_features(teacher.features))
@@ -65,11 +67,11 @@ class MicroStep:
         distillation = self.config.distillation
         return ramped_alpha(distillation.alpha, distillation.ramp_epochs, self.clock.epoch)
 
-    def _contrast(self, encoded: EncoderOutputs, teacher: TeacherOutputs) -> Contrast:
+    def _contrast(self, encoded: EncoderOutputs, texts: TextBatch, teacher: TeacherOutputs) -> Contrast:
         if teacher.features is None or not self.config.contrastive.enabled:
             return no_contrast(encoded)
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
-        return contrast(self.model, encoded, teacher.features, alpha)
+        return contrast(self.model, encoded, texts, teacher.features, alpha)
 
     def _pairs(self, contrastive: Contrast) -> PairIndices | None:
         if not self.config.matching.enabled or len(contrastive.in_batch.image_to_text) < 2:
@@ -112,6 +114,13 @@ class MicroStep:
         return {"image_features": features.image_BE, "text_features": features.text_BE}
 
 
+def encoder_outputs(model: AlbefModel, first: FirstOutputs, texts: TextBatch) -> EncoderOutputs:
+    """Return the student's outputs of the encoders, of which the first are computed already."""
+    states_TLD = model.locked.student_states(model.student, first, texts.mask_TL)
+    tokens_BNC = model.student.fusion_tokens(first.images)
+    return EncoderOutputs(first.words_TLD, states_TLD, tokens_BNC, first.images.pooled_BP)
+
+
 class Contrast(NamedTuple):
     """Result of the contrastive objective.
 
@@ -131,20 +140,23 @@ def no_contrast(encoded: EncoderOutputs) -> Contrast:
     return Contrast(image_BNC.new_zeros(()), Similarities(equal_BB, equal_BB))
 
 
-def contrast(model: AlbefModel, encoded: EncoderOutputs, features: MomentumFeatures, alpha: float) -> Contrast:
+def contrast(
+    model: AlbefModel, encoded: EncoderOutputs, texts: TextBatch, features: MomentumFeatures, alpha: float
+) -> Contrast:
     """Compare the student's features with momentum features of the micro-batch and the queue.
 
     Args:
         model: student and queue.
-        encoded: the student's outputs for texts and images; the first B texts are the captions.
+        encoded: the student's outputs for texts and images.
+        texts: the first B of them are the captions.
         features: the teacher's.
         alpha: weight of the teacher's similarities in the targets.
     """
-    student, captions = model.student, len(encoded.image_BNC)
+    student, captions = model.student, texts.captions
     image_keys = Keys(features.image_BE, model.queue.image_queue)
     text_keys = Keys(features.text_BE, model.queue.text_queue)
-    image_BE = student.image_embedding(encoded.image_BNC)
-    text_BE = student.text_embedding(encoded.states_TLD[:captions])
+    image_BE = student.image_embedding(encoded.pooled_BP)
+    text_BE = student.text_embedding(encoded.states_TLD[:captions], texts.mask_TL[:captions])
     of_student = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
     with torch.no_grad():
         of_teacher = similarities(*features, image_keys, text_keys, student.temp) if alpha else of_student
@@ -173,28 +185,30 @@ class TeacherOutputs(NamedTuple):
 
 @torch.no_grad()
 def teacher_outputs(
-    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, alpha: float
+    model: AlbefModel, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, first: FirstOutputs, alpha: float
 ) -> TeacherOutputs:
     """Run the parts of the teacher that the recipe needs when its targets have this weight."""
     distils_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
     if not (config.contrastive.enabled or distils_words):
         return TeacherOutputs(None, None)
     rows = slice(None) if distils_words else slice(texts.captions)
-    tokens_BNC = teacher.image_tokens(image_B3HW)
-    states_TLD = teacher.bert.encode(teacher.bert.words(texts.input_ids_TL[rows]), texts.mask_TL[rows])
-    captions_BLD = states_TLD[: texts.captions]
+    teacher, locked = model.teacher, model.locked
+    images = locked.teacher_images(teacher, image_B3HW, first)
+    states_TLD = locked.teacher_states(teacher, texts.input_ids_TL, texts.mask_TL, first, rows)
+    captions_BLD, mask_BL = states_TLD[: texts.captions], texts.mask_TL[: texts.captions]
     return TeacherOutputs(
-        MomentumFeatures(teacher.image_embedding(tokens_BNC), teacher.text_embedding(captions_BLD)),
-        _masked_words(teacher, states_TLD, tokens_BNC, texts) if distils_words else None,
+        MomentumFeatures(teacher.image_embedding(images.pooled_BP), teacher.text_embedding(captions_BLD, mask_BL)),
+        _masked_words(model, states_TLD, teacher.fusion_tokens(images), texts) if distils_words else None,
     )
 
 
-def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
+def _masked_words(model: AlbefModel, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
     if texts.masked is None:
         return None
-    masked_texts = slice(texts.captions, None)
+    masked_texts, teacher = slice(texts.captions, None), model.teacher
     pairs = PairIndices.one_to_one(texts.captions, tokens_BNC.device)
     tokens = TokenSelection(texts.masked.caption, texts.masked.position)
     fused_PD = teacher.bert.fuse(states_TLD[masked_texts], texts.mask_TL[masked_texts], tokens_BNC, pairs, tokens)
-    logits_MV = teacher.text_encoder.word_logits(fused_PD)[: len(texts.masked.label)]
+    words_VD = model.locked.teacher_words(model.student)
+    logits_MV = teacher.text_encoder.word_logits(fused_PD, words_VD)[: len(texts.masked.label)]
     return at_least_float32(logits_MV).softmax(1)

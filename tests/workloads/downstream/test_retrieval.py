@@ -22,7 +22,7 @@ from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
 
 TEXT = TextConfig(tokenizer="minilm", max_tokens=8)
-TRANSFORM = EvaluationTransform(8, TEXT)
+TRANSFORM = EvaluationTransform((8, 8), TEXT)
 
 
 def options_of(**values: Any) -> RetrievalOptions:

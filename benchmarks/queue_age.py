@@ -92,7 +92,7 @@ def _ages(training: Training, number: int) -> dict[str, float]:
     batch = {name: torch.from_numpy(array) for name, array in training.micro_batch(number).features.items()}
     mask_BL = torch.arange(batch["input_ids"].shape[1]) < batch["length"][:, None]
     states_BLD = model.student.bert.encode(model.student.bert.words(batch["input_ids"].long()), mask_BL)
-    text_BE = model.student.text_embedding(states_BLD)
+    text_BE = model.student.text_embedding(states_BLD, mask_BL)
     own_BB = text_BE @ model.teacher.image_embedding(batch["image"].mean(1)).T
     wrong_BB = own_BB[~torch.eye(len(own_BB), dtype=torch.bool)].view(len(own_BB), -1)
     newest_first_BQ = text_BE @ queue_EQ.roll(-int(model.queue.queue_ptr), 1).flip(1)

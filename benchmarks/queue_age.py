@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import torch
@@ -30,6 +30,8 @@ from ablation_tokens import precompute
 from ablation_training import Training
 from leaving import leave_after
 from torch import Tensor
+
+from workloads.albef.config import AlbefConfig
 
 FOLDER = Path("data") / "benchmark" / "ablation"
 POINTS = 4
@@ -65,7 +67,8 @@ def main(
             for momentum in momenta:
                 keys = {"length.steps": length, "contrastive.queue_size": size, "distillation.momentum": momentum}
                 run = Run("+distilled-mlm", "clean", seed, (*ITC_ALONE, *(f"{key}={keys[key]}" for key in keys)))
-                tokens = precompute(folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
+                config = cast(AlbefConfig, run.recipe.workload)
+                tokens = precompute(folder, config, (*corpus.train, *corpus.held_out), corpus.digest)
                 for line in _lines(Training(run, corpus, tokens), run):
                     setting = {"steps": length, "queue_size": size, "momentum": momentum}
                     click.echo(json.dumps(setting | line))

@@ -24,8 +24,8 @@ LABEL = "part: "
 
 CALLS: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "teacher": ((albef_step, "teacher_outputs"),),
-    "image_encoder": ((model.Encoders, "image_tokens"),),
-    "text": ((bert.Bert, "words"), (bert.Bert, "encode")),
+    "image_encoder": ((model.Encoders, "image_outputs"), (model.Encoders, "fusion_tokens")),
+    "text": ((bert.Bert, "words"), (bert.Bert, "encode_lower"), (bert.Bert, "encode_upper")),
     "fusion": ((bert.Bert, "fuse"), (model.Student, "match_logits")),
     "mlm_head": ((bert.BertForMaskedLM, "word_logits"),),
     "contrast": ((albef_step, "contrast"), (albef_step, "contrastive_loss")),

@@ -3,7 +3,8 @@
     python benchmarks/train_step.py --config reference --adversarial-steps 0 --adversarial-steps 3
 
 A step is forward, backward, AdamW, the teacher's update and the queue's, exactly as a run's worker does it. The peer
-(see plain.py) takes turns with it in the same process, so that `speedup` holds on a noisy machine. Keys:
+(see plain.py) takes turns with it in the same process, so that `speedup` holds on a noisy machine. With locked layers
+(`--lock-vision all --lock-text 1`) the peer is the same step without the lock. Keys:
 
     config, adversarial_steps   what was measured
     pairs_per_s                 samples per second, from the median step
@@ -11,10 +12,13 @@ A step is forward, backward, AdamW, the teacher's update and the queue's, exactl
     gemm_gflops                 best rate of a 2048-square float32 product, measured between the steps
     pairs_per_gemm_gflops       pairs_per_s / gemm_gflops: comparable between machines
     gemm_share                  gflop_per_pair * pairs_per_gemm_gflops: share of the GEMM rate that the step reaches
-    peer_pairs_per_s, peer_gflop_per_pair  the same of the plain step without adversarial passes; null with --no-peer
+    peer_pairs_per_s, peer_gflop_per_pair  the same of the peer: the plain step without adversarial passes, or the step
+                                without a lock; null with --no-peer
     speedup                     median over the turns of the peer's time over the step's
     mfu                         on a GPU, share of its rated bfloat16 peak
     peak_bytes                  largest memory: of the process on a CPU, of the allocator on a GPU
+    peer_peak_bytes             of the step without a lock, in a process of its own; null without a lock
+    memory_share                peak_bytes / peer_peak_bytes
     parts                       shares of the step's time (see parts.py)
 """
 
@@ -27,16 +31,18 @@ import resource
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from operator import truediv
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from leaving import leave_after
 
 from orchestrator.train.ray_session import LARGE_ALLOCATIONS
+
+Result = TypeVar("Result")
 
 MAX_TOKENS = 25
 
@@ -69,6 +75,13 @@ class Settings:
     caption_tokens: str
     compile: bool
     gradient_checkpointing: bool
+    lock_vision: str | None
+    lock_text: str | None
+
+    @property
+    def unlocked(self) -> Settings:
+        """The same without a lock."""
+        return replace(self, lock_vision=None, lock_text=None)
 
 
 @click.command()
@@ -94,15 +107,35 @@ class Settings:
 )
 @click.option("--compile", is_flag=True, help="With torch.compile.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations in the backward pass.")
+@click.option("--lock-vision", help="all, or the number of blocks of the image encoder that are trained.")
+@click.option("--lock-text", help="all, or the number of text layers that are trained.")
 def main(configs: tuple[str, ...], steps: tuple[int, ...], perturb: str, **options: Any) -> None:
     """Measure every configuration in a process of its own."""
     os.environ.update(LARGE_ALLOCATIONS)
     for config in configs:
         for adversarial_steps in steps:
             settings = Settings(config, adversarial_steps, tuple(perturb.split(",")), **options)
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                click.echo(json.dumps(pool.submit(measure, settings).result()))
+            line = _in_new_process(measure, settings)
+            if settings != settings.unlocked:
+                peak_bytes = _in_new_process(measure_memory, settings.unlocked)
+                line |= {"peer_peak_bytes": peak_bytes, "memory_share": _rounded(line["peak_bytes"] / peak_bytes)}
+            click.echo(json.dumps(line))
+
+
+def _in_new_process(function: Callable[[Settings], Result], settings: Settings) -> Result:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, settings).result()
+
+
+def measure_memory(settings: Settings) -> int:
+    """Return the largest memory of a step of one configuration, in bytes."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    device, step = torch.device(settings.device), _step(settings)
+    for _ in range(2):
+        _seconds(step, device)
+    return _peak_bytes(device)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -142,6 +175,8 @@ def measure(settings: Settings) -> dict[str, Any]:
         "speedup": _rounded(statistics.median(map(truediv, peer_seconds, seconds)) if peer else None),
         "mfu": _rounded(gflops and peak and gflops / peak),
         "peak_bytes": peak_bytes,
+        "peer_peak_bytes": None,
+        "memory_share": None,
         "parts": parts,
         "torch": torch.__version__,
     }
@@ -184,7 +219,12 @@ def _step(settings: Settings) -> Callable[[], object]:
 
 
 def _peer(settings: Settings) -> Callable[[], object]:
-    """Return what runs the next plain step on the same micro-batch, without adversarial passes."""
+    """Return what runs the next step of the peer on the same micro-batch."""
+    return _plain_step(settings) if settings == settings.unlocked else _step(settings.unlocked)
+
+
+def _plain_step(settings: Settings) -> Callable[[], object]:
+    """Return what runs the next plain step, without adversarial passes."""
     import torch
     from plain import PlainStep
 
@@ -212,7 +252,7 @@ def _workload(settings: Settings) -> Any:
 
 def _albef(settings: Settings) -> dict[str, Any]:
     return {
-        "model": CONFIGS[settings.config],
+        "model": {**CONFIGS[settings.config], "lock": _lock(settings)},
         "compute": {
             "packed": settings.packed,
             "compile": settings.compile,
@@ -229,6 +269,11 @@ def _albef(settings: Settings) -> dict[str, Any]:
             "init": "uniform",
         },
     }
+
+
+def _lock(settings: Settings) -> dict[str, str | int]:
+    locks = {"vision": settings.lock_vision, "text": settings.lock_text}
+    return {tower: int(lock) if lock.isdigit() else lock for tower, lock in locks.items() if lock is not None}
 
 
 def _micro_batch(settings: Settings, workload: Any) -> Any:

@@ -43,6 +43,19 @@ def test_the_training_step_prints_a_line_per_configuration() -> None:
 
 
 @pytest.mark.timeout(1800)
+def test_a_step_with_locked_layers_is_measured_beside_the_one_without() -> None:
+    options = ["--config", "tiny", "--repeats", "1", "--batch-size", "4", "--adversarial-steps", "0"]
+    locks = ["--lock-vision", "1", "--lock-text", "all"]
+    done = subprocess.run([sys.executable, str(SCRIPT), *options, *locks], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["lock_vision"], line["lock_text"]) == ("1", "all")
+    assert line["gflop_per_pair"] < line["peer_gflop_per_pair"]
+    assert line["peak_bytes"] < line["peer_peak_bytes"]
+    assert line["speedup"] > 0
+
+
+@pytest.mark.timeout(1800)
 def test_the_checkpoint_prints_a_line_per_size(tmp_path: Path) -> None:
     options = ["--parameters", "1e6", "--parameters", "2e6", "--saves", "2", "--step-s", "0.1", "--interval", "10"]
     command = [sys.executable, str(CHECKPOINT_SCRIPT), *options]

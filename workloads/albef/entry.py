@@ -19,6 +19,7 @@ from workloads.transforms.text import STAND_IN, cached_tokenizer, is_on_hub, loa
 def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
     """Yield every contradiction, with the recipe key to change."""
     yield from _sizes(config.model)
+    yield from _recomputation(config)
     yield from _objectives(config, batch)
     yield from _adversarial(config)
     yield from _tokens(config)
@@ -62,12 +63,47 @@ def _named_encoder(model: ModelConfig) -> Iterator[Problem]:
         encoder_shape(name, model.image_hw)
         blocks = block_count(name)
     except WorkloadError as error:
-        key, _, message = str(error).partition(": ")
-        yield Problem(key, message)
+        yield _problem(error)
         return
-    if isinstance(model.lock.vision, int) and model.lock.vision > blocks:
+    yield from _named_lock(model, name, blocks)
+
+
+def _named_lock(model: ModelConfig, name: str, blocks: int) -> Iterator[Problem]:
+    trained = model.lock.vision
+    if not isinstance(trained, int):
+        return
+    if trained > blocks:
         fix = f"set at most {blocks}, or all" if blocks else "set all"
         yield Problem("model.lock.vision", f"timm tells of {blocks} blocks of {name}; {fix}")
+        return
+    from workloads.nn.locking import check_lock
+
+    try:
+        check_lock(name, model.image_hw, trained)
+    except WorkloadError as error:
+        yield _problem(error)
+
+
+def _recomputation(config: AlbefConfig) -> Iterator[Problem]:
+    name = config.model.vision.name
+    if not config.compute.gradient_checkpointing or name is None or find_spec("timm") is None:
+        return
+    from workloads.nn.timm_encoder import check_gradient_checkpointing, check_name
+
+    try:
+        check_name(name)
+    except WorkloadError:
+        return  # reported with the sizes
+    try:
+        check_gradient_checkpointing(name)
+    except WorkloadError as error:
+        yield _problem(error)
+
+
+def _problem(error: WorkloadError) -> Problem:
+    """Return an error whose message begins with its key."""
+    key, _, message = str(error).partition(": ")
+    return Problem(key, message)
 
 
 def _tokens(config: AlbefConfig) -> Iterator[Problem]:

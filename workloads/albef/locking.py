@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from workloads.albef.config import LockConfig
-from workloads.nn.locking import SharedOutputs, share_locked
-from workloads.nn.timm_encoder import ImageOutputs, block_parameters
+from workloads.nn.locking import SharedOutputs, check_sharing, lock_first_blocks
+from workloads.nn.timm_encoder import ImageOutputs
+from workloads.nn.vision import ImageSize
 
 if TYPE_CHECKING:
     from workloads.albef.model import Encoders, Student
@@ -51,13 +52,20 @@ class LockedParts:
             student.visual_encoder.requires_grad_(False)
             teacher.visual_encoder = nn.Identity()
         elif config.vision is not None:
-            locked = block_parameters(student.visual_encoder)[: -config.vision]
-            names = [name for block in locked for name in block]
-            self._vision = share_locked(student.visual_encoder, teacher.visual_encoder, names)
+            self._vision = lock_first_blocks(student.visual_encoder, teacher.visual_encoder, config.vision)
         self._text_layers = _locked_text_layers(student, config)
         if self._text_layers is not None:
             _lock_text(student, teacher, self._text_layers)
         student.fixed += tuple(_locked_modules(student))
+
+    def check(self, student: Encoders, teacher: Encoders, size: ImageSize) -> None:
+        """Check with one image that a teacher of the student's weights computes what the student does.
+
+        Raises:
+            WorkloadError: when it does not.
+        """
+        if self._vision is not None:
+            check_sharing(student.visual_encoder, teacher.visual_encoder, self._vision, size)
 
     def first_outputs(
         self, student: Student, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ from workloads.nn.timm_encoder import (
     EncoderShape,
     ImageOutputs,
     batch_norms,
-    blocks,
+    block_modules,
     create_encoder,
     encode_images,
     encoder_shape,
     probe,
+    set_gradient_checkpointing,
 )
 from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer
 from workloads.objectives.contrastive import at_least_float32
@@ -214,10 +215,22 @@ class AlbefModel(nn.Module):
         self.locked = LockedParts(self.student, self.teacher, config.model.lock)
         self.register_load_state_dict_pre_hook(_fit_teacher)  # type: ignore[no-untyped-call]
         self.init_teacher()
+        self.locked.check(self.student, self.teacher, config.model.image_hw)
 
     def init_teacher(self) -> None:
         """Give the teacher the student's weights."""
         init_teacher(self.teacher, self.student)
+
+    @property
+    def vision_blocks(self) -> list[nn.Module]:
+        """The blocks that the image encoders of student and teacher have."""
+        return block_modules(self.student.visual_encoder, self.teacher.visual_encoder)
+
+    @property
+    def bert_layers(self) -> list[BertLayer]:
+        """The text and fusion layers that student and teacher have."""
+        layers = [layer for encoders in (self.student, self.teacher) for layer in encoders.bert.encoder.layer]
+        return [layer for layer in layers if isinstance(layer, BertLayer)]
 
 
 def _fit_teacher(model: nn.Module, state: MutableMapping[str, Any], *_: object) -> None:
@@ -233,32 +246,36 @@ def _fit_teacher(model: nn.Module, state: MutableMapping[str, Any], *_: object) 
 
 
 def apply_compute(model: AlbefModel, config: ComputeConfig) -> None:
-    """Apply the recipe's section `compute` to student and teacher; parameters and their names do not change."""
-    cast(Any, model.student.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
+    """Apply the recipe's section `compute` to student and teacher; parameters and their names do not change.
+
+    Raises:
+        WorkloadError: when timm has no gradient checkpointing for the image encoder, and the recipe has it.
+    """
+    set_gradient_checkpointing(model.student.visual_encoder, config.gradient_checkpointing)
     for encoders in (model.student, model.teacher):
         encoders.bert.packed = config.packed
         encoders.bert.gradient_checkpointing = config.gradient_checkpointing
-        if config.compile:
-            _compile(encoders)
+    if config.compile:
+        _compile(model)
 
 
-def _compile(encoders: Encoders) -> None:
-    """Compile each layer: equal layers share compiled code, so that compilation time does not grow with depth."""
-    for block in blocks(encoders.visual_encoder):
-        block.compile()
-    for layer in bert_layers(encoders):
-        for name in (
+def _compile(model: AlbefModel) -> None:
+    """Compile each layer: equal layers share compiled code, so that compilation time does not grow with depth.
+
+    Hooks on a layer, for example those that record what locked layers compute, stay outside of the compiled code.
+    """
+    methods = [(block, "forward") for block in model.vision_blocks] + [
+        (layer, method.__name__)
+        for layer in model.bert_layers
+        for method in (
             BertLayer.attend_text,
             BertLayer.attend_text_selected,
             BertLayer.attend_image,
             BertLayer.feed_forward,
-        ):
-            setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
-
-
-def bert_layers(encoders: Encoders) -> list[BertLayer]:
-    """Return the text and fusion layers that student or teacher has."""
-    return [layer for layer in encoders.bert.encoder.layer if isinstance(layer, BertLayer)]
+        )
+    ]
+    for module, name in methods:
+        setattr(module, name, torch.compile(getattr(module, name)))
 
 
 class AlbefInference:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.albef.config import AlbefConfig
-from workloads.albef.model import AlbefInference, AlbefModel, apply_compute, bert_layers
+from workloads.albef.model import AlbefInference, AlbefModel, apply_compute
 from workloads.albef.step import MicroStep
 from workloads.contract import (
     Backward,
@@ -28,7 +28,6 @@ from workloads.interop.export import save_exported
 from workloads.interop.pretrained import load_initial_weights
 from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import update_teacher
-from workloads.nn.timm_encoder import blocks
 from workloads.objectives.matching import KeyedChoices, RandomChoices
 
 
@@ -97,15 +96,15 @@ class AlbefWorkload:
 
     def shard_units(self) -> Sequence[nn.Module]:
         """Return the image encoder's blocks and BERT's layers, of student and teacher."""
-        return [
-            unit
-            for encoders in (self.model.student, self.model.teacher)
-            for unit in (*blocks(encoders.visual_encoder), *bert_layers(encoders))
-        ]
+        return [*self.model.vision_blocks, *self.model.bert_layers]
 
     def begin_step(self, clock: Clock) -> None:
-        """Update the teacher with the student's weights after the last step."""
+        """Update the teacher with the student's weights after the last step.
+
+        Some of timm's encoders keep in evaluation mode what they once computed from their weights, until it ends.
+        """
         self.model.student.train()
+        self.model.teacher.train()
         self.model.teacher.train(self.config.distillation.teacher_dropout)
         update_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
 

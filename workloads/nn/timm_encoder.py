@@ -314,21 +314,62 @@ def block_count(name: str) -> int:
         WorkloadError: when it has no such model.
     """
     check_name(name)
-    try:
-        model = on_meta(lambda: timm.create_model(name, num_classes=0))
-    except REFUSALS:
-        model = timm.create_model(name, num_classes=0)
-    return len(block_parameters(model)) - 1
+    return len(block_parameters(_without_values(name))) - 1
 
 
-def blocks(encoder: nn.Module) -> list[nn.Module]:
-    """Return the modules that an encoder's blocks consist of; layers without submodules are left out."""
+def block_modules(encoder: nn.Module, teacher: nn.Module) -> list[nn.Module]:
+    """Return the modules that the blocks of an encoder and of its teacher consist of.
+
+    Layers without submodules are left out, and those of the teacher that have no parameters, since they are shared.
+
+    Args:
+        encoder: all of it.
+        teacher: of the same structure; parts may be missing.
+    """
+    names = [name for parameters in block_parameters(encoder)[1:] for name, _ in whole_modules(encoder, parameters)]
+    modules = [dict(each.named_modules()) for each in (encoder, teacher)]
     return [
-        module
-        for names in block_parameters(encoder)[1:]
-        for _, module in whole_modules(encoder, names)
-        if next(module.children(), None) is not None
+        own[name]
+        for own in modules
+        for name in names
+        if name in own and _has_parameters(own[name]) and next(own[name].children(), None) is not None
     ]
+
+
+@lru_cache
+def check_gradient_checkpointing(name: str) -> None:
+    """Raise `WorkloadError` when timm has no model of a name, or no gradient checkpointing for it."""
+    check_name(name)
+    set_gradient_checkpointing(_without_values(name), True)
+
+
+def _without_values(name: str) -> nn.Module:
+    """Return timm's model of a name, without values where the model allows it."""
+    try:
+        return on_meta(lambda: timm.create_model(name, num_classes=0))
+    except REFUSALS:
+        model: nn.Module = timm.create_model(name, num_classes=0)
+        return model
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def set_gradient_checkpointing(encoder: Any, enabled: bool) -> None:
+    """Store only the inputs of an encoder's blocks while training, and compute the rest again.
+
+    Raises:
+        WorkloadError: when timm cannot do that with this encoder.
+    """
+    try:
+        encoder.set_grad_checkpointing(enabled)
+    except REFUSALS as error:
+        if enabled:
+            raise WorkloadError(
+                "compute.gradient_checkpointing: timm cannot compute this image encoder's activations again; "
+                "set it to false"
+            ) from error
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

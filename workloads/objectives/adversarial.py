@@ -260,11 +260,14 @@ class DetachedBoundary:
         self._backward(loss, retain_graph=retain_graph)
 
     def remainder(self) -> Tensor:
-        """Return a scalar whose gradient in each tensor is the one that its leaf accumulated, without the constant."""
+        """Return a scalar whose gradient in each tensor is the one that its leaf accumulated, without the constant.
+
+        It needs no gradient where no leaf accumulated one.
+        """
         constant = 1.0 if self._unit is None or self._unit.grad is None else self._unit.grad
         terms = [
             (at_least_float32(leaf.grad) / constant * at_least_float32(tensor)).sum()
             for leaf, tensor in zip(self.leaves, self._tensors, strict=True)
             if leaf.grad is not None
         ]
-        return torch.stack(terms).sum()
+        return torch.stack(terms).sum() if terms else at_least_float32(self._tensors[0]).new_zeros(())

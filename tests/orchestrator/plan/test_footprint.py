@@ -10,6 +10,7 @@ import torch
 from planned import resolved
 
 from orchestrator.config.loading import ResolvedRecipe, load_recipe
+from orchestrator.plan.memory import memory_need
 from orchestrator.plan.profile_inputs import NotMeasuredError, prepare, synthetic_samples
 from orchestrator.plan.profile_model import (
     CPU,
@@ -65,6 +66,26 @@ def test_the_demo_model_in_figures() -> None:
     assert footprint.trained_bytes + footprint.kept_bytes == 4 * sum(each.numel() for each in model.parameters())
     assert footprint.sizes == (2,)
     assert footprint.cpu_samples_per_s is None  # it is to train on GPUs
+
+
+def test_locked_layers_are_held_once_and_need_neither_gradients_nor_activations() -> None:
+    size = ("batch.micro_batch_size=2", "adversarial.steps=0", "model.text_weights=null")
+    usual, locked = (
+        measure_footprint(recipe, prepare(recipe), PLENTY)
+        for recipe in (tiny(*size), tiny(*size, "model.lock.vision=all", "model.lock.text=all"))
+    )
+    recipe = tiny(*size)
+    student = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False).student
+    bert = student.text_encoder.bert
+    layers = [*student.visual_encoder.parameters(), *bert.embeddings.parameters()]
+    layers += [each for layer in bert.encoder.layer[: bert.text_layers] for each in layer.parameters()]
+    held = 4 * sum(each.numel() for each in layers)
+    assert usual.trained_bytes - locked.trained_bytes == held
+    assert usual.kept_bytes - locked.kept_bytes == 0  # the teacher's copy before, the student's own now
+    assert locked.activation_bytes(2) < 0.8 * usual.activation_bytes(2)
+    need = memory_need(locked, recipe.recipe, 1)
+    assert (need.gradients, need.optimizer) == (locked.trained_bytes, 2 * locked.trained_bytes)
+    assert locked.flop_per_sample < 0.8 * usual.flop_per_sample
 
 
 def test_a_run_with_adversarial_passes_in_its_second_half_has_two_phases() -> None:

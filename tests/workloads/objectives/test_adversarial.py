@@ -184,3 +184,14 @@ def test_ascent_raises_the_loss(setting: Setting) -> None:
         return ours(setting, starts_of(setting, ("text", "image"), 0.0), options)[1]
 
     assert loss(3) > loss(2) > loss(1)
+
+
+def test_a_boundary_keeps_what_needs_no_gradient_as_it_is() -> None:
+    fixed, trained = torch.ones(2, 3), torch.ones(2, 3, requires_grad=True)
+    boundary = DetachedBoundary((fixed, trained * 2), lambda loss, retain_graph=False: loss.backward())
+    assert [leaf.requires_grad for leaf in boundary.leaves] == [False, True]
+    assert not boundary.remainder().requires_grad
+    boundary.backward((boundary.leaves[0] * boundary.leaves[1]).sum())
+    boundary.remainder().backward()
+    assert boundary.leaves[0].grad is None
+    assert torch.equal(trained.grad, torch.full((2, 3), 2.0))

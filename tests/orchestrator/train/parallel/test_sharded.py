@@ -47,8 +47,13 @@ CASES: dict[str, tuple[int, tuple[int, ...], int, Precision]] = {
     "uneven": (3, UNEVEN, 0, "float64"),
     "adversarial": (2, FULL[:6], 2, "float64"),
     "single": (2, FULL[:6], 0, "float32"),
+    "locked": (2, FULL[:6], 2, "float64"),
 }
 """Micro-batches per step, samples of each, adversarial passes, precision."""
+
+LOCKS = {"locked": {"vision": 1, "text": 1}}
+SAVED = ("two", "locked")
+"""Cases that go on from a checkpoint as well."""
 
 STATE = RunState(
     next_step=2,
@@ -81,7 +86,7 @@ class Trainer:
         self.per_step, self.samples, passes, precision = CASES[case]
         self.rank, self.workers = rank, workers
         values = {
-            "model": MODEL,
+            "model": {**MODEL, "lock": LOCKS.get(case, {})},
             "contrastive": {"queue_size": 16},
             "distillation": {"ramp_epochs": 0.0, "momentum": 0.9},
             "adversarial": {"steps": passes, "perturb": ["text", "image"]},
@@ -139,16 +144,17 @@ def train_case(case: str, rank: int, workers: int) -> Outcome:
     return trainer.train(range(STEPS)), trainer.state()
 
 
-def resume(folder: str, rank: int, workers: int) -> Outcome:
-    trainer = Trainer("two", rank, workers)
-    trainer.load(folder)
+def resume(case: str, folder: str, rank: int, workers: int) -> Outcome:
+    trainer = Trainer(case, rank, workers)
+    trainer.load(f"{folder}/{case}")
     return trainer.train([2]), trainer.state()
 
 
 def start_and_save(folder: str, rank: int, workers: int) -> None:
-    trainer = Trainer("two", rank, workers)
-    trainer.train([0, 1])
-    trainer.save(folder)
+    for case in SAVED:
+        trainer = Trainer(case, rank, workers)
+        trainer.train([0, 1])
+        trainer.save(f"{folder}/{case}")
 
 
 def shard_bytes(rank: int) -> list[int]:
@@ -174,7 +180,7 @@ def run_worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
     results = {
         **{case: train_case(case, rank, WORKERS) for case in CASES},
-        "resumed": resume(f"{folder}/alone", rank, WORKERS),
+        **{f"resumed {case}": resume(case, f"{folder}/alone", rank, WORKERS) for case in SAVED},
         "bytes": shard_bytes(rank),
         "tokens": evaluate_on_rank_zero(rank),
     }
@@ -199,11 +205,6 @@ def results(folder: Path) -> dict[str, Outcome]:
     return loaded
 
 
-@pytest.fixture(scope="module")
-def alone() -> Outcome:
-    return train_case("two", 0, 1)
-
-
 def assert_same(found: Outcome, expected: Outcome, tolerance: float = 1e-9) -> None:
     for ours, wanted in zip(found[0], expected[0], strict=True):
         assert ours == pytest.approx(wanted, rel=tolerance)
@@ -218,12 +219,24 @@ def test_shards_do_not_change_the_mathematics(results: dict[str, Outcome], case:
     assert_same(results[case], train_case(case, 0, 1), tolerance)
 
 
-def test_shards_go_on_from_a_checkpoint_of_one_worker(results: dict[str, Outcome], alone: Outcome) -> None:
-    assert_same(results["resumed"], (alone[0][2:], alone[1]))
+@pytest.mark.parametrize("case", SAVED)
+def test_shards_go_on_from_a_checkpoint_of_one_worker(results: dict[str, Outcome], case: str) -> None:
+    metrics, state = train_case(case, 0, 1)
+    assert_same(results[f"resumed {case}"], (metrics[2:], state))
 
 
-def test_one_worker_goes_on_from_a_checkpoint_of_shards(folder: Path, results: object, alone: Outcome) -> None:
-    assert_same(resume(str(folder / "sharded"), 0, 1), (alone[0][2:], alone[1]))
+@pytest.mark.parametrize("case", SAVED)
+def test_one_worker_goes_on_from_a_checkpoint_of_shards(folder: Path, results: object, case: str) -> None:
+    metrics, state = train_case(case, 0, 1)
+    assert_same(resume(case, str(folder / "sharded"), 0, 1), (metrics[2:], state))
+
+
+def test_a_checkpoint_has_no_optimizer_state_of_locked_parameters(folder: Path, results: object) -> None:
+    student = Trainer("locked", 0, 1).workload.model.student
+    trained = {f"student.{name}" for name, parameter in student.named_parameters() if parameter.requires_grad}
+    for writer in ("alone", "sharded"):
+        checkpoint = load_checkpoint(locate(f"{folder}/{writer}/locked") / "checkpoints" / "step-00000002")
+        assert {name.partition("/")[2] for name in checkpoint.optimizer} == trained
 
 
 def test_each_worker_holds_its_part_between_steps(results: dict[str, list[int]]) -> None:

@@ -22,6 +22,7 @@ def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
     yield from _recomputation(config)
     yield from _objectives(config, batch)
     yield from _adversarial(config)
+    yield from _perturbed_patches(config)
     yield from _tokens(config)
 
 
@@ -65,6 +66,9 @@ def _named_encoder(model: ModelConfig) -> Iterator[Problem]:
     except WorkloadError as error:
         yield _problem(error)
         return
+    for key in ("mean", "std"):
+        if getattr(model.vision, key) is None:
+            yield Problem(f"model.vision.{key}", f"is null; leave it out, for that of {name}")
     yield from _named_lock(model, name, blocks)
 
 
@@ -169,6 +173,18 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.form", f"{options.form} needs perturb: [text, image]; for one modality set separate")
     if options.image_at == "patches" and options.perturb and "image" not in options.perturb:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
+
+
+def _perturbed_patches(config: AlbefConfig) -> Iterator[Problem]:
+    """Yield why patches of a named encoder cannot be perturbed."""
+    options, name = config.adversarial, config.model.vision.name
+    perturbed = options.steps and options.image_at == "patches" and "image" in options.perturb
+    if not perturbed or name is None or find_spec("timm") is None:
+        return
+    from workloads.nn.timm_encoder import has_first_layer
+
+    if not has_first_layer(name):
+        yield Problem("adversarial.image_at", f"timm names no first layer of {name} to perturb; set tokens")
 
 
 def queue_warnings(config: AlbefConfig, batch: BatchShape, steps: int) -> Iterator[Problem]:
@@ -312,6 +328,14 @@ class AlbefEntry:
             from workloads.interop.pretrained import check_initial_weights
 
             yield from check_initial_weights(config)
+
+    def describe(self, config: AlbefConfig) -> Iterable[str]:
+        """Yield what the image encoder makes of an image, and what is trained; nothing without torch and timm."""
+        if find_spec("torch") is None or find_spec("timm") is None:
+            return ()
+        from workloads.albef.description import describe_model
+
+        return describe_model(config)
 
     def warnings(self, config: AlbefConfig, batch: BatchShape, steps: int) -> Iterable[Problem]:
         """Yield what a run would suffer from: a queue that the run is too short for."""

@@ -85,6 +85,22 @@ class FilesEntry(Protocol):
 
 
 @runtime_checkable
+class DescribedEntry(Protocol):
+    """An entry that says what a recipe's model is. Offering this is optional."""
+
+    def describe(self, config: Any) -> Iterable[str]:
+        """Yield facts about the model that follow from a recipe, each in one line; may import torch.
+
+        Args:
+            config: the workload's part of the recipe, in which `check` found no problem.
+
+        Raises:
+            WorkloadError: when the model cannot be made.
+        """
+        ...
+
+
+@runtime_checkable
 class WarningsEntry(Protocol):
     """An entry that knows recipes which can run and will train badly. Offering this is optional."""
 

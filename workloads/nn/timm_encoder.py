@@ -273,6 +273,12 @@ def _first_layer(encoder: Any) -> nn.Module:
     return layer
 
 
+def has_first_layer(name: str) -> bool:
+    """Return whether timm names the convolution of a model that sees the pixels."""
+    pretrained = timm.get_pretrained_cfg(name)
+    return pretrained is None or bool(pretrained.first_conv)
+
+
 def block_parameters(encoder: Any) -> list[list[str]]:
     """Return the names of an encoder's parameters: those before its first block, then block by block.
 

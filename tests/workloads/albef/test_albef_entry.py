@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from tokenizers import Tokenizer, models
 
 from workloads.albef.config import AlbefConfig
 from workloads.albef.entry import ENTRY
-from workloads.contract import BatchShape, WorkloadEntry
+from workloads.albef.model import AlbefModel
+from workloads.contract import BatchShape, DescribedEntry, KeyedRandom, WorkloadEntry
 from workloads.transforms.pairs import PairTransform
 
 SHAPE = BatchShape(micro_batches=4, micro_batch_size=16)
@@ -39,6 +41,7 @@ def test_importing_and_checking_needs_no_torch() -> None:
 
 def test_entry_follows_the_contract() -> None:
     assert isinstance(ENTRY, WorkloadEntry)
+    assert isinstance(ENTRY, DescribedEntry)
     transform = ENTRY.transform(config(text={"tokenizer": "minilm", "max_tokens": 9}))
     assert isinstance(transform, PairTransform)
     assert (transform.image_size, transform.text.max_tokens) == ((64, 64), 9)
@@ -78,6 +81,99 @@ def test_presets_are_sound(preset: str) -> None:
 )
 def test_an_impossible_recipe_names_its_key(settings: AlbefConfig, key: str) -> None:
     assert keys(settings) == [key]
+
+
+def named(name: str, size: object = 64, **values: Any) -> AlbefConfig:
+    vision = {"name": name, **values.pop("vision", {})}
+    return config(model={"preset": "tiny", "image_size": size, "vision": vision, **values})
+
+
+NAMED: dict[str, tuple[AlbefConfig, str, str]] = {
+    "unknown name": (
+        named("test_vitt"),
+        "model.vision.name",
+        "timm has no model test_vitt; choose one such as test_vit",
+    ),
+    "unknown tag": (named("test_vit.in9k"), "model.vision.name", "no weights in9k of test_vit; choose test_vit.r160"),
+    "pyramid": (named("pit_ti_224", 224), "model.vision.name", "gives no grid of tokens.*; choose another encoder"),
+    "two branches": (named("crossvit_9_240", 240), "model.vision.name", "gives no grid of tokens.*; choose another"),
+    "cut patches": (named("test_vit", 60), "model.image_size", "60 x 60 pixels are no multiple of the patches .* 16"),
+    "one cut side": (named("test_vit", [64, 40]), "model.image_size", "64 x 40 pixels are no multiple of the patches"),
+    "refused size": (
+        named("swin_tiny_patch4_window7_224", 68),
+        "model.image_size",
+        "68.*pixels.*; leave it out, for 224",
+    ),
+    "sizes beside": (
+        named("test_vit", vision={"width": 64}),
+        "model.vision.width",
+        "comes with test_vit; leave it out",
+    ),
+    "epsilon beside": (named("test_vit", vision={"norm_epsilon": 1e-6}), "model.vision.norm_epsilon", "leave it out"),
+    "blocks": (named("test_vit", lock={"vision": 7}), "model.lock.vision", "of 6 blocks of test_vit; set at most 6"),
+    "text layers": (named("test_vit", lock={"text": 2}), "model.lock.text", "1 text layers; set at most 1, or all"),
+    "no mean": (named("test_vit", vision={"mean": None}), "model.vision.mean", "is null; leave it out"),
+    "no size": (named("test_vit", None), "model.image_size", "set it"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_named_encoder_that_cannot_be_used_is_refused_with_what_to_do(kind: str) -> None:
+    settings, key, reason = NAMED[kind]
+    (problem,) = ENTRY.check(settings, SHAPE)
+    assert problem.key == key
+    assert re.search(reason, problem.message), problem.message
+
+
+def test_an_encoder_without_blocks_is_locked_as_a_whole() -> None:
+    name = "poolformerv2_s12"
+    (problem,) = ENTRY.check(named(name, lock={"vision": 1}), SHAPE)
+    assert (problem.key, problem.message) == ("model.lock.vision", f"timm tells of 0 blocks of {name}; set all")
+    assert not list(ENTRY.check(named(name, lock={"vision": "all"}), SHAPE))
+
+
+@pytest.mark.parametrize(("lock", "key"), [({"vision": 4}, "model.lock.vision"), ({"text": 2}, "model.lock.text")])
+def test_no_more_can_stay_unlocked_than_there_is(lock: dict[str, int], key: str) -> None:
+    assert keys(model(lock=lock)) == [key]
+    ((name, number),) = lock.items()
+    assert not keys(model(lock={name: number - 1}))
+    assert not keys(model(lock={name: "all"}))
+
+
+def test_patches_without_a_first_layer_that_timm_names_cannot_be_perturbed() -> None:
+    options = {"steps": 2, "perturb": ["image"], "image_at": "patches"}
+    name = "test_vit"
+    assert not keys(named(name).model_copy(update={"adversarial": config(adversarial=options).adversarial}))
+
+
+def test_the_description_tells_grid_pooling_and_what_is_trained() -> None:
+    image, _ = ENTRY.describe(model())
+    assert image == (
+        "the ViT makes of 64 x 64 pixels a grid of 8 x 8 tokens of width 128 after 1 of the prefix; what stands for "
+        "the image is its class token, of width 128"
+    )
+    image, parameters, statistics = ENTRY.describe(
+        named("test_efficientnet", vision_weights=None, lock={"text": "all"})
+    )
+    assert image.startswith("test_efficientnet makes of 64 x 64 pixels a grid of 2 x 2 tokens of width 256; ")
+    assert image.endswith("what stands for the image is its mean, of width 256")
+    assert re.search(
+        r"parameters are trained, locked are ([\d,]+) of \1 in the word embeddings and ([\d,]+) of \2 in the t",
+        parameters,
+    )
+    assert statistics.startswith("training does not change the statistics of its BatchNorm layers")
+
+
+def test_the_described_numbers_are_those_of_the_built_model() -> None:
+    settings = named("test_vit", vision_weights=None, lock={"vision": 2, "text": "all"})
+    built = AlbefModel(settings, KeyedRandom((0,)))
+    trained = sum(value.numel() for value in built.student.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in built.student.parameters())
+    teacher = sum(value.numel() for value in built.teacher.parameters())
+    _, parameters = ENTRY.describe(settings)
+    assert parameters.startswith(f"{trained:,} of {total:,} parameters are trained")
+    assert parameters.endswith(f"the teacher has {teacher:,} of its own")
+    assert "in the image encoder" in parameters
 
 
 def test_matching_needs_two_pairs() -> None:

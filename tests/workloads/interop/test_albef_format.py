@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom
+from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom, WorkloadError
 from workloads.interop.albef_format import FORMAT
 from workloads.interop.albef_layout import canonical_names, is_no_decay, trained_names
 from workloads.interop.albef_state import meta_state_dict
@@ -183,10 +183,10 @@ def test_names_and_order_of_the_base_model_are_the_official_ones() -> None:
     assert sum(is_no_decay(name, shapes[name]) for name in trained) == 264
 
 
-def small_model() -> tuple[AlbefWorkload, torch.nn.Module]:
+def small_model(**values: Any) -> tuple[AlbefWorkload, torch.nn.Module]:
     sizes = {"vision": {"patch": 4, "width": 16, "depth": 1, "heads": 2}, "image_size": 8, "embed_dim": 8}
     text = {"width": 16, "layers": 1, "fusion_layers": 1, "heads": 2, "vocabulary": 120, "positions": 20}
-    config = {"model": {**sizes, "text": text}, "contrastive": {"queue_size": 12}}
+    config = {"model": {**sizes, "text": text, **values}, "contrastive": {"queue_size": 12}}
     workload = AlbefWorkload(AlbefConfig.model_validate(config))
     return workload, workload.build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
 
@@ -239,6 +239,56 @@ def test_a_flat_file_of_a_model_trained_here_holds_tensors_alone(tmp_path: Path)
     workload, model = small_model()
     content = written(ForeignCheckpoint("albef", workload.config, model.state_dict()), tmp_path, flat=True)
     assert all(isinstance(value, Tensor) for value in content.values())
+
+
+@pytest.mark.parametrize("lock", [{"vision": "all", "text": "all"}, {"vision": 1}])
+def test_the_teacher_of_a_locked_model_is_written_whole(lock: dict[str, Any], tmp_path: Path) -> None:
+    workload, model = small_model(lock=lock)
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter.add_(1)
+    state = model.state_dict()
+    content = written(ForeignCheckpoint("albef", workload.config, state), tmp_path, flat=True)
+    assert list(content) == canonical_names(list(meta_state_dict(small_model()[0].config)))
+    patches = "visual_encoder{}.patch_embed.proj.weight"
+    assert f"teacher.{patches.format('')}" not in state
+    assert torch.equal(content[patches.format("_m")], content[patches.format("")])
+    projection = content["vision_proj_m.weight"]
+    assert torch.equal(projection, state["teacher.vision_proj.weight"])
+    assert not torch.equal(projection, content["vision_proj.weight"])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"vision": {"name": "test_vit"}, "image_size": 32}, "model.vision.name: the image encoder is test_vit, and"),
+        ({"image_size": [8, 16]}, "model.image_size: images are of 8 x 16 pixels, and the official code knows squares"),
+    ],
+)
+def test_what_the_official_code_could_not_build_is_refused(values: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    workload, model = small_model(**values)
+    with pytest.raises(WorkloadError, match=f"{reason}.*--format safetensors"):
+        written(ForeignCheckpoint("albef", workload.config, model.state_dict()), tmp_path)
+
+
+def test_positions_follow_images_that_are_not_square(tmp_path: Path) -> None:
+    checkpoint = read(tensors("pretrain"), tmp_path, {"model": {**HEADS["model"], "image_size": [8, 16]}})
+    assert checkpoint.report.resized == ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed")
+    assert checkpoint.state["student.visual_encoder.pos_embed"].shape == (1, 1 + 2 * 4, 16)
+    assert checkpoint.config.model.image_hw == (8, 16)
+    model = AlbefWorkload(checkpoint.config).build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
+    model.load_state_dict(dict(checkpoint.state))
+
+
+def test_a_checkpoint_imported_for_a_locked_recipe_keeps_its_teacher(tmp_path: Path) -> None:
+    official = nested("pretrain")
+    locked = {"model": {**HEADS["model"], "lock": {"vision": "all", "text": "all"}}}
+    checkpoint = read(official, tmp_path, locked)
+    assert (checkpoint.report.aside, checkpoint.report.left_over, checkpoint.report.missing) == ((), (), ())
+    model = AlbefWorkload(checkpoint.config).build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
+    model.load_state_dict(dict(checkpoint.state))
+    assert not [name for name, _ in model.teacher.named_parameters() if name.startswith("visual_encoder.")]
+    assert_same(written(checkpoint, tmp_path), official)
 
 
 def test_the_format_keeps_the_contract() -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,30 @@ def test_the_folder_needs_nothing_else(folder: Path) -> None:
     assert tokens == Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a red square").tokens
     assert "red" in tokens
     assert config.text.max_tokens == 9
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"vision": {"name": "test_efficientnet"}, "image_size": [32, 64], "lock": {"vision": "all", "text": "all"}},
+        {"vision": {"name": "test_vit"}, "lock": {"vision": 2}},
+        {"image_size": [32, 48], "lock": {"vision": 1, "text": 1}},
+    ],
+)
+def test_named_and_locked_encoders_return(values: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"model": {**SIZES, **values}, "text": {"tokenizer": "minilm", "max_tokens": 9}}
+    workload = AlbefWorkload(AlbefConfig.model_validate(settings))
+    model = workload.build(torch.device("cpu"), KeyedRandom((0,)))
+    for buffer in model.student.visual_encoder.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    workload.export(tmp_path / "model")
+    loaded = load_exported(tmp_path / "model")
+    assert loaded.config == workload.config.model
+    image = torch.randint(256, (2, 3, *workload.config.model.image_hw), dtype=torch.uint8)
+    with AlbefInference.eval_mode(model.student, workload.config.model) as ours:
+        expected, actual = (each.encode_images(image) for each in (ours, loaded))
+    torch.testing.assert_close(tuple(actual), tuple(expected), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -27,8 +27,13 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def config(name: str, **vision: Any) -> AlbefConfig:
-    values = {"name": "vit_tiny_patch16_224", "mean": HALF, "std": HALF} | vision
-    model = {"image_size": 224, "vision": values, "vision_weights": name, "text_weights": None}
+    sizes = {"patch": 16, "width": 192, "depth": 12, "heads": 3, "norm_epsilon": 1e-6}
+    model = {
+        "image_size": 224,
+        "vision": sizes | {"mean": HALF, "std": HALF} | vision,
+        "vision_weights": name,
+        "text_weights": None,
+    }
     return AlbefConfig.model_validate({"model": model})
 
 

@@ -116,6 +116,42 @@ def test_keys_that_a_checkpoint_is_older_than_have_their_defaults_there(folder: 
         plan_of(folder, tmp_path, *start, "model.vision.norm_epsilon=1e-5")
 
 
+LOCKED = ("model.lock.vision=all", "model.lock.text=3")
+LOCKED_WEIGHT = "visual_encoder.blocks.0.attn.qkv.weight"
+
+
+def locked_names(model: torch.nn.Module) -> set[str]:
+    return {name for name, value in model.student.named_parameters() if not value.requires_grad}
+
+
+def test_a_locked_run_starts_from_an_unlocked_checkpoint(folder: Path, tmp_path: Path) -> None:
+    start = [f"start.checkpoint={folder / 'whole'}", "start.take=everything"]
+    model, optimizer, _ = begun(plan_of(folder, tmp_path, *start, *LOCKED))
+    stored = load_checkpoint(locate(str(folder / "whole")))
+    assert LOCKED_WEIGHT in locked_names(model)
+    assert f"teacher.{LOCKED_WEIGHT}" not in model.state_dict()
+    assert_equal(model.state_dict(), {name: stored.model[name] for name in model.state_dict()})
+    locked = tuple(f"/student.{name}" for name in locked_names(model))
+    trained = {name: value for name, value in stored.optimizer.items() if not name.endswith(locked)}
+    assert 0 < len(trained) < len(stored.optimizer)
+    assert_equal(optimizer_tensors(optimizer, model), trained)
+
+
+def test_an_unlocked_run_starts_from_a_locked_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """The teacher gets the student's copy of what was locked, whose optimiser state begins anew."""
+    start = [f"start.checkpoint={folder / 'whole'}", "start.take=everything"]
+    first = plan_of(folder, tmp_path, *start, *LOCKED)
+    locked, optimizer, _ = begun(first)
+    place = save(first, 40, locked, optimizer)
+    again = ["name=second", f"start.checkpoint={place}", "start.take=everything"]
+    model, restored, first_step = begun(plan_of(folder, tmp_path, *again))
+    state = model.state_dict()
+    assert (locked_names(model), first_step) == (set(), 40)
+    assert_equal({name: state[name] for name in locked.state_dict()}, locked.state_dict())
+    assert torch.equal(state[f"teacher.{LOCKED_WEIGHT}"], locked.state_dict()[f"student.{LOCKED_WEIGHT}"])
+    assert_equal(optimizer_tensors(restored, model), optimizer_tensors(optimizer, locked))
+
+
 def test_a_resumed_run_prefers_its_own_checkpoint(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path, f"start.checkpoint={folder / 'whole'}", "start.take=everything")
     model, optimizer, _ = begun(plan)

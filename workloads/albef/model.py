@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
+from workloads.albef.config import AlbefConfig, ComputeConfig
 from workloads.albef.locking import LockedParts
+from workloads.albef.model_config import ModelConfig
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher

@@ -17,7 +17,7 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from workloads.albef.config import ModelConfig
+from workloads.albef.model_config import ModelConfig
 from workloads.contract import InitialWeights, WorkloadError
 from workloads.interop.efficientnet_lite0 import ARCHITECTURE, lite0_name
 from workloads.interop.model_sources import LITE0, first_line, local_path

@@ -118,9 +118,9 @@ def fusion_losses(workload: AlbefWorkload, held_out: Batches, frequency_V: Tenso
         encoded = encoder_outputs(model, first, texts)
         equal_BB = torch.zeros(texts.captions, texts.captions)
         pairs = matching_pairs(_choices(workload, draw).negatives(Similarities(equal_BB, equal_BB)))
-        objectives = FusionObjectives(student, texts, pairs, None, 0.0)
-        right = objectives(encoded.states_TLD, encoded.image_BNC)
-        wrong = objectives(encoded.states_TLD, encoded.image_BNC.roll(1, 0))
+        right = FusionObjectives(student, texts, pairs, None, 0.0)(encoded.states_TLD, encoded.image_BNC)
+        other_BNC = encoded.image_BNC.roll(1, 0)
+        wrong = FusionObjectives(student, texts, None, None, 0.0)(encoded.states_TLD, other_BNC)
         assert texts.masked is not None
         words = len(texts.masked.label)
         _add(sums, "loss_itm", right.matching, texts.captions)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import torch
@@ -30,6 +30,8 @@ from ablation_tokens import precompute
 from ablation_training import Training
 from leaving import leave_after
 from torch import Tensor
+
+from workloads.albef.config import AlbefConfig
 
 FOLDER = Path("data") / "benchmark" / "ablation"
 POINTS = 4
@@ -65,7 +67,8 @@ def main(
             for momentum in momenta:
                 keys = {"length.steps": length, "contrastive.queue_size": size, "distillation.momentum": momentum}
                 run = Run("+distilled-mlm", "clean", seed, (*ITC_ALONE, *(f"{key}={keys[key]}" for key in keys)))
-                tokens = precompute(folder, run.recipe.workload, (*corpus.train, *corpus.held_out), corpus.digest)
+                config = cast(AlbefConfig, run.recipe.workload)
+                tokens = precompute(folder, config, (*corpus.train, *corpus.held_out), corpus.digest)
                 for line in _lines(Training(run, corpus, tokens), run):
                     setting = {"steps": length, "queue_size": size, "momentum": momentum}
                     click.echo(json.dumps(setting | line))
@@ -92,7 +95,7 @@ def _ages(training: Training, number: int) -> dict[str, float]:
     batch = {name: torch.from_numpy(array) for name, array in training.micro_batch(number).features.items()}
     mask_BL = torch.arange(batch["input_ids"].shape[1]) < batch["length"][:, None]
     states_BLD = model.student.bert.encode(model.student.bert.words(batch["input_ids"].long()), mask_BL)
-    text_BE = model.student.text_embedding(states_BLD)
+    text_BE = model.student.text_embedding(states_BLD, mask_BL)
     own_BB = text_BE @ model.teacher.image_embedding(batch["image"].mean(1)).T
     wrong_BB = own_BB[~torch.eye(len(own_BB), dtype=torch.bool)].view(len(own_BB), -1)
     newest_first_BQ = text_BE @ queue_EQ.roll(-int(model.queue.queue_ptr), 1).flip(1)

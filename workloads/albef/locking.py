@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from workloads.albef.config import LockConfig
+from workloads.albef.model_config import LockConfig
 from workloads.nn.locking import SharedOutputs, check_sharing, lock_first_blocks
 from workloads.nn.timm_encoder import ImageOutputs
 from workloads.nn.vision import ImageSize

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig, LockConfig
+from workloads.albef.config import AlbefConfig
 from workloads.albef.model import AlbefModel, image_shape
+from workloads.albef.model_config import LockConfig
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
 from workloads.interop.albef_layout import CheckpointLayout, Tensors
 from workloads.nn.meta import on_meta

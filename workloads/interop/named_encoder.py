@@ -17,7 +17,7 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from workloads.albef.config import ModelConfig
+from workloads.albef.model_config import ModelConfig
 from workloads.contract import InitialWeights, WorkloadError
 from workloads.interop.efficientnet_lite0 import ARCHITECTURE, lite0_name
 from workloads.interop.model_sources import LITE0, first_line, local_path
@@ -177,10 +177,10 @@ def _match(found: FoundWeights, encoder: nn.Module, config: ModelConfig, tensors
 
 def _heads(encoder: nn.Module) -> Mapping[str, str]:
     """Return the families of tensors that may be left over; timm says what the classifier is called."""
-    pretrained: Any = getattr(encoder, "pretrained_cfg", None)
-    classifier = (pretrained or {}).get("classifier") or ()
+    pretrained: Any = encoder.pretrained_cfg
+    classifier = pretrained.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return IMAGE_LEFT_OVER | {name: rf"{re.escape(name)}\..+" for name in names}
+    return {**IMAGE_LEFT_OVER, **{name: rf"{re.escape(name)}\..+" for name in names}}
 
 
 def _check_shape(found: FoundWeights, name: str, tensor: str, raw: Shape | None, converted: Shape, ours: Shape) -> None:

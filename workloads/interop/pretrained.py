@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from workloads.albef.config import AlbefConfig, ModelConfig
+from workloads.albef.config import AlbefConfig
 from workloads.albef.model import Encoders, build_image_encoder, build_text_encoder, image_shape
+from workloads.albef.model_config import ModelConfig
 from workloads.contract import InitialWeights, Problem, WorkloadError
 from workloads.interop.model_sources import cached, fetch, fetch_beside, local_path
 from workloads.interop.named_encoder import check_named_encoder, load_named_encoder

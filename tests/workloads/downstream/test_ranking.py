@@ -51,7 +51,8 @@ def brute_force_rank(scores: list[float], relevant: list[bool]) -> int:
 
 
 def relevance_of(relevant: torch.Tensor) -> Relevance:
-    return Relevance.of_pairs(*relevant.nonzero().unbind(1), *relevant.shape)
+    query_P, item_P = relevant.nonzero().unbind(1)
+    return Relevance.of_pairs(query_P, item_P, len(relevant), relevant.shape[1])
 
 
 def ranked(scores: torch.Tensor, relevant: torch.Tensor, top: int = 0) -> Ranking:

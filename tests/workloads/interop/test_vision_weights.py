@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from workloads.albef.config import ModelConfig
 from workloads.albef.model import build_image_encoder
+from workloads.albef.model_config import ModelConfig
 from workloads.contract import WorkloadError
 from workloads.interop.pretrained import load_vision_weights
 from workloads.nn.timm_encoder import encode_images

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, PairIndices, TokenSelection
-from workloads.nn.packed_texts import GroupShape, encode_packed, fuse_packed, pack, text_groups
+from workloads.nn.packed_texts import GroupShape, encode_packed, full_rows, fuse_packed, pack, text_groups
 
 SHAPE = GroupShape(64, 16)
 WIDTH, IMAGE_WIDTH, TOKENS = 48, 40, 37
@@ -41,8 +41,9 @@ def image(name: str = "image") -> Tensor:
 
 @torch.no_grad()
 def packed_result(bert: Bert, ids_TL: Tensor, length_T: Tensor, image_NC: Tensor, shape: GroupShape) -> Tensor:
-    states_SD, cls_TD = encode_packed(bert, pack(ids_TL, length_T), length_T, shape)
-    return torch.cat([cls_TD, fuse_packed(bert, states_SD, length_T, image_NC, shape)], 1)
+    encoded = encode_packed(bert, pack(ids_TL, length_T), length_T, shape)
+    cls_TD = encoded.text_SD[length_T.cumsum(0) - length_T]
+    return torch.cat([cls_TD, fuse_packed(bert, encoded.fusion_SD, length_T, image_NC, shape)], 1)
 
 
 @pytest.mark.parametrize(("layers", "fusion_layers"), [(1, 1), (2, 2), (0, 3)])
@@ -69,14 +70,14 @@ def test_groups_hold_every_token_once_and_have_one_shape() -> None:
     _, length_T = texts(200, longest=45)
     seen: list[int] = []
     for group in text_groups(length_T, SHAPE, torch.device("cpu")):
-        tokens = int(length_T[group.text_G].sum())
+        assert group.tokens == int(length_T[group.text_G].sum())
         assert group.token_R.shape == group.position_R.shape == (SHAPE.rows,)
         assert group.cls_P.shape == group.row_P.shape == (SHAPE.texts,)
         assert len(group.text_G) <= SHAPE.texts
         assert group.layout.index_S is not None
         assert group.layout.index_S.shape == (SHAPE.rows,)
         assert group.position_R[group.cls_P].eq(0).all()
-        seen += group.token_R[:tokens].tolist()
+        seen += group.token_R[: group.tokens].tolist()
     assert sorted(seen) == list(range(int(length_T.sum())))
 
 
@@ -89,6 +90,13 @@ def test_a_text_longer_than_a_group_has_one_of_its_own() -> None:
 def test_no_texts_give_no_rows() -> None:
     bert, (ids_TL, length_T) = build(1, 2), texts(2)
     assert packed_result(bert, ids_TL[:0], length_T[:0], image(), SHAPE).shape == (0, 2 * WIDTH)
+
+
+def test_rows_are_filled_up_with_the_last() -> None:
+    rows = full_rows(33, torch.device("cpu"))
+    assert rows.tolist() == [*range(33), *[32] * 31]
+    assert full_rows(32, torch.device("cpu")).tolist() == list(range(32))
+    assert full_rows(0, torch.device("cpu")).tolist() == []
 
 
 def test_another_image_gives_another_result() -> None:

@@ -14,7 +14,7 @@ from orchestrator.stream.dataset.index import DataSetError
 from orchestrator.stream.dataset.sidecar import join_captions, parse_captions
 from orchestrator.stream.shards.lists.json_text import json_fault
 from orchestrator.stream.shards.sources import Item, Source
-from workloads.contract import BadSample, declared_image_id
+from workloads.contract import IMAGE_ID_NAMES, BadSample, declared_image_id
 
 TRAIN, RESTVAL = "train", "restval"
 """COCO's splits by Karpathy: the field trains on the rest of the validation images as well."""
@@ -167,7 +167,11 @@ class _Group:
         self.captions += captions
         self.image_ids.add(image_id)
         record = item.record
-        self.common = {name: value for name, value in self.common.items() if name in record and record[name] == value}
+        self.common = {
+            name: value
+            for name, value in self.common.items()
+            if name in IMAGE_ID_NAMES or (name in record and record[name] == value)
+        }
 
     def item(self) -> Item:
         if self.first.fault:

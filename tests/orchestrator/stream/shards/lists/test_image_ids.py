@@ -74,6 +74,13 @@ def test_samples_per_image_have_all_captions_of_their_rows(tmp_path: Path) -> No
     assert zero.fields == {"image": "val2014/0.png", "image_id": "coco_1000", "split": "train"}
 
 
+def test_files_that_write_an_id_in_two_ways_keep_it(tmp_path: Path) -> None:
+    entries = [{"image": "0.png", "caption": "a", "image_id": image_id} for image_id in (7, "7")]
+    build(tmp_path, [[entry] for entry in entries], "image")
+    (sample,) = stored(tmp_path / "out")
+    assert (sample.captions, sample.fields) == (("a", "a"), {"image": "0.png", "image_id": 7})
+
+
 def test_samples_per_image_are_the_same_as_those_of_albefs_test_lists(tmp_path: Path) -> None:
     entry = {"image": "val2014/0.png", "caption": [row["caption"] for row in albef_rows(0, 3)], "image_id": "coco_1000"}
     build(tmp_path / "rows", [albef_rows(0, 3)], "image")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from io import StringIO
 from textwrap import fill
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 import click
 from rich.console import Console
@@ -169,6 +170,51 @@ def shard_progress(
             show(standing.shards, standing.of, text, f"{standing.shards}/{standing.of} shards, {text}")
 
         yield update
+
+
+class EvaluationProgress:
+    """Shows the stages of an evaluation one after the other; as a context manager, it ends the line.
+
+    Args:
+        quiet: show nothing.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet = quiet
+        self._clock = clock
+        self._stage = ExitStack()
+        self._show: _Show | None = None
+        self._unit, self._total, self._done = "", 0, 0
+        self._rate = _SampleRate(clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stage.close()
+
+    def begin(self, unit: str, total: int, done: int) -> None:
+        """Begin a stage."""
+        self._stage.close()
+        bar, description = BarColumn(bar_width=20), TextColumn("{task.description}")
+        columns = (TextColumn(unit), MofNCompleteColumn(), bar, description, TimeRemainingColumn())
+        self._show = self._stage.enter_context(
+            _progress(*columns, total=total, done=done, quiet=self._quiet, clock=self._clock)
+        )
+        self._unit, self._total, self._done, self._rate = unit, total, done, _SampleRate(self._clock)
+        self._rate.per_s(done)
+
+    def advance(self, count: int) -> None:
+        """Show that so many more are done."""
+        self._done += count
+        rate = self._rate.per_s(self._done)
+        left = f", {duration_text((self._total - self._done) / rate)} left" if rate else ""
+        text = f"{rate_text(rate)} {self._unit}/s"
+        if self._show is not None:
+            self._show(self._done, self._total, text, f"{self._done}/{self._total} {self._unit}, {text}{left}")
 
 
 class _SampleRate:

@@ -68,7 +68,7 @@ VERBS = {
     "logs": ("orchestrator.cli.cluster.jobs:logs_command", "Show what a job wrote, or follow it."),
     "stop": ("orchestrator.cli.cluster.jobs:stop_command", "Stop a job with a last checkpoint."),
     "checkpoints": ("orchestrator.cli.checkpoints:command", "List, verify, pin and prune a run's checkpoints."),
-    "evaluate": ("orchestrator.cli.models:evaluate_command", "Measure a run's model on the held-out samples."),
+    "evaluate": ("orchestrator.cli.evaluate:command", "Measure a run's model on the held-out samples."),
     "up": ("orchestrator.cli.cluster.lifecycle:up_command", "Start a cluster."),
     "down": ("orchestrator.cli.cluster.lifecycle:down_command", "End a cluster."),
     "dashboard": (

@@ -19,7 +19,15 @@ from orchestrator.config.document import Document, read_extended
 from orchestrator.config.errors import ConfigError, Finding, RecipeError
 from orchestrator.config.recipe import EvaluationSection, Recipe
 from orchestrator.config.yaml_text import KeyPath
-from workloads.contract import CheckpointFormat, CorpusEntry, EvaluationOptions, Section, WorkloadEntry
+from workloads.contract import (
+    CheckpointFormat,
+    CorpusEntry,
+    EvaluationOptions,
+    Problem,
+    Section,
+    WarningsEntry,
+    WorkloadEntry,
+)
 
 FREE_SECTIONS = ("name", "scale", "storage", "tracking", "checkpoint", "recovery", "evaluation", "budget")
 FREE_STREAM_KEYS = (
@@ -75,6 +83,12 @@ class ResolvedRecipe:
             evaluation=self.entry.evaluation_type.model_validate_json(json.dumps(parts.evaluation)),
         )
 
+    def warnings(self, steps: int) -> list[Problem]:
+        """Return what the workload says that a run of so many steps will suffer from, although it can start."""
+        if not isinstance(self.entry, WarningsEntry):
+            return []
+        return list(self.entry.warnings(self.workload, self.recipe.batch.shape, steps))
+
     def digest(self) -> str:
         """Return the SHA-256 of what determines the result: without names, storage and worker counts."""
         values = {section: value for section, value in self.values().items() if section not in FREE_SECTIONS}
@@ -119,6 +133,14 @@ class RecipeParts:
         rest = section.keys() - {*recipe[EVALUATION], *evaluation}
         return cls(recipe, workload, evaluation, unknown | {(EVALUATION, key): [*ours, *theirs] for key in rest})
 
+    def unknown_findings(self, document: Document) -> list[Finding]:
+        """Return a finding for each unknown key."""
+        messages = sorted((path, unknown_key(path[-1], known)) for path, known in self.unknown.items())
+        return [
+            Finding(document.location(path), f"{'.'.join(path)}: {message}" if path[1:] else message)
+            for path, message in messages
+        ]
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """Read, override and check a recipe. Nothing is started.
@@ -149,10 +171,7 @@ def resolve(document: Document, values: dict[str, Any]) -> ResolvedRecipe:
 
 def _resolve(document: Document, values: dict[str, Any], entry: WorkloadEntry) -> ResolvedRecipe:
     parts = RecipeParts.of(values, entry)
-    findings = [
-        Finding(document.location(path), f"{'.'.join(path)}: {message}" if path[1:] else message)
-        for path, message in sorted((path, unknown_key(path[-1], known)) for path, known in parts.unknown.items())
-    ]
+    findings = parts.unknown_findings(document)
     recipe = validate(Recipe, parts.recipe, document)
     config = validate(entry.config_type, parts.workload, document)
     evaluation = validate(entry.evaluation_type, parts.evaluation, document, (EVALUATION,))

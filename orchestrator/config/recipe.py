@@ -261,6 +261,18 @@ class EvaluationSection(Section):
 
     every_steps: int | None = Field(None, ge=1, description="Steps between evaluations while training; none: never.")
     samples: int = Field(1000, ge=2, description="Held-out samples used while training.")
+    where: Literal["workers", "beside"] = Field(
+        "workers",
+        description="Who measures while training. workers: all of them together, between two steps; beside: an actor "
+        "with CPUs or GPUs of its own, while they train on; each measured step is saved for it.",
+    )
+    cpus: float = Field(
+        1.0, gt=0, description="CPUs of an actor that measures, beside training or for `fuseray evaluate --workers`."
+    )
+    gpus: float = Field(0.0, ge=0, description="GPUs, or the share of one, of the actor beside training.")
+    memory_mb: int = Field(
+        2000, ge=1, description="Features that a process keeps in memory for the second stage; the rest is on disk."
+    )
 
 
 class StorageSection(Section):
@@ -315,6 +327,22 @@ class Recipe(Section):
     budget: BudgetSection = BudgetSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def measures_beside(self) -> bool:
+        """Whether an actor beside the training measures its checkpoints."""
+        section = self.evaluation
+        return section.where == "beside" and section.every_steps is not None and self.data.held_out is not None
+
+    @property
+    def beside_cpus(self) -> float:
+        """CPUs that measuring beside the training takes."""
+        return self.evaluation.cpus if self.measures_beside else 0.0
+
+    @property
+    def beside_gpus(self) -> float:
+        """GPUs that measuring beside the training takes."""
+        return self.evaluation.gpus if self.measures_beside else 0.0
 
     def samples(self, epoch_samples: int) -> int:
         """Return how many samples the whole run trains on, given the samples of an epoch."""

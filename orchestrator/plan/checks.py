@@ -1,6 +1,7 @@
 """Derives all preflight findings and estimates from a recipe, a cluster and measurements. Pure: no I/O.
 
-Checked are the batch, the budget, the cluster's capacity, and whether paths mean the same on all of its machines.
+Checked are the batch, what the workload says of the run's length, the budget, the cluster's capacity, and whether
+paths mean the same on all of its machines.
 """
 
 from __future__ import annotations
@@ -85,8 +86,10 @@ def preflight_result(
         estimate_scenario(recipe, node_types, workers, speed, observations.decode_cpu_s, remaining)
         for workers in _worker_counts(recipe, largest)
     )
+    steps = None if samples is None else math.ceil(samples / recipe.batch.samples)
     findings = (
         *check_batch(resolved),
+        *check_training(resolved, steps),
         *check_room(recipe, node_types, largest),
         *_check_memory(recipe, node_types, observations),
         *_check_decoding(scenarios[-1], observations),
@@ -94,7 +97,6 @@ def preflight_result(
         *check_prices(node_types, prices),
         *_check_budget(recipe, scenarios),
     )
-    steps = None if samples is None else math.ceil(samples / recipe.batch.samples)
     return PreflightResult(findings, tuple(node_types), scenarios, speed, steps, samples)
 
 
@@ -158,6 +160,21 @@ def check_batch(resolved: ResolvedRecipe) -> Iterator[Finding]:
         yield warned(
             BATCH_NAME, f"{batch.micro_batches} micro-batches on {workers} workers leave {idle:.0%} of them idle", fix
         )
+
+
+TRAINING_NAME = "training"
+
+
+def check_training(resolved: ResolvedRecipe, steps: int | None) -> Iterator[Finding]:
+    """Yield what the workload says that a run of this length will suffer from; nothing while the length is unknown.
+
+    Args:
+        resolved: the recipe.
+        steps: of the whole run.
+    """
+    for problem in () if steps is None else resolved.warnings(steps):
+        fix = f"Nothing, if that is meant; otherwise change {problem.key} or the run's length."
+        yield warned(TRAINING_NAME, f"{problem.key}: {problem.message}", fix)
 
 
 BUDGET_NAME = "budget"

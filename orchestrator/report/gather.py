@@ -37,7 +37,6 @@ from workloads.contract import (
     GalleryRow,
     Picture,
     ReportedMetrics,
-    Sample,
     Table,
     TableRow,
 )
@@ -144,6 +143,8 @@ def _time(milliseconds: int) -> str:
 
 
 FILE = "evaluation.json"
+FILES = "files"
+"""Folder in the evaluation's with the workload's own result files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,27 +157,20 @@ class SavedEvaluation:
 
 def subject(step: int, options: EvaluationOptions, held_out: str) -> dict[str, Any]:
     """Return what determines an evaluation, to know whether it is up to date."""
-    return {
-        "step": step,
-        "rerank": options.rerank,
-        "gallery": options.gallery,
-        "heat_maps": options.heat_maps,
-        "held_out": held_out,
-    }
+    return {"step": step, "held_out": held_out} | options.model_dump(mode="json")
 
 
 def evaluated_checkpoint(
-    evaluation: Evaluation, samples: Sequence[Sample], unusable: Sequence[UnusableSample], total: int
+    evaluation: Evaluation, images: Mapping[int, bytes], unusable: Sequence[UnusableSample], total: int
 ) -> EvaluatedCheckpoint:
     """Return what is kept of an evaluation.
 
     Args:
         evaluation: metrics, tables and galleries.
-        samples: the evaluated samples; the galleries name rows of them.
+        images: encoded image files by the rows that the galleries name.
         unusable: the held-out samples that could not be used.
         total: held-out samples that were looked at.
     """
-    images = {row: samples[row].image for row in sorted(_rows(evaluation.galleries))}
     return EvaluatedCheckpoint(evaluation, images, count_unusable(unusable), total)
 
 
@@ -185,6 +179,8 @@ def save_evaluation(folder: Location, checkpoint: EvaluatedCheckpoint, about: di
     for row, image in checkpoint.images.items():
         (folder / f"image-{row:06d}").write(image)
     evaluation = checkpoint.evaluation
+    for name, file in evaluation.files.items():
+        (folder / FILES / name).write(file)
     content = {
         "subject": about,
         "unusable": [asdict(count) for count in checkpoint.unusable],
@@ -192,6 +188,7 @@ def save_evaluation(folder: Location, checkpoint: EvaluatedCheckpoint, about: di
         "metrics": dict(evaluation.metrics),
         "tables": [asdict(table) for table in evaluation.tables],
         "galleries": [_gallery_values(gallery) for gallery in evaluation.galleries],
+        "files": sorted(evaluation.files),
     }
     (folder / FILE).write(json.dumps(content).encode())
 
@@ -206,7 +203,8 @@ def load_evaluation(folder: Location) -> SavedEvaluation | None:
     tables = tuple(_table(values) for values in content["tables"])
     galleries = tuple(_gallery(values) for values in content["galleries"])
     images = {row: (folder / f"image-{row:06d}").read() for row in sorted(_rows(galleries))}
-    evaluation = Evaluation(content["metrics"], tables, galleries)
+    files = {name: (folder / FILES / name).read() for name in content.get("files", ())}
+    evaluation = Evaluation(content["metrics"], tables, galleries, files)
     unusable = tuple(_reason_count(values) for values in content.get("unusable", ()))
     return SavedEvaluation(
         EvaluatedCheckpoint(evaluation, images, unusable, content.get("samples")), content["subject"]

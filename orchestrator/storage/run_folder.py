@@ -75,6 +75,11 @@ class RunFolder:
         return self.root / "evaluation"
 
     @property
+    def evaluation_work(self) -> Location:
+        """Holds what is finished of evaluations that were stopped."""
+        return self.root / "evaluation-work"
+
+    @property
     def report(self) -> Location:
         """The report page."""
         return self.root / "report.html"
@@ -118,6 +123,11 @@ class RunFolder:
     def events(self) -> Location:
         """Events other than steps, one JSON object a line."""
         return self.root / "events.jsonl"
+
+    @property
+    def measured(self) -> Location:
+        """Metrics of steps that were measured after them, one JSON object a line."""
+        return self.root / "measured.jsonl"
 
     @property
     def recipe(self) -> Location:

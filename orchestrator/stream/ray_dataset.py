@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +89,7 @@ def split_among_workers(read_plan: ReadPlan, partition: WorkerPartition, segment
         for steps in segment.rounds
         for worker in range(partition.workers)
     ]
-    parts: list[DataIterator] = _dataset(blocks).streaming_split(partition.workers, equal=False)
+    parts: list[DataIterator] = dataset_of(blocks).streaming_split(partition.workers, equal=False)
     return parts
 
 
@@ -107,7 +107,7 @@ def shutdown(parts: list[DataIterator]) -> None:
 def warm_up(read_plan: ReadPlan, number: int) -> None:
     """Read a micro-batch and drop it, so that Ray Data's actors start, and readers import modules and open files."""
     everything = replace(read_plan, decoded_share=1.0) if read_plan.decoded_share else read_plan
-    _dataset([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
+    dataset_of([ReadBlock(everything, (number,), rows=1)] * int(1 / TASK_CPUS)).materialize()
 
 
 def receive(iterator: DataIterator) -> Iterator[EncodedMicroBatch]:
@@ -121,7 +121,21 @@ def receive(iterator: DataIterator) -> Iterator[EncodedMicroBatch]:
         yield from unpack_block(block)
 
 
-def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
+class BlockSource(Protocol):
+    """Reads one block, in a task of Ray Data."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the block."""
+        ...
+
+    def __call__(self) -> Iterable[Block]:
+        """Yield the block."""
+        ...
+
+
+def dataset_of(blocks: Sequence[BlockSource]) -> ray.data.Dataset:
+    """Return the data set of some blocks, which are read as they are needed and keep their order."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.target_max_block_size = MAX_BLOCK_BYTES
@@ -136,7 +150,7 @@ def _dataset(blocks: list[ReadBlock]) -> ray.data.Dataset:
 class _MicroBatches(Datasource):
     """One read task per block of micro-batches."""
 
-    def __init__(self, blocks: list[ReadBlock]) -> None:
+    def __init__(self, blocks: Sequence[BlockSource]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._blocks = blocks
 

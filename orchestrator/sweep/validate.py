@@ -219,6 +219,8 @@ def _not_evaluated(metric: str, resolved: ResolvedRecipe) -> str | None:
         return f"{metric} needs held-out samples; name their shards in data.held_out (overrides)."
     if recipe.evaluation.every_steps is None:
         return f"{metric} is not measured while training; set evaluation.every_steps (overrides)."
+    if recipe.evaluation.where == "beside":
+        return f"{metric} comes after the step that it is of; set evaluation.where to workers (overrides)."
     return None
 
 

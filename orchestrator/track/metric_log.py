@@ -149,14 +149,58 @@ def _plain(line: StepLine) -> dict[str, object]:
         "step": line.step,
         "time_ms": line.time_ms,
         "samples": line.samples,
-        "metrics": {name: _number(value) for name, value in line.metrics.items()},
-        "seconds": {name: _number(value) for name, value in line.seconds.items()},
+        "metrics": _numbers(line.metrics),
+        "seconds": _numbers(line.seconds),
     }
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | str]:
+    return {name: _number(value) for name, value in values.items()}
 
 
 def _number(value: float) -> float | str:
     """Return a number for JSON, non-finite ones as text."""
     return float(value) if math.isfinite(value) else str(float(value))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLine:
+    """Metrics of a step that were measured after it: the step, and the values by name."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+class MeasuredLog:
+    """What was measured beside the training, in a JSON-lines file that is written atomically.
+
+    Args:
+        file: the file; it may not exist yet.
+    """
+
+    def __init__(self, file: Location) -> None:
+        self._file = file
+        self.lines = read_measured_log(file)
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append metrics of a step.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.lines.append(MeasuredLine(step, dict(metrics)))
+        plain = ({"step": line.step, "metrics": _numbers(line.metrics)} for line in self.lines)
+        self._file.write(encode_jsonl(plain))
+
+
+def read_measured_log(file: Location) -> list[MeasuredLine]:
+    """Return the lines of a log; none when there is no file."""
+    if file.size() is None:
+        return []
+    return [
+        MeasuredLine(int(line["step"]), {name: float(value) for name, value in line["metrics"].items()})
+        for line in decode_jsonl(file.read())
+    ]
 
 
 MAX_REASON_LENGTH = 1000

@@ -16,11 +16,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from orchestrator.storage.location import Location
+from orchestrator.storage.timing import now_ms
 from orchestrator.track.client import Connection
-from orchestrator.track.metric_log import StepLine, logged_steps, read_metric_log
+from orchestrator.track.metric_log import MeasuredLine, StepLine, logged_steps, read_metric_log
 from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.outbox import RejectedKeys, send_batch_or_split
-from orchestrator.track.run_writer import Points, StepSender, TrackedRun, in_batches, metric_name
+from orchestrator.track.run_writer import Points, StepSender, TrackedRun, add_metrics, in_batches, metric_name
 
 MAX_PARAM_LENGTH = 500
 MAX_PER_CALL = 100
@@ -120,6 +121,26 @@ class CatchUpDelivery:
 
     def _before_stop(self, stop: int) -> int:
         return stop if self._stop is None else min(stop, self._stop)
+
+
+@dataclass(eq=False)
+class MeasuredDelivery:
+    """What was measured of steps after them; what MLflow has already is not sent again."""
+
+    connection: Connection
+    lines: Sequence[MeasuredLine]
+    description: str = "metrics that were measured beside the training"
+
+    def attempt(self) -> bool:
+        """Send what MLflow lacks."""
+        for line in self.lines:
+            if line.metrics and line.step not in self._steps(next(iter(line.metrics))):
+                add_metrics(self.connection, line.step, line.metrics, now_ms())
+        return True
+
+    def _steps(self, name: str) -> set[int]:
+        history = self.connection.client.get_metric_history(self.connection.run_id, metric_name(name))
+        return {metric.step for metric in history}
 
 
 @dataclass(eq=False)

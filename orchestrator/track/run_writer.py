@@ -31,6 +31,23 @@ Curve = tuple[list[int], list[float]]
 Curves = dict[str, Curve]
 
 
+def add_metrics(connection: Connection, step: int, values: Mapping[str, float], now_ms: int) -> None:
+    """Log metrics of a step, whatever was logged before: these values are then the step's.
+
+    Args:
+        connection: to the run.
+        step: the step.
+        values: by the names that training uses.
+        now_ms: the time in milliseconds.
+    """
+    named = {metric_name(name): float(value) for name, value in values.items()}
+    newest = connection.client.get_run(connection.run_id).data.to_proto().metrics
+    earlier = [metric.timestamp for metric in newest if metric.key in named and metric.step == step]
+    time_ms = max([now_ms, *(time + 1 for time in earlier)])
+    metrics = [Metric(name, value, time_ms, step) for name, value in named.items()]
+    connection.client.log_batch(connection.run_id, metrics=metrics)
+
+
 class TrackedRun:
     """One MLflow run.
 
@@ -60,13 +77,8 @@ class TrackedRun:
         Of several values at one step, MLflow shows the one with the latest time, and of those with the same time the
         largest; so the time is later than any there, whichever clock that came from.
         """
-        named = {metric_name(name): float(value) for name, value in values.items()}
         with self.explained():
-            newest = self.connection.client.get_run(self.run_id).data.to_proto().metrics
-            earlier = [metric.timestamp for metric in newest if metric.key in named and metric.step == step]
-            time_ms = max([self._now_ms(), *(time + 1 for time in earlier)])
-            metrics = [Metric(name, value, time_ms, step) for name, value in named.items()]
-            self.connection.client.log_batch(self.run_id, metrics=metrics)
+            add_metrics(self.connection, step, values, self._now_ms())
 
     def text(self, content: str, name: str) -> None:
         """Store text as a file with the run."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from orchestrator.config.document import flatten
 from orchestrator.storage.run_folder import RunFolder
-from orchestrator.track.metric_log import EventLog, event_tags
+from orchestrator.track.metric_log import EventLog, event_tags, read_measured_log
 from orchestrator.track.outbox import Delivery, RejectedKeys
 from orchestrator.track.payloads import (
     CatchUpDelivery,
     FolderDelivery,
+    MeasuredDelivery,
     ParamsDelivery,
     PointsOf,
     StatusDelivery,
@@ -71,6 +72,7 @@ def sync_to_mlflow(
         ParamsDelivery(tracked.connection, rejected, flatten(params)),
         TagsDelivery(tracked.connection, rejected, event_tags(events) | dict(tags or {})),
         CatchUpDelivery(sender, run.metrics, points_of),
+        MeasuredDelivery(tracked.connection, read_measured_log(run.measured)),
     ]
     if file.status != synced.status_before:
         deliveries.append(StatusDelivery(tracked.connection, file.status, _milliseconds(file.ended)))

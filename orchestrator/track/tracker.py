@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +21,13 @@ from orchestrator.config.document import flatten
 from orchestrator.config.recipe_paths import SQLITE
 from orchestrator.storage.location import Location
 from orchestrator.track.client import Connection, connect, resolve_uri
-from orchestrator.track.metric_log import StepLine
+from orchestrator.track.metric_log import MeasuredLine, StepLine
 from orchestrator.track.mlflow_errors import TrackingError, explain_error, is_rejection, refuse_deleted_experiment
 from orchestrator.track.outbox import LINGER_S, Outbox, RejectedKeys
 from orchestrator.track.payloads import (
     CatchUpDelivery,
     FolderDelivery,
+    MeasuredDelivery,
     ParamsDelivery,
     PointsOf,
     StatusDelivery,
@@ -177,6 +178,11 @@ class Tracker:
     def catch_up(self, log: Location, points_of: PointsOf, stop: int | None = None) -> None:
         """Log the steps before `stop` that a metric log has and MLflow lacks."""
         self._main.put(CatchUpDelivery(self._sender, log, points_of, stop))
+
+    def measured(self, lines: Sequence[MeasuredLine]) -> None:
+        """Log what was measured of steps after them, unless MLflow has it already."""
+        if lines:
+            self._main.put(MeasuredDelivery(self._connection, tuple(lines)))
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, nested mappings as dotted names; those that were logged before stay as they are."""

@@ -26,7 +26,7 @@ from orchestrator.storage.local_files import create_atomically
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunError, RunFolder, find_run
-from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_tensors
+from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_tensors, model_config
 from orchestrator.train.checkpoints.manifest import (
     ASIDE_FILE,
     IMPORT_FILE,
@@ -39,7 +39,7 @@ from orchestrator.train.checkpoints.manifest import (
     read_manifest,
 )
 from orchestrator.train.checkpoints.tensors import check_finite
-from orchestrator.train.run_tools import model_config, run_recipe
+from orchestrator.train.run_tools import run_recipe
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, ImportReport, KeyedRandom
 
 
@@ -201,7 +201,7 @@ def export_folder(source: ExportSource, target: Path) -> None:
     """
     with create_atomically(target) as draft:
         checkpoint = load_checkpoint(source.folder)
-        workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
+        workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint.state))
         model = workload.build(torch.device("cpu"), KeyedRandom(("export",)), pretrained=False)
         model.load_state_dict(dict(checkpoint.model))
         workload.export(draft)
@@ -224,7 +224,7 @@ def export_format(source: ExportSource, target: Path, format_: CheckpointFormat,
 def _from_run(checkpoint: Checkpoint, run: RunFolder) -> ForeignCheckpoint:
     return ForeignCheckpoint(
         workload=checkpoint.state.workload,
-        config=model_config(checkpoint),
+        config=model_config(checkpoint.state),
         state=checkpoint.model,
         optimizer_state=checkpoint.optimizer,
         epochs=checkpoint.state.epochs,
@@ -236,7 +236,7 @@ def _from_import(checkpoint: Checkpoint, folder: Location) -> ForeignCheckpoint:
     record: dict[str, Any] = json.loads((folder / IMPORT_FILE).read())
     return ForeignCheckpoint(
         workload=checkpoint.state.workload,
-        config=model_config(checkpoint),
+        config=model_config(checkpoint.state),
         state=checkpoint.model,
         optimizer_state=checkpoint.optimizer,
         extra_tensors=load_tensors(folder, read_manifest(folder), ASIDE_FILE),

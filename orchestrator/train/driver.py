@@ -32,6 +32,7 @@ from orchestrator.stream.ray_dataset import ReadPlan, warm_up
 from orchestrator.track.cost import RunCost
 from orchestrator.train.budget import BudgetMonitor, CostMeter, machine_kinds, metering, refuse_used_up
 from orchestrator.train.control_channel import Channel, RunObserver
+from orchestrator.train.evaluation.beside import BesideEvaluation
 from orchestrator.train.monitor import MachineWatch, RunMonitor
 from orchestrator.train.plan import Plan
 from orchestrator.train.ray_session import ray_session, start_actor_on_driver_node
@@ -276,12 +277,15 @@ class RunDriver:
     def _train(self, logger: RunLogger, budget: BudgetMonitor, lease: HeldLease) -> None:
         plan = self.plan
         logger.log_machines(len(present_nodes()), plan.recipe.scale.max_workers)
+        beside = BesideEvaluation.of(plan, logger)  # before the workers, which would take all CPUs
         assignment = self._assignment(logger)
         try:
-            RunMonitor(assignment, logger, budget, self.machines, self.interrupted, lease.check).run(
+            RunMonitor(assignment, logger, budget, self.machines, self.interrupted, lease.check, beside).run(
                 lambda: make_trainer(plan, assignment, log_folder(plan)).fit()
             )
         finally:
+            if beside is not None:
+                beside.close()
             if self.machines is not None:
                 self.machines.stop()
 

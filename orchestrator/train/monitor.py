@@ -11,10 +11,12 @@ import ray
 
 from orchestrator.train.budget import BudgetMonitor
 from orchestrator.train.control_channel import WorkerCommand
+from orchestrator.train.evaluation.beside import BesideEvaluation
 from orchestrator.train.run_logger import RunLogger
 from orchestrator.train.worker import Assignment
 
 POLL_S = 0.2
+BESIDE_EVERY_POLLS = 5
 CHECK_EVERY_POLLS = 25
 """Polls of the workers for each check of machines and budget."""
 
@@ -41,6 +43,7 @@ class RunMonitor:
         machines: watches for preemption notices; None when this run has none.
         interrupted: set when the user stops the run.
         check_lease: raises when another driver took the run over.
+        beside: has checkpoints measured meanwhile; None when nothing is measured beside the training.
         clock: monotonic time in seconds.
     """
 
@@ -52,6 +55,7 @@ class RunMonitor:
         machines: MachineWatch | None,
         interrupted: threading.Event,
         check_lease: Callable[[], None],
+        beside: BesideEvaluation | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assignment = assignment
@@ -60,6 +64,7 @@ class RunMonitor:
         self._machines = machines
         self._interrupted = interrupted
         self._check_lease = check_lease
+        self._beside = beside
         self._clock = clock
         self._prefetched = assignment.prefetched
         self._used_up_s: float | None = None
@@ -89,6 +94,8 @@ class RunMonitor:
             self._check_lease()
             if polls % CHECK_EVERY_POLLS == 0:
                 self._check_budget_and_machines()
+            if self._beside is not None and polls % BESIDE_EVERY_POLLS == 0:
+                self._beside.poll()
             polls += 1
             if self._interrupted.is_set() or self._used_up_s is not None:
                 self._assignment.channel.request.remote(WorkerCommand.STOP)
@@ -96,6 +103,8 @@ class RunMonitor:
         self._log_messages()
         if failure:
             raise failure[0]
+        if self._beside is not None and not self._interrupted.is_set() and self._used_up_s is None:
+            self._beside.finish()
 
     def _check_budget_and_machines(self) -> None:
         if self._budget.used_up() and self._used_up_s is None:

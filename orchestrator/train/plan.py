@@ -81,6 +81,11 @@ class Plan:
         """The first step of a new run; not 0 when its warm start continues at the checkpoint's step."""
         return self.warm_start.first_step if self.warm_start else 0
 
+    @property
+    def measures_beside(self) -> bool:
+        """Whether an actor beside the training measures its checkpoints."""
+        return self.held_out is not None and self.recipe.measures_beside
+
     def partition(self, first_step: int, workers: int) -> WorkerPartition:
         """Return how micro-batches are split among workers from a step on."""
         batch = self.recipe.batch
@@ -185,6 +190,8 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
         warnings += more
     plan = Plan(resolved, data, held_out, held_out_index, run, tuple(warnings))
+    advice = (f"{problem.key}: {problem.message}" for problem in resolved.warnings(plan.steps))
+    plan = replace(plan, warnings=(*plan.warnings, *advice))
     if recipe.start is None:
         return plan
 
@@ -235,17 +242,25 @@ def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:
     """
     scale, cpus, gpus = recipe.scale, sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     workers = scale.min_workers
-    needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus
+    beside_cpus, beside_gpus = recipe.beside_cpus, recipe.beside_gpus
+    needed = workers * scale.cpus_per_worker + recipe.stream.reader_cpus + beside_cpus
     if needed > cpus:
+        evaluation = f" and {beside_cpus:g} for evaluation" if beside_cpus else ""
         raise ConfigError(
             f"scale.workers: {workers} workers x {scale.cpus_per_worker:g} CPUs and "
-            f"{recipe.stream.reader_cpus:g} for reading need {needed:g} CPUs; there are {cpus:g}. "
-            "Lower scale.workers or scale.cpus_per_worker, or name a larger cluster in scale.address."
+            f"{recipe.stream.reader_cpus:g} for reading{evaluation} need {needed:g} CPUs; there are {cpus:g}. "
+            f"Lower scale.workers or scale.cpus_per_worker{', set evaluation.where=workers' if evaluation else ''}, "
+            "or name a larger cluster in scale.address."
         )
     if scale.use_gpu and workers > gpus:
         raise ConfigError(
             f"scale.use_gpu: {workers} workers need {workers} GPUs; there are {gpus:g}. "
             "Lower scale.workers, or set scale.use_gpu to false."
+        )
+    if beside_gpus > gpus - workers * scale.use_gpu:
+        raise ConfigError(
+            f"evaluation.gpus: {beside_gpus:g} GPUs beside those of the workers are not there ({gpus:g} in all). "
+            "Set evaluation.gpus=0, or evaluation.where=workers."
         )
     if not can_read(nodes, workers, scale.cpus_per_worker):
         raise ConfigError(

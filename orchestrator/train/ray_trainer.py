@@ -48,8 +48,8 @@ class _Trainer(TorchTrainer):
         options["failure_policy"] = AlwaysRetry(self._failures)
         if self._scaling.elasticity_enabled:
             plan, on_no_room = self._assignment.plan, partial(_report_no_room, self._assignment.channel)
-            reader_cpus = plan.recipe.stream.reader_cpus
-            options["scaling_policy"] = ElasticWorkers(self._scaling, plan.run.root.uri, reader_cpus, on_no_room)
+            kept_free = plan.recipe.stream.reader_cpus + plan.recipe.beside_cpus
+            options["scaling_policy"] = ElasticWorkers(self._scaling, plan.run.root.uri, kept_free, on_no_room)
         return super()._initialize_and_run_controller(**options)
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:

@@ -151,8 +151,13 @@ def nodes_at_full_size(groups: Iterable[NodeGroup], machines: Mapping[str, Machi
 
 
 def minimum_bundles(recipe: Recipe) -> list[Bundle]:
-    """Return the bundles that a run needs at least: those of its fewest workers and of its readers."""
-    return [worker_bundle(recipe)] * recipe.scale.min_workers + reader_bundles(recipe.stream.reader_cpus)
+    """Return the bundles that a run needs at least: of its fewest workers, its readers, and the evaluation beside."""
+    beside: list[Bundle] = []
+    if recipe.measures_beside:
+        gpus = recipe.beside_gpus
+        beside = [{"CPU": recipe.beside_cpus} | ({"GPU": gpus} if gpus else {})]
+    readers = reader_bundles(recipe.stream.reader_cpus)
+    return [worker_bundle(recipe)] * recipe.scale.min_workers + readers + beside
 
 
 def worker_bundle(recipe: Recipe) -> Bundle:

@@ -23,6 +23,7 @@ from orchestrator.track.cost import Costs, cost_tags
 from orchestrator.track.metric_log import (
     Event,
     EventLog,
+    MeasuredLog,
     MetricLog,
     MetricLogError,
     StepLine,
@@ -73,6 +74,7 @@ class RunLogger:
         self._counts = SkippedCounts(self._skipped.values())
         self._metrics = self._new_step_metrics(self._counts)
         self._events = EventLog(plan.run.events)
+        self._measured = MeasuredLog(plan.run.measured)
         self._began_s = perf_counter() if began_s is None else began_s
         self._starting = True
         self._stream_watch = StreamMonitor()
@@ -108,6 +110,18 @@ class RunLogger:
                 case str():
                     self._display.log(message)
 
+    def log_measured(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Log metrics of a step that were measured after it.
+
+        Args:
+            step: the step.
+            metrics: by name.
+            seconds: how long that took.
+        """
+        self._measured.add(step, metrics)
+        self._tracker.measured(self._measured.lines[-1:])
+        self._display.log(f"step {step + 1} is measured, in {seconds:.1f} s")
+
     def log_failure(self, failure: FailureReport) -> None:
         """Log why the run failed, as a tag."""
         self._tracker.tags({TAG: tag(failure)})
@@ -140,6 +154,7 @@ class RunLogger:
         self._plan.run.write(self._file)
         self._tracker.text(recipe, "recipe.yaml")
         self._tracker.tags(event_tags(self._events.events))
+        self._tracker.measured(self._measured.lines)
         try:
             for line in read_metric_log(self._plan.run.metrics):
                 self._metrics.of(line)

@@ -1,22 +1,16 @@
-"""Tools for an existing run: evaluate a checkpoint, trace steps to samples, find loss spikes, sync to MLflow."""
+"""Tools for an existing run: trace steps to samples, find loss spikes, sync to MLflow."""
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
 
 from orchestrator.config.document import Document
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.loading import ResolvedRecipe, find_workload, resolve
+from orchestrator.config.loading import ResolvedRecipe, resolve
 from orchestrator.config.recipe_paths import follow_moved_folder
-from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunError, RunFolder
-from orchestrator.stream.dataset.index import read_index
-from orchestrator.stream.dataset.shard_folder import locate_shards
 from orchestrator.stream.ledger import read_ledger_step
 from orchestrator.stream.micro_batch import read_quarantine
 from orchestrator.stream.state import BatchKeys, step_keys, step_micro_batches
@@ -26,19 +20,8 @@ from orchestrator.track.cost import Costs, cost_tags, read_starts
 from orchestrator.track.mlflow_errors import TrackingError
 from orchestrator.track.run_writer import TrackedRun
 from orchestrator.track.sync import SyncResult, sync_to_mlflow
-from orchestrator.train.checkpoints.load import Checkpoint, load_newest
-from orchestrator.train.held_out import Measurement, measure, read_held_out
 from orchestrator.train.plan import Plan
 from orchestrator.train.run_logger import SkippedCounts, StepMetrics
-from workloads.contract import EvaluationOptions, KeyedRandom, Section
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """A measurement on held-out samples, and the step of the checkpoint."""
-
-    measured: Measurement
-    step: int
 
 
 def run_recipe(run: RunFolder) -> ResolvedRecipe:
@@ -46,52 +29,6 @@ def run_recipe(run: RunFolder) -> ResolvedRecipe:
     document = Document.parse(run.recipe.read().decode(), run.recipe.uri)
     resolved = resolve(document, document.to_dict())
     return follow_moved_folder(resolved, run.recorded_root(), run.root.path)
-
-
-def model_config(checkpoint: Checkpoint) -> Section:
-    """Return the workload's part of the recipe that a checkpoint was trained with."""
-    kind = find_workload(checkpoint.state.workload).config_type
-    return kind.model_validate_json(json.dumps(checkpoint.state.config))
-
-
-def evaluate_run(
-    run: RunFolder, resolved: ResolvedRecipe, options: EvaluationOptions, held_out: str, log: Callable[[str], None]
-) -> EvaluationResult:
-    """Evaluate a run's newest whole checkpoint on all held-out samples, in this process.
-
-    Args:
-        run: the run.
-        resolved: its recipe.
-        options: how to evaluate.
-        held_out: URI of the samples.
-        log: called with messages about damaged checkpoints.
-
-    Raises:
-        RunError: the run has no usable checkpoint.
-        DataSetError: the held-out samples are missing, or not a single one can be read.
-        WorkloadError: the workload cannot use any of them.
-    """
-    checkpoint = load_newest(run, log)
-    if checkpoint is None:
-        raise RunError(
-            f"{run.checkpoints.uri}: holds no usable checkpoint yet; let the run reach checkpoint.every_steps."
-        )
-    return evaluate_checkpoint(checkpoint, options, locate_shards(held_out, resolved.recipe.storage.endpoint))
-
-
-def evaluate_checkpoint(checkpoint: Checkpoint, options: EvaluationOptions, folder: Location) -> EvaluationResult:
-    """Evaluate a checkpoint on the held-out samples in a folder.
-
-    Raises:
-        DataSetError: the held-out samples are missing, or not a single one can be read.
-        WorkloadError: the workload cannot use any of them.
-    """
-    index = read_index(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint))
-    model = workload.build(device, KeyedRandom(("evaluation",)), pretrained=False)
-    model.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.model.items()})
-    return EvaluationResult(measure(workload, read_held_out(folder, index), options), checkpoint.state.next_step)
 
 
 @dataclass(frozen=True, slots=True)

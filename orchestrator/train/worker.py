@@ -18,24 +18,20 @@ import torch
 from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
-from orchestrator.storage.location import Location
 from orchestrator.storage.timing import now_ms
-from orchestrator.stream.dataset.index import Index
 from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
-from orchestrator.stream.unusable import write_unusable
 from orchestrator.train.checkpoints.manager import CheckpointManager
 from orchestrator.train.control_channel import StepRecord, WorkerCommand
-from orchestrator.train.held_out import Measurement, measure, read_held_out
+from orchestrator.train.evaluation.by_workers import WorkersEvaluation
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan
-from orchestrator.train.recovery.classify import evaluation_error
 from orchestrator.train.recovery.diagnosis import BadDataError, NotANumberError, WorkersDrainedError
 from orchestrator.train.resources import present_decoded_share
 from orchestrator.train.resume import InitialState, check_agreement, find_initial_state
 from orchestrator.train.step import StepOutcome, Stepper, StepTimer
-from workloads.contract import EvaluationOptions, InitialWeights, KeyedRandom, PretrainedWorkload, Workload
+from workloads.contract import InitialWeights, KeyedRandom, PretrainedWorkload, Workload
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,7 @@ class _Training:
         self._checkpoints = CheckpointManager(
             self._plan, assignment.mlflow_run_id, collective, self._channel_client.log
         )
+        self._evaluation = WorkersEvaluation.of(self._plan, collective, _broadcast, self._channel_client.log)
         self._seen, self._bad_samples, self._bad_steps_in_a_row = 0, 0, 0
 
     def run(self) -> None:
@@ -143,13 +140,15 @@ class _Training:
         outcome = self._stepper.run(step, micro_batches, self._channel_client.command)
         timer.end("step")
         metrics = dict(outcome.metrics) | self._plan.epochs_after(step) | self._handle_bad_step(step, outcome)
-        if self._due(step, self._recipe.evaluation.every_steps):
-            metrics |= self._evaluate()
+        measured = self._due(step, self._recipe.evaluation.every_steps)
+        if measured and self._evaluation is not None:
+            metrics |= self._evaluate(self._evaluation)
             timer.end("evaluation")
         record = _record(step, metrics | self._waits(), timer, outcome)
         self._checkpoints.log_metrics(record.line())
-        if outcome.command.saves or self._due(step, self._recipe.checkpoint.every_steps):
-            self._save(step + 1, outcome, metrics)
+        measured_later = measured and self._plan.measures_beside
+        if outcome.command.saves or measured_later or self._due(step, self._recipe.checkpoint.every_steps):
+            self._save(step + 1, outcome, metrics, measured_later)
             timer.end("checkpoint")
             record = replace(record, seconds=_seconds(timer, outcome), time_ms=now_ms())
             self._checkpoints.log_metrics(record.line())
@@ -202,30 +201,14 @@ class _Training:
                 f"{self._plan.run.quarantine.uri} lists them with their reasons."
             )
 
-    def _evaluate(self) -> dict[str, float]:
-        """Return the metrics of the held-out samples, on worker 0; those that cannot be used are logged and listed.
+    def _evaluate(self, evaluation: WorkersEvaluation) -> dict[str, float]:
+        """Return the metrics of the held-out samples, on worker 0; the others do their share.
 
         Raises:
-            EvaluationError: they, or the model on them, could not be evaluated.
+            EvaluationError: the model could not be evaluated on them.
         """
-        if self._plan.held_out is None or self._plan.held_out_index is None:
-            return {}
         with self._parallel.unsharded():
-            if self._rank != 0:
-                return {}
-            try:
-                measured = self._measure(self._plan.held_out, self._plan.held_out_index)
-            except Exception as error:  # whatever it is, it has to name the held-out samples
-                raise evaluation_error(error, self._plan.held_out.uri) from error
-        if text := measured.describe_unusable():
-            self._channel_client.log(text)
-        write_unusable(self._plan.run.held_out_quarantine, measured.unusable)
-        return {f"held_out/{name}": value for name, value in measured.evaluation.metrics.items()}
-
-    def _measure(self, folder: Location, index: Index) -> Measurement:
-        section = self._recipe.evaluation
-        held_out = read_held_out(folder, index, section.samples)
-        return measure(self._workload, held_out, EvaluationOptions(batch_size=section.batch_size))
+            return evaluation.run(self._workload)
 
     def _waits(self) -> dict[str, float]:
         """Return how long this worker has waited for data in all, and how long the last checkpoint took."""
@@ -233,10 +216,9 @@ class _Training:
         waits = {"stream/waited_for_reading_s": read, "stream/waited_for_decoding_s": decoded}
         return waits | self._checkpoints.last_write_metrics()
 
-    def _save(self, next_step: int, outcome: StepOutcome, metrics: Mapping[str, float]) -> None:
-        self._checkpoints.save(
-            next_step, outcome.fingerprints, metrics, self._model, self._stepper.optimizer, self._parallel
-        )
+    def _save(self, next_step: int, outcome: StepOutcome, metrics: Mapping[str, float], measured_later: bool) -> None:
+        trained = self._model, self._stepper.optimizer, self._parallel
+        self._checkpoints.save(next_step, outcome.fingerprints, metrics, *trained, measured_later)
 
     def _save_and_exit(self, step: int) -> NoReturn:
         """End this attempt on all workers once the checkpoint is committed."""

@@ -99,7 +99,7 @@ def _check_curves(folder: Path, run: RunFolder) -> None:
 def _check_own_metrics(folder: Path, run: RunFolder, terminal: str) -> None:
     """What the workload declares is what people see: on the terminal, in an evaluation and in the report."""
     assert re.search(r"step 1/100000 loss \d+\.\d{3}  agree \d+\.\d%  \d+ samples/s", terminal)
-    evaluated = run_command(folder, "evaluate", "thrifty", "--gallery", "3")
+    evaluated = run_command(folder, "evaluate", "thrifty", "evaluation.gallery=3")
     assert evaluated.returncode == 0, evaluated.stderr
     assert re.search(r"set +Samples +Words\nToy captions +all +64 ", evaluated.stdout)
     assert run_command(folder, "report", "thrifty").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,6 +135,38 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
 
 
+def queue_warnings(config: AlbefConfig, batch: BatchShape, steps: int) -> Iterator[Problem]:
+    """Yield why a queue would be told apart by the age of its features alone (docs/science.md).
+
+    A feature is up to `queue_size` / samples of a step steps old. Features of different ages can be compared while the
+    teacher that makes them hardly moves in that time, and that teacher says something of the student only after some of
+    its own averaging times, 1 / (1 - momentum) steps.
+    """
+    contrastive, momentum = config.contrastive, config.distillation.momentum
+    if not (contrastive.enabled and contrastive.queue_size):
+        return
+    samples = batch.micro_batches * batch.micro_batch_size
+    fill, averaging = contrastive.queue_size / samples, 1 / (1 - momentum)
+    if steps < (needed := math.ceil(QUEUE_TURNS * max(fill, averaging))):
+        yield Problem(
+            "contrastive.queue_size",
+            f"{contrastive.queue_size} features want a run of about {needed} steps, and this has {steps}: the queue "
+            f"takes {fill:.0f} steps to fill, and the teacher follows the student by {averaging:.0f}; in a shorter run "
+            "features are told apart by their age alone. Set 0, or train longer",
+        )
+    elif fill > averaging:
+        yield Problem(
+            "distillation.momentum",
+            f"the oldest of {contrastive.queue_size} features in the queue are {fill:.0f} steps old, and the teacher's "
+            f"average reaches back {averaging:.0f}: they are told apart by their age; raise it to "
+            f"{1 - 1 / fill:.3f} or more, or make contrastive.queue_size smaller",
+        )
+
+
+QUEUE_TURNS = 20
+"""Steps that a run needs, in fillings of the queue or averaging times of the teacher, whichever take longer."""
+
+
 LOSSES = Panel("Losses")
 OPTIMISATION = Panel("Optimisation")
 ADVERSARIAL = ("loss_adversarial", "adversarial_divergence")
@@ -243,6 +276,10 @@ class AlbefEntry:
             from workloads.interop.pretrained import check_initial_weights
 
             yield from check_initial_weights(config)
+
+    def warnings(self, config: AlbefConfig, batch: BatchShape, steps: int) -> Iterable[Problem]:
+        """Yield what a run would suffer from: a queue that the run is too short for."""
+        return queue_warnings(config, batch, steps)
 
     def metrics(self, config: AlbefConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""

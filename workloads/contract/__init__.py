@@ -25,6 +25,7 @@ from workloads.contract.entries import (
     ImportReport,
     OfflineProfile,
     Problem,
+    WarningsEntry,
     WorkloadEntry,
 )
 from workloads.contract.evaluation import (
@@ -118,6 +119,7 @@ __all__ = [
     "Table",
     "TableRow",
     "Transform",
+    "WarningsEntry",
     "Workload",
     "WorkloadEntry",
     "WorkloadError",

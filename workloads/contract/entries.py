@@ -84,6 +84,21 @@ class FilesEntry(Protocol):
         ...
 
 
+@runtime_checkable
+class WarningsEntry(Protocol):
+    """An entry that knows recipes which can run and will train badly. Offering this is optional."""
+
+    def warnings(self, config: Any, batch: BatchShape, steps: int) -> Iterable[Problem]:
+        """Yield what a run would suffer from, before anything starts; the run can start all the same.
+
+        Args:
+            config: the workload's part of the recipe.
+            batch: samples of a step.
+            steps: of the whole run.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BatchShape:
     """The recipe's batch: a step is `micro_batches` micro-batches of `micro_batch_size` samples."""

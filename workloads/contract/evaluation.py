@@ -108,7 +108,12 @@ class Chunk:
 
 
 class Evaluator(Protocol):
-    """Measures a model. What has been decided (`plan`, `finish`) needs no model, and may be asked before `build`."""
+    """Measures a model. What is decided in one place, `plan` and `finish`, may be asked before the model is built."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all arrays that `encode` may return as features; a block may lack some."""
+        ...
 
     def encode(self, block: Block) -> Part:
         """Run the model on a block. A block may be empty, or have no usable sample."""

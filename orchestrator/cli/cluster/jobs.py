@@ -158,6 +158,8 @@ def _summary(ref: JobRef, stopped: StopResult) -> str:
         return f"job {job.id} ended by itself in the meantime: {job.status.lower()}, exit code {job.code}."
     if stopped.step is None:
         folder = job.run_folder or "its run folder"
+        if ref.entry is not None and ref.entry.verb == "evaluate":
+            return f"job {job.id} is stopped; what it has finished is kept; {_hint(ref, job.run)}."
         if ref.entry is not None and ref.entry.verb == "sweep":
             return f"job {job.id} is stopped, with a checkpoint of every trial that ran; {_hint(ref, job.run)}."
         return f"job {job.id} is stopped, and its log tells of no last checkpoint; what it saved before is in {folder}."

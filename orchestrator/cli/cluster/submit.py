@@ -148,6 +148,19 @@ class Submitter:
             _refuse_cluster_errors(self._check_on_cluster())
         self._submit()
 
+    def submit_without_plan(self, yes: bool) -> None:
+        """Start the cluster if needed, and submit.
+
+        Args:
+            yes: whether machines that cost money may be started without asking.
+
+        Raises:
+            ClusterError: the cluster cannot be reached, or refuses the job.
+        """
+        if not self.launcher.is_up():
+            self._bring_up(yes)
+        self._submit()
+
     def _check_on_cluster(self) -> ClusterCheck:
         """Run the checks on the cluster's head; None for a local cluster, which is this machine."""
         if self.cluster.kind == "local":

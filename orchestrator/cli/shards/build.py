@@ -15,6 +15,7 @@ from orchestrator.config.errors import ConfigError
 if TYPE_CHECKING:
     from orchestrator.storage.location import Location
     from orchestrator.stream.shards.build import BuildOptions, BuildResult
+    from orchestrator.stream.shards.lists.choices import SampleUnit, SplitChoice
     from orchestrator.stream.shards.sources import Source
 
 
@@ -47,6 +48,15 @@ INTERRUPTED = 130
     help="What relative paths in annotation files start from; default: the folder of the first.",
 )
 @endpoint_option
+@click.option("--split", default="", help="Take this split of a list that has several: train, restval, val, test ...")
+@click.option("--restval/--no-restval", default=True, help="Whether --split train takes COCO's restval along.")
+@click.option(
+    "--samples-per",
+    type=click.Choice(["entry", "image", "caption"]),
+    default="entry",
+    show_default=True,
+    help="What becomes a sample: an entry of the list, an image with all its captions, or a caption with its image.",
+)
 @click.option(
     "--format",
     "shard_format",
@@ -76,6 +86,9 @@ def build_command(
     destination: str,
     image_root: str | None,
     endpoint: str | None,
+    split: str,
+    restval: bool,
+    samples_per: Literal["entry", "image", "caption"],
     shard_format: Literal["webdataset", "parquet"],
     samples_per_shard: int,
     workers: int,
@@ -88,16 +101,18 @@ def build_command(
     with "caption" or "captions" in KEY.json. Other JSON keys are kept. SOURCE and DEST may be local or s3:// URIs.
 
     Of files that list images these forms are known: ALBEF's [{"image": PATH, "caption": TEXT or [TEXT, ...]}, ...] and
-    the same with an object a line, metadata.jsonl with "file_name" and "text", COCO's captions, {PATH: TEXT or [TEXT,
-    ...]}, and tables with tabs or commas whose header names the columns, or that have a path and a caption a line.
+    the same with an object a line, metadata.jsonl with "file_name" and "text", COCO's captions, Karpathy's splits of
+    COCO and Flickr30k as they come (dataset_coco.json), {PATH: TEXT or [TEXT, ...]}, and tables with tabs or commas
+    whose header names the columns, or that have a path and a caption a line.
 
     Images are stored as they are. Samples that cannot be used are listed in DEST/rejected.jsonl with the reason. After
     an interruption, run it again: it continues with the remaining shards.
     """
     from orchestrator.storage.location import locate
     from orchestrator.stream.shards.build import BuildOptions
+    from orchestrator.stream.shards.lists.choices import SplitChoice
 
-    source = _source(sources, image_root, endpoint)
+    source = _source(sources, image_root, endpoint, SplitChoice(split, restval), samples_per)
     location = locate(destination, endpoint)
     _check_destination(source, location)
     options = BuildOptions(
@@ -111,21 +126,24 @@ def build_command(
     _print_result(location.uri, result, as_json)
 
 
-def _source(sources: tuple[str, ...], image_root: str | None, endpoint: str | None) -> Source:
+def _source(
+    sources: tuple[str, ...], image_root: str | None, endpoint: str | None, split: SplitChoice, unit: SampleUnit
+) -> Source:
     from orchestrator.storage.location import locate
-    from orchestrator.stream.shards.annotations import AnnotationFiles
+    from orchestrator.stream.shards.lists.annotations import AnnotationFiles
+    from orchestrator.stream.shards.lists.choices import with_samples_per
     from orchestrator.stream.shards.sources import ImageFolder
 
     locations = tuple(locate(source, endpoint) for source in sources)
     folder = next((location for location in locations if not _is_file(location)), None)
     if folder is None:
-        return AnnotationFiles(locations, locate(image_root, endpoint) if image_root else None, endpoint)
+        root = locate(image_root, endpoint) if image_root else None
+        return with_samples_per(AnnotationFiles(locations, root, endpoint, split), unit)
     if len(locations) > 1:
         raise ConfigError(f"SOURCE: {folder.uri} is a folder; name one folder, or any number of annotation files.")
-    if image_root:
-        raise ConfigError(
-            f"--image-root: belongs to annotation files; {folder.uri} is a folder, with its images in it."
-        )
+    of_lists = {"--image-root": image_root, "--split": split.name, "--samples-per": unit != "entry"}
+    if given := next((option for option, value in of_lists.items() if value), None):
+        raise ConfigError(f"{given}: belongs to annotation files; {folder.uri} is a folder, with its images in it.")
     return ImageFolder(folder)
 
 

@@ -30,7 +30,7 @@ LOCAL_STORE_MB = 80
 TEXT_LENGTH = 400
 """Letters of a fault that are printed."""
 
-ROLES = ("image", "address", "captions", "key", "fields")
+ROLES = ("image", "address", "captions", "key", "fields", "image_id")
 
 
 @click.command()
@@ -41,6 +41,7 @@ ROLES = ("image", "address", "captions", "key", "fields")
 @click.option("--captions-column", help="Parquet column of captions: a text or a list of texts.")
 @click.option("--key-column", help="Parquet column of unique keys.")
 @click.option("--fields-column", help="Parquet column of further fields, as JSON text.")
+@click.option("--image-id-column", help="Parquet column of image ids, alike in rows of one image.")
 @click.option("--split", help="Take only the shards of this split, by their names: train, validation ...")
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged shards out of the index, and list them.")
 @click.option(

@@ -27,7 +27,7 @@ class JobRecord:
         cluster: the cluster's name.
         run: the run's name.
         run_folder: URI of the run's folder.
-        recipe: the file of the recipe, or of the sweep.
+        recipe: the file of the recipe, or of the sweep; of an evaluation, the URI of the run's folder.
         submitted: time of the submission, ISO 8601.
         verb: the command that submitted it.
     """
@@ -39,13 +39,15 @@ class JobRecord:
     run_folder: str
     recipe: str
     submitted: str
-    verb: Literal["submit", "sweep"] = "submit"
+    verb: Literal["submit", "sweep", "evaluate"] = "submit"
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the job's run, or sweep, after it was lost or stopped."""
+        """The command that resumes the job's run, sweep or evaluation after it was lost or stopped."""
         if self.verb == "sweep":
             return command_line("sweep", self.recipe, cluster=self.cluster_file, resume="auto")
+        if self.verb == "evaluate":
+            return command_line("evaluate", self.recipe, cluster=self.cluster_file)
         return command_line("submit", self.recipe, cluster=self.cluster_file, resume=self.run)
 
 

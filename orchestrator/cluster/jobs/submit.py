@@ -1,11 +1,11 @@
-"""Submits a recipe or a sweep as a job: its entrypoint, the submission with retries, and a check on the cluster."""
+"""Submits a recipe, a sweep or an evaluation as a job: its entrypoint, retries, and a check on the cluster."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ class Submission:
         resume: the run to resume, which must exist; None resumes the recipe's own run if it exists.
         prices: a table of prices, as YAML.
         sweep: a sweep over the recipe, as YAML; None to train the recipe.
+        evaluate: arguments of `fuseray evaluate`, to evaluate a run of the recipe instead; None otherwise.
         machines: variables that describe the cluster's node groups to the run.
     """
 
@@ -48,7 +49,16 @@ class Submission:
     resume: str | None = None
     prices: str | None = None
     sweep: str | None = None
+    evaluate: tuple[str, ...] | None = None
     machines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The shell command of the job."""
+        if self.evaluate is not None:
+            return evaluation_entrypoint(self.evaluate)
+        with_prices = self.prices is not None
+        return sweep_entrypoint(with_prices) if self.sweep else entrypoint(self.resume, with_prices)
 
 
 def new_entry(
@@ -76,6 +86,29 @@ def new_entry(
         recipe=str(recipe_file.absolute()),
         submitted=datetime.now(UTC).isoformat(timespec="seconds"),
         verb=verb,
+    )
+
+
+def evaluation_entry(
+    cluster: Cluster, run_folder: str, name: str, suffix: Callable[[], str] = lambda: secrets.token_hex(SUFFIX_BYTES)
+) -> JobRecord:
+    """Return the register's entry of a new job that evaluates a run, which may train meanwhile.
+
+    Args:
+        cluster: the cluster to run on.
+        run_folder: URI of the run's folder.
+        name: the run's name.
+        suffix: makes the end of its submission id.
+    """
+    return JobRecord(
+        job=f"{name}-evaluation-{suffix()}",
+        cluster_file=str(cluster.file),
+        cluster=cluster.name,
+        run=name,
+        run_folder=f"{run_folder.rstrip('/')}/evaluation",
+        recipe=run_folder,
+        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+        verb="evaluate",
     )
 
 
@@ -119,9 +152,7 @@ def _submit(submission: Submission, connect: Connect, package: Path) -> None:
     with connect() as server:
         jobs = _connected(server)
         _check_run_is_free(jobs, entry)
-        with_prices = submission.prices is not None
-        command = sweep_entrypoint(with_prices) if submission.sweep else entrypoint(submission.resume, with_prices)
-        jobs.submit(entry.job, command, package, {**ENVIRONMENT, **submission.machines}, metadata)
+        jobs.submit(entry.job, submission.command, package, {**ENVIRONMENT, **submission.machines}, metadata)
 
 
 def _check_run_is_free(jobs: JobClient, entry: JobRecord) -> None:
@@ -190,6 +221,15 @@ def sweep_entrypoint(with_prices: bool = False) -> str:
         with_prices: whether the package has a table of prices.
     """
     return _command("sweep", SWEEP_NAME, "--resume", "auto", "--no-plan", *_prices(with_prices))
+
+
+def evaluation_entrypoint(arguments: Sequence[str]) -> str:
+    """Return the shell command of a job that evaluates a run in actors on the cluster.
+
+    Args:
+        arguments: of `fuseray evaluate`, without Ray's address.
+    """
+    return _command("evaluate", "--address", "auto", *arguments)
 
 
 def _prices(with_prices: bool) -> list[str]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from orchestrator.stream.dataset.index import DataSetError
+from workloads.contract import IMAGE_ID_NAMES
 
 COLUMN_NAMES = {
     "image": ("image", "jpg", "png", "image_bytes", "jpeg", "webp", "img", "images"),
@@ -16,6 +17,7 @@ COLUMN_NAMES = {
     "captions": ("captions", "caption", "text", "txt"),
     "key": ("key", "__key__", "id", "image_id"),
     "fields": ("fields", "json"),
+    "image_id": IMAGE_ID_NAMES,
 }
 """Recognised column names by role, in order of preference."""
 
@@ -34,6 +36,7 @@ class Columns:
         captions: a text or a list of texts.
         key: unique keys; without one, a sample's key is its shard and row.
         fields: further fields, as a struct or as the text of a JSON object.
+        image_id: what names the image; a field `image_id` has precedence. Indices of earlier versions have none.
     """
 
     image: str
@@ -41,6 +44,7 @@ class Columns:
     captions: str
     key: str
     fields: str
+    image_id: str = ""
 
     @classmethod
     def detect(cls, schema: pa.Schema, requested: Mapping[str, str], shard: str) -> Columns:
@@ -82,8 +86,8 @@ class Columns:
                 raise DataSetError(f"{shard}: {_cannot_hold(name, column_type, role)}")
 
     def as_mapping(self) -> dict[str, str]:
-        """Return the columns by role, for the index."""
-        return asdict(self)
+        """Return the columns by role, for the index; without image ids as in indices of earlier versions."""
+        return {role: name for role, name in asdict(self).items() if name or role != "image_id"}
 
     @property
     def names(self) -> list[str]:
@@ -194,6 +198,7 @@ _HOLDS: dict[str, Callable[[pa.DataType], bool]] = {
     "captions": _or_list(_is_text),
     "key": _is_key,
     "fields": lambda column_type: types.is_struct(column_type) or _is_text(column_type),
+    "image_id": _is_key,
 }
 _MEANING = {
     "image": "images: bytes, addresses, or a struct with a field `bytes` or `path`",
@@ -201,4 +206,5 @@ _MEANING = {
     "captions": "captions: text, or a list of texts",
     "key": "keys: text or numbers",
     "fields": "fields: a struct, or the text of a JSON object",
+    "image_id": "image ids: text or numbers",
 }

@@ -89,7 +89,7 @@ def parse_row(
                 key = str(value)
             captions = _captions(_cell(table, columns.captions, row))
             check_captions(captions, f"in column {columns.captions!r}")
-            fields = _fields(_cell(table, columns.fields, row)) if columns.fields else {}
+            fields = _fields_of(table, row, columns)
             name = columns.image or columns.address
             image = _image(_cell(table, name, row), f"column {name!r} of type {table.schema.field(name).type}")
             if isinstance(image, bytes) and columns.image:
@@ -163,6 +163,15 @@ def _cell(table: pa.Table | pa.RecordBatch, name: str, row: int) -> Any:
 def _captions(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     return parse_captions([caption.decode() if isinstance(caption, bytes) else caption for caption in values])
+
+
+def _fields_of(table: pa.Table | pa.RecordBatch, row: int, columns: Columns) -> dict[str, Any]:
+    """Return a sample's fields; among them the image id, if it has a column of its own."""
+    fields = _fields(_cell(table, columns.fields, row)) if columns.fields else {}
+    if not columns.image_id or fields.get("image_id") is not None:
+        return fields
+    value = _cell(table, columns.image_id, row)
+    return fields if value is None else {**fields, "image_id": value if isinstance(value, int | float) else str(value)}
 
 
 def _fields(value: str | bytes | dict[str, Any] | None) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from orchestrator.stream.dataset.judgement import (
     parse_fields,
 )
 from orchestrator.stream.dataset.sidecar import join_captions, parse_captions
-from orchestrator.stream.shards.json_text import json_fault
+from orchestrator.stream.shards.lists.image_ids import AmbiguousIds, ImageIds
+from orchestrator.stream.shards.lists.json_text import json_fault
 from orchestrator.stream.shards.sources import Item, Source
 from workloads.contract import BadSample, Sample, declared_image_id
 
@@ -131,11 +132,13 @@ class SourceSummary:
         items: number of its items.
         repeats: number of items whose key an earlier item has, as when an image is listed once per caption.
         repeated: hashes of the keys that more than one item has.
+        ambiguous: numbers of the image ids that more than one image has.
     """
 
     items: int
     repeats: int
     repeated: frozenset[int]
+    ambiguous: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +151,34 @@ class KeyedItem:
 
 
 def summarize(source: Source) -> SourceSummary:
-    """Iterate over a source once; takes 8 bytes of memory per item."""
-    hashes = array("Q", (_hash(item.key) for item in source.items()))
+    """Iterate over a source once; takes 8 bytes of memory per item, and 24 more for each that has an image id.
+
+    Raises:
+        DataSetError: the source is malformed, or two image ids have the same number.
+        StorageError: it cannot be read.
+    """
+    hashes, ids = array("Q"), ImageIds()
+    for item in source.items():
+        hashes.append(_hash(item.key))
+        ids.add(item)
     values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
-    return SourceSummary(len(hashes), len(hashes) - len(values), frozenset(values[counts > 1].tolist()))
+    repeated = frozenset(values[counts > 1].tolist())
+    return SourceSummary(len(hashes), len(hashes) - len(values), repeated, ids.ambiguous(source.name))
 
 
 def with_unique_keys(source: Source, summary: SourceSummary) -> Iterator[KeyedItem]:
-    """Yield the items with unique keys: the second item of an image gets the suffix #2, and so on."""
+    """Yield the items with unique keys: the second item of an image gets the suffix #2, and so on.
+
+    Those whose image id several images have are unusable.
+    """
     seen: Counter[int] = Counter()
+    ambiguous = AmbiguousIds(summary.ambiguous)
     for number, item in enumerate(source.items()):
         key = item.key
         if summary.repeated and (hashed := _hash(key)) in summary.repeated:
             seen[hashed] += 1
             key = f"{key}#{seen[hashed]}" if seen[hashed] > 1 else key
-        yield KeyedItem(number, key, item)
+        yield KeyedItem(number, key, ambiguous.judged(item))
 
 
 def _hash(key: str) -> int:

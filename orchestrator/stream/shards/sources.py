@@ -1,6 +1,6 @@
 """Sources of image-text pairs: what a source is, and folders of images with text or JSON files of the same name.
 
-The other kind of source, files that list images with their captions, is in `annotations`.
+The other kind of source, files that list images with their captions, is in `lists`.
 """
 
 from __future__ import annotations

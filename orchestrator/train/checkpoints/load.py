@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from orchestrator.config.loading import find_workload
 from orchestrator.storage.location import Location
 from orchestrator.storage.retry import StorageError
 from orchestrator.storage.run_folder import RunFolder
@@ -27,6 +29,7 @@ from orchestrator.train.checkpoints.manifest import (
 )
 from orchestrator.train.checkpoints.read import check_digest, checked_sizes, load_verified, mark_damaged, read_verified
 from orchestrator.train.checkpoints.tensors import TensorAssembler, read_shards
+from workloads.contract import Section
 
 Loaded = TypeVar("Loaded")
 Log = Callable[[str], None]
@@ -60,7 +63,7 @@ def load_newest(run: RunFolder, log: Log = lambda _: None) -> Checkpoint | None:
         CheckpointError: a checkpoint is of another format version.
         StorageError: the store is failing; the state of its checkpoints is unknown.
     """
-    return _newest(run, load_checkpoint, log)
+    return with_newest(run, load_checkpoint, log)
 
 
 def newest_state(run: RunFolder, log: Log = lambda _: None) -> StoredState | None:
@@ -68,7 +71,7 @@ def newest_state(run: RunFolder, log: Log = lambda _: None) -> StoredState | Non
 
     Otherwise as `load_newest`.
     """
-    return _newest(run, lambda folder: StoredState(folder, load_state(folder)), log)
+    return with_newest(run, lambda folder: StoredState(folder, load_state(folder)), log)
 
 
 def load_checkpoint(folder: Location) -> Checkpoint:
@@ -87,6 +90,18 @@ def load_checkpoint(folder: Location) -> Checkpoint:
     return Checkpoint(state, load_tensors(folder, manifest, MODEL_FILE), load_tensors(folder, manifest, OPTIMIZER_FILE))
 
 
+def load_model(folder: Location) -> Checkpoint:
+    """Load a checkpoint without its optimiser; its other files are verified.
+
+    Raises:
+        DamagedError: a file is missing or damaged.
+        CheckpointError: it is of another format version.
+        StorageError: the store is failing.
+    """
+    manifest = _checked_manifest(folder)
+    return Checkpoint(_state(folder, manifest), load_tensors(folder, manifest, MODEL_FILE), {})
+
+
 def load_state(folder: Location) -> RunState:
     """Load the state of a checkpoint without its tensors, of which only the file sizes are checked.
 
@@ -96,6 +111,11 @@ def load_state(folder: Location) -> RunState:
         StorageError: the store is failing.
     """
     return _state(folder, _checked_manifest(folder))
+
+
+def model_config(state: RunState) -> Section:
+    """Return the workload's part of the recipe that a checkpoint was trained with."""
+    return find_workload(state.workload).config_type.model_validate_json(json.dumps(state.config))
 
 
 def load_tensors(folder: Location, manifest: Manifest, content: str) -> dict[str, Tensor]:
@@ -114,7 +134,17 @@ def load_tensors(folder: Location, manifest: Manifest, content: str) -> dict[str
     return assembler.tensors()
 
 
-def _newest(run: RunFolder, load: Callable[[Location], Loaded], log: Log) -> Loaded | None:
+def with_newest(run: RunFolder, load: Callable[[Location], Loaded], log: Log = lambda _: None) -> Loaded | None:
+    """Return what a function makes of the newest checkpoint that it does not find damaged, None when there is none.
+
+    Args:
+        run: the run.
+        load: raises `DamagedError` for a damaged checkpoint, which is marked.
+        log: called with a message about each damaged checkpoint.
+
+    Raises:
+        StorageError: the store is failing.
+    """
     damaged = False
     for folder in run.committed_checkpoints():
         try:

@@ -23,6 +23,7 @@ from orchestrator.storage.run_folder import (
     json_bytes,
 )
 from orchestrator.train.checkpoints.manifest import CheckpointError, DamagedError, Manifest, has_vanished, read_manifest
+from orchestrator.train.checkpoints.measured import WAITING_FILE, read_measured
 from orchestrator.train.checkpoints.read import (
     check_digest,
     checked_sizes,
@@ -52,9 +53,10 @@ class CheckpointInfo:
         condition: as far as file sizes and marks tell.
         size_bytes: of all files in the folder.
         changed: when the checkpoint was saved, else when a file in the folder was last written; None when unknown.
-        metrics: of the step.
+        metrics: of the step, and what was measured later.
         pinned: whether it is never pruned.
         reason: what is wrong with it; empty when nothing is.
+        waiting: whether it is to be measured, and therefore not pruned.
     """
 
     folder: Location
@@ -65,6 +67,7 @@ class CheckpointInfo:
     metrics: Mapping[str, float] = field(default_factory=dict)
     pinned: bool = False
     reason: str = ""
+    waiting: bool = False
 
 
 def list_checkpoints(run: RunFolder) -> list[CheckpointInfo]:
@@ -85,9 +88,10 @@ def _checkpoint_info(folder: Location) -> CheckpointInfo:
         condition,
         sum(sizes.values()),
         datetime.fromisoformat(manifest.saved) if manifest and manifest.saved else folder.changed(),
-        manifest.metrics if manifest else {},
+        {**(manifest.metrics if manifest else {}), **read_measured(folder, sizes)},
         PINNED_FILE in sizes,
         reason,
+        WAITING_FILE in sizes,
     )
 
 
@@ -121,8 +125,8 @@ def checkpoints_to_delete(
     """Return the checkpoints that retention allows to delete. Pure.
 
     The newest `keep` whole checkpoints are kept, so always at least one, and the `keep_best` best of those that have
-    the metric. Damaged ones are kept for as long as whole ones of their age would be. Pinned ones are kept, and those
-    that are or may be being written.
+    the metric. Damaged ones are kept for as long as whole ones of their age would be. Pinned ones are kept, those
+    that are or may be being written, and those that are to be measured.
 
     Args:
         entries: all checkpoints of the run.
@@ -134,7 +138,7 @@ def checkpoints_to_delete(
     newest = whole[: section.keep]
     retained = {entry.step for entry in [*newest, *_best(whole, section)]}
     oldest = newest[-1].step if len(newest) == section.keep else 0
-    candidates = (entry for entry in entries if not entry.pinned and entry.step not in retained)
+    candidates = (entry for entry in entries if not (entry.pinned or entry.waiting) and entry.step not in retained)
     return [entry for entry in candidates if _may_be_deleted(entry, oldest, now)]
 
 

@@ -69,6 +69,7 @@ class CheckpointManager:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         parallel: Parallel,
+        measured_later: bool = False,
     ) -> None:
         """Begin to save; all workers call it together, and the tensors may change when it returns.
 
@@ -79,6 +80,7 @@ class CheckpointManager:
             model: the model.
             optimizer: of its parameters.
             parallel: how the workers share both.
+            measured_later: whether the checkpoint is to be measured beside the training.
 
         Raises:
             CheckpointError: the checkpoint before this one could not be saved.
@@ -86,7 +88,8 @@ class CheckpointManager:
         """
         self._flush()
         state = self._state(next_step, fingerprints)
-        self._writer.save(state, model.state_dict(), optimizer_tensors(optimizer, model), parallel, metrics)
+        tensors = model.state_dict(), optimizer_tensors(optimizer, model)
+        self._writer.save(state, *tensors, parallel, metrics, measured_later)
 
     def last_write_metrics(self) -> dict[str, float]:
         """Return the metrics of the last finished write of a checkpoint, once."""
@@ -176,6 +179,7 @@ class CheckpointWriter:
         optimizer: Mapping[str, Tensor],
         parallel: Parallel,
         metrics: Mapping[str, float] | None = None,
+        measured_later: bool = False,
     ) -> None:
         """Begin to save a checkpoint; when this returns, the tensors may change.
 
@@ -185,6 +189,7 @@ class CheckpointWriter:
             optimizer: what `optimizer_tensors` returned.
             parallel: how the workers share the tensors.
             metrics: of the step, for `checkpoint.keep_best`.
+            measured_later: whether the checkpoint is to be measured; until then it is kept.
 
         Raises:
             CheckpointError: the checkpoint before this one could not be saved, or this one cannot be.
@@ -197,7 +202,7 @@ class CheckpointWriter:
         files = self._staged(attempt, {MODEL_FILE: model, OPTIMIZER_FILE: optimizer}, parallel)
         if self._rank == 0:
             files.append(StagedFile(attempt.shared_name(STATE_FILE), STATE_FILE, (state.encoded(),)))
-        job = CheckpointWriteJob(self._run, attempt, files, metrics or {}, self._section, self._polling)
+        job = CheckpointWriteJob(self._run, attempt, files, metrics or {}, self._section, self._polling, measured_later)
         self._task.start(job.execute)
 
     def wait(self) -> None:

@@ -34,6 +34,7 @@ from orchestrator.train.checkpoints.manifest import (
     has_valid_checksum,
     parse_object,
 )
+from orchestrator.train.checkpoints.measured import WAITING_FILE, mark_waiting
 from orchestrator.train.checkpoints.read import checked_sizes
 
 Result = TypeVar("Result")
@@ -135,6 +136,7 @@ class CheckpointWriteJob:
         metrics: of the step.
         section: which checkpoints are kept.
         polling: how worker 0 waits for the others.
+        measured_later: whether the checkpoint is to be measured.
     """
 
     run: RunFolder
@@ -143,6 +145,7 @@ class CheckpointWriteJob:
     metrics: Mapping[str, float]
     section: CheckpointSection
     polling: Polling = field(default_factory=Polling)
+    measured_later: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -161,6 +164,8 @@ class CheckpointWriteJob:
         except Exception as error:
             self._delete_own_files()
             raise self._failure(error) from error
+        if self.measured_later and WAITING_FILE in leftovers:
+            leftovers.remove(WAITING_FILE)
         warnings = self._prune(leftovers) if self.attempt.rank == 0 else ()
         return WriteResult(perf_counter() - began_s, self.size_bytes, warnings)
 
@@ -170,6 +175,8 @@ class CheckpointWriteJob:
             write_part_record(self.attempt, records)
             return []
         records |= wait_for_parts(self.attempt, self.polling)
+        if self.measured_later:
+            mark_waiting(self.attempt.folder)
         saved = datetime.now(UTC).isoformat(timespec="seconds")
         return commit(self.attempt, Manifest(records, self.metrics, saved))
 

@@ -13,6 +13,7 @@ import pytest
 from annotated import stored, write_list
 from click import UsageError
 from click.testing import CliRunner, Result
+from retrieval_lists import albef_rows, coco_image, document, write_json
 from shards import picture, write_shards
 
 from orchestrator.cli.main import cli
@@ -56,6 +57,27 @@ def test_build_says_that_images_are_listed_more_than_once(tmp_path: Path) -> Non
     assert "2 entries name an image that an earlier one names" in done("build", "list.json", "out")
 
 
+@pytest.mark.parametrize("shard_format", ["webdataset", "parquet"])
+def test_a_split_of_karpathys_is_built_and_inspect_shows_the_ids(tmp_path: Path, shard_format: str) -> None:
+    write_json(tmp_path, document(*(coco_image(number) for number in range(5))), "dataset_coco.json")
+    said = done("build", "dataset_coco.json", "out", "--split", "train", "--format", shard_format)
+    assert "3 samples in 1 shards" in said
+    shown = json.loads(done("inspect", "out", "--json"))["samples"]
+    assert [(one["key"], one["fields"]["image_id"], len(one["captions"])) for one in shown] == [
+        ("val2014/0", 1000, 3),
+        ("val2014/1", 1001, 2),
+        ("val2014/4", 1004, 2),
+    ]
+    assert '"image_id": 1001' in done("inspect", "out")
+    assert "2 samples in" in done("build", "dataset_coco.json", "two", "--split", "train", "--no-restval")
+
+
+@pytest.mark.parametrize(("unit", "samples"), [("entry", 4), ("image", 2), ("caption", 4)])
+def test_albefs_rows_are_built_as_they_are_or_per_image(tmp_path: Path, unit: str, samples: int) -> None:
+    write_json(tmp_path, [*albef_rows(0), *albef_rows(1)])
+    assert f"{samples} samples in" in done("build", "list.json", "out", "--samples-per", unit)
+
+
 def test_build_from_a_folder_as_parquet(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -75,6 +97,9 @@ def test_build_from_a_folder_as_parquet(tmp_path: Path) -> None:
         (["build", "nowhere.json", "out"], StorageError, "nowhere.json: does not exist"),
         (["build", "list.json", "photos", "out"], ConfigError, "photos is a folder; name one folder, or any number of"),
         (["build", "photos", "out", "--image-root", "x"], ConfigError, "--image-root: belongs to annotation files"),
+        (["build", "photos", "out", "--split", "test"], ConfigError, "--split: belongs to annotation files"),
+        (["build", "photos", "out", "--samples-per", "image"], ConfigError, "--samples-per: belongs to annotation"),
+        (["build", "list.json", "out", "--split", "test"], DataSetError, "leave --split out for a file of one split"),
         (["build", "photos", "list.json"], ConfigError, "list.json: is a file; DEST, the last argument, is the folder"),
         (["build", "photos/000.png", "out"], DataSetError, "000.png: is not UTF-8 text"),
         (["build", "out"], UsageError, "Missing parameter: sources"),

@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from streams import SEED, make_reader
-from toy_workload import ToyConfig, ToyTransform, ToyWorkload
+from toy_workload import ToyConfig, ToyOptions, ToyTransform, ToyWorkload
 from wild import CASES, make_case, parquet, picture
 
 from orchestrator.cli.shards.build import command
+from orchestrator.evaluate.features import SpillingFeatures
+from orchestrator.evaluate.held_out import HeldOutSamples
+from orchestrator.evaluate.measure import InProcess
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.decoder import Decoder
 from orchestrator.stream.micro_batch import RawBatch
 from orchestrator.stream.shards.statistics import measure_images
-from orchestrator.train.held_out import measure, read_held_out
-from workloads.contract import EvaluationOptions
+from workloads.contract import KeyedRandom
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,12 @@ def training(place: Path, _: Path) -> tuple[int, Counter[str]]:
 def evaluation(place: Path, _: Path) -> tuple[int, Counter[str]]:
     """What an evaluation makes of it, as held-out samples."""
     folder = locate(str(place))
-    held_out = read_held_out(folder, read_index(folder))
-    unusable = held_out.unreadable
-    if held_out.samples:
-        unusable = measure(ToyWorkload(ToyConfig()), held_out, EvaluationOptions()).unusable
+    held_out = HeldOutSamples.of(folder, read_index(folder), block_size=4)
+    workload = ToyWorkload(ToyConfig())
+    workload.build(torch.device("cpu"), KeyedRandom(("wild",)))
+    with workload.evaluator(ToyOptions()) as evaluator, SpillingFeatures(0) as features:
+        executor = InProcess(evaluator, held_out, features)
+        unusable = [one for block in executor.encode(range(held_out.blocks)) for one in block.unreadable]
     return held_out.total, Counter(sample.reason for sample in unusable)
 
 

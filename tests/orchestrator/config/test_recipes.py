@@ -71,6 +71,20 @@ def test_faults_are_named_with_their_line(tmp_path: Path, change: tuple[str, str
     assert message in found[0]
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.rerak=3", "evaluation.rerak: unknown key 'rerak'; did you mean 'rerank'?"),
+        ("evaluation.every_step=3", "evaluation.every_step: unknown key 'every_step'; did you mean 'every_steps'?"),
+        ("evaluation.rerank=-1", "evaluation.rerank: must be greater than or equal to 0 (got -1)"),
+        ("evaluation.where=there", "evaluation.where: must be 'workers' or 'beside' (got 'there')"),
+    ],
+)
+def test_the_section_evaluation_belongs_to_both(tmp_path: Path, override: str, message: str) -> None:
+    (found,) = findings(tmp_path, GOOD, override)
+    assert found.endswith(message)
+
+
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("optimizer", "optimiser").replace("micro_batches: 4", "micro_batches: four")
     assert len(findings(tmp_path, text)) == 2

@@ -1,10 +1,12 @@
 """Speed, decoding, hours and dollars: what follows from a recipe, a cluster and what was measured."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from planned import FOOTPRINT, PRICES, cluster, group, recipe, resolved
+from toy_workload import ToyEntry
 
 from orchestrator.cluster.findings import Level
 from orchestrator.config.cluster import NodeGroup
@@ -20,6 +22,7 @@ from orchestrator.plan.checks import (
 from orchestrator.plan.estimates import check_decoding, effective_workers, peak_tflops, worker_speed
 from orchestrator.plan.machines import node_types_of
 from orchestrator.plan.observations import Observations
+from workloads.contract import BatchShape, Problem
 
 BIG, CPU = group("big", "big-gpu", 2), group("cpu", "cpu", 3, market="on-demand")
 SEEN = Observations(footprint=FOOTPRINT, decode_cpu_s=0.003, epoch_samples=1_000_000)
@@ -156,6 +159,26 @@ def test_a_batch_that_the_workload_refuses_is_an_error() -> None:
     one = resolved()
     (finding,) = check_batch(replace(one, workload=one.workload.model_copy(update={"width": 65})))
     assert (finding.level, finding.found) == ("error", "width: must be at most 64.")
+
+
+class DoubtfulEntry(ToyEntry):
+    """Warns of short runs."""
+
+    def warnings(self, config: Any, batch: BatchShape, steps: int) -> Iterator[Problem]:
+        if steps < 4_000:
+            yield Problem("width", f"{steps} steps of {batch.micro_batches * batch.micro_batch_size} are too few")
+
+
+def test_what_the_workload_warns_of_is_a_warning_once_the_length_is_known() -> None:
+    doubtful = replace(resolved(), entry=DoubtfulEntry())
+
+    def found(seen: Observations) -> list[tuple[str, str, str]]:
+        result = preflight_result(doubtful, cluster(BIG, CPU), PRICES, seen, Assumptions(0.5, None, 2))
+        return [(one.name, one.level, one.found) for one in result.findings if one.level != "pass"]
+
+    assert found(SEEN) == [("training", "warning", "width: 3907 steps of 512 are too few")]
+    assert found(replace(SEEN, epoch_samples=1_100_000)) == []
+    assert not [name for name, _, _ in found(replace(SEEN, epoch_samples=None)) if name == "training"]
 
 
 def test_observations_travel_as_json_and_complete_each_other() -> None:

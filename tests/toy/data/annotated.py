@@ -10,7 +10,7 @@ from shards import picture
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
-from orchestrator.stream.shards.annotations import AnnotationFiles
+from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 from workloads.contract import Sample
 
 

@@ -6,14 +6,21 @@ which measures steps from all over a run, does not meet it.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from toy_workload import ToyConfig, ToyEntry, ToyWorkload
+import numpy as np
+from toy_workload import ToyConfig, ToyEntry, ToyEvaluator, ToyWorkload
 
-from workloads.contract import Clock
+from workloads.contract import Chunk, Clock, EvaluationOptions, FeatureName, Record, Sample
 
 LOOK_EVERY_S = 0.1
+DIES = "TOY_EVALUATION_DIES"
+"""Variable with the file that says that a process which evaluates has ended; without it none does."""
 
 
 def write_pace(file: Path, seconds: float, hold: int) -> None:
@@ -38,6 +45,22 @@ class PacedWorkload(ToyWorkload):
             time.sleep(float(file.read_text().split()[0]))
             while clock.step == int(file.read_text().split()[1]):
                 time.sleep(LOOK_EVERY_S)
+
+    @contextmanager
+    def evaluator(self, options: EvaluationOptions) -> Iterator[ToyEvaluator]:
+        with super().evaluator(options) as evaluator:
+            yield MortalEvaluator(evaluator.model, evaluator.options) if DIES in os.environ else evaluator
+
+
+class MortalEvaluator(ToyEvaluator):
+    """Ends its process at the first chunk, unless a file says that one has ended already."""
+
+    def score(self, chunk: Chunk, features: Mapping[FeatureName, np.ndarray], samples: Mapping[int, Sample]) -> Record:
+        died = Path(os.environ[DIES])
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(chunk, features, samples)
 
 
 class PacedEntry(ToyEntry):

@@ -119,7 +119,11 @@ class ToyEvaluator:
     """Measures how wide captions are and, on demand, how far the towers' outputs for neighbours are apart."""
 
     def __init__(self, model: Any, options: ToyOptions) -> None:
-        self._model, self._options = model, options
+        self.model, self.options = model, options
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return ("outputs",)
 
     def encode(self, block: Block) -> Part:
         """Keep a block's captions, and the towers' outputs for its words [n, width] as a feature."""
@@ -127,15 +131,15 @@ class ToyEvaluator:
 
         words = [[len(one.captions[0].split()) / 10, sum(map(ord, one.captions[0])) % 17 / 10] for one in block.samples]
         with torch.no_grad():
-            weight = self._model["words"].weight
-            outputs = self._model["words"](torch.tensor(words, dtype=weight.dtype, device=weight.device).view(-1, 2))
+            weight = self.model["words"].weight
+            outputs = self.model["words"](torch.tensor(words, dtype=weight.dtype, device=weight.device).view(-1, 2))
         values = {"captions": [one.captions[0] for one in block.samples], "keys": [one.key for one in block.samples]}
         summary = Record({"rows": np.array(block.rows, dtype=np.int64)}, values)
         return Part(summary, {"outputs": outputs.cpu().numpy()})
 
     def plan(self, summaries: Sequence[Record]) -> list[Chunk]:
         """Compare each block's toys with the first ones of the next block."""
-        if not self._options.compare:
+        if not self.options.compare:
             return []
         return [
             Chunk(
@@ -150,7 +154,7 @@ class ToyEvaluator:
     def score(self, chunk: Chunk, features: Mapping[FeatureName, np.ndarray], samples: Mapping[int, Sample]) -> Record:
         """Return the distances of all pairs [n, compare]."""
         own, others = features[chunk.task.values["block"], "outputs"], features[chunk.task.values["with"], "outputs"]
-        some = others[: self._options.compare]
+        some = others[: self.options.compare]
         return Record({"distances": np.square(own[:, None] - some[None]).sum(-1)})
 
     def finish(self, summaries: Sequence[Record], chunks: Sequence[Chunk], results: Sequence[Record]) -> Evaluation:
@@ -161,7 +165,7 @@ class ToyEvaluator:
         words = float(np.mean([len(caption.split()) for caption in captions]))
         shown = tuple(
             GalleryRow(caption, (Picture(row, key, score=words),))
-            for caption, key, row in list(zip(captions, keys, rows, strict=True))[: self._options.gallery]
+            for caption, key, row in list(zip(captions, keys, rows, strict=True))[: self.options.gallery]
         )
         metrics = {"samples": float(len(captions)), "caption_words": words}
         if results:

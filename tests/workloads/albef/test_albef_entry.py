@@ -93,3 +93,28 @@ def test_a_tokenizer_with_other_special_ids_is_refused(tmp_path: Path) -> None:
     problems = list(ENTRY.check(config(text={"tokenizer": str(path)}), SHAPE))
     assert [problem.key for problem in problems] == ["text.tokenizer"] * 2
     assert "[CLS] must have the id 101" in problems[0].message
+
+
+def warned(settings: AlbefConfig, steps: int) -> list[str]:
+    return [problem.key for problem in ENTRY.warnings(settings, SHAPE, steps)]
+
+
+def test_a_queue_that_the_run_is_too_short_for_is_warned_of() -> None:
+    slow = config(contrastive={"queue_size": 1024}, distillation={"momentum": 0.995})  # 16 steps to fill, 200 to follow
+    assert warned(slow, 3_999) == ["contrastive.queue_size"]
+    assert not warned(slow, 4_000)
+    assert not warned(config(contrastive={"queue_size": 0}), 100)
+    assert not warned(config(contrastive={"enabled": False}, matching={"hard_negatives": False}), 100)
+
+
+def test_a_teacher_that_moves_on_while_the_queue_fills_is_warned_of() -> None:
+    def queue(momentum: float) -> AlbefConfig:
+        return config(contrastive={"queue_size": 6400}, distillation={"momentum": momentum})  # 100 steps to fill
+
+    assert warned(queue(0.98), 1_000_000) == ["distillation.momentum"]
+    assert not warned(queue(0.991), 1_000_000)
+
+
+def test_the_papers_recipe_is_not_warned_of() -> None:
+    batch, steps = BatchShape(micro_batches=8, micro_batch_size=64), 30 * 5_100_000 // 512
+    assert not list(ENTRY.warnings(ENTRY.config_type.model_validate({}), batch, steps))

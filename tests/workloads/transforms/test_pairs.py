@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import PIL
@@ -9,12 +10,14 @@ import pytest
 from PIL import Image, features
 
 from workloads.albef.config import AugmentConfig, RandAugmentConfig, TextConfig
-from workloads.contract import BadSample, KeyedRandom, Sample, StagedTransform
+from workloads.contract import BadSample, KeyedRandom, Sample, StagedTransform, image_number
 from workloads.transforms.images import channels_first, decode, resize
-from workloads.transforms.pairs import EvaluationTransform, PairTransform
+from workloads.transforms.pairs import EvaluationTransform, IdentifiedPairTransform, PairTransform
 
 TEXT = TextConfig(tokenizer="minilm", max_tokens=8)
 KEY = KeyedRandom((0, 3))
+NUMBER_OF_COCO_391895 = 8445052778279553118
+"""Stored in checkpoints with the queue of ids, so it must never change."""
 
 
 def picture(width: int = 50, height: int = 40) -> bytes:
@@ -110,3 +113,59 @@ def test_evaluation_lists_cleaned_captions_and_pieces() -> None:
     assert transform.captions(SAMPLE) == ("a red dog", "two cats")
     pieces = ["[CLS]", "un", "##fl", "##uf", "##fa", "##ble", "dogs"]
     assert transform.pieces(transform.tokens("Unfluffable dogs")) == pieces
+
+
+IDENTIFIED = IdentifiedPairTransform(32, AugmentConfig(), TEXT)
+
+
+def test_the_image_id_comes_along_and_changes_nothing_else() -> None:
+    assert isinstance(IDENTIFIED, StagedTransform)
+    found = IDENTIFIED(replace(SAMPLE, fields={"image_id": "coco_7"}), KEY)
+    image_id = found["image_id"]
+    assert (image_id.shape, image_id.dtype.name) == ((), "int64")
+    assert int(image_id) == image_number("any", {"image_id": "coco_7"})
+    for name, array in TRANSFORM(SAMPLE, KEY).items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_sample_with_no_sound_id_is_a_bad_sample() -> None:
+    with pytest.raises(BadSample, match="image id is not valid: image_id is \\[7\\]; write a whole number or a text"):
+        IDENTIFIED(replace(SAMPLE, fields={"image_id": [7]}), KEY)
+
+
+def test_image_numbers_are_the_same_on_every_machine_and_fit_into_int64() -> None:
+    assert image_number("k", {"image_id": 391895, "dataset": "coco"}) == NUMBER_OF_COCO_391895
+    numbers = [image_number("k", {"image_id": number}) for number in range(1000)]
+    assert len(set(numbers)) == 1000
+    assert 0 <= min(numbers) <= max(numbers) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("a", {"image_id": 7}), ("b", {"image_id": "7"})),
+        (("a", {"image_id": 7}), ("b", {"image_id": 7.0})),
+        (("a", {"cocoid": 7, "imgid": 1}), ("b", {"image_id": 7, "imgid": 2})),
+        (("a", {"image_id": None, "img_id": "x"}), ("b", {"image_id": "x"})),
+        (("a/b", {}), ("a/b#3", {"width": 9})),
+    ],
+)
+def test_samples_of_one_image_have_one_number(
+    one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]]
+) -> None:
+    assert image_number(*one) == image_number(*other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("a", {"image_id": 7}), ("a", {"image_id": 8})),
+        (("a", {"image_id": 7, "dataset": "coco"}), ("a", {"image_id": 7, "dataset": "flickr30k"})),
+        (("7", {}), ("7", {"image_id": "7"})),
+        (("a", {}), ("b", {})),
+    ],
+)
+def test_samples_of_two_images_have_two_numbers(
+    one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]]
+) -> None:
+    assert image_number(*one) != image_number(*other)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.cluster.jobs.client import Job
 from orchestrator.cluster.jobs.follow import Progress, last_lines, progress_in, stopped_after
 from orchestrator.cluster.jobs.history import match_job
-from orchestrator.cluster.jobs.submit import ENVIRONMENT, entrypoint, sweep_entrypoint
+from orchestrator.cluster.jobs.submit import ENVIRONMENT, entrypoint, evaluation_entrypoint, sweep_entrypoint
 from orchestrator.config.errors import ConfigError
 
 LOG = """\
@@ -63,6 +63,8 @@ def test_the_entrypoint_is_one_command_whatever_the_run_is_called() -> None:
     assert words[:2] == ["exec", "python"]
     assert words[words.index("--resume") + 1] == "a; rm -rf $HOME"
     assert shlex.split(entrypoint(None))[-3:] == ["--resume", "auto", "scale.address=auto"]
+    words = shlex.split(evaluation_entrypoint(["s3://b/runs/x y", "--workers", "4"]))
+    assert words[-5:] == ["--address", "auto", "s3://b/runs/x y", "--workers", "4"]
     words = shlex.split(sweep_entrypoint(with_prices=True))
     assert words[1:7] == ["python", "-m", "orchestrator.cli", "sweep", "sweep.yaml", "--resume"]
     assert words[-2:] == ["--prices", "prices.yaml"]

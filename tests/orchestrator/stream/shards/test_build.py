@@ -17,9 +17,9 @@ from orchestrator.storage.jsonl_log import JsonlLog
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.sidecar import read_sidecar
-from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, BuildResult, build_annotated
 from orchestrator.stream.shards.index_shards import ShardProgress
+from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 from orchestrator.stream.shards.sources import ImageFolder, key_of
 
 COUNT = 20
@@ -197,7 +197,7 @@ BUILD_AND_DIE = """\
 import os, signal, sys
 from orchestrator.storage.location import locate
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
-from orchestrator.stream.shards.annotations import AnnotationFiles
+from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 
 def die(standing):
     if standing.shards == 3:
@@ -295,7 +295,7 @@ def test_two_images_that_would_share_captions_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_long_list_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.stream.shards.json_text.BLOCK_BYTES", 7)
+    monkeypatch.setattr("orchestrator.stream.shards.lists.json_text.BLOCK_BYTES", 7)
     source = write_list(tmp_path, 5)
     (tmp_path / "list.json").write_text((tmp_path / "list.json").read_text().replace("colours", "colôurs \U0001f5bc"))
     assert [item.image for item in source.items()] == [f"photos/{number:03d}.png" for number in range(5)]

@@ -118,6 +118,27 @@ def test_parquet_with_columns_of_ones_own(tmp_path: Path) -> None:
     assert sidecar.caption_words.to_pylist() == [[2, 1], [1], []]
 
 
+def test_image_ids_in_a_column_of_parquet_are_fields(tmp_path: Path) -> None:
+    table = {"image": [picture(0)] * 3, "caption": ["a", "b", "c"], "key": ["x", "y", "z"], "img_id": [7, 7, None]}
+    pq.write_table(pa.table(table), tmp_path / "one.parquet")
+    index = index_folder(locate(str(tmp_path)))
+    assert index.columns["image_id"] == "img_id"
+    assert [sample.fields for sample in stored(tmp_path)] == [{"image_id": 7}, {"image_id": 7}, {}]
+    fields = pa.array(['{"image_id": "mine"}', "{}", "{}"])
+    pq.write_table(pa.table({**table, "fields": fields}), tmp_path / "one.parquet")
+    index_folder(locate(str(tmp_path)))
+    assert [sample.fields for sample in stored(tmp_path)] == [{"image_id": "mine"}, {"image_id": 7}, {}]
+
+
+def test_an_index_from_before_image_ids_is_read_and_has_the_same_digest(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [picture(0)], "caption": ["a"], "key": ["x"]}), tmp_path / "one.parquet")
+    index = index_folder(locate(str(tmp_path)))
+    before = {"image": "image", "address": "", "captions": "caption", "key": "key", "fields": ""}
+    assert index.columns == before
+    (sample,) = stored(tmp_path)
+    assert (sample.key, sample.fields) == ("x", {})
+
+
 def test_parquet_of_image_structs_and_of_addresses(tmp_path: Path) -> None:
     for name in ("structs", "addresses"):
         (tmp_path / name).mkdir()

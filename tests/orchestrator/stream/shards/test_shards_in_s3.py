@@ -13,9 +13,9 @@ from unreliable_proxy import Fault, first_attempts, unreliable
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import DataSetError, ShardFormat, read_index
 from orchestrator.stream.dataset.samples import ShardRows, read_samples
-from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
 from orchestrator.stream.shards.index_shards import IndexOptions, ShardProgress, make_index
+from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 from orchestrator.stream.shards.sources import ImageFolder
 from workloads.contract import Sample
 

@@ -1,5 +1,6 @@
 """Which checkpoints stay."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,6 +31,12 @@ def removed(found: list[CheckpointInfo], keep: int = 2, keep_best: int = 0, mode
 @pytest.mark.parametrize(("keep", "gone"), [(1, [1, 2, 3]), (2, [1, 2]), (4, []), (9, [])])
 def test_the_newest_stay(keep: int, gone: list[int]) -> None:
     assert removed([entry(step) for step in (3, 1, 2, 4)], keep) == [step for step in (3, 1, 2, 4) if step in gone]
+
+
+def test_what_is_to_be_measured_stays_until_it_has_been() -> None:
+    waiting = replace(entry(1), waiting=True)
+    assert removed([waiting, entry(2), entry(3)], keep=1) == [2]
+    assert removed([entry(1), entry(2), entry(3)], keep=1) == [1, 2]
 
 
 def test_nothing_is_removed_where_nothing_is() -> None:

@@ -77,6 +77,12 @@ def test_the_dry_run_and_the_start_refuse_what_the_workers_could_not_use(
         new_run(plan_of(folder, tmp_path, *overrides))
 
 
+def test_the_dry_run_warns_of_a_queue_that_the_run_is_too_short_for(folder: Path, tmp_path: Path) -> None:
+    warning = "warning: contrastive.queue_size: 64 features want a run of"
+    assert warning in dry_run(arguments(folder, tmp_path, "contrastive.queue_size=64")).output
+    assert "warning" not in dry_run(arguments(folder, tmp_path, "contrastive.queue_size=0")).output
+
+
 def test_a_run_with_a_checkpoint_needs_its_first_weights_no_longer(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path, "model.vision_weights={0}/lfs.safetensors")
     digest, index = plan.resolved.digest(), plan.data.digest

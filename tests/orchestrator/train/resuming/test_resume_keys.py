@@ -60,8 +60,10 @@ TAKES_EFFECT = {
     "recovery.bad_steps": "3",
     "evaluation.every_steps": "3",
     "evaluation.samples": "3",
-    "evaluation.batch_size": "3",
-    "evaluation.rerank": "3",
+    "evaluation.where": "beside",
+    "evaluation.cpus": "3",
+    "evaluation.gpus": "3",
+    "evaluation.memory_mb": "3",
     "budget.usd": "3",
     "budget.hours": "3",
     "storage.endpoint": "http://127.0.0.1:9",
@@ -158,6 +160,12 @@ def test_the_tables_name_every_key_once() -> None:
 def test_a_change_that_takes_effect(home: Path, key: str) -> None:
     plan = changed(home, key, TAKES_EFFECT[key])
     assert flatten(plan.resolved.values())[key] != flatten(plan_of(home).resolved.values())[key]
+    assert continued_run(plan).previous is not None
+
+
+def test_the_workload_s_options_of_an_evaluation_take_effect(home: Path) -> None:
+    plan = plan_of(home, "evaluation.rerank=3", "evaluation.block=5")
+    assert (plan.resolved.values()["evaluation"]["rerank"], plan.resolved.evaluation.block) == (3, 5)
     assert continued_run(plan).previous is not None
 
 

@@ -10,20 +10,23 @@ from damage import flipped, rewrite, shard_file, write_data_set
 from ray import cloudpickle
 from runs import write_run
 from shards import picture, samples, write_shards
-from toy_workload import ToyConfig, ToyWorkload
+from toy_workload import ToyConfig, ToyOptions, ToyWorkload
 
+from orchestrator.evaluate.features import SpillingFeatures
+from orchestrator.evaluate.held_out import HeldOutSamples, Measurement
+from orchestrator.evaluate.measure import InProcess, Measuring
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import Cause, StorageError
 from orchestrator.stream.dataset.index import DataSetError, read_index
 from orchestrator.stream.unusable import read_unusable, write_unusable
-from orchestrator.train.held_out import Measurement, measure, read_held_out
 from orchestrator.train.recovery.classify import diagnose_error, evaluation_error
 from orchestrator.train.recovery.diagnosis import FailureKind
 from orchestrator.train.recovery.failure_report import message, record, report_failure
 from orchestrator.train.recovery.policy import AttemptFailure, GiveUp
 from workloads.albef.config import AlbefConfig
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import EvaluationOptions, KeyedRandom, Sample, WorkloadError
+from workloads.contract import EvaluationOptions, KeyedRandom, Sample, Workload, WorkloadError
+from workloads.downstream.retrieval_options import RetrievalOptions
 
 ALBEF = AlbefConfig.model_validate(
     {
@@ -44,9 +47,17 @@ def without_captions(folder: Path, number: int) -> None:
     rewrite(shard_file(folder, 0, "webdataset"), lambda content: flipped(content, content.index(caption)))
 
 
-def toy(folder: Path, limit: int | None = None) -> Measurement:
+def measured_by(workload: Workload, options: EvaluationOptions, folder: Path, limit: int | None = None) -> Measurement:
     location = locate(str(folder))
-    return measure(ToyWorkload(ToyConfig()), read_held_out(location, read_index(location), limit), EvaluationOptions())
+    held_out = HeldOutSamples.of(location, read_index(location), options.block, limit)
+    with workload.evaluator(options) as evaluator, SpillingFeatures(10**6) as features:
+        return Measuring(evaluator, held_out, InProcess(evaluator, held_out, features)).run()
+
+
+def toy(folder: Path, limit: int | None = None) -> Measurement:
+    workload = ToyWorkload(ToyConfig())
+    workload.build(torch.device("cpu"), KeyedRandom(("held-out",)), pretrained=False)
+    return measured_by(workload, ToyOptions(block=2), folder, limit)
 
 
 def test_unreadable_samples_are_counted_and_listed_with_their_reason(tmp_path: Path) -> None:
@@ -54,7 +65,7 @@ def test_unreadable_samples_are_counted_and_listed_with_their_reason(tmp_path: P
     without_captions(folder, 3)
     measured = toy(folder)
     assert (measured.evaluation.metrics["samples"], measured.evaluation.metrics["skipped"]) == (4, 1)
-    assert [(sample.key, measured.total) for sample in measured.unusable] == [("s00003", 5)]
+    assert [(sample.key, measured.held_out.total) for sample in measured.unusable] == [("s00003", 5)]
     assert measured.describe_unusable() == (
         f"1 of 5 held-out samples cannot be used (1 {measured.unusable[0].reason}, first 's00003'); "
         f"see `fuseray shards verify {folder}`"
@@ -72,8 +83,7 @@ def test_those_that_the_workload_cannot_use_count_as_well(tmp_path: Path) -> Non
     without_captions(folder, 0)
     workload = AlbefWorkload(ALBEF)
     workload.build(torch.device("cpu"), KeyedRandom(("held-out",)), pretrained=False)
-    location = locate(str(folder))
-    measured = measure(workload, read_held_out(location, read_index(location)), EvaluationOptions())
+    measured = measured_by(workload, RetrievalOptions(), folder)
     assert measured.evaluation.metrics["skipped"] == 3
     assert [sample.key for sample in measured.unusable] == ["s00000", "broken", "dots"]
     assert [sample.reason for sample in measured.unusable[1:]] == ["image is truncated", "caption is empty"]
@@ -85,10 +95,10 @@ def test_without_a_usable_sample_the_error_names_the_place_and_the_first_reason(
     with pytest.raises(DataSetError, match=f"^{folder}: 1 of 1 held-out samples cannot be used .*'s00000'"):
         toy(folder)
     broken = write_data_set(tmp_path / "broken", [[Sample("b", picture(9)[:60], ("a picture",))]], "webdataset")
-    location, workload = locate(str(broken)), AlbefWorkload(ALBEF)
+    workload = AlbefWorkload(ALBEF)
     workload.build(torch.device("cpu"), KeyedRandom(("held-out",)), pretrained=False)
-    with pytest.raises(WorkloadError, match=f"^{broken}: .*none of 1 has .*image is truncated"):
-        measure(workload, read_held_out(location, read_index(location)), EvaluationOptions())
+    with pytest.raises(WorkloadError, match=f"^{broken}: no sample to evaluate: .*image is truncated"):
+        measured_by(workload, RetrievalOptions(), broken)
 
 
 def test_the_list_comes_back_and_goes_when_all_is_well_again(tmp_path: Path) -> None:

@@ -1,22 +1,25 @@
 """Annotation files: lists of images with their captions, in the forms that the field has.
 
-Known are ALBEF's list of objects and the same as JSON lines, metadata.jsonl as of imagefolder, COCO's captions, an
-object {path: caption}, and tables such as CC3M's. Which one a file is in, its content says, not its name.
+Known are ALBEF's list of objects and the same as JSON lines, metadata.jsonl as of imagefolder, COCO's captions,
+Karpathy's splits, an object {path: caption}, and tables such as CC3M's. Which one a file is in, its content says, not
+its name.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from orchestrator.storage.location import Location, locate
 from orchestrator.stream.dataset.index import DataSetError, HashingReader, file_digest
-from orchestrator.stream.shards.json_text import JsonObject, TextStream, json_fault, objects_until
+from orchestrator.stream.shards.lists.choices import ALL, SplitChoice, check_is_chosen, of_split
+from orchestrator.stream.shards.lists.coco import ListedImage, coco_images, is_coco, is_karpathy, karpathy_images
+from orchestrator.stream.shards.lists.image_ids import with_ids_of_one_kind
+from orchestrator.stream.shards.lists.json_text import JsonObject, TextStream, objects_until
 from orchestrator.stream.shards.sources import Item, key_of
 from workloads.contract import BadSample
 
@@ -36,8 +39,8 @@ TABLE_SUFFIXES = (".tsv", ".csv")
 
 EXPECTED = (
     'expected a JSON list [{"image": PATH, "caption": TEXT or [TEXT, ...]}, ...] or such objects one a line '
-    '("file_name" and "text" are known as well), COCO\'s captions, an object {PATH: TEXT or [TEXT, ...]}, or a table '
-    "(.tsv, .csv) of paths and captions"
+    '("file_name" and "text" are known as well), COCO\'s captions, Karpathy\'s splits, an object {PATH: TEXT or '
+    "[TEXT, ...]}, or a table (.tsv, .csv) of paths and captions"
 )
 
 
@@ -49,6 +52,7 @@ class AnnotationFiles:
         files: the files.
         image_root: base of relative image paths; by default the folder of the first file.
         endpoint: address of an S3-compatible server, for images with `s3://` URIs.
+        split: which split of lists that have several.
 
     Raises:
         DataSetError: a file is named twice.
@@ -57,6 +61,7 @@ class AnnotationFiles:
     files: tuple[Location, ...]
     image_root: Location | None = None
     endpoint: str | None = None
+    split: SplitChoice = ALL
 
     def __post_init__(self) -> None:
         uris = [file.uri for file in self.files]
@@ -70,8 +75,9 @@ class AnnotationFiles:
         return ", ".join(file.uri for file in self.files)
 
     def digest(self) -> str:
-        """Return a digest of the files' content and of the image root."""
+        """Return a digest of the files' content, of the image root and of the split."""
         content = hashlib.blake2b(self._root().uri.encode(), digest_size=16)
+        content.update("".join(f"\0{name}" for name in self.split.taken).encode())
         for file in self.files:
             content.update(file_digest(file).encode())
         return content.hexdigest()
@@ -80,12 +86,14 @@ class AnnotationFiles:
         """Yield the items of all files.
 
         Raises:
-            DataSetError: a file is of no known form, malformed or truncated.
+            DataSetError: a file is of no known form, malformed or truncated, has image ids of two kinds, has not the
+                split that was chosen, or has several splits of which none was.
             StorageError: it cannot be read.
         """
         root = f"{self._root().uri}/"
         for file in self.files:
-            yield from read_annotations(TextStream(HashingReader(file), file.uri), root)
+            listed = read_annotations(TextStream(HashingReader(file), file.uri), root, self.split)
+            yield from with_ids_of_one_kind(of_split(listed, self.split, file.uri), file.uri)
 
     def left_out(self) -> dict[str, int]:
         """Return nothing: each file is taken."""
@@ -112,15 +120,16 @@ def _bucket(uri: str, endpoint: str | None) -> Location:
     return locate(uri, endpoint)
 
 
-def read_annotations(text: TextStream, root: str = "") -> Iterator[Item]:
+def read_annotations(text: TextStream, root: str, split: SplitChoice) -> Iterator[Item]:
     """Yield the items of an annotation file; files of gigabytes need some megabytes of memory, a single object more.
 
     Args:
         text: the file.
         root: what absolute paths below the base of relative ones begin with; it does not count for keys.
+        split: the choice of a split, which a file of several needs; the items are of all.
 
     Raises:
-        DataSetError: it is of no known form, malformed or truncated.
+        DataSetError: it is of no known form, malformed or truncated, or needs a choice of a split.
     """
     start = text.peek()
     if start == "[" and not text.name.lower().endswith(TABLE_SUFFIXES):
@@ -136,7 +145,7 @@ def read_annotations(text: TextStream, root: str = "") -> Iterator[Item]:
         if text.skip():
             yield from _records(_chained(first, text), root)
         else:
-            yield from _document(first, text.name, root)
+            yield from _document(first, text.name, root, split)
     else:
         yield from _table(text, root)
 
@@ -170,10 +179,14 @@ def _with_caption(record: JsonObject) -> Mapping[str, Any]:
     return renamed
 
 
-def _document(document: JsonObject, name: str, root: str) -> Iterator[Item]:
+def _document(document: JsonObject, name: str, root: str, split: SplitChoice) -> Iterator[Item]:
     """Yield the items of a file that is a single object."""
-    if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
-        return _coco(document, name, root)
+    if is_coco(document):
+        return _listed(coco_images(document, name), root)
+    if is_karpathy(document):
+        images = list(karpathy_images(document, name))
+        check_is_chosen(split, (image.record.get("split") for image in images), name)
+        return _listed(images, root)
     if _image_of(document):
         return _records(iter([document]), root)
     if document and all(map(_is_caption, document.values())):
@@ -192,42 +205,10 @@ def _mapping(document: JsonObject, root: str) -> Iterator[Item]:
         yield _item(path, {"image": path, "caption": captions}, root, twice)
 
 
-def _coco(document: JsonObject, name: str, root: str) -> Iterator[Item]:
-    """Yield an item per image, with the captions of all annotations that name its id."""
-    if document.repeated:
-        raise DataSetError(f"{name}: has {document.repeated[0]!r} twice; merge the two.")
-    images, captions = document["images"], _coco_captions(document["annotations"], name)
-    counts = Counter(_id(image, "id") for image in images)
-    for image in images:
-        number = _id(image, "id")
-        record = image if isinstance(image, JsonObject) else JsonObject()
-        fault = json_fault(record)
-        if counts[number] > 1:
-            fault = BadSample("image id is ambiguous", f"{counts[number]} images have the id {number}")
-        yield _item(_image_of(record), {**record, "captions": captions.pop(number, [])}, root, fault)
-    for number in captions:
-        if number not in counts:
-            yield Item(f"image_id {number}", "", {}, fault=BadSample("image is missing", f"none has the id {number}"))
-
-
-def _coco_captions(annotations: Sequence[Any], name: str) -> dict[str, list[Any]]:
-    """Return the captions of each image id."""
-    captions: defaultdict[str, list[Any]] = defaultdict(list)
-    for annotation in annotations:
-        if isinstance(annotation, JsonObject) and annotation.get("caption") is not None:
-            captions[_id(annotation, "image_id")].append(annotation["caption"])
-    if annotations and not captions:
-        keys = ", ".join(map(repr, annotations[0])) if isinstance(annotations[0], JsonObject) else repr(annotations[0])
-        raise DataSetError(
-            f"{name}: has COCO's annotations, but none has a 'caption' (the first has {keys[:TEXT_SHOWN]}); "
-            "name the file of captions instead, such as captions_train2017.json."
-        )
-    return dict(captions)
-
-
-def _id(value: object, name: str) -> str:
-    """Return an id as text, since files have the same id as a number here and as a text there."""
-    return str(value.get(name)) if isinstance(value, JsonObject) else ""
+def _listed(images: Iterable[ListedImage], root: str) -> Iterator[Item]:
+    for listed in images:
+        item = _item(listed.image, listed.record, root, listed.fault)
+        yield replace(item, key=listed.key) if listed.key else item
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from shards import picture
 
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import DataSetError
-from orchestrator.stream.shards.annotations import AnnotationFiles
 from orchestrator.stream.shards.build import BuildOptions, build_annotated
+from orchestrator.stream.shards.lists.annotations import AnnotationFiles
 
 ANYTHING = BuildOptions(max_bad_share=1)
 
@@ -174,6 +174,6 @@ def test_other_files_are_refused_with_what_was_found(tmp_path: Path, name: str, 
 def test_a_large_document_is_read_though_its_items_would_be_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.stream.shards.json_text.BLOCK_BYTES", 16)
-    monkeypatch.setattr("orchestrator.stream.shards.json_text.MAX_ITEM_CHARACTERS", 64)
+    monkeypatch.setattr("orchestrator.stream.shards.lists.json_text.BLOCK_BYTES", 16)
+    monkeypatch.setattr("orchestrator.stream.shards.lists.json_text.MAX_ITEM_CHARACTERS", 64)
     assert list(built(tmp_path, json.dumps(COCO))[0]) == ["0", "1"]

@@ -1,0 +1,1 @@
+"""Files that list images with their captions: their forms, their splits, their image ids."""

@@ -207,7 +207,7 @@ def _group(
     text_G: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int, shape: GroupShape, device: torch.device
 ) -> TextGroup:
     tokens = int(lengths.sum())
-    fillers = _filler_lengths(-tokens % shape.rows, width)
+    fillers = _filler_lengths(-tokens % shape.rows, int(lengths.max()))
     every = np.concatenate([lengths, fillers])
     position_R = np.arange(every.sum()) - np.repeat(np.cumsum(every) - every, every)
     token_R = np.zeros(len(position_R), dtype=np.int64)
@@ -229,9 +229,9 @@ def _group(
     )
 
 
-def _filler_lengths(tokens: int, width: int) -> np.ndarray:
-    full, rest = divmod(tokens, width)
-    return np.array([width] * full + [rest] * (rest > 0), dtype=np.int64)
+def _filler_lengths(tokens: int, longest: int) -> np.ndarray:
+    full, rest = divmod(tokens, longest)
+    return np.array([longest] * full + [rest] * (rest > 0), dtype=np.int64)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

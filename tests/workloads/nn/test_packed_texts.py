@@ -18,8 +18,15 @@ def draw(name: str) -> torch.Generator:
     return KeyedRandom(("packed texts", name)).torch()
 
 
-def build(layers: int, fusion_layers: int) -> Bert:
-    sizes = {"vocabulary": 90, "positions": 200, "width": WIDTH, "heads": 3, "dropout": 0.1, "image_width": IMAGE_WIDTH}
+def build(layers: int, fusion_layers: int, positions: int = 200) -> Bert:
+    sizes = {
+        "vocabulary": 90,
+        "positions": positions,
+        "width": WIDTH,
+        "heads": 3,
+        "dropout": 0.1,
+        "image_width": IMAGE_WIDTH,
+    }
     bert = Bert(layers=layers, fusion_layers=fusion_layers, **sizes).double().eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in bert.parameters():
@@ -121,3 +128,8 @@ def test_another_image_gives_another_result() -> None:
     bert, (ids_TL, length_T) = build(1, 2), texts(4)
     one, two = (packed_result(bert, ids_TL, length_T, image(name))[:, WIDTH:] for name in ("image", "other"))
     assert (one - two).abs().amax(1).gt(1e-3).all()
+
+
+def test_positions_need_not_reach_further_than_the_longest_text() -> None:
+    bert, (ids_TL, length_T) = build(1, 1, positions=9), texts(5, longest=9)
+    assert packed_result(bert, ids_TL, length_T, image()).isfinite().all()

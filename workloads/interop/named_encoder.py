@@ -59,8 +59,8 @@ def load_named_encoder(encoder: nn.Module, config: ModelConfig) -> InitialWeight
         WorkloadError: when the weights cannot be found, or are of another model than the recipe's.
     """
     if config.vision_weights is None:
-        notes = (UNTRAINED_STATISTICS,) if batch_norms(encoder) else ()
-        return InitialWeights(KEY, None, missing=parameter_names(encoder), notes=notes)
+        untrained = (UNTRAINED_STATISTICS,) if batch_norms(encoder) else ()
+        return InitialWeights(KEY, None, missing=parameter_names(encoder), notes=untrained)
     found = find_named_weights(config)
     notes = _check_facts(found, encoder, config)
     tensors = _converted_values(found, encoder, config)
@@ -177,10 +177,10 @@ def _match(found: FoundWeights, encoder: nn.Module, config: ModelConfig, tensors
 
 def _heads(encoder: nn.Module) -> Mapping[str, str]:
     """Return the families of tensors that may be left over; timm says what the classifier is called."""
-    pretrained: Any = getattr(encoder, "pretrained_cfg", None)
-    classifier = (pretrained or {}).get("classifier") or ()
+    pretrained: Any = encoder.pretrained_cfg
+    classifier = pretrained.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return IMAGE_LEFT_OVER | {name: rf"{re.escape(name)}\..+" for name in names}
+    return {**IMAGE_LEFT_OVER, **{name: rf"{re.escape(name)}\..+" for name in names}}
 
 
 def _check_shape(found: FoundWeights, name: str, tensor: str, raw: Shape | None, converted: Shape, ours: Shape) -> None:

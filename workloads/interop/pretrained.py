@@ -50,6 +50,9 @@ from workloads.nn.meta import on_meta, without_values
 from workloads.nn.vision import grid_of, resize_positions
 from workloads.transforms.text import VOCABULARY_FILES
 
+OR_NAMED = f", name their architecture in model.vision.name{OR_RANDOM}"
+"""What a user can do whose image encoder is no plain ViT."""
+
 VISION_KEY, TEXT_KEY = "model.vision_weights", "model.text_weights"
 
 
@@ -142,7 +145,7 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
     vision, shapes, depth = config.vision.plain, found.shapes(), count_blocks(found.names, IMAGE_BLOCKS)
     matched = match(found, encoder)
     extra = unexpected(matched.left_over, IMAGE_LEFT_OVER)
-    refused = refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."))
+    refused = refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."), OR_NAMED)
     if features(extra):
         raise refused
     _check_positions(found, shapes, config)

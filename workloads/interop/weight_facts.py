@@ -110,8 +110,8 @@ def _of_config(content: Mapping[str, Any], source: str) -> Facts:
     if isinstance(timm := content.get("pretrained_cfg"), dict):
         architecture = content.get("architecture")
         name = architecture if isinstance(architecture, str) else None
-        pixels = {"mean": _rgb(timm.get("mean")), "std": _rgb(timm.get("std"))}
-        return Facts(source=source, name=name, heads=_heads_of(architecture), **pixels)
+        mean, std = _rgb(timm.get("mean")), _rgb(timm.get("std"))
+        return Facts(source=source, name=name, heads=_heads_of(architecture), mean=mean, std=std)
     return Facts(source=source, **{fact: content.get(key) for fact, key in TRANSFORMERS_KEYS.items()})
 
 

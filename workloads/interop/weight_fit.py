@@ -106,7 +106,12 @@ def _size_difference(name: str, theirs: Shape, ours: Shape) -> str:
 
 
 def refusal(
-    found: FoundWeights, missing: tuple[str, ...], extra: tuple[str, ...], wanted: str, own: tuple[str, ...]
+    found: FoundWeights,
+    missing: tuple[str, ...],
+    extra: tuple[str, ...],
+    wanted: str,
+    own: tuple[str, ...],
+    otherwise: str = OR_RANDOM,
 ) -> WorkloadError:
     """Return why weights do not fit: what they lack, and what they have that the model does not.
 
@@ -116,6 +121,7 @@ def refusal(
         extra: what the model lacks.
         wanted: what would fit.
         own: beginnings of names that are no sign of another project.
+        otherwise: what else the user could do.
     """
     names = [name for name in found.names if not name.startswith(own)] or list(found.names)
     reasons = [f"lacks {listed(missing)}"] if missing else []
@@ -123,7 +129,7 @@ def refusal(
         what = features(extra)
         reasons.append(f"has {listed(extra)}, which the model does not have{f': {what}' if what else ''}")
     likeness = f" ({recognised(names)})" if missing and not features(extra) else ""
-    return found.error(f"{' and '.join(reasons)}{likeness}; choose {wanted} without that{OR_RANDOM}")
+    return found.error(f"{' and '.join(reasons)}{likeness}; choose {wanted} without that{otherwise}")
 
 
 def listed(names: tuple[str, ...]) -> str:

@@ -153,7 +153,7 @@ OTHER_PROJECTS: Mapping[str, str] = {
     "start.checkpoint",
     "text_encoder.": "an ALBEF checkpoint; run `fuseray import-checkpoint albef FILE OUT` and name OUT in "
     "start.checkpoint",
-    "visual.": "CLIP of OpenAI or open_clip, which is not supported",
+    "visual.": "CLIP of OpenAI or open_clip",
     "vision_model.": "CLIP or SigLIP of transformers, which is not supported",
     "text_model.": "CLIP or SigLIP of transformers, which is not supported",
     "backbone.": "a backbone with a head, as DINO has; save the backbone's tensors alone, without `backbone.`",

@@ -49,6 +49,7 @@ def test_a_plan_for_this_machine(folder: Path) -> None:
     assert "4 of 4 looked at can be used" in done.stdout
     assert "storage: runs/mine: can be written, read and deleted" in done.stdout
     assert "measured:" in done.stdout
+    assert "model: the ViT makes of 64 x 64 pixels a grid of 8 x 8 tokens of width 128" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
     assert not (folder / "runs").exists()
 

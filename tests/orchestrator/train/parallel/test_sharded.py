@@ -55,6 +55,9 @@ LOCKS = {"locked": {"vision": 1, "text": 1}}
 SAVED = ("two", "locked")
 """Cases that go on from a checkpoint as well."""
 
+OTHERWISE = (("two", "locked"), ("locked", "two"))
+"""Cases that go on from a checkpoint with other locks."""
+
 STATE = RunState(
     next_step=2,
     seed=1,
@@ -144,9 +147,10 @@ def train_case(case: str, rank: int, workers: int) -> Outcome:
     return trainer.train(range(STEPS)), trainer.state()
 
 
-def resume(case: str, folder: str, rank: int, workers: int) -> Outcome:
+def resume(case: str, folder: str, rank: int, workers: int, saved: str | None = None) -> Outcome:
+    """Go on from the checkpoint of a case, the own one unless another is given."""
     trainer = Trainer(case, rank, workers)
-    trainer.load(f"{folder}/{case}")
+    trainer.load(f"{folder}/{saved or case}")
     return trainer.train([2]), trainer.state()
 
 
@@ -181,6 +185,7 @@ def run_worker(rank: int, folder: str) -> None:
     results = {
         **{case: train_case(case, rank, WORKERS) for case in CASES},
         **{f"resumed {case}": resume(case, f"{folder}/alone", rank, WORKERS) for case in SAVED},
+        **{f"{case} from {saved}": resume(case, f"{folder}/alone", rank, WORKERS, saved) for case, saved in OTHERWISE},
         "bytes": shard_bytes(rank),
         "tokens": evaluate_on_rank_zero(rank),
     }
@@ -223,6 +228,13 @@ def test_shards_do_not_change_the_mathematics(results: dict[str, Outcome], case:
 def test_shards_go_on_from_a_checkpoint_of_one_worker(results: dict[str, Outcome], case: str) -> None:
     metrics, state = train_case(case, 0, 1)
     assert_same(results[f"resumed {case}"], (metrics[2:], state))
+
+
+@pytest.mark.parametrize(("case", "saved"), OTHERWISE)
+def test_shards_start_from_a_checkpoint_with_other_locks(
+    folder: Path, results: dict[str, Outcome], case: str, saved: str
+) -> None:
+    assert_same(results[f"{case} from {saved}"], resume(case, str(folder / "alone"), 0, 1, saved))
 
 
 @pytest.mark.parametrize("case", SAVED)

@@ -83,6 +83,25 @@ def test_the_dry_run_warns_of_a_queue_that_the_run_is_too_short_for(folder: Path
     assert "warning" not in dry_run(arguments(folder, tmp_path, "contrastive.queue_size=0")).output
 
 
+NAMED = [f"model.vision.{key}=null" for key in ("patch", "width", "depth", "heads")] + ["model.vision.name=test_vit"]
+
+
+def test_the_dry_run_says_what_the_model_is(folder: Path, tmp_path: Path) -> None:
+    overrides = [*NAMED, "model.vision_weights=null", "model.lock.vision=all"]
+    output = dry_run(arguments(folder, tmp_path, *overrides)).output
+    image, parameters = [line for line in output.splitlines() if line.startswith("model: ")]
+    assert image.startswith("model: test_vit makes of 32 x 32 pixels a grid of 2 x 2 tokens of width 64 after 1 of the")
+    assert " parameters are trained, locked are " in parameters
+    values = json.loads(dry_run([*arguments(folder, tmp_path, *overrides), "--json"]).output)
+    assert [f"model: {line}" for line in values["model"]] == [image, parameters]
+
+
+def test_the_dry_run_refuses_weights_of_another_encoder_than_the_named(folder: Path, tmp_path: Path) -> None:
+    result = dry_run(arguments(folder, tmp_path, *NAMED, "model.vision_weights=test_vit2"))
+    assert isinstance(result.exception, ConfigError)
+    assert "where the recipe has test_vit; set model.vision.name=test_vit2" in str(result.exception)
+
+
 def test_a_run_with_a_checkpoint_needs_its_first_weights_no_longer(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, tmp_path, "model.vision_weights={0}/lfs.safetensors")
     digest, index = plan.resolved.digest(), plan.data.digest

@@ -66,10 +66,12 @@ def plain_losses(
     image_BND, text_BLD = _image(student, batch["image"]), _text(student, ids_BL, mask_BL)
     with torch.no_grad():
         taught_image_BND, taught_text_BLD = _image(teacher, batch["image"]), _text(teacher, ids_BL, mask_BL)
-        taught = teacher.image_embedding(taught_image_BND), teacher.text_embedding(taught_text_BLD)
+        taught = teacher.image_embedding(taught_image_BND[:, 0]), teacher.text_embedding(taught_text_BLD)
         keys = Keys(taught[0], queue.image_queue), Keys(taught[1], queue.text_queue)
         targets = contrastive_targets(similarities(*taught, *keys, student.temp), alpha)
-    compared = similarities(student.image_embedding(image_BND), student.text_embedding(text_BLD), *keys, student.temp)
+    compared = similarities(
+        student.image_embedding(image_BND[:, 0]), student.text_embedding(text_BLD), *keys, student.temp
+    )
     own = Similarities(*(logits[:, : len(ids_BL)].detach() for logits in compared))
     losses = {
         "loss_itc": contrastive_loss(compared, targets),

@@ -245,7 +245,7 @@ def _micro_batch(settings: Settings, workload: Any) -> Any:
         lengths = np.minimum(3 + random.geometric(1 / 9, rows), MAX_TOKENS)
         input_ids[np.arange(MAX_TOKENS) >= lengths[:, None]] = PAD
     features = {
-        "image": random.integers(0, 256, (rows, 3, model.image_size, model.image_size), dtype=np.uint8),
+        "image": random.integers(0, 256, (rows, 3, *model.image_hw), dtype=np.uint8),
         "input_ids": input_ids,
         "length": lengths.astype(np.int32),
     }

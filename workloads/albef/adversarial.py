@@ -6,10 +6,10 @@ The contrastive objective compares unimodal features with the teacher's and sees
 still get gradients of the perturbed passes through their outputs.
 
 A text's perturbation is added to the word embeddings of the caption and of its masked version; an image's to the image
-encoder's output tokens, or to its patch embeddings before class token and positions.
+encoder's output tokens, or to its patch embeddings before class token and positions: what its first layer gives.
 
-Shapes: B captions and images, T texts (captions, then masked captions), L text tokens, N image tokens, P patches,
-D text width, C image width.
+Shapes: B captions and images, T texts (captions, then masked captions), L text tokens, N image tokens, D text width,
+C image width.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workloads.albef.config import AdversarialConfig
 from workloads.albef.fusion import FusionLosses, FusionObjectives
 from workloads.albef.model import EncoderOutputs, Student
 from workloads.contract import Backward, KeyedRandom
-from workloads.nn.vision import embed_patches, encode_patches
+from workloads.nn.timm_encoder import embed_patches, encode_patches
 from workloads.objectives.adversarial import (
     AdversarialLosses,
     AdversarialOptions,
@@ -61,11 +61,13 @@ def train_adversarially(
     """
     if not clean.logits:
         return clean.total, AdversarialLosses(clean.total, clean.total)
-    patches = _patches(objectives.student, image_B3HW, config)
+    pixels_B3HW = objectives.student.pixels(image_B3HW)
+    patches = _patches(objectives.student, pixels_B3HW, config)
     predictions = log_probabilities(clean.logits)
     boundary = DetachedBoundary((*encoded, *patches, *predictions), backward)
-    inputs, clean_leaves = boundary.leaves[: -len(predictions)], boundary.leaves[-len(predictions) :]
-    perturbed = PerturbedFusion(objectives, EncoderOutputs(*inputs[:3]), *inputs[3:])
+    leaves, clean_leaves = boundary.leaves[: -len(predictions)], boundary.leaves[-len(predictions) :]
+    inputs, perturbed_patches = EncoderOutputs(*leaves[: len(encoded)]), leaves[len(encoded) :]
+    perturbed = PerturbedFusion(objectives, inputs, pixels_B3HW, *perturbed_patches)
     starts = _starts(perturbed, config, draw)
     losses = adversarial_steps(perturbed, clean_leaves, starts, options_of(config), boundary.backward)
     remainder = boundary.remainder()
@@ -83,10 +85,10 @@ def options_of(config: AdversarialConfig) -> AdversarialOptions:
     )
 
 
-def _patches(student: Student, image_B3HW: Tensor, config: AdversarialConfig) -> tuple[Tensor, ...]:
+def _patches(student: Student, pixels_B3HW: Tensor, config: AdversarialConfig) -> tuple[Tensor, ...]:
     if config.image_at == "tokens" or "image" not in config.perturb:
         return ()
-    return (embed_patches(student.visual_encoder, student.pixels(image_B3HW)),)
+    return (embed_patches(student.visual_encoder, pixels_B3HW),)
 
 
 def _starts(perturbed: PerturbedFusion, config: AdversarialConfig, draw: KeyedRandom) -> Mapping[str, Tensor]:
@@ -107,18 +109,20 @@ class PerturbedFusion:
     Args:
         objectives: of the fusion layers.
         encoded: the encoders' outputs: the inputs to perturb, and those used unperturbed.
-        patches_BPC: patch embeddings to perturb instead of the image tokens.
+        pixels_B3HW: the normalised images.
+        patches: outputs of the image encoder's first layer, to perturb instead of the image tokens.
     """
 
     objectives: FusionObjectives
     encoded: EncoderOutputs
-    patches_BPC: Tensor | None = None
+    pixels_B3HW: Tensor
+    patches: Tensor | None = None
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """The tensors that are perturbed, by modality: words [B, L, D]; image tokens [B, N, C] or patches [B, P, C]."""
+        """The tensors that are perturbed, by modality: words [B, L, D]; image tokens [B, N, C] or patches [B, ...]."""
         words_BLD = self.encoded.words_TLD[: self.objectives.texts.captions]
-        return {"text": words_BLD, "image": self.encoded.image_BNC if self.patches_BPC is None else self.patches_BPC}
+        return {"text": words_BLD, "image": self.encoded.image_BNC if self.patches is None else self.patches}
 
     def __call__(self, perturbations: Perturbations) -> Prediction:
         """Return loss and logits with the perturbations of `text` and `image`, each shaped as its input."""
@@ -136,6 +140,9 @@ class PerturbedFusion:
     def _image(self, perturbation: Tensor | None) -> Tensor:
         if perturbation is None:
             return self.encoded.image_BNC
-        if self.patches_BPC is None:
+        if self.patches is None:
             return self.encoded.image_BNC + perturbation
-        return encode_patches(self.objectives.student.visual_encoder, self.patches_BPC + perturbation)
+        student = self.objectives.student
+        return student.fusion_tokens(
+            encode_patches(student.visual_encoder, self.patches + perturbation, self.pixels_B3HW)
+        )

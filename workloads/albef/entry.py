@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig
+from workloads.albef.config import AdversarialConfig, AlbefConfig, ModelConfig, PlainViT
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
 from workloads.interop.model_sources import MINILM
@@ -23,13 +23,49 @@ def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
 
 
 def _sizes(model: ModelConfig) -> Iterator[Problem]:
-    vision, text = model.vision, model.text
-    if model.image_size % vision.patch:
-        yield Problem("model.image_size", f"{model.image_size} is no multiple of model.vision.patch ({vision.patch})")
-    if vision.width % vision.heads:
-        yield Problem("model.vision.heads", f"{vision.heads} does not divide model.vision.width ({vision.width})")
+    text = model.text
+    yield from _plain_vit(model) if model.vision.name is None else _named_encoder(model)
+    if isinstance(model.lock.text, int) and model.lock.text > text.layers:
+        yield Problem("model.lock.text", f"there are {text.layers} text layers; set at most {text.layers}, or all")
     if text.width % text.heads:
         yield Problem("model.text.heads", f"{text.heads} does not divide model.text.width ({text.width})")
+
+
+def _plain_vit(model: ModelConfig) -> Iterator[Problem]:
+    missing = [key for key in (*PlainViT._fields, "mean", "std") if getattr(model.vision, key) is None]
+    if missing or model.image_size is None:
+        where = [f"model.vision.{key}" for key in missing] or ["model.image_size"]
+        yield Problem(where[0], f"set {', '.join(where)}, or model.vision.name with which they come")
+        return
+    patch, width, depth, heads, _ = model.vision.plain
+    if any(side % patch for side in model.image_hw):
+        yield Problem("model.image_size", f"{model.image_size} is no multiple of model.vision.patch ({patch})")
+    if width % heads:
+        yield Problem("model.vision.heads", f"{heads} does not divide model.vision.width ({width})")
+    if isinstance(model.lock.vision, int) and model.lock.vision > depth:
+        yield Problem("model.lock.vision", f"there are {depth} blocks; set at most {depth}, or all")
+
+
+def _named_encoder(model: ModelConfig) -> Iterator[Problem]:
+    """Yield why timm's encoder cannot be used; imports torch where timm is installed."""
+    for key in PlainViT._fields:
+        if getattr(model.vision, key) is not None:
+            yield Problem(f"model.vision.{key}", f"comes with {model.vision.name}; leave it out")
+    if find_spec("timm") is None:
+        return  # a machine that trains nothing itself; the one that does checks it
+    from workloads.nn.timm_encoder import block_count, encoder_shape
+
+    name = model.vision.name or ""
+    try:
+        encoder_shape(name, model.image_hw)
+        blocks = block_count(name)
+    except WorkloadError as error:
+        key, _, message = str(error).partition(": ")
+        yield Problem(key, message)
+        return
+    if isinstance(model.lock.vision, int) and model.lock.vision > blocks:
+        fix = f"set at most {blocks}, or all" if blocks else "set all"
+        yield Problem("model.lock.vision", f"timm tells of {blocks} blocks of {name}; {fix}")
 
 
 def _tokens(config: AlbefConfig) -> Iterator[Problem]:
@@ -176,7 +212,7 @@ class AlbefEntry:
     @property
     def architecture_keys(self) -> Sequence[str]:
         """The sizes of encoders, heads and queue, and what the image encoder's numbers mean."""
-        vision = [f"model.vision.{key}" for key in ("patch", "width", "depth", "heads", "norm_epsilon", "mean", "std")]
+        vision = [f"model.vision.{key}" for key in ("name", *PlainViT._fields, "mean", "std")]
         text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
         others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
         return [*vision, *(f"model.text.{key}" for key in text), *others]
@@ -210,7 +246,7 @@ class AlbefEntry:
         """Return the training transform: image and caption to pixels and token ids."""
         from workloads.transforms.pairs import PairTransform
 
-        return PairTransform(config.model.image_size, config.augment, config.text)
+        return PairTransform(config.model.image_hw, config.augment, config.text)
 
     def profiled(self, config: AlbefConfig) -> AlbefConfig:
         """Return the config without a tokenizer of the hub: captions as long in tokens cost the same."""

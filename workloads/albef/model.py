@@ -2,39 +2,75 @@
 
 The student's parameters are named as in the official checkpoints.
 
-Shapes: B images or texts, T texts, R pairs, L text tokens, N image tokens with the class token first, D text width,
-C image width, E embedding width, h and w the grid of patches.
+Shapes: B images or texts, T texts, R pairs, L text tokens, N image tokens, prefix tokens (class token) first, D text
+width, C image width, P width of what stands for an image, E embedding width, h and w the grid of patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workloads.albef.config import AlbefConfig, ComputeConfig, ModelConfig
+from workloads.albef.locking import LockedParts
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher
-from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer, image_tokens
+from workloads.nn.timm_encoder import (
+    EncoderShape,
+    ImageOutputs,
+    batch_norms,
+    blocks,
+    create_encoder,
+    encode_images,
+    encoder_shape,
+    probe,
+)
+from workloads.nn.vision import ImageFeatures, PixelNormalizer, TextFeatures, build_vision_transformer
 from workloads.objectives.contrastive import at_least_float32
 
 
 def build_image_encoder(config: ModelConfig) -> nn.Module:
-    """Return the untrained image encoder of a recipe."""
-    vision = config.vision
-    return build_vision_transformer(
-        config.image_size, vision.patch, vision.width, vision.depth, vision.heads, vision.norm_epsilon
-    )
+    """Return the untrained image encoder of a recipe.
+
+    Raises:
+        WorkloadError: when timm has none of the recipe's name, or it does not take images of the recipe's size.
+    """
+    if config.vision.name is not None:
+        return create_encoder(config.vision.name, config.image_hw)
+    return build_vision_transformer(config.image_hw, *config.vision.plain)
 
 
-def build_text_encoder(config: ModelConfig) -> BertForMaskedLM:
-    """Return the untrained text and fusion encoder of a recipe, with its masked-language head."""
+def image_shape(config: ModelConfig, encoder: nn.Module | None = None) -> EncoderShape:
+    """Return what the recipe's image encoder makes of an image.
+
+    Args:
+        config: of the model.
+        encoder: the encoder, if it was built already.
+
+    Raises:
+        WorkloadError: when a named encoder cannot encode images of the recipe's size, or has no grid of tokens.
+    """
+    name, size = config.vision.name, config.image_hw
+    if name is not None:
+        return encoder_shape(name, size) if encoder is None else probe(name, size, encoder)
+    plain = config.vision.plain
+    grid = (size[0] // plain.patch, size[1] // plain.patch)
+    return EncoderShape(plain.width, plain.width, grid, 1, "class token")
+
+
+def build_text_encoder(config: ModelConfig, image_width: int) -> BertForMaskedLM:
+    """Return the untrained text and fusion encoder of a recipe, with its masked-language head.
+
+    Args:
+        config: of the model.
+        image_width: C.
+    """
     text = config.text
     return BertForMaskedLM(
         Bert(
@@ -45,7 +81,7 @@ def build_text_encoder(config: ModelConfig) -> BertForMaskedLM:
             fusion_layers=text.fusion_layers,
             heads=text.heads,
             dropout=config.dropout,
-            image_width=config.vision.width,
+            image_width=image_width,
         )
     )
 
@@ -53,30 +89,58 @@ def build_text_encoder(config: ModelConfig) -> BertForMaskedLM:
 class Encoders(nn.Module):
     """The modules of both student and teacher: image encoder, text and fusion encoder, and their projections.
 
+    The tokens of a named image encoder pass a LayerNorm on their way to the fusion layers, since some encoders end
+    without one. Batch normalisation uses the statistics that it has: those of a micro-batch would make a pair's loss
+    depend on the others.
+
     Args:
         config: sizes; heads must divide widths, the patch the image size.
+
+    Attributes:
+        image_shape: what the image encoder makes of an image.
+        fixed: layers that stay in evaluation mode while training.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.pixels = PixelNormalizer(config.vision.mean, config.vision.std)
+        self.pixels = PixelNormalizer(*config.vision.pixel_statistics)
         self.visual_encoder = build_image_encoder(config)
-        self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
-        self.text_encoder = build_text_encoder(config)
+        self.image_shape = image_shape(config, self.visual_encoder)
+        width = self.image_shape.width
+        self.vision_norm = nn.Identity() if config.vision.name is None else nn.LayerNorm(width)
+        self.vision_proj = nn.Linear(self.image_shape.pooled_width, config.embed_dim)
+        self.text_encoder = build_text_encoder(config, width)
         self.text_proj = nn.Linear(config.text.width, config.embed_dim)
+        self.fixed: tuple[nn.Module, ...] = tuple(batch_norms(self.visual_encoder))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers but those that are fixed."""
+        super().train(mode)
+        for layer in self.fixed:
+            layer.eval()
+        return self
 
     @property
     def bert(self) -> Bert:
         """The text and fusion layers."""
         return self.text_encoder.bert
 
-    def image_tokens(self, image_B3HW: Tensor) -> Tensor:
-        """Return [B, N, C] of uint8 images, or of floating-point images that are already normalised."""
-        return image_tokens(self.visual_encoder, self.pixels(image_B3HW))
+    def image_outputs(self, image_B3HW: Tensor) -> ImageOutputs:
+        """Encode uint8 images, or floating-point images that are already normalised."""
+        return encode_images(self.visual_encoder, self.pixels(image_B3HW))
 
-    def image_embedding(self, tokens_BNC: Tensor) -> Tensor:
+    def image_tokens(self, image_B3HW: Tensor) -> Tensor:
+        """Return what the fusion layers attend to, [B, N, C], of images as in `image_outputs`."""
+        return self.fusion_tokens(self.image_outputs(image_B3HW))
+
+    def fusion_tokens(self, images: ImageOutputs) -> Tensor:
+        """Return what the fusion layers attend to, [B, N, C]."""
+        tokens_BNC: Tensor = self.vision_norm(images.tokens_BNC)
+        return tokens_BNC
+
+    def image_embedding(self, pooled_BP: Tensor) -> Tensor:
         """Return unit vectors [B, E] of images."""
-        return F.normalize(at_least_float32(self.vision_proj(tokens_BNC[:, 0])), dim=-1)
+        return F.normalize(at_least_float32(self.vision_proj(pooled_BP)), dim=-1)
 
     def text_embedding(self, states_BLD: Tensor) -> Tensor:
         """Return unit vectors [B, E] of texts."""
@@ -90,11 +154,13 @@ class EncoderOutputs(NamedTuple):
         words_TLD: word embeddings of the texts.
         states_TLD: states after the text layers.
         image_BNC: image tokens.
+        pooled_BP: what stands for the images.
     """
 
     words_TLD: Tensor
     states_TLD: Tensor
     image_BNC: Tensor
+    pooled_BP: Tensor
 
 
 class Student(Encoders):
@@ -104,11 +170,6 @@ class Student(Encoders):
         super().__init__(config)
         self.itm_head = nn.Linear(config.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(temperature))
-
-    def encode(self, image_B3HW: Tensor, input_ids_TL: Tensor, mask_TL: Tensor) -> EncoderOutputs:
-        """Run the image encoder and the text layers."""
-        words_TLD = self.bert.words(input_ids_TL)
-        return EncoderOutputs(words_TLD, self.bert.encode(words_TLD, mask_TL), self.image_tokens(image_B3HW))
 
     def match_logits(self, states_RD: Tensor) -> Tensor:
         """Return logits [R, 2] of the fused [CLS] states of pairs; index 1 means match."""
@@ -127,6 +188,9 @@ class AlbefModel(nn.Module):
     Args:
         config: the workload's recipe keys.
         draw: key of the initial weights.
+
+    Attributes:
+        locked: the parts of the encoders that the teacher shares with the student.
     """
 
     def __init__(self, config: AlbefConfig, draw: KeyedRandom) -> None:
@@ -138,6 +202,8 @@ class AlbefModel(nn.Module):
             self.queue = FeatureQueue(
                 config.model.embed_dim, config.contrastive.queue_size, draw.child("queue").torch()
             )
+        self.locked = LockedParts(self.student, self.teacher, config.model.lock)
+        self.register_load_state_dict_pre_hook(_fit_teacher)  # type: ignore[no-untyped-call]
         self.init_teacher()
 
     def init_teacher(self) -> None:
@@ -145,21 +211,33 @@ class AlbefModel(nn.Module):
         init_teacher(self.teacher, self.student)
 
 
+def _fit_teacher(model: nn.Module, state: MutableMapping[str, Any], *_: object) -> None:
+    """Adapt the state of a model with other locked parts: a teacher without weights of its own gets the student's."""
+    own = model.get_submodule("teacher").state_dict()
+    for name in [name for name in state if name.startswith("teacher.")]:
+        if name.removeprefix("teacher.") not in own:
+            del state[name]
+    for name in own:
+        source = state.get(f"student.{name}")
+        if source is not None:
+            state.setdefault(f"teacher.{name}", source)
+
+
 def apply_compute(model: AlbefModel, config: ComputeConfig) -> None:
     """Apply the recipe's section `compute` to student and teacher; parameters and their names do not change."""
+    cast(Any, model.student.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
     for encoders in (model.student, model.teacher):
         encoders.bert.packed = config.packed
         encoders.bert.gradient_checkpointing = config.gradient_checkpointing
-        cast(VisionTransformer, encoders.visual_encoder).set_grad_checkpointing(config.gradient_checkpointing)
         if config.compile:
             _compile(encoders)
 
 
 def _compile(encoders: Encoders) -> None:
     """Compile each layer: equal layers share compiled code, so that compilation time does not grow with depth."""
-    for block in cast(nn.ModuleList, encoders.visual_encoder.blocks):
+    for block in blocks(encoders.visual_encoder):
         block.compile()
-    for layer in encoders.bert.encoder.layer:
+    for layer in bert_layers(encoders):
         for name in (
             BertLayer.attend_text,
             BertLayer.attend_text_selected,
@@ -167,6 +245,11 @@ def _compile(encoders: Encoders) -> None:
             BertLayer.feed_forward,
         ):
             setattr(layer, name.__name__, torch.compile(getattr(layer, name.__name__)))
+
+
+def bert_layers(encoders: Encoders) -> list[BertLayer]:
+    """Return the text and fusion layers that student or teacher has."""
+    return [layer for layer in encoders.bert.encoder.layer if isinstance(layer, BertLayer)]
 
 
 class AlbefInference:
@@ -202,8 +285,8 @@ class AlbefInference:
     @torch.no_grad()
     def encode_images(self, image_B3HW: Tensor) -> ImageFeatures:
         """Encode uint8 images of the model's size."""
-        tokens_BNC = self.student.image_tokens(image_B3HW.to(self.device))
-        return ImageFeatures(tokens_BNC, self.student.image_embedding(tokens_BNC))
+        images = self.student.image_outputs(image_B3HW.to(self.device))
+        return ImageFeatures(self.student.fusion_tokens(images), self.student.image_embedding(images.pooled_BP))
 
     @torch.no_grad()
     def encode_texts(self, input_ids_BL: Tensor, length_B: Tensor) -> TextFeatures:
@@ -228,9 +311,9 @@ class AlbefInference:
         text, image = self.encode_texts(input_ids_BL, length_B), self.encode_images(image_B3HW)
         single = self.config.text.fusion_layers == 1
         maps_BLN = self._plain_attention(text, image) if single else self._grad_cam(text, image)
-        side = self.config.image_size // self.config.vision.patch
-        masked_BLN = maps_BLN[..., 1:] * text.mask_BL[..., None]
-        return masked_BLN.view(*masked_BLN.shape[:2], side, side)
+        shape = self.student.image_shape
+        masked_BLN = maps_BLN[..., shape.prefix_tokens :] * text.mask_BL[..., None]
+        return masked_BLN.view(*masked_BLN.shape[:2], *shape.grid)
 
     @torch.enable_grad()
     def _grad_cam(self, text: TextFeatures, image: ImageFeatures) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 from workloads.albef.adversarial import train_adversarially
 from workloads.albef.config import AlbefConfig
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
-from workloads.albef.model import AlbefModel, EncoderOutputs, Encoders
+from workloads.albef.locking import FirstOutputs
+from workloads.albef.model import AlbefModel, EncoderOutputs
 from workloads.contract import Backward, Batch, Clock, MicroResult
 from workloads.nn.bert import PairIndices, TokenSelection
 from workloads.objectives.contrastive import (
@@ -52,8 +53,9 @@ class MicroStep:
         student, config = self.model.student, self.config
         student.clamp_temperature(config.contrastive.temperature_range)
         texts = prepare_texts(batch, self.choices if config.masking.enabled else None, config.compute)
-        teacher = teacher_outputs(self.model.teacher, config, batch["image"], texts, self.alpha)
-        encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
+        first = self.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
+        teacher = teacher_outputs(self.model, config, batch["image"], texts, first, self.alpha)
+        encoded = encoder_outputs(self.model, first, texts)
         contrastive = self._contrast(encoded, teacher)
         objectives = FusionObjectives(student, texts, self._pairs(contrastive), teacher.words_MV, self.alpha)
         metrics = self._train(objectives, batch["image"], encoded, contrastive, backward)
@@ -112,6 +114,13 @@ class MicroStep:
         return {"image_features": features.image_BE, "text_features": features.text_BE}
 
 
+def encoder_outputs(model: AlbefModel, first: FirstOutputs, texts: TextBatch) -> EncoderOutputs:
+    """Return the student's outputs of the encoders, of which the first are computed already."""
+    states_TLD = model.locked.student_states(model.student, first, texts.mask_TL)
+    tokens_BNC = model.student.fusion_tokens(first.images)
+    return EncoderOutputs(first.words_TLD, states_TLD, tokens_BNC, first.images.pooled_BP)
+
+
 class Contrast(NamedTuple):
     """Result of the contrastive objective.
 
@@ -143,7 +152,7 @@ def contrast(model: AlbefModel, encoded: EncoderOutputs, features: MomentumFeatu
     student, captions = model.student, len(encoded.image_BNC)
     image_keys = Keys(features.image_BE, model.queue.image_queue)
     text_keys = Keys(features.text_BE, model.queue.text_queue)
-    image_BE = student.image_embedding(encoded.image_BNC)
+    image_BE = student.image_embedding(encoded.pooled_BP)
     text_BE = student.text_embedding(encoded.states_TLD[:captions])
     of_student = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
     with torch.no_grad():
@@ -173,28 +182,30 @@ class TeacherOutputs(NamedTuple):
 
 @torch.no_grad()
 def teacher_outputs(
-    teacher: Encoders, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, alpha: float
+    model: AlbefModel, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, first: FirstOutputs, alpha: float
 ) -> TeacherOutputs:
     """Run the parts of the teacher that the recipe needs when its targets have this weight."""
     distils_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
     if not (config.contrastive.enabled or distils_words):
         return TeacherOutputs(None, None)
     rows = slice(None) if distils_words else slice(texts.captions)
-    tokens_BNC = teacher.image_tokens(image_B3HW)
-    states_TLD = teacher.bert.encode(teacher.bert.words(texts.input_ids_TL[rows]), texts.mask_TL[rows])
+    teacher, locked = model.teacher, model.locked
+    images = locked.teacher_images(teacher, image_B3HW, first)
+    states_TLD = locked.teacher_states(teacher, texts.input_ids_TL, texts.mask_TL, first, rows)
     captions_BLD = states_TLD[: texts.captions]
     return TeacherOutputs(
-        MomentumFeatures(teacher.image_embedding(tokens_BNC), teacher.text_embedding(captions_BLD)),
-        _masked_words(teacher, states_TLD, tokens_BNC, texts) if distils_words else None,
+        MomentumFeatures(teacher.image_embedding(images.pooled_BP), teacher.text_embedding(captions_BLD)),
+        _masked_words(model, states_TLD, teacher.fusion_tokens(images), texts) if distils_words else None,
     )
 
 
-def _masked_words(teacher: Encoders, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
+def _masked_words(model: AlbefModel, states_TLD: Tensor, tokens_BNC: Tensor, texts: TextBatch) -> Tensor | None:
     if texts.masked is None:
         return None
-    masked_texts = slice(texts.captions, None)
+    masked_texts, teacher = slice(texts.captions, None), model.teacher
     pairs = PairIndices.one_to_one(texts.captions, tokens_BNC.device)
     tokens = TokenSelection(texts.masked.caption, texts.masked.position)
     fused_PD = teacher.bert.fuse(states_TLD[masked_texts], texts.mask_TL[masked_texts], tokens_BNC, pairs, tokens)
-    logits_MV = teacher.text_encoder.word_logits(fused_PD)[: len(texts.masked.label)]
+    words_VD = model.locked.teacher_words(model.student)
+    logits_MV = teacher.text_encoder.word_logits(fused_PD, words_VD)[: len(texts.masked.label)]
     return at_least_float32(logits_MV).softmax(1)

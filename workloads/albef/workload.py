@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.albef.config import AlbefConfig
-from workloads.albef.model import AlbefInference, AlbefModel, apply_compute
+from workloads.albef.model import AlbefInference, AlbefModel, apply_compute, bert_layers
 from workloads.albef.step import MicroStep
 from workloads.contract import (
     Backward,
@@ -29,6 +29,7 @@ from workloads.interop.export import save_exported
 from workloads.interop.pretrained import load_initial_weights
 from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import update_teacher
+from workloads.nn.timm_encoder import blocks
 from workloads.objectives.matching import KeyedChoices, RandomChoices
 
 
@@ -77,12 +78,12 @@ class AlbefWorkload:
         return self._model
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Return the student's parameters: 1-d ones and biases without weight decay, all others with.
+        """Return the student's parameters that are not locked: 1-d ones and biases without weight decay, others with.
 
         Position embeddings and the class token therefore decay, as in the official code; the temperature does when
         `contrastive.decay_temperature` is set.
         """
-        named = list(self.model.student.named_parameters())
+        named = [(name, value) for name, value in self.model.student.named_parameters() if value.requires_grad]
         no_decay = {name for name, parameter in named if parameter.ndim == 1 or name.endswith(".bias")}
         if not self.config.contrastive.decay_temperature:
             no_decay.add("temp")
@@ -97,13 +98,11 @@ class AlbefWorkload:
 
     def shard_units(self) -> Sequence[nn.Module]:
         """Return the image encoder's blocks and BERT's layers, of student and teacher."""
-        encoders = (self.model.student, self.model.teacher)
-        stacks = [
-            stack
-            for encoder in encoders
-            for stack in (encoder.visual_encoder.get_submodule("blocks"), encoder.bert.encoder.layer)
+        return [
+            unit
+            for encoders in (self.model.student, self.model.teacher)
+            for unit in (*blocks(encoders.visual_encoder), *bert_layers(encoders))
         ]
-        return [block for stack in stacks for block in stack.children()]
 
     def begin_step(self, clock: Clock) -> None:
         """Update the teacher with the student's weights after the last step."""
@@ -132,7 +131,7 @@ class AlbefWorkload:
         from workloads.downstream.retrieval import evaluate_retrieval
         from workloads.transforms.pairs import EvaluationTransform
 
-        transform = EvaluationTransform(self.config.model.image_size, self.config.text)
+        transform = EvaluationTransform(self.config.model.image_hw, self.config.text)
         with AlbefInference.eval_mode(self.model.student, self.config.model) as inference:
             return evaluate_retrieval(inference, transform, samples, options)
 

@@ -295,8 +295,9 @@ def _check(sizes: Mapping[str, Any], config: AlbefConfig, source: str) -> None:
                 f"{source} does not say how many attention heads a width of {width} is divided into; "
                 f"add model.{part}.heads=NUMBER, of which {width} is a multiple"
             )
-    if config.model.image_size % config.model.vision.patch:
-        raise WorkloadError(f"model.image_size must be a multiple of the patch, {config.model.vision.patch}")
+    patch = config.model.vision.plain.patch
+    if any(side % patch for side in config.model.image_hw):
+        raise WorkloadError(f"model.image_size must be a multiple of the patch, {patch}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workloads.albef.config import AlbefConfig
-from workloads.albef.model import AlbefModel
+from workloads.albef.model import AlbefModel, image_shape
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
 from workloads.interop.albef_layout import CheckpointLayout, Tensors
 from workloads.nn.meta import on_meta
@@ -116,7 +116,7 @@ def _map(
 
 
 def _resized(mapped: MappedTensors, name: str, tensor: Tensor, config: AlbefConfig) -> Tensor:
-    resized = resize_positions(tensor, config.model.image_size // config.model.vision.patch)
+    resized = resize_positions(tensor, image_shape(config.model).grid)
     if resized.shape != tensor.shape:
         mapped.resized.append(name)
     return resized

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.albef.config import AlbefConfig, ModelConfig
-from workloads.albef.model import Encoders, build_image_encoder, build_text_encoder
+from workloads.albef.model import Encoders, build_image_encoder, build_text_encoder, image_shape
 from workloads.contract import InitialWeights, Problem, WorkloadError
 from workloads.interop.model_sources import cached, fetch, fetch_beside, local_path
 from workloads.interop.timm_weights import open_timm
@@ -82,7 +82,8 @@ def _check_text(config: AlbefConfig) -> None:
     if config.model.text_weights is not None:
         found = local_text_weights(config.model)
         if found is not None:
-            match_text(found, on_meta(lambda: build_text_encoder(config.model)), config.model)
+            image_width = image_shape(config.model).width
+            match_text(found, on_meta(lambda: build_text_encoder(config.model, image_width)), config.model)
             check_vocabulary(config, found.file)
 
 
@@ -100,7 +101,7 @@ def load_vision_weights(encoder: nn.Module, config: ModelConfig) -> InitialWeigh
         return InitialWeights(VISION_KEY, None, missing=parameter_names(encoder))
     found = find_vision_weights(config)
     matched = match_vision(found, encoder, config)
-    read, grid = found.load(), config.image_size // config.vision.patch
+    read, grid = found.load(), image_shape(config).grid
 
     def read_for_grid(name: str) -> Tensor:
         return resize_positions(read(name), grid) if name == "pos_embed" else read(name)
@@ -131,7 +132,7 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
     Raises:
         WorkloadError: when they are of another model than the recipe's.
     """
-    vision, shapes, depth = config.vision, found.shapes(), count_blocks(found.names, IMAGE_BLOCKS)
+    vision, shapes, depth = config.vision.plain, found.shapes(), count_blocks(found.names, IMAGE_BLOCKS)
     matched = match(found, encoder)
     extra = unexpected(matched.left_over, IMAGE_LEFT_OVER)
     refused = refusal(found, matched.missing, extra, "a plain ViT", ("blocks.", "vit."))
@@ -149,8 +150,8 @@ def match_vision(found: FoundWeights, encoder: nn.Module, config: ModelConfig) -
         heads=vision.heads,
         norm_epsilon=vision.norm_epsilon,
         activation="gelu",
-        mean=vision.mean,
-        std=vision.std,
+        mean=config.vision.mean,
+        std=config.vision.std,
     )
     expected = Expected("model.vision", facts, ("heads", "norm_epsilon", "mean", "std"))
     return compare_facts(found, matched, expected)
@@ -167,7 +168,8 @@ def _check_positions(found: FoundWeights, shapes: dict[str, Shape], config: Mode
             f"is no plain ViT: its {tokens} position embeddings are not of a class token and a square of patches; "
             f"choose a plain ViT{OR_RANDOM}"
         )
-    shapes["pos_embed"] = (shape[0], 1 + (config.image_size // config.vision.patch) ** 2, shape[2])
+    height, width = image_shape(config).grid
+    shapes["pos_embed"] = (shape[0], 1 + height * width, shape[2])
 
 
 def load_text_weights(encoder: BertForMaskedLM, config: AlbefConfig) -> InitialWeights:

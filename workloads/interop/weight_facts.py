@@ -13,8 +13,11 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from workloads.albef.config import named_vit_sizes
+import timm
+from timm.models.vision_transformer import VisionTransformer
+
 from workloads.contract import WorkloadError
+from workloads.nn.meta import on_meta
 
 CONFIG_FILE, PIXELS_FILE = "config.json", "preprocessor_config.json"
 """Files of transformers, and of timm, beside weights."""
@@ -103,9 +106,18 @@ def _object(path: Path, key: str) -> Mapping[str, Any]:
 
 def _of_config(content: Mapping[str, Any], source: str) -> Facts:
     if isinstance(timm := content.get("pretrained_cfg"), dict):
-        heads = named_vit_sizes(content.get("architecture")).get("heads")
+        heads = _heads_of(content.get("architecture"))
         return Facts(source=source, heads=heads, mean=_rgb(timm.get("mean")), std=_rgb(timm.get("std")))
     return Facts(source=source, **{fact: content.get(key) for fact, key in TRANSFORMERS_KEYS.items()})
+
+
+def _heads_of(architecture: Any) -> int | None:
+    """Return the attention heads of a ViT that timm has under a name; None for other names."""
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        return None
+    model = on_meta(lambda: timm.create_model(architecture))
+    block: Any = model.blocks[0] if isinstance(model, VisionTransformer) else None
+    return None if block is None else int(block.attn.num_heads)
 
 
 def _of_pixels(content: Mapping[str, Any], source: str) -> Facts:

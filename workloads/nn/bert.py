@@ -184,12 +184,35 @@ class Bert(nn.Module):
             words_TLD: word embeddings.
             mask_TL: True at tokens, False at padding.
         """
+        return self.encode_lower(words_TLD, mask_TL, self.text_layers)
+
+    def encode_lower(self, words_TLD: Tensor, mask_TL: Tensor, layers: int) -> Tensor:
+        """Return the states after the first text layers, [T, L, D]; with 0 layers those that the first one gets.
+
+        Args:
+            words_TLD: word embeddings.
+            mask_TL: True at tokens, False at padding.
+            layers: how many of them.
+        """
         layout = self._layout(mask_TL)
-        states_SD: Tensor = self.embeddings(words_TLD, layout)
-        for layer in self._layers(0, self.text_layers):
+        return layout.unpack(self._encode(self.embeddings(words_TLD, layout), layout, 0, layers))
+
+    def encode_upper(self, states_TLD: Tensor, mask_TL: Tensor, layers: int) -> Tensor:
+        """Return the states after the text layers, [T, L, D], from those after the first of them.
+
+        Args:
+            states_TLD: from `encode_lower`.
+            mask_TL: True at tokens, False at padding.
+            layers: as many as there.
+        """
+        layout = self._layout(mask_TL)
+        return layout.unpack(self._encode(layout.pack(states_TLD), layout, layers, self.text_layers))
+
+    def _encode(self, states_SD: Tensor, layout: TokenLayout, start: int, stop: int) -> Tensor:
+        for layer in self._layers(start, stop):
             states_SD = self._run(layer.attend_text, states_SD, layout)
             states_SD = self._run(layer.feed_forward, states_SD)
-        return layout.unpack(states_SD)
+        return states_SD
 
     def fuse(
         self,
@@ -296,9 +319,15 @@ class BertForMaskedLM(nn.Module):
         self.bert = bert
         self.cls = MaskedLanguageHead(width, vocabulary)
 
-    def word_logits(self, states_MD: Tensor) -> Tensor:
-        """Return logits [M, V] of the hidden states of masked tokens."""
-        logits: Tensor = self.cls.predictions(states_MD, self.bert.embeddings.word_embeddings.weight)
+    def word_logits(self, states_MD: Tensor, words_VD: Tensor | None = None) -> Tensor:
+        """Return logits [M, V] of the hidden states of masked tokens.
+
+        Args:
+            states_MD: hidden states.
+            words_VD: the word embeddings, where the model has none of its own.
+        """
+        words_VD = self.bert.embeddings.word_embeddings.weight if words_VD is None else words_VD
+        logits: Tensor = self.cls.predictions(states_MD, words_VD)
         return logits
 
 

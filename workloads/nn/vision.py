@@ -1,4 +1,4 @@
-"""The image encoder, timm's Vision Transformer on pixels normalised on the device; features of images and texts.
+"""ALBEF's image encoder, timm's Vision Transformer, on pixels normalised on the device; features of images and texts.
 
 Shapes: B images or texts, H and W pixels, N tokens with the class token first, P = N - 1 patches, L text tokens,
 D width, E embedding width.
@@ -17,10 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workloads.nn.bert import run_layer
-from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD
+from workloads.nn.pixel_statistics import CLIP_MEAN, CLIP_STD, RGB
 
-RGB = tuple[float, float, float]
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
 
 
 class PixelNormalizer(nn.Module):
@@ -47,7 +47,7 @@ class PixelNormalizer(nn.Module):
 
 
 def build_vision_transformer(
-    image_size: int, patch: int, width: int, depth: int, heads: int, norm_epsilon: float = 1e-6
+    size: ImageSize, patch: int, width: int, depth: int, heads: int, norm_epsilon: float = 1e-6
 ) -> nn.Module:
     """Return an untrained plain ViT (Dosovitskiy et al. 2021) with class token and final LayerNorm.
 
@@ -57,36 +57,15 @@ def build_vision_transformer(
         AssertionError: when `heads` does not divide `width`.
     """
     model = VisionTransformer(
-        img_size=image_size,
+        img_size=size,
         patch_size=patch,
         embed_dim=width,
         depth=depth,
         num_heads=heads,
         num_classes=0,
-        global_pool="",
         norm_layer=partial(LayerNorm, eps=norm_epsilon),
     )
     return cast(nn.Module, model)
-
-
-def image_tokens(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
-    """Return all tokens after the final LayerNorm, [B, N, D]."""
-    return encode_patches(encoder, embed_patches(encoder, pixels_B3HW))
-
-
-def embed_patches(encoder: nn.Module, pixels_B3HW: Tensor) -> Tensor:
-    """Return the patches' embeddings before class token and positions, [B, P, D]."""
-    return cast(Tensor, cast(VisionTransformer, encoder).patch_embed(pixels_B3HW))
-
-
-def encode_patches(encoder: nn.Module, patches_BPD: Tensor) -> Tensor:
-    """Return what `image_tokens` makes of images with these patch embeddings, [B, N, D]."""
-    vit = cast(VisionTransformer, encoder)
-    classes_B1D = cast(Tensor, vit.cls_token).expand(len(patches_BPD), -1, -1)
-    states_BND = torch.cat([classes_B1D, patches_BPD], 1) + cast(Tensor, vit.pos_embed)
-    for block in vit.blocks:
-        states_BND = run_layer(block, states_BND, gradient_checkpointing=vit.grad_checkpointing)
-    return cast(Tensor, vit.norm(states_BND))
 
 
 def grid_of(tokens: int) -> int | None:
@@ -96,8 +75,8 @@ def grid_of(tokens: int) -> int | None:
 
 
 @torch.no_grad()
-def resize_positions(positions_1ND: Tensor, grid: int) -> Tensor:
-    """Return position embeddings for `grid` patches per side, [1, 1 + grid * grid, D].
+def resize_positions(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return position embeddings for a grid of h x w patches, [1, 1 + h * w, D].
 
     Those of the patches are interpolated bicubically, without antialiasing and with `align_corners=False`, as in the
     official ALBEF code; that of the class token is unchanged.
@@ -108,10 +87,10 @@ def resize_positions(positions_1ND: Tensor, grid: int) -> Tensor:
     old_grid = grid_of(positions_1ND.shape[1])
     if old_grid is None:
         raise ValueError(f"{positions_1ND.shape[1]} tokens are no class token and a square of patches")
-    if old_grid == grid:
+    if (old_grid, old_grid) == grid:
         return positions_1ND
     image_1DHW = positions_1ND[:, 1:].unflatten(1, (old_grid, old_grid)).permute(0, 3, 1, 2)
-    resized_1DHW = F.interpolate(image_1DHW, size=(grid, grid), mode="bicubic", align_corners=False)
+    resized_1DHW = F.interpolate(image_1DHW, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([positions_1ND[:, :1], resized_1DHW.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -120,7 +99,7 @@ class ImageFeatures:
     """Encoded images.
 
     Args:
-        tokens_BND: states of the class token and the patches.
+        tokens_BND: what the fusion layers attend to: prefix tokens, if any, and the patches.
         embedding_BE: unit vectors to compare with those of texts.
     """
 

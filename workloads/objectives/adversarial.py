@@ -247,7 +247,7 @@ class DetachedBoundary:
     """
 
     def __init__(self, tensors: tuple[Tensor, ...], backward: Backward) -> None:
-        self.leaves = tuple(tensor.detach().requires_grad_() for tensor in tensors)
+        self.leaves = tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors)
         self._tensors = tensors
         self._backward = backward
         self._unit: Tensor | None = None

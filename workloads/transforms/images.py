@@ -113,12 +113,12 @@ def random_crop_box(width: int, height: int, scale: tuple[float, float], draw: K
     return _central_box(width, height)
 
 
-def resize(image_HWC: np.ndarray, size: int, box: Box | None = None) -> np.ndarray:
-    """Resize an image, or a box of it, to [size, size, 3]: bicubic, antialiased, uint8 throughout.
+def resize(image_HWC: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Resize an image, or a box of it, to [*size, 3]: bicubic, antialiased, uint8 throughout.
 
     Args:
         image_HWC: uint8, channels last.
-        size: side of the result, in pixels.
+        size: height and width of the result, in pixels.
         box: the part to resize; by default the whole image. The aspect ratio is not preserved.
     """
     left, top, width, height = box or Box(0, 0, image_HWC.shape[1], image_HWC.shape[0])
@@ -127,7 +127,7 @@ def resize(image_HWC: np.ndarray, size: int, box: Box | None = None) -> np.ndarr
 
     part_HWC = torch.from_numpy(image_HWC)[top : top + height, left : left + width]
     part_1CHW = part_HWC.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-    resized_1CHW = F.interpolate(part_1CHW, size=(size, size), mode="bicubic", antialias=True)
+    resized_1CHW = F.interpolate(part_1CHW, size=size, mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized_1CHW[0].permute(1, 2, 0).numpy())
 
 

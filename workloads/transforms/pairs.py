@@ -33,12 +33,12 @@ class PairTransform:
     Each process loads the tokenizer at its first use, so a pickled transform holds its settings only.
 
     Args:
-        image_size: side of the square result, in pixels.
+        image_size: height and width of the result, in pixels.
         augment: crop, flip and RandAugment settings.
         text: tokenizer and caption limits.
     """
 
-    image_size: int
+    image_size: tuple[int, int]
     augment: AugmentConfig
     text: TextConfig
 
@@ -92,15 +92,15 @@ class EvaluationTransform:
     """Resizes whole images and encodes captions, without randomness.
 
     Args:
-        image_size: side of the square result, in pixels.
+        image_size: height and width of the result, in pixels.
         text: tokenizer and caption limits.
     """
 
-    image_size: int
+    image_size: tuple[int, int]
     text: TextConfig
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return the whole image resized to uint8 [3, image_size, image_size]; the aspect ratio is not preserved.
+        """Return the whole image resized to uint8 [3, H, W] of `image_size`; the aspect ratio is not preserved.
 
         Raises:
             BadSample: when the image cannot be decoded.

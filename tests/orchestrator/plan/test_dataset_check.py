@@ -14,7 +14,7 @@ from workloads.albef.config import AugmentConfig, TextConfig
 from workloads.contract import Sample
 from workloads.transforms.pairs import PairTransform
 
-TRANSFORM = PairTransform(16, AugmentConfig(), TextConfig(tokenizer="minilm"))
+TRANSFORM = PairTransform((16, 16), AugmentConfig(), TextConfig(tokenizer="minilm"))
 
 
 def checked(folder: Path) -> tuple[str, str]:

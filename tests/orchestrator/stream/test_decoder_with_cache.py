@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pair_transform() -> PairTransform:
     """The training transform of image-text models."""
-    return PairTransform(32, AugmentConfig(), TextConfig(tokenizer="minilm", max_tokens=8))
+    return PairTransform((32, 32), AugmentConfig(), TextConfig(tokenizer="minilm", max_tokens=8))
 
 
 @cache  # photographs are noise, another each time

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workloads.albef.config import AdversarialConfig, ComputeConfig
 from workloads.albef.fusion import FusionLosses, FusionObjectives, prepare_texts
-from workloads.albef.step import contrast, teacher_outputs
+from workloads.albef.step import contrast, encoder_outputs, teacher_outputs
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock
 from workloads.objectives.adversarial import init_perturbation
@@ -32,8 +32,9 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     student, config = workload.model.student, workload.config
     choices, options = workload._keyed_choices(clock), config.adversarial
     texts = prepare_texts(batch, choices, ComputeConfig())
-    teacher = teacher_outputs(workload.model.teacher, config, batch["image"], texts, 0.4)
-    encoded = student.encode(batch["image"], texts.input_ids_TL, texts.mask_TL)
+    first = workload.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
+    teacher = teacher_outputs(workload.model, config, batch["image"], texts, first, 0.4)
+    encoded = encoder_outputs(workload.model, first, texts)
     contrastive = contrast(workload.model, encoded, teacher.features, 0.4)
     objectives = FusionObjectives(
         student, texts, matching_pairs(choices.negatives(contrastive.in_batch)), teacher.words_MV, 0.4

@@ -41,7 +41,7 @@ def test_entry_follows_the_contract() -> None:
     assert isinstance(ENTRY, WorkloadEntry)
     transform = ENTRY.transform(config(text={"tokenizer": "minilm", "max_tokens": 9}))
     assert isinstance(transform, PairTransform)
-    assert (transform.image_size, transform.text.max_tokens) == (64, 9)
+    assert (transform.image_size, transform.text.max_tokens) == ((64, 64), 9)
 
 
 @pytest.mark.parametrize("preset", ["mini", "tiny"])

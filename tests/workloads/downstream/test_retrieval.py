@@ -19,7 +19,7 @@ from workloads.transforms.pairs import EvaluationTransform
 from workloads.transforms.text import cached_tokenizer
 
 TEXT = TextConfig(tokenizer="minilm", max_tokens=8)
-TRANSFORM = EvaluationTransform(8, TEXT)
+TRANSFORM = EvaluationTransform((8, 8), TEXT)
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),

@@ -13,7 +13,7 @@ from workloads.albef.config import ModelConfig
 from workloads.albef.model import build_image_encoder
 from workloads.contract import WorkloadError
 from workloads.interop.pretrained import load_vision_weights
-from workloads.nn.vision import image_tokens
+from workloads.nn.timm_encoder import encode_images
 
 
 def config(source: Path | str, size: int = 32, **vision: Any) -> ModelConfig:
@@ -106,7 +106,7 @@ def test_a_vit_of_transformers_gives_its_own_outputs(kind: str, tmp_path: Path) 
     with torch.no_grad():
         vit = theirs.vit if kind == "ViTForImageClassification" else theirs
         expected = vit(image).last_hidden_state
-        torch.testing.assert_close(image_tokens(ours, image), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encode_images(ours, image).tokens_BNC, expected, rtol=1e-5, atol=1e-5)
 
 
 OTHER_VITS: dict[str, tuple[dict[str, Any], str]] = {

@@ -200,21 +200,21 @@ def test_extreme_shapes_fall_back_to_the_centre(width: int, height: int) -> None
 def test_resizing_agrees_with_pillow() -> None:
     pixels, box = smooth(75, 100), Box(10, 5, 60, 50)
     expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC, box=(10, 5, 70, 55))
-    resized = resize(pixels, 32, box)
+    resized = resize(pixels, (32, 32), box)
     assert resized.dtype == np.uint8
     assert resized.flags.c_contiguous
     assert np.abs(resized.astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_resizing_the_whole_image_ignores_its_shape() -> None:
-    assert resize(smooth(30, 90), 16).shape == (16, 16, 3)
-    assert resize(smooth(1, 1), 8).shape == (8, 8, 3)
+    assert resize(smooth(30, 90), (16, 24)).shape == (16, 24, 3)
+    assert resize(smooth(1, 1), (8, 8)).shape == (8, 8, 3)
 
 
 def test_resizing_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(resize(stripes, 16).astype(int) - 128)[:, 2:-2].max() < 8
+    assert np.abs(resize(stripes, (16, 16)).astype(int) - 128)[:, 2:-2].max() < 8
 
 
 def test_flip_happens_as_often_as_asked() -> None:

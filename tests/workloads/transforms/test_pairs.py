@@ -25,7 +25,7 @@ def picture(width: int = 50, height: int = 40) -> bytes:
 
 
 SAMPLE = Sample("one", picture(), ("A red dog!", "Two cats.", "..."))
-TRANSFORM = PairTransform(32, AugmentConfig(), TEXT)
+TRANSFORM = PairTransform((32, 32), AugmentConfig(), TEXT)
 
 
 def test_features_have_the_promised_shapes_and_types() -> None:
@@ -58,7 +58,7 @@ def test_a_pickled_transform_is_small_and_the_same() -> None:
 
 
 def test_every_usable_caption_is_picked_in_turn() -> None:
-    evaluation = EvaluationTransform(32, TEXT)
+    evaluation = EvaluationTransform((32, 32), TEXT)
     expected = {evaluation.tokens(caption).input_ids.tobytes() for caption in SAMPLE.captions[:2]}
     picked = {TRANSFORM(SAMPLE, KEY.child(number))["input_ids"].tobytes() for number in range(30)}
     assert picked == expected
@@ -67,7 +67,7 @@ def test_every_usable_caption_is_picked_in_turn() -> None:
 def test_the_purposes_draw_independently() -> None:
     plain = AugmentConfig(rand_augment=RandAugmentConfig(enabled=False))
     unflipped = AugmentConfig(flip=0.0, rand_augment=RandAugmentConfig(enabled=False))
-    images = [PairTransform(32, config, TEXT)(SAMPLE, KEY.child(5))["image"] for config in (plain, unflipped)]
+    images = [PairTransform((32, 32), config, TEXT)(SAMPLE, KEY.child(5))["image"] for config in (plain, unflipped)]
     assert np.array_equal(images[0], images[1]) or np.array_equal(images[0], images[1][:, :, ::-1])
 
 
@@ -101,12 +101,12 @@ def test_the_decoding_is_named_after_the_libraries_that_do_it() -> None:
 
 
 def test_evaluation_resizes_the_whole_image() -> None:
-    transform = EvaluationTransform(24, TEXT)
-    np.testing.assert_array_equal(transform.image(SAMPLE), channels_first(resize(decode(SAMPLE.image), 24)))
+    transform = EvaluationTransform((24, 24), TEXT)
+    np.testing.assert_array_equal(transform.image(SAMPLE), channels_first(resize(decode(SAMPLE.image), (24, 24))))
 
 
 def test_evaluation_lists_cleaned_captions_and_pieces() -> None:
-    transform = EvaluationTransform(24, TEXT)
+    transform = EvaluationTransform((24, 24), TEXT)
     assert transform.captions(SAMPLE) == ("a red dog", "two cats")
     pieces = ["[CLS]", "un", "##fl", "##uf", "##fa", "##ble", "dogs"]
     assert transform.pieces(transform.tokens("Unfluffable dogs")) == pieces

@@ -66,11 +66,11 @@ def plain_losses(
     image_BND, text_BLD = _image(student, batch["image"]), _text(student, ids_BL, mask_BL)
     with torch.no_grad():
         taught_image_BND, taught_text_BLD = _image(teacher, batch["image"]), _text(teacher, ids_BL, mask_BL)
-        taught = teacher.image_embedding(taught_image_BND[:, 0]), teacher.text_embedding(taught_text_BLD)
+        taught = teacher.image_embedding(taught_image_BND[:, 0]), teacher.text_embedding(taught_text_BLD, mask_BL)
         keys = Keys(taught[0], queue.image_queue), Keys(taught[1], queue.text_queue)
         targets = contrastive_targets(similarities(*taught, *keys, student.temp), alpha)
     compared = similarities(
-        student.image_embedding(image_BND[:, 0]), student.text_embedding(text_BLD), *keys, student.temp
+        student.image_embedding(image_BND[:, 0]), student.text_embedding(text_BLD, mask_BL), *keys, student.temp
     )
     own = Similarities(*(logits[:, : len(ids_BL)].detach() for logits in compared))
     losses = {

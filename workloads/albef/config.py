@@ -138,6 +138,11 @@ class LanguageConfig(Section):
     heads: int = Field(12, ge=1, description="Attention heads per layer.")
     vocabulary: int = Field(30522, ge=104, description="Number of word pieces; must match the tokenizer.")
     positions: int = Field(512, ge=2, description="Number of position embeddings: the longest text, in tokens.")
+    pooling: Literal["cls", "mean"] = Field(
+        "cls",
+        description="What stands for a text beside an image: [CLS] as in ALBEF, or the mean of its tokens, as in "
+        "sentence encoders such as MiniLM.",
+    )
 
 
 class LockConfig(Section):

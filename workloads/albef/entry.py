@@ -213,7 +213,7 @@ class AlbefEntry:
     def architecture_keys(self) -> Sequence[str]:
         """The sizes of encoders, heads and queue, and what the image encoder's numbers mean."""
         vision = [f"model.vision.{key}" for key in ("name", *PlainViT._fields, "mean", "std")]
-        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions")
+        text = ("width", "layers", "fusion_layers", "heads", "vocabulary", "positions", "pooling")
         others = ("model.image_size", "model.embed_dim", "contrastive.queue_size")
         return [*vision, *(f"model.text.{key}" for key in text), *others]
 

@@ -111,6 +111,7 @@ class Encoders(nn.Module):
         self.vision_proj = nn.Linear(self.image_shape.pooled_width, config.embed_dim)
         self.text_encoder = build_text_encoder(config, width)
         self.text_proj = nn.Linear(config.text.width, config.embed_dim)
+        self.text_pooling = config.text.pooling
         self.fixed: tuple[nn.Module, ...] = tuple(batch_norms(self.visual_encoder))
 
     def train(self, mode: bool = True) -> Self:
@@ -142,9 +143,16 @@ class Encoders(nn.Module):
         """Return unit vectors [B, E] of images."""
         return F.normalize(at_least_float32(self.vision_proj(pooled_BP)), dim=-1)
 
-    def text_embedding(self, states_BLD: Tensor) -> Tensor:
-        """Return unit vectors [B, E] of texts."""
-        return F.normalize(at_least_float32(self.text_proj(states_BLD[:, 0])), dim=-1)
+    def text_embedding(self, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of texts, whose tokens `mask_BL` is True at."""
+        pooled_BD = states_BLD[:, 0] if self.text_pooling == "cls" else mean_of_tokens(states_BLD, mask_BL)
+        return F.normalize(at_least_float32(self.text_proj(pooled_BD)), dim=-1)
+
+
+def mean_of_tokens(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """Return the mean over the tokens of each text, [B, D]; padding, where the mask is False, is left out."""
+    weight_BL1 = mask_BL[..., None].to(states_BLD.dtype)
+    return (states_BLD * weight_BL1).sum(1) / weight_BL1.sum(1)
 
 
 class EncoderOutputs(NamedTuple):
@@ -294,7 +302,7 @@ class AlbefInference:
         input_ids_BL, length_B = input_ids_BL.to(self.device).long(), length_B.to(self.device)
         mask_BL = torch.arange(input_ids_BL.shape[1], device=self.device) < length_B[:, None]
         states_BLD = self.student.bert.encode(self.student.bert.words(input_ids_BL), mask_BL)
-        return TextFeatures(states_BLD, mask_BL, self.student.text_embedding(states_BLD))
+        return TextFeatures(states_BLD, mask_BL, self.student.text_embedding(states_BLD, mask_BL))
 
     @torch.no_grad()
     def match_scores(self, text: TextFeatures, image: ImageFeatures) -> Tensor:

@@ -56,7 +56,7 @@ class MicroStep:
         first = self.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
         teacher = teacher_outputs(self.model, config, batch["image"], texts, first, self.alpha)
         encoded = encoder_outputs(self.model, first, texts)
-        contrastive = self._contrast(encoded, teacher)
+        contrastive = self._contrast(encoded, texts, teacher)
         objectives = FusionObjectives(student, texts, self._pairs(contrastive), teacher.words_MV, self.alpha)
         metrics = self._train(objectives, batch["image"], encoded, contrastive, backward)
         return MicroResult(metrics, self._shared_features(teacher.features))
@@ -67,11 +67,11 @@ class MicroStep:
         distillation = self.config.distillation
         return ramped_alpha(distillation.alpha, distillation.ramp_epochs, self.clock.epoch)
 
-    def _contrast(self, encoded: EncoderOutputs, teacher: TeacherOutputs) -> Contrast:
+    def _contrast(self, encoded: EncoderOutputs, texts: TextBatch, teacher: TeacherOutputs) -> Contrast:
         if teacher.features is None or not self.config.contrastive.enabled:
             return no_contrast(encoded)
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
-        return contrast(self.model, encoded, teacher.features, alpha)
+        return contrast(self.model, encoded, texts, teacher.features, alpha)
 
     def _pairs(self, contrastive: Contrast) -> PairIndices | None:
         if not self.config.matching.enabled or len(contrastive.in_batch.image_to_text) < 2:
@@ -140,20 +140,23 @@ def no_contrast(encoded: EncoderOutputs) -> Contrast:
     return Contrast(image_BNC.new_zeros(()), Similarities(equal_BB, equal_BB))
 
 
-def contrast(model: AlbefModel, encoded: EncoderOutputs, features: MomentumFeatures, alpha: float) -> Contrast:
+def contrast(
+    model: AlbefModel, encoded: EncoderOutputs, texts: TextBatch, features: MomentumFeatures, alpha: float
+) -> Contrast:
     """Compare the student's features with momentum features of the micro-batch and the queue.
 
     Args:
         model: student and queue.
-        encoded: the student's outputs for texts and images; the first B texts are the captions.
+        encoded: the student's outputs for texts and images.
+        texts: the first B of them are the captions.
         features: the teacher's.
         alpha: weight of the teacher's similarities in the targets.
     """
-    student, captions = model.student, len(encoded.image_BNC)
+    student, captions = model.student, texts.captions
     image_keys = Keys(features.image_BE, model.queue.image_queue)
     text_keys = Keys(features.text_BE, model.queue.text_queue)
     image_BE = student.image_embedding(encoded.pooled_BP)
-    text_BE = student.text_embedding(encoded.states_TLD[:captions])
+    text_BE = student.text_embedding(encoded.states_TLD[:captions], texts.mask_TL[:captions])
     of_student = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
     with torch.no_grad():
         of_teacher = similarities(*features, image_keys, text_keys, student.temp) if alpha else of_student
@@ -192,9 +195,9 @@ def teacher_outputs(
     teacher, locked = model.teacher, model.locked
     images = locked.teacher_images(teacher, image_B3HW, first)
     states_TLD = locked.teacher_states(teacher, texts.input_ids_TL, texts.mask_TL, first, rows)
-    captions_BLD = states_TLD[: texts.captions]
+    captions_BLD, mask_BL = states_TLD[: texts.captions], texts.mask_TL[: texts.captions]
     return TeacherOutputs(
-        MomentumFeatures(teacher.image_embedding(images.pooled_BP), teacher.text_embedding(captions_BLD)),
+        MomentumFeatures(teacher.image_embedding(images.pooled_BP), teacher.text_embedding(captions_BLD, mask_BL)),
         _masked_words(model, states_TLD, teacher.fusion_tokens(images), texts) if distils_words else None,
     )
 

@@ -35,7 +35,7 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     first = workload.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
     teacher = teacher_outputs(workload.model, config, batch["image"], texts, first, 0.4)
     encoded = encoder_outputs(workload.model, first, texts)
-    contrastive = contrast(workload.model, encoded, teacher.features, 0.4)
+    contrastive = contrast(workload.model, encoded, texts, teacher.features, 0.4)
     objectives = FusionObjectives(
         student, texts, matching_pairs(choices.negatives(contrastive.in_batch)), teacher.words_MV, 0.4
     )

@@ -94,13 +94,15 @@ def _check_files(plan: Plan, resume: str | None) -> None:
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
-    from orchestrator.train.plan import recipe_yaml
+    from orchestrator.train.plan import model_description, recipe_yaml
 
+    model = model_description(plan.resolved)
     if as_json:
-        click.echo(json.dumps({"recipe": plan.resolved.values(), "plan": plan.describe()}, indent=2))
+        values = {"recipe": plan.resolved.values(), "plan": plan.describe(), "model": model}
+        click.echo(json.dumps(values, indent=2))
         return
     click.echo(recipe_yaml(plan.resolved))
-    print_plan(plan.describe(), plan.warnings)
+    print_plan(plan.describe(), plan.warnings, model)
 
 
 def _train(plan: Plan, start: ResumePoint, prices: Path | None, quiet: bool) -> dict[str, object]:
@@ -220,14 +222,16 @@ class Terminal:
             self.log(f"step {record.step + 1}/{self._steps} {text}")
 
 
-def print_plan(plan: Mapping[str, object], warnings: Sequence[str]) -> None:
-    """Show a plan as a table."""
+def print_plan(plan: Mapping[str, object], warnings: Sequence[str], model: Sequence[str] = ()) -> None:
+    """Show a plan as a table, and what there is to say of the model."""
     console = Console(highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in plan.items():
         table.add_row(name.replace("_", " "), str(value))
     console.print("# plan")
     console.print(table, soft_wrap=True)
+    for line in model:
+        console.print(f"model: {line}", markup=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 

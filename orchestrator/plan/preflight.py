@@ -19,6 +19,7 @@ from orchestrator.config.loading import ResolvedRecipe
 from orchestrator.config.prices import read_prices
 from orchestrator.plan.observations import Observations, measure_model
 from orchestrator.plan.profile_inputs import cpus_here
+from workloads.contract import WorkloadError
 
 if TYPE_CHECKING:
     from orchestrator.plan.checks import PreflightResult
@@ -144,6 +145,7 @@ def observe(
     findings, observations = _from_cluster(options)
     if on_training_machine:
         findings += _check_files(resolved, options.resume)
+    findings += _model(resolved)
     if observations.footprint is None:
         with _status(options.quiet):
             model_findings, measured = measure_model(resolved)
@@ -163,6 +165,18 @@ def _check_files(resolved: ResolvedRecipe, resume: bool) -> Findings:
     fix = "Correct the recipe, or bring the file to the machines that train."
     problems = file_problems(resolved, pretrained=resolved.recipe.start is None and not resume)
     return tuple(failed("files", f"{problem.key}: {problem.message}", fix) for problem in problems)
+
+
+def _model(resolved: ResolvedRecipe) -> Findings:
+    """Return what the workload says of the model, which needs torch and what it is made with."""
+    from orchestrator.train.plan import model_description
+
+    if find_spec("torch") is None:
+        return ()
+    try:
+        return tuple(passed("model", line) for line in model_description(resolved))
+    except WorkloadError as error:
+        return (failed("model", str(error), "Correct the recipe."),)
 
 
 def _about(resolved: ResolvedRecipe) -> dict[str, str]:

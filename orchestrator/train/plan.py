@@ -28,7 +28,7 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
-from workloads.contract import FilesEntry, Problem, StagedTransform, Transform
+from workloads.contract import DescribedEntry, FilesEntry, Problem, StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.checkpoints.warm_start import WarmStart
@@ -225,6 +225,18 @@ def file_problems(resolved: ResolvedRecipe, pretrained: bool) -> list[Problem]:
     """
     entry = resolved.entry
     return list(entry.check_files(resolved.workload, pretrained)) if isinstance(entry, FilesEntry) else []
+
+
+def model_description(resolved: ResolvedRecipe) -> list[str]:
+    """Return what the workload says of a recipe's model, line by line; nothing while it finds problems.
+
+    Raises:
+        WorkloadError: the model cannot be made.
+    """
+    entry = resolved.entry
+    if not isinstance(entry, DescribedEntry) or any(entry.check(resolved.workload, resolved.recipe.batch.shape)):
+        return []
+    return list(entry.describe(resolved.workload))
 
 
 def check_machines(recipe: Recipe, nodes: Sequence[Node]) -> None:

@@ -238,6 +238,14 @@ class AlbefEntry:
 
             yield from check_initial_weights(config)
 
+    def describe(self, config: AlbefConfig) -> Iterable[str]:
+        """Yield what the image encoder makes of an image, and what is trained; nothing without torch and timm."""
+        if find_spec("torch") is None or find_spec("timm") is None:
+            return ()
+        from workloads.albef.description import describe_model
+
+        return describe_model(config)
+
     def metrics(self, config: AlbefConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""
         return reported_metrics(config)

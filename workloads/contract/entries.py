@@ -88,6 +88,22 @@ class FilesEntry(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribedEntry(Protocol):
+    """An entry that says what a recipe's model is. Offering this is optional."""
+
+    def describe(self, config: Any) -> Iterable[str]:
+        """Yield facts about the model that follow from a recipe, each in one line; may import torch.
+
+        Args:
+            config: the workload's part of the recipe, in which `check` found no problem.
+
+        Raises:
+            WorkloadError: when the model cannot be made.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BatchShape:
     """The recipe's batch: a step is `micro_batches` micro-batches of `micro_batch_size` samples."""

@@ -92,8 +92,8 @@ class InitialWeights:
     Args:
         key: the recipe key that names the source, for example model.text_weights.
         source: the key's value; None when the part starts at random.
-        used: parameters that have the source's values.
-        missing: parameters that the source does not have; they start at random.
+        used: parameters and statistics that have the source's values.
+        missing: those that the source does not have; they start at random.
         left_over: tensors of the source that the model does not have.
         notes: what else the user should know, one sentence each.
     """
@@ -108,7 +108,7 @@ class InitialWeights:
     def __str__(self) -> str:
         """Return a summary in one line."""
         if self.source is None:
-            return f"{self.key}: null; all {len(self.missing)} parameters start at random"
+            return "; ".join((f"{self.key}: null; all {len(self.missing)} parameters start at random", *self.notes))
         summary = (
             f"{self.key}: {self.source}: {len(self.used)} tensors used, {len(self.missing)} parameters start at random"
             f"{_some(self.missing)}, {len(self.left_over)} tensors left over{_some(self.left_over)}"

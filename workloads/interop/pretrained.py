@@ -18,6 +18,7 @@ from workloads.albef.config import AlbefConfig, ModelConfig
 from workloads.albef.model import Encoders, build_image_encoder, build_text_encoder, image_shape
 from workloads.contract import InitialWeights, Problem, WorkloadError
 from workloads.interop.model_sources import cached, fetch, fetch_beside, local_path
+from workloads.interop.named_encoder import check_named_encoder, load_named_encoder
 from workloads.interop.timm_weights import open_timm
 from workloads.interop.vocabularies import check_vocabulary
 from workloads.interop.weight_facts import CONFIG_FILE, Expected, Facts, facts_beside
@@ -44,7 +45,7 @@ from workloads.interop.weight_layouts import (
     unexpected,
 )
 from workloads.nn.bert import BertForMaskedLM
-from workloads.nn.meta import on_meta
+from workloads.nn.meta import on_meta, without_values
 from workloads.nn.vision import grid_of, resize_positions
 from workloads.transforms.text import VOCABULARY_FILES
 
@@ -57,8 +58,9 @@ def load_initial_weights(encoders: Encoders, config: AlbefConfig) -> tuple[Initi
     Raises:
         WorkloadError: when weights cannot be found or do not fit the recipe.
     """
+    named = config.model.vision.name is not None
     return (
-        load_vision_weights(encoders.visual_encoder, config.model),
+        (load_named_encoder if named else load_vision_weights)(encoders.visual_encoder, config.model),
         load_text_weights(encoders.text_encoder, config),
     )
 
@@ -73,9 +75,13 @@ def check_initial_weights(config: AlbefConfig) -> Iterator[Problem]:
 
 
 def _check_vision(config: AlbefConfig) -> None:
-    if config.model.vision_weights is not None:
-        found = find_vision_weights(config.model)
-        match_vision(found, on_meta(lambda: build_image_encoder(config.model)), config.model)
+    if config.model.vision_weights is None:
+        return
+    encoder = without_values(lambda: build_image_encoder(config.model))
+    if config.model.vision.name is not None:
+        check_named_encoder(encoder, config.model)
+    else:
+        match_vision(find_vision_weights(config.model), encoder, config.model)
 
 
 def _check_text(config: AlbefConfig) -> None:
@@ -88,7 +94,7 @@ def _check_text(config: AlbefConfig) -> None:
 
 
 def load_vision_weights(encoder: nn.Module, config: ModelConfig) -> InitialWeights:
-    """Load a ViT into the image encoder; position embeddings are resized bicubically to the model's grid.
+    """Load a ViT into ALBEF's own image encoder; position embeddings are resized bicubically to the model's grid.
 
     Args:
         encoder: whose parameters are set.

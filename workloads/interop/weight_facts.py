@@ -35,6 +35,7 @@ class Facts:
 
     Args:
         source: who says so: a file, or a name.
+        name: of the architecture in timm.
         kind: architecture as transformers calls it, for example vit or bert.
         heads: attention heads.
         norm_epsilon: epsilon of the LayerNorms.
@@ -46,6 +47,7 @@ class Facts:
     """
 
     source: str
+    name: str | None = None
     kind: str | None = None
     heads: int | None = None
     norm_epsilon: float | None = None
@@ -106,8 +108,10 @@ def _object(path: Path, key: str) -> Mapping[str, Any]:
 
 def _of_config(content: Mapping[str, Any], source: str) -> Facts:
     if isinstance(timm := content.get("pretrained_cfg"), dict):
-        heads = _heads_of(content.get("architecture"))
-        return Facts(source=source, heads=heads, mean=_rgb(timm.get("mean")), std=_rgb(timm.get("std")))
+        architecture = content.get("architecture")
+        name = architecture if isinstance(architecture, str) else None
+        pixels = {"mean": _rgb(timm.get("mean")), "std": _rgb(timm.get("std"))}
+        return Facts(source=source, name=name, heads=_heads_of(architecture), **pixels)
     return Facts(source=source, **{fact: content.get(key) for fact, key in TRANSFORMERS_KEYS.items()})
 
 
@@ -147,7 +151,7 @@ class Expected:
 
     def differences(self, facts: Facts) -> Iterator[str]:
         """Yield what differs from facts of weights, each with what to do."""
-        for name in ("kind", "heads", "norm_epsilon", "activation", "positions", "vocabulary", "mean", "std"):
+        for name in ("name", "kind", "heads", "norm_epsilon", "activation", "positions", "vocabulary", "mean", "std"):
             theirs, ours = getattr(facts, name), getattr(self.facts, name)
             if theirs is None or ours is None or _same(theirs, ours):
                 continue
@@ -163,6 +167,7 @@ class Expected:
 
 
 WORDS = {
+    "name": "its architecture is timm's",
     "kind": "the model is",
     "heads": "its attention heads are",
     "norm_epsilon": "the epsilon of its LayerNorms is",

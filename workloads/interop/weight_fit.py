@@ -118,15 +118,16 @@ def refusal(
         own: beginnings of names that are no sign of another project.
     """
     names = [name for name in found.names if not name.startswith(own)] or list(found.names)
-    reasons = [f"lacks {_listed(missing)}"] if missing else []
+    reasons = [f"lacks {listed(missing)}"] if missing else []
     if extra:
         what = features(extra)
-        reasons.append(f"has {_listed(extra)}, which the model does not have{f': {what}' if what else ''}")
+        reasons.append(f"has {listed(extra)}, which the model does not have{f': {what}' if what else ''}")
     likeness = f" ({recognised(names)})" if missing and not features(extra) else ""
     return found.error(f"{' and '.join(reasons)}{likeness}; choose {wanted} without that{OR_RANDOM}")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Return some of the names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -144,20 +145,19 @@ def compare_facts(found: FoundWeights, matched: InitialWeights, expected: Expect
 
 
 def copy_tensors(module: nn.Module, matched: InitialWeights, read: Callable[[str], Tensor]) -> None:
-    """Give a module's parameters the values of the tensors that it uses.
+    """Give a module's parameters and buffers the values of the tensors that it uses.
 
     Raises:
-        WorkloadError: when a tensor does not consist of finite numbers; no parameter is changed.
+        WorkloadError: when a tensor does not consist of finite numbers; nothing is changed.
     """
-    tensors = {name: read(name) for name in matched.used}
+    tensors, targets = {name: read(name) for name in matched.used}, module.state_dict()
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if tensor.is_floating_point() != targets[name].is_floating_point() or not tensor.isfinite().all():
             kind = "not-a-number or infinite values" if tensor.is_floating_point() else f"{tensor.dtype} values"
             raise WorkloadError(f"{matched.key}: {matched.source} holds {kind} in {name}; choose other weights")
-    parameters = dict(module.named_parameters())
     with torch.no_grad():
         for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
+            targets[name].copy_(tensor)
 
 
 def parameter_names(module: nn.Module) -> tuple[str, ...]:

@@ -9,12 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from workloads.contract import WorkloadError
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def on_meta(build: Callable[[], AnyModule]) -> AnyModule:
     """Return the module that `build` makes, without allocating or drawing its values."""
     with torch.device("meta"), _SkipInit():
+        return build()
+
+
+def without_values(build: Callable[[], AnyModule]) -> AnyModule:
+    """Return the module that `build` makes, on the meta device unless it needs values while it is made."""
+    try:
+        return on_meta(build)
+    except (RuntimeError, WorkloadError):
         return build()
 
 

@@ -161,17 +161,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned; the parameter groups may differ.
+    """Restore what `optimizer_tensors` returned; the parameter groups may differ, and what is locked needs no state.
 
     Raises:
         CheckpointError: the state is of a parameter that the optimiser does not train.
     """
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    locked = {name for parameter, name in names.items() if not parameter.requires_grad}
     trained = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     index_of = {name: index for index, name in enumerate(trained)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         entry, _, name = key.partition("/")
+        if name in locked:
+            continue
         if name not in index_of:
             raise CheckpointError(f"the checkpoint has optimiser state of {name}, which this run does not train.")
         state.setdefault(index_of[name], {})[entry] = value

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from timm.models import group_parameters
+from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
@@ -74,12 +74,20 @@ class EncoderShape:
 
 def pretrained_statistics(name: str) -> dict[str, Any]:
     """Return `image_size`, `mean` and `std` that timm has for a model; empty when it knows no such name."""
-    pretrained = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    pretrained = _pretrained(name)
     if pretrained is None:
         return {}
     _, height, width = pretrained.input_size
     size = height if height == width else (height, width)
     return {"image_size": size, "mean": tuple(pretrained.mean), "std": tuple(pretrained.std)}
+
+
+def _pretrained(name: str) -> PretrainedCfg | None:
+    """Return what timm knows of a model's weights; None when it knows no such name or tag."""
+    try:
+        return timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:
+        return None
 
 
 def create_encoder(name: str, size: ImageSize, classes: int = 0, **options: Any) -> nn.Module:
@@ -275,7 +283,7 @@ def _first_layer(encoder: Any) -> nn.Module:
 
 def has_first_layer(name: str) -> bool:
     """Return whether timm names the convolution of a model that sees the pixels."""
-    pretrained = timm.get_pretrained_cfg(name)
+    pretrained = _pretrained(name)
     return pretrained is None or bool(pretrained.first_conv)
 
 

@@ -142,8 +142,9 @@ def test_no_more_can_stay_unlocked_than_there_is(lock: dict[str, int], key: str)
 
 def test_patches_without_a_first_layer_that_timm_names_cannot_be_perturbed() -> None:
     options = {"steps": 2, "perturb": ["image"], "image_at": "patches"}
-    name = "test_vit"
-    assert not keys(named(name).model_copy(update={"adversarial": config(adversarial=options).adversarial}))
+    perturbed = {"adversarial": config(adversarial=options).adversarial}
+    assert "adversarial.image_at" in keys(named("csatv2", 512).model_copy(update=perturbed))
+    assert "adversarial.image_at" not in keys(named("test_vit").model_copy(update=perturbed))
 
 
 def test_the_description_tells_grid_pooling_and_what_is_trained() -> None:

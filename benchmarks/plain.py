@@ -63,9 +63,9 @@ def plain_losses(
     student, teacher, queue = model.student, model.teacher, model.queue
     length_B, ids_BL = batch["length"], batch["input_ids"][:, : int(batch["length"].max())].long()
     mask_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device) < length_B[:, None]
-    image_BND, text_BLD = _image(student, batch["image"]), _text(student, ids_BL, mask_BL)
+    image_BND, text_BLD = encode_image(student, batch["image"]), encode_text(student, ids_BL, mask_BL)
     with torch.no_grad():
-        taught_image_BND, taught_text_BLD = _image(teacher, batch["image"]), _text(teacher, ids_BL, mask_BL)
+        taught_image_BND, taught_text_BLD = encode_image(teacher, batch["image"]), encode_text(teacher, ids_BL, mask_BL)
         taught = teacher.image_embedding(taught_image_BND[:, 0]), teacher.text_embedding(taught_text_BLD, mask_BL)
         keys = Keys(taught[0], queue.image_queue), Keys(taught[1], queue.text_queue)
         targets = contrastive_targets(similarities(*taught, *keys, student.temp), alpha)
@@ -85,9 +85,9 @@ def _matching(
     student: Student, text_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor, choices: RandomChoices, own: Similarities
 ) -> Tensor:
     negatives = choices.negatives(own)
-    positive_BLD = _fuse(student, text_BLD, mask_BL, image_BND)
+    positive_BLD = fuse(student, text_BLD, mask_BL, image_BND)
     wrong_text, wrong_image = negatives.text_for_image, negatives.image_for_text
-    negative_BLD = _fuse(
+    negative_BLD = fuse(
         student,
         torch.cat([text_BLD, text_BLD[wrong_text]]),
         torch.cat([mask_BL, mask_BL[wrong_text]]),
@@ -119,11 +119,12 @@ def _masked(
 
 
 def _words(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor, image_BND: Tensor) -> Tensor:
-    states_BLD = _fuse(encoders, _text(encoders, ids_BL, mask_BL), mask_BL, image_BND)
+    states_BLD = fuse(encoders, encode_text(encoders, ids_BL, mask_BL), mask_BL, image_BND)
     return encoders.text_encoder.word_logits(states_BLD)
 
 
-def _image(encoders: Encoders, image_B3HW: Tensor) -> Tensor:
+def encode_image(encoders: Encoders, image_B3HW: Tensor) -> Tensor:
+    """Return image tokens [B, N, D]."""
     vit: Any = encoders.visual_encoder
     patches_BPD = vit.patch_embed(encoders.pixels(image_B3HW))
     states_BND = torch.cat([vit.cls_token.expand(len(patches_BPD), -1, -1), patches_BPD], 1) + vit.pos_embed
@@ -136,7 +137,8 @@ def _image(encoders: Encoders, image_B3HW: Tensor) -> Tensor:
     return normed_BND
 
 
-def _text(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+def encode_text(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """Return the states after the text layers, [B, L, D]."""
     bert = encoders.bert
     embeddings: Any = bert.embeddings
     summed_BLD = bert.words(ids_BL) + embeddings.position_embeddings.weight[: ids_BL.shape[1]]
@@ -147,7 +149,8 @@ def _text(encoders: Encoders, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
     return states_BLD
 
 
-def _fuse(encoders: Encoders, states_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor) -> Tensor:
+def fuse(encoders: Encoders, states_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor) -> Tensor:
+    """Return the states of all tokens after the fusion layers, [B, L, D]."""
     for layer in encoders.bert.encoder.layer[encoders.bert.text_layers :]:
         states_BLD = _layer(layer, states_BLD, mask_BL, image_BND)
     return states_BLD

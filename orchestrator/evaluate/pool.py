@@ -157,7 +157,8 @@ class ActorPool:
         if running.actor is not self._actors[running.place]:
             return
         self._lost_in_a_row += 1
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = lines[0] if lines[-1] == lines[0] else f"{lines[0]} ... {lines[-1].strip()}"
         if self._lost_in_a_row > LOSSES_WITHOUT_PROGRESS * len(self._actors):
             raise MeasuringError(
                 f"{self._lost_in_a_row} evaluation actors were lost in a row without finishing anything; the last: "

@@ -22,7 +22,7 @@ from workloads.albef.model_config import ModelConfig
 from workloads.contract import KeyedRandom
 from workloads.nn.bert import Bert, BertForMaskedLM, BertLayer, PairIndices, TokenSelection
 from workloads.nn.momentum import FeatureQueue, init_teacher
-from workloads.nn.packed_texts import PackedTexts, encode_packed, full_rows, fuse_packed
+from workloads.nn.packed_texts import PackedTexts, encode_packed, fuse_packed, in_full_rows, pack
 from workloads.nn.timm_encoder import (
     EncoderShape,
     ImageOutputs,
@@ -149,6 +149,10 @@ class Encoders(nn.Module):
     def text_embedding(self, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return unit vectors [B, E] of texts, whose tokens `mask_BL` is True at."""
         pooled_BD = states_BLD[:, 0] if self.text_pooling == "cls" else mean_of_tokens(states_BLD, mask_BL)
+        return self.project_text(pooled_BD)
+
+    def project_text(self, pooled_BD: Tensor) -> Tensor:
+        """Return unit vectors [B, E] of what stands for texts."""
         return F.normalize(at_least_float32(self.text_proj(pooled_BD)), dim=-1)
 
 
@@ -334,20 +338,16 @@ class AlbefInference:
 
         What a text gives does not depend on the texts beside it.
         """
-        input_ids_BL, length_B = input_ids_BL.to(self.device).long(), length_B.cpu().long()
-        mask_BL = torch.arange(input_ids_BL.shape[1], device=self.device) < length_B[:, None].to(self.device)
-        encoded = encode_packed(self.student.bert, input_ids_BL[mask_BL], length_B)
-        states_BLD = encoded.text_SD.new_zeros(*mask_BL.shape, encoded.text_SD.shape[1])
-        states_BLD[mask_BL] = encoded.text_SD
-        rows = full_rows(len(length_B), self.device)
-        embedding_BE = self.student.text_embedding(states_BLD[rows], mask_BL[rows])[: len(length_B)]
-        return PackedTexts(encoded.fusion_SD, length_B), embedding_BE
+        length_B = length_B.cpu().long()
+        ids_S = pack(input_ids_BL.to(self.device).long(), length_B)
+        states_SD, pooled_BD = encode_packed(self.student.bert, ids_S, length_B, self.student.text_pooling)
+        return PackedTexts(states_SD, length_B), in_full_rows(self.student.project_text, pooled_BD)
 
     @torch.no_grad()
     def match_grouped(self, texts: PackedTexts, image_NC: Tensor) -> Tensor:
         """Return matching logits [T, 2] of every text with one image: those of `match_scores`, up to rounding."""
         fused_TD = fuse_packed(self.student.bert, texts.states_SD, texts.length_T, image_NC)
-        return self.student.match_logits(fused_TD[full_rows(len(fused_TD), self.device)])[: len(fused_TD)]
+        return in_full_rows(self.student.match_logits, fused_TD)
 
     def word_attention(self, input_ids_BL: Tensor, length_B: Tensor, image_B3HW: Tensor) -> Tensor:
         """Return where each token of text i attends in image i, [B, L, h, w], non-negative, 0 at padding.

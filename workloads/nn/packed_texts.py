@@ -17,16 +17,19 @@ group with their places filled up, L tokens of a padded text, N image tokens, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from workloads.nn.attention import KeysValues, TokenLayout
 from workloads.nn.bert import Bert
+
+Pooling = Literal["cls", "mean"]
 
 KEY_MULTIPLE = 32
 """Texts are padded to a multiple of this in their own self-attention."""
@@ -100,38 +103,30 @@ def text_groups(length_T: Tensor, shape: GroupShape, device: torch.device) -> It
             yield _group(text_G, starts[text_G], lengths[text_G], width, shape, device)
 
 
-class EncodedTokens(NamedTuple):
-    """States of the tokens of all texts.
-
-    Args:
-        text_SD: after the text layers.
-        fusion_SD: after the self-attention of the first fusion layer, which does not depend on the image.
-    """
-
-    text_SD: Tensor
-    fusion_SD: Tensor
-
-
-def encode_packed(bert: Bert, ids_S: Tensor, length_T: Tensor, shape: GroupShape | None = None) -> EncodedTokens:
-    """Run the text layers, and the self-attention of the first fusion layer.
+def encode_packed(
+    bert: Bert, ids_S: Tensor, length_T: Tensor, pooling: Pooling = "cls", shape: GroupShape | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the states of `PackedTexts`, [S, D], and what stands for each text after the text layers, [T, D].
 
     Args:
         bert: in evaluation mode.
         ids_S: token ids of all texts.
         length_T: int64 on the CPU.
+        pooling: whether [CLS] stands for a text, or the mean of its tokens.
         shape: of the groups; that of the device unless given.
     """
     text_layers, fusion_layers = bert.text_fusion_layers()
-    words_VD = bert.embeddings.word_embeddings.weight
-    encoded = EncodedTokens(*(words_VD.new_empty(len(ids_S), words_VD.shape[1]) for _ in range(2)))
+    width = bert.embeddings.word_embeddings.embedding_dim
+    states_SD = bert.embeddings.word_embeddings.weight.new_empty(len(ids_S), width)
+    pooled_TD = states_SD.new_empty(len(length_T), width)
     for group in text_groups(length_T, shape or GroupShape.of_device(ids_S.device), ids_S.device):
         states_RD = bert.embeddings.packed(bert.words(ids_S[group.token_R]), group.position_R)
         for layer in text_layers:
             states_RD = layer.feed_forward(layer.attend_text(states_RD, group.layout))
+        pooled_TD[group.text_G] = _pooled(states_RD, group, pooling)
         own_S = group.token_R[: group.tokens]
-        encoded.text_SD[own_S] = states_RD[: group.tokens]
-        encoded.fusion_SD[own_S] = fusion_layers[0].attend_text(states_RD, group.layout)[: group.tokens]
-    return encoded
+        states_SD[own_S] = fusion_layers[0].attend_text(states_RD, group.layout)[: group.tokens]
+    return states_SD, pooled_TD
 
 
 def image_contexts(bert: Bert, image_NC: Tensor) -> list[KeysValues]:
@@ -167,9 +162,18 @@ def pack(rows_TL: Tensor, length_T: Tensor) -> Tensor:
     return rows_TL[torch.arange(rows_TL.shape[1], device=rows_TL.device) < length_T[:, None].to(rows_TL.device)]
 
 
-def full_rows(count: int, device: torch.device) -> Tensor:
-    """Return the numbers of some rows, the last one repeated until their number is a multiple of `KEY_MULTIPLE`."""
-    return torch.arange(count + -count % KEY_MULTIPLE, device=device).clamp_max(count - 1)
+def in_full_rows(function: Callable[[Tensor], Tensor], rows_TF: Tensor) -> Tensor:
+    """Return a row-wise function's results, [T, ...], computed with rows filled up to a multiple of `KEY_MULTIPLE`."""
+    return function(F.pad(rows_TF, (0, 0, 0, -len(rows_TF) % KEY_MULTIPLE)))[: len(rows_TF)]
+
+
+def _pooled(states_RD: Tensor, group: TextGroup, pooling: Pooling) -> Tensor:
+    """Return what stands for each text of a group, [G, D]."""
+    texts = len(group.text_G)
+    if pooling == "cls":
+        return states_RD[group.cls_P[:texts]]
+    length_G1 = group.layout.mask_RL[:texts].sum(1, keepdim=True)
+    return group.layout.unpack(states_RD)[:texts].sum(1) / length_G1
 
 
 def _fuse_group(bert: Bert, states_RD: Tensor, group: TextGroup, contexts: Sequence[KeysValues]) -> Tensor:

@@ -27,8 +27,13 @@ from workloads.contract import KeyedRandom
 PLENTY = 8 * 10**9
 
 
-def tiny(*overrides: str) -> ResolvedRecipe:
+def demo(*overrides: str) -> ResolvedRecipe:
     return load_recipe(Path("workloads/recipes/emoji-demo.yaml"), ["scale.use_gpu=true", *overrides])
+
+
+def tiny(*overrides: str) -> ResolvedRecipe:
+    """The demo with a plain ViT and with nothing locked."""
+    return demo("model={preset: tiny}", *overrides)
 
 
 def live_peak(recipe: ResolvedRecipe, size: int) -> int:
@@ -57,7 +62,7 @@ def test_a_large_micro_batch_takes_what_small_ones_say() -> None:
 
 
 def test_the_demo_model_in_figures() -> None:
-    recipe = tiny("batch.micro_batch_size=2", "adversarial.steps=0")
+    recipe = demo("batch.micro_batch_size=2", "adversarial.steps=0")
     footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
     workload = recipe.entry.create(recipe.workload)
     model = workload.build(CPU, KeyedRandom((0,)), pretrained=False)

@@ -95,9 +95,11 @@ def tiny_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray, whose processes search for distributions where this one does."""
     site = str(install_toyland(tmp_path_factory.mktemp("site")))
     sys.path.append(site)
-    ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
     sys.path.remove(site)
 
 

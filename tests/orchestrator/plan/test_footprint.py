@@ -74,12 +74,11 @@ def test_the_demo_model_in_figures() -> None:
 
 
 def test_locked_layers_are_held_once_and_need_neither_gradients_nor_activations() -> None:
-    size = ("batch.micro_batch_size=2", "adversarial.steps=0", "model.text_weights=null")
-    usual, locked = (
-        measure_footprint(recipe, prepare(recipe), PLENTY)
-        for recipe in (tiny(*size), tiny(*size, "model.lock.vision=all", "model.lock.text=all"))
+    recipe, locked_recipe = (
+        tiny("batch.micro_batch_size=2", "adversarial.steps=0", f"model.lock.vision={lock}", f"model.lock.text={lock}")
+        for lock in ("null", "all")
     )
-    recipe = tiny(*size)
+    usual, locked = (measure_footprint(each, prepare(each), PLENTY) for each in (recipe, locked_recipe))
     student = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False).student
     bert = student.text_encoder.bert
     layers = [*student.visual_encoder.parameters(), *bert.embeddings.parameters()]

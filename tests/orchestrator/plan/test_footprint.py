@@ -3,7 +3,7 @@
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -79,7 +79,8 @@ def test_locked_layers_are_held_once_and_need_neither_gradients_nor_activations(
         for lock in ("null", "all")
     )
     usual, locked = (measure_footprint(each, prepare(each), PLENTY) for each in (recipe, locked_recipe))
-    student = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False).student
+    model: Any = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False)
+    student = model.student
     bert = student.text_encoder.bert
     layers = [*student.visual_encoder.parameters(), *bert.embeddings.parameters()]
     layers += [each for layer in bert.encoder.layer[: bert.text_layers] for each in layer.parameters()]

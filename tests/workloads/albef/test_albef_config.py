@@ -47,9 +47,13 @@ def test_the_recipe_wins_over_the_preset() -> None:
     assert config.contrastive.queue_size == 64
 
 
-def test_a_timm_name_sets_the_sizes_but_not_over_the_recipe() -> None:
-    vision = read(model={"preset": "tiny", "vision": {"name": "vit_small_patch16_224", "depth": 5}}).model.vision
-    assert (vision.patch, vision.width, vision.depth, vision.heads) == (16, 384, 5, 6)
+def test_with_a_timm_name_come_size_and_statistics_but_not_over_the_recipe() -> None:
+    named = {"name": "convnext_atto.d2_in1k", "std": [0.5, 0.5, 0.5], "depth": 5}
+    model = read(model={"preset": "tiny", "vision": named}).model
+    assert (model.image_size, model.vision_weights) == (224, "convnext_atto.d2_in1k")
+    assert (model.vision.mean, model.vision.std) == ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
+    assert (model.vision.patch, model.vision.width, model.vision.depth, model.vision.heads) == (None, None, 5, None)
+    assert read(model={"image_size": [96, 64], "vision": {"name": "convnext_atto"}}).model.image_hw == (96, 64)
 
 
 @pytest.mark.parametrize("preset", ["base", "mini", "tiny"])
@@ -66,7 +70,8 @@ def test_a_resolved_recipe_reads_back_the_same(preset: str) -> None:
         ({"model": {"preset": ["tiny"]}}, ("model", "preset")),
         ({"model": 3}, ("model",)),
         ({"model": {"vision": 3}}, ("model", "vision")),
-        ({"model": {"vision": {"name": "vit_so400m_patch14_siglip_224"}}}, ("model", "vision", "name")),
+        ({"model": {"vision": {"name": 3}}}, ("model", "vision", "name")),
+        ({"model": {"image_size": [64, 0]}}, ("model", "image_size")),
         ({"model": {"vision": {"depth": 0}}}, ("model", "vision", "depth")),
         ({"model": {"text": {"layers": "2"}}}, ("model", "text", "layers")),
         ({"augment": {"crop_scale": [0.9, 0.2]}}, ("augment", "crop_scale")),

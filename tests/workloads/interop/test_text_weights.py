@@ -30,12 +30,12 @@ def config(source: Path | str, sizes: dict[str, int] | None = None, tokenizer: s
 
 
 def loaded(settings: AlbefConfig) -> tuple[BertForMaskedLM, Any]:
-    encoder = build_text_encoder(settings.model).eval()
+    encoder = build_text_encoder(settings.model, image_width=8).eval()
     return encoder, load_text_weights(encoder, settings)
 
 
 def small_state() -> dict[str, torch.Tensor]:
-    encoder = build_text_encoder(config("x").model)
+    encoder = build_text_encoder(config("x").model, image_width=8)
     state = {name: torch.randn_like(tensor) for name, tensor in encoder.state_dict().items()}
     return {name: tensor for name, tensor in state.items() if ".crossattention." not in name}
 

@@ -7,7 +7,7 @@ k best pairs of each direction, -100 elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +100,7 @@ def measure(inference: AlbefInference, top: int) -> Measured:
     return Measured(RetrievalSet.of(summaries, "all"), matrix(chunks, results), evaluation)
 
 
-def matrix(chunks: list[Chunk], results: list[Record]) -> Tensor:
+def matrix(chunks: Sequence[Chunk], results: Sequence[Record]) -> Tensor:
     match_TI = torch.full((12, 6), torch.nan, dtype=torch.float64)
     for chunk, result in zip(chunks, results, strict=True):
         text_P, image_P = (torch.from_numpy(chunk.task.arrays[name]).long() for name in ("text", "image"))

@@ -1,7 +1,7 @@
 """ALBEF's ablation with VILLA's rows on top, measured on emoji in several drawing styles; JSON lines.
 
     python benchmarks/ablation.py                       # the whole table; says first how long it takes
-    python benchmarks/ablation.py --quick               # a part of it, at most 15 minutes on two cores
+    python benchmarks/ablation.py --quick               # a part of it, meant for 15 minutes on two cores
     python benchmarks/ablation.py --row +itc --row +hard-negatives --noise clean --seed 0 --set length.steps=300
 
 Rows and base recipe are those of ablation_rows.py and ablation.yaml. Every run sees equally many samples; runs of one

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.train.held_out import read_held_out
-
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
+from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
 from orchestrator.stream.shards.corpus import build
 from workloads.contract import KeyedRandom, Sample
 from workloads.corpora.emoji_entry import ENTRY, EmojiConfig
@@ -92,7 +91,12 @@ def _progress(count: int) -> None:
 
 def _read(folder: Path) -> tuple[Sample, ...]:
     location = locate(str(folder))
-    return read_held_out(location, read_index(location)).samples
+    index = read_index(location)
+    contents = [located.content for located in read_numbered(location, index, evenly_spaced(index.total))]
+    samples = tuple(content for content in contents if isinstance(content, Sample))
+    if len(samples) < len(contents):
+        raise SystemExit(f"{folder}: {len(contents) - len(samples)} samples cannot be read; delete it to build it anew")
+    return samples
 
 
 def swap_captions(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sample, ...]:

@@ -1,6 +1,6 @@
 """What a run of the ablation is measured by, on held-out samples: retrieval, and the losses of the fusion layers.
 
-Shapes: B pairs of a batch, V vocabulary.
+Shapes: B pairs of a batch, T distinct texts, I images, N image tokens, C their width, E embedding width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
-from workloads.albef.model import AlbefInference, Student
+from workloads.albef.model import AlbefInference
 from workloads.albef.step import encoder_outputs
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import KeyedRandom, Sample
-from workloads.downstream.ranking import Scores
-from workloads.downstream.retrieval import relevance, retrieval_metrics
-from workloads.nn.bert import PairIndices, TokenSelection
-from workloads.nn.vision import ImageFeatures, TextFeatures
+from workloads.downstream.ranking import Relevance, rank_by_similarity, rerank
+from workloads.downstream.retrieval import Rankings, chance_metrics, ranking_metrics
+from workloads.downstream.retrieval_metrics import RERANKED
+from workloads.nn.packed_texts import PackedTexts
 from workloads.objectives.contrastive import Similarities
 from workloads.objectives.matching import KeyedChoices, matching_pairs
 from workloads.transforms.pairs import EvaluationTransform
@@ -50,50 +50,62 @@ def measure(
         captions: token ids of the training captions, for the chance level of the masked words.
     """
     with AlbefInference.eval_mode(workload.model.student, workload.config.model) as inference:
-        metrics = retrieval_metrics(_scores(inference, workload, samples, held_out))
+        metrics = _retrieval(inference, workload, samples, held_out, match=True)
         return metrics | fusion_losses(workload, held_out, word_frequencies(captions, workload))
 
 
 def contrastive_recalls(workload: AlbefWorkload, samples: Sequence[Sample], held_out: Batches) -> dict[str, float]:
     """Return the retrieval metrics of the contrastive similarity alone, as in `measure`."""
     with AlbefInference.eval_mode(workload.model.student, workload.config.model) as inference:
-        return retrieval_metrics(_scores(inference, workload, samples, held_out, match=False))
+        return _retrieval(inference, workload, samples, held_out, match=False)
 
 
 @torch.no_grad()
-def _scores(
-    inference: AlbefInference, workload: AlbefWorkload, samples: Sequence[Sample], held_out: Batches, match: bool = True
-) -> Scores:
-    """Return what the model says about every distinct caption with every image."""
+def _retrieval(
+    inference: AlbefInference, workload: AlbefWorkload, samples: Sequence[Sample], held_out: Batches, match: bool
+) -> dict[str, float]:
+    """Return the retrieval metrics; with `match` those of the matching head as well."""
     config = workload.config
     transform = EvaluationTransform(config.model.image_hw, config.text)
     captions = [transform.captions(sample) for sample in samples]
     distinct = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
     tokens = [transform.tokens(text) for text in distinct]
     input_ids, lengths = (torch.from_numpy(np.stack(column)) for column in zip(*tokens, strict=True))
-    texts = inference.encode_texts(input_ids, lengths)
+    texts, text_TE = inference.pack_texts(input_ids, lengths)
     image_INC = torch.from_numpy(held_out.of_positions(np.arange(len(samples))).features["image"])
     images = inference.encode_images(image_INC)
-    similarity_TI, relevant_TI = texts.embedding_BE @ images.embedding_BE.T, relevance(distinct, captions)
-    if not match:
-        return Scores(similarity_TI, relevant_TI, None, 0)
-    return Scores(similarity_TI, relevant_TI, match_all(inference.student, texts, images), len(samples))
+    relevance = _relevance(distinct, captions)
+    found = Rankings(
+        rank_by_similarity(text_TE, images.embedding_BE, relevance, len(captions)),
+        rank_by_similarity(images.embedding_BE, text_TE, relevance.reverse, len(distinct)),
+    )
+    metrics = ranking_metrics(found, "") | chance_metrics(relevance)
+    if match:
+        match_TI = match_all(inference, texts, images.tokens_BND)
+        metrics |= ranking_metrics(_by_match(found, match_TI, relevance), RERANKED)
+    return metrics
 
 
-def match_all(student: Student, texts: TextFeatures, images: ImageFeatures) -> Tensor:
-    """Return the matching logit of every text with every image, [T, I]; what an image gives all texts is made once."""
-    count = len(texts.embedding_BE)
-    columns = []
-    for image_BNC in images.tokens_BND.split(IMAGES_AT_ONCE):
-        text_R = torch.arange(count).repeat(len(image_BNC))
-        image_R = torch.arange(len(image_BNC)).repeat_interleave(count)
-        pairs, tokens = PairIndices(text_R, image_R), TokenSelection.cls_tokens(len(text_R), text_R.device)
-        fused_RD = student.bert.fuse(texts.states_BLD, texts.mask_BL, image_BNC, pairs, tokens)
-        columns.append(student.match_logits(fused_RD)[:, 1].view(len(image_BNC), count))
-    return torch.cat(columns).T
+def _relevance(texts: Sequence[str], captions: Sequence[tuple[str, ...]]) -> Relevance:
+    """Return which images have which of the distinct texts among their captions."""
+    row_of = {text: row for row, text in enumerate(texts)}
+    pairs = [(row_of[text], column) for column, of_image in enumerate(captions) for text in of_image]
+    text_P, image_P = torch.tensor(pairs).unbind(1)
+    return Relevance.of_pairs(text_P, image_P, len(texts), len(captions))
 
 
-IMAGES_AT_ONCE = 8
+def _by_match(found: Rankings, match_TI: Tensor, relevance: Relevance) -> Rankings:
+    """Return the whole gallery as the matching head orders it."""
+    match_of_text, match_of_image = match_TI, match_TI.T
+    return Rankings(
+        rerank(found.texts, match_of_text.gather(1, found.texts.best_QK.long()), relevance),
+        rerank(found.images, match_of_image.gather(1, found.images.best_QK.long()), relevance.reverse),
+    )
+
+
+def match_all(inference: AlbefInference, texts: PackedTexts, image_INC: Tensor) -> Tensor:
+    """Return the matching logit of every text with every image, [T, I]."""
+    return torch.stack([inference.match_grouped(texts, image_NC)[:, 1] for image_NC in image_INC], dim=1)
 
 
 def word_frequencies(captions: Sequence[np.ndarray], workload: AlbefWorkload) -> Tensor:

@@ -1,30 +1,17 @@
 """The ablation's rows, its swapped captions and its results file are what the table claims."""
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import cv2
-import numpy as np
 import pytest
-import torch
-from ablation_corpus import Corpus, swap_captions
-from ablation_measures import match_all
-from ablation_results import SHOWN, Result, ResultsFile, summary, unfinished
+from ablation_corpus import swap_captions
+from ablation_results import Result, ResultsFile, summary, unfinished
 from ablation_rows import NOISE, ROWS, Run, runs
-from ablation_tokens import TokenWorkload, precompute
-from ablation_training import Batches, Training
-from torch import Tensor
 
 from orchestrator.config.document import flatten
-from workloads.albef.config import AlbefConfig
-from workloads.albef.model import AlbefInference
-from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Clock, KeyedRandom, Sample
-from workloads.nn.vision import TextFeatures
-from workloads.transforms.pairs import EvaluationTransform
+from workloads.contract import Sample
 
 PAIRS = tuple(Sample(f"style-{number % 3}-{number // 3}", b"", (f"subject {number // 3}",)) for number in range(200))
 
@@ -86,98 +73,6 @@ def test_which_captions_are_swapped_depends_on_seed_and_sample_alone() -> None:
 def test_captions_that_are_all_equal_cannot_be_swapped() -> None:
     with pytest.raises(ValueError, match="4 samples cannot swap captions"):
         swap_captions([Sample(str(number), b"", ("same",)) for number in range(10)], 0.4, 0)
-
-
-def test_every_epoch_of_the_batches_holds_every_sample_once() -> None:
-    nothing = np.zeros((10, 1))
-    batches = Batches(nothing, np.arange(10), nothing, nothing, seed=3, size=4)
-    seen = np.concatenate([batches.positions(number) for number in range(5)])
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert list(seen[:10]) != list(seen[10:])
-
-
-TINY = (
-    "model.vision.name=test_resnet",
-    "model.vision_weights=null",
-    "model.text_weights=null",
-    "model.text={width: 24, layers: 1, fusion_layers: 1, heads: 2}",
-    "model.image_size=64",
-    "batch.micro_batch_size=4",
-    "length.steps=3",
-)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    def drawing(number: int) -> Sample:
-        pixels = KeyedRandom((number,)).numpy().integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        image = cv2.imencode(".png", pixels)[1].tobytes()
-        return Sample(f"style-{number}", image, (f"subject {'abcdefghijklmnop'[number]}",))
-
-    samples = [drawing(number) for number in range(16)]
-    return Corpus(tuple(samples[:11]), tuple(samples[11:]), "made up")
-
-
-def samples_batch(samples: Sequence[Sample], config: AlbefConfig) -> dict[str, Tensor]:
-    transform = EvaluationTransform(config.model.image_hw, config.text)
-    tokens = [transform.tokens(sample.captions[0]) for sample in samples]
-    columns = {"image": [transform.image(sample) for sample in samples]}
-    columns |= {name: [getattr(item, name) for item in tokens] for name in ("input_ids", "length")}
-    return {name: torch.from_numpy(np.stack(column)) for name, column in columns.items()}
-
-
-def losses(workload: AlbefWorkload, batch: dict[str, Tensor]) -> dict[str, float]:
-    clock = Clock(1, steps=10, samples=4, epoch_samples=4, draw=KeyedRandom((3,)))
-    workload.begin_step(clock)
-    metrics = workload.micro_step(batch, clock, lambda loss, **_: loss.backward()).metrics
-    return {name: float(metric) for name, metric in metrics.items()}
-
-
-def test_tokens_computed_once_train_as_the_locked_encoder_itself_does(corpus: Corpus) -> None:
-    config = cast(AlbefConfig, Run("+villa-both", "clean", 0, TINY).recipe.workload)
-    plain, given = AlbefWorkload(config), TokenWorkload(config)
-    for workload in (plain, given):
-        workload.build(torch.device("cpu"), KeyedRandom((1,)))
-    batch = samples_batch(corpus.train[:4], config)
-    with torch.no_grad():
-        tokens_BNC = plain.model.student.eval().image_outputs(batch["image"]).tokens_BNC
-    assert losses(given, batch | {"image": tokens_BNC}) == pytest.approx(losses(plain, batch), rel=1e-5)
-    compared = 0
-    for ours, theirs in zip(given.parameter_groups(), plain.parameter_groups(), strict=True):
-        for one, other in zip(ours.parameters, theirs.parameters, strict=True):
-            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
-            compared += one.grad is not None
-    assert compared > 20
-
-
-def test_a_run_trains_and_measures_what_the_table_shows(corpus: Corpus, tmp_path: Path) -> None:
-    run = Run("+distilled-mlm", "swapped-40", 1, TINY)
-    config = cast(AlbefConfig, run.recipe.workload)
-    tokens = precompute(tmp_path, config, (*corpus.train, *corpus.held_out), corpus.digest)
-    assert precompute(tmp_path, config, (), corpus.digest).file == tokens.file
-    first, again = (Training(run, corpus.without_images(), tokens).finish() for _ in range(2))
-    assert first == again
-    assert set(SHOWN.values()) | {"chance_itm", "chance_mlm"} <= first.keys()
-    assert first["chance_itm"] == pytest.approx(0.6365, abs=1e-4)
-    assert first["text_to_image/chance@1"] == pytest.approx(1 / 5)
-
-
-def test_the_matching_head_scores_every_pair_as_one_by_one(corpus: Corpus, tmp_path: Path) -> None:
-    config = cast(AlbefConfig, Run("+itc", "clean", 0, TINY).recipe.workload)
-    workload = AlbefWorkload(config)
-    workload.build(torch.device("cpu"), KeyedRandom((1,)))
-    batch = samples_batch(corpus.train[:5], config)
-    with AlbefInference.eval_mode(workload.model.student, config.model) as inference:
-        texts, images = (
-            inference.encode_texts(batch["input_ids"], batch["length"]),
-            inference.encode_images(batch["image"]),
-        )
-        match_TI = match_all(inference.student, texts, images)
-        for text in range(5):
-            one = TextFeatures(
-                *(column[[text] * 5] for column in (texts.states_BLD, texts.mask_BL, texts.embedding_BE))
-            )
-            torch.testing.assert_close(match_TI[text], inference.match_scores(one, images)[:, 1])
 
 
 def result(run: Run, value: float) -> Result:

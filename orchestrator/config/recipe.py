@@ -267,7 +267,7 @@ class EvaluationSection(Section):
         "with CPUs or GPUs of its own, while they train on; each measured step is saved for it.",
     )
     cpus: float = Field(
-        1.0, gt=0, description="CPUs of an actor that measures, beside training or for `fuseray evaluate`."
+        1.0, gt=0, description="CPUs of an actor that measures, beside training or in an evaluation on a cluster."
     )
     gpus: float = Field(0.0, ge=0, description="GPUs, or the share of one, of the actor beside training.")
     memory_mb: int = Field(

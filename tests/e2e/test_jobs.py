@@ -109,7 +109,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
 
 def test_a_job_is_followed_over_a_connection_that_breaks_to_its_end_and_exit_code(user: User) -> None:
     budget = ("budget.hours=0.004", "length.steps=100000")
-    with breaking_proxy(user.head.port, once(b"step 11/")) as proxy:
+    with breaking_proxy(user.head.port, once(b"step 1/")) as proxy:
         through = user.cluster("proxied", url=f"http://127.0.0.1:{proxy.port}")
         done = user.fuseray("submit", "mine.yaml", "--cluster", through, "name=whole", *budget)
         assert done.returncode == 3, done.stderr

@@ -61,13 +61,12 @@ def train_adversarially(
     """
     if not clean.logits:
         return clean.total, AdversarialLosses(clean.total, clean.total)
-    pixels_B3HW = objectives.student.pixels(image_B3HW)
-    patches = _patches(objectives.student, pixels_B3HW, config)
+    patches = _patches(objectives.student, image_B3HW, config)
     predictions = log_probabilities(clean.logits)
     boundary = DetachedBoundary((*encoded, *patches, *predictions), backward)
     leaves, clean_leaves = boundary.leaves[: -len(predictions)], boundary.leaves[-len(predictions) :]
     inputs, perturbed_patches = EncoderOutputs(*leaves[: len(encoded)]), leaves[len(encoded) :]
-    perturbed = PerturbedFusion(objectives, inputs, pixels_B3HW, *perturbed_patches)
+    perturbed = PerturbedFusion(objectives, inputs, image_B3HW, *perturbed_patches)
     starts = _starts(perturbed, config, draw)
     losses = adversarial_steps(perturbed, clean_leaves, starts, options_of(config), boundary.backward)
     remainder = boundary.remainder()
@@ -85,10 +84,10 @@ def options_of(config: AdversarialConfig) -> AdversarialOptions:
     )
 
 
-def _patches(student: Student, pixels_B3HW: Tensor, config: AdversarialConfig) -> tuple[Tensor, ...]:
+def _patches(student: Student, image_B3HW: Tensor, config: AdversarialConfig) -> tuple[Tensor, ...]:
     if config.image_at == "tokens" or "image" not in config.perturb:
         return ()
-    return (embed_patches(student.visual_encoder, pixels_B3HW),)
+    return (embed_patches(student.visual_encoder, student.pixels(image_B3HW)),)
 
 
 def _starts(perturbed: PerturbedFusion, config: AdversarialConfig, draw: KeyedRandom) -> Mapping[str, Tensor]:
@@ -109,13 +108,13 @@ class PerturbedFusion:
     Args:
         objectives: of the fusion layers.
         encoded: the encoders' outputs: the inputs to perturb, and those used unperturbed.
-        pixels_B3HW: the normalised images.
+        image_B3HW: the images, read when patches are perturbed.
         patches: outputs of the image encoder's first layer, to perturb instead of the image tokens.
     """
 
     objectives: FusionObjectives
     encoded: EncoderOutputs
-    pixels_B3HW: Tensor
+    image_B3HW: Tensor
     patches: Tensor | None = None
 
     @property
@@ -144,5 +143,5 @@ class PerturbedFusion:
             return self.encoded.image_BNC + perturbation
         student = self.objectives.student
         return student.fusion_tokens(
-            encode_patches(student.visual_encoder, self.patches + perturbation, self.pixels_B3HW)
+            encode_patches(student.visual_encoder, self.patches + perturbation, student.pixels(self.image_B3HW))
         )

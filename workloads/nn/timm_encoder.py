@@ -22,6 +22,7 @@ from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 
 from workloads.contract import WorkloadError
+from workloads.interop.model_sources import first_line
 from workloads.nn.meta import on_meta
 from workloads.nn.vision import ImageSize
 
@@ -191,7 +192,7 @@ def _grid(name: str, encoder: Any, features: Tensor, pixels_1CHW: Tensor) -> tup
     try:
         maps = encoder.forward_intermediates(pixels_1CHW, indices=1, output_fmt="NCHW", intermediates_only=True)
     except REFUSALS as error:
-        raise _no_grid(name, f"its tokens are not those of a grid ({_first_line(error)})") from error
+        raise _no_grid(name, f"its tokens are not those of a grid ({first_line(error)[:200]})") from error
     height, width = maps[-1].shape[2:]
     return height, width
 
@@ -206,7 +207,7 @@ def _size_refused(name: str, size: ImageSize, error: Exception) -> WorkloadError
     own = pretrained_statistics(name).get("image_size")
     fix = f"leave it out, for {own}" if own else "choose another size"
     return WorkloadError(
-        f"{SIZE_KEY}: {name} takes no images of {size[0]} x {size[1]} pixels ({_first_line(error)}); {fix}"
+        f"{SIZE_KEY}: {name} takes no images of {size[0]} x {size[1]} pixels ({first_line(error)[:200]}); {fix}"
     )
 
 
@@ -214,11 +215,6 @@ def _pooling(encoder: Any) -> str:
     pool = getattr(encoder, "global_pool", None) or getattr(getattr(encoder, "head", None), "global_pool", None)
     kind = pool if isinstance(pool, str) else getattr(pool, "pool_type", "avg")
     return {"token": "class token", "map": "attention pool", "avg": "mean"}.get(kind, f"pool ({kind})")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def encode_images(encoder: nn.Module, pixels_B3HW: Tensor) -> ImageOutputs:

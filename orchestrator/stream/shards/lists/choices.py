@@ -164,6 +164,7 @@ class _Group:
     image_ids: set[str] = field(default_factory=set)
 
     def add(self, item: Item, captions: Iterable[str], image_id: str) -> None:
+        """Add an entry; of its other values those stay that all entries of the image share."""
         self.captions += captions
         self.image_ids.add(image_id)
         record = item.record

@@ -111,7 +111,7 @@ def first_attempts(fault: Fault, attempts: int = 1, methods: str = "GET") -> Pla
 
 
 def seeded(seed: int, rates: Mapping[Fault, float]) -> Plan:
-    """Return a plan that draws a fault for every attempt from its own key, so threads do not change what happens.
+    """Return a plan that draws a fault for every attempt from its own key: neither threads nor the bucket's name matter.
 
     Args:
         seed: of the draws.
@@ -119,7 +119,8 @@ def seeded(seed: int, rates: Mapping[Fault, float]) -> Plan:
     """
 
     def plan(request: Request) -> Fault | None:
-        key = (seed, request.method, request.target, request.byte_range, request.attempt)
+        inside_bucket = request.target.removeprefix("/").partition("/")[2]
+        key = (seed, request.method, inside_bucket, request.byte_range, request.attempt)
         remaining = KeyedRandom(key).numpy().random()
         for fault, rate in rates.items():
             remaining -= rate

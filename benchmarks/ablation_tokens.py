@@ -73,7 +73,6 @@ def _encode(config: AlbefConfig, samples: Sequence[Sample], part: Path) -> None:
     """Fill a file with the images' tokens; one that was begun is continued, where rows are still zero."""
     torch.set_num_threads(os.cpu_count() or 1)
     student = AlbefWorkload(config).build(torch.device("cpu"), KeyedRandom(("tokens",))).student.eval()
-    student.visual_encoder.to(memory_format=torch.channels_last)
     transform = EvaluationTransform(config.model.image_hw, config.text)
     grid = student.image_shape.grid
     shape = (len(samples), grid[0] * grid[1], student.image_shape.width)

@@ -106,7 +106,8 @@ class Encoders(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.pixels = PixelNormalizer(*config.vision.pixel_statistics)
+        memory_format = torch.contiguous_format if config.vision.name is None else torch.channels_last
+        self.pixels = PixelNormalizer(*config.vision.pixel_statistics, memory_format)
         self.visual_encoder = build_image_encoder(config)
         self.image_shape = image_shape(config, self.visual_encoder)
         width = self.image_shape.width

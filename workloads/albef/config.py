@@ -63,6 +63,11 @@ class ContrastiveConfig(Section):
     decay_temperature: bool = Field(
         False, description="Apply weight decay to the temperature, as the official code does."
     )
+    learning_rate_scale: float = Field(
+        1.0,
+        gt=0,
+        description="Factor on the learning rate of the projections and the temperature, which start untrained.",
+    )
 
     @field_validator("temperature_range")
     @classmethod

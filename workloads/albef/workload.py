@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from workloads.interop.pretrained import load_initial_weights
 from workloads.nn.cpu_linear import cpu_linear
 from workloads.nn.momentum import update_teacher
 from workloads.objectives.matching import KeyedChoices, RandomChoices
+
+PROJECTIONS = ("vision_proj.", "text_proj.", "temp")
+"""Beginnings of the names of what the contrastive objective alone trains."""
 
 
 class AlbefWorkload:
@@ -78,21 +81,32 @@ class AlbefWorkload:
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return the student's parameters that are not locked: 1-d ones and biases without weight decay, others with.
 
+        Projections and temperature are apart where they have a learning rate of their own.
+
         Position embeddings and the class token therefore decay, as in the official code; the temperature does when
         `contrastive.decay_temperature` is set.
         """
-        named = [(name, value) for name, value in self.model.student.named_parameters() if value.requires_grad]
-        no_decay = {name for name, parameter in named if parameter.ndim == 1 or name.endswith(".bias")}
-        if not self.config.contrastive.decay_temperature:
-            no_decay.add("temp")
-        return (
-            ParameterGroup(
-                "no_decay", [parameter for name, parameter in named if name in no_decay], weight_decay=False
-            ),
-            ParameterGroup(
-                "decay", [parameter for name, parameter in named if name not in no_decay], weight_decay=True
-            ),
-        )
+        scale = self.config.contrastive.learning_rate_scale
+        trained = {name: value for name, value in self.model.student.named_parameters() if value.requires_grad}
+        faster = {name for name in trained if scale != 1 and name.startswith(PROJECTIONS)}
+        groups = [self._group("no_decay", trained, trained.keys() - faster, False)]
+        groups += [self._group("decay", trained, trained.keys() - faster, True)]
+        if faster:
+            groups += [self._group("projections_no_decay", trained, faster, False, scale)]
+            groups += [self._group("projections_decay", trained, faster, True, scale)]
+        return groups
+
+    def _group(
+        self, label: str, trained: Mapping[str, nn.Parameter], names: Set[str], decay: bool, scale: float = 1.0
+    ) -> ParameterGroup:
+        """Return those of the named parameters that have weight decay, or those that have none."""
+        chosen = [value for name, value in trained.items() if name in names and self._decays(name, value) == decay]
+        return ParameterGroup(label, chosen, weight_decay=decay, learning_rate_scale=scale)
+
+    def _decays(self, name: str, parameter: nn.Parameter) -> bool:
+        if name == "temp":
+            return self.config.contrastive.decay_temperature
+        return parameter.ndim != 1 and not name.endswith(".bias")
 
     def shard_units(self) -> Sequence[nn.Module]:
         """Return the image encoder's blocks and BERT's layers, of student and teacher."""

@@ -215,7 +215,7 @@ def check_files(plan: Plan, new: bool) -> None:
         from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
 
         try:
-            load_start(start)
+            load_start(start, plan.resolved)
         except FuserayError as error:
             raise ConfigError(str(error)) from error
     problems = file_problems(plan.resolved, pretrained=new and start is None)

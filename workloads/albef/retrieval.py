@@ -7,11 +7,12 @@ queue, which remembers ids for that, and none is a negative of matching. The tem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.albef.config import PairsConfig
 from workloads.albef.entry import PairsEntry
+from workloads.contract import IMAGE_ID_NAMES, BadSample, Sample, declared_image_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,20 @@ class RetrievalEntry(PairsEntry):
         from workloads.albef.starting import fitted_state
 
         return fitted_state(config, source, state)
+
+    def check_samples(self, config: RetrievalConfig, samples: Sequence[Sample]) -> Iterator[str]:
+        """Yield that samples do not say which image they are of, or say it wrongly."""
+        try:
+            known = [bool(declared_image_id(sample.fields)) or "#" in sample.key for sample in samples]
+        except BadSample as fault:
+            yield str(fault)
+            return
+        if samples and not any(known):
+            yield (
+                f"samples have no image id ({', '.join(IMAGE_ID_NAMES)}), so each counts as an image of its own; if some "
+                "are of one image, they are taken for wrong answers to each other, so build the shards with ids "
+                "(docs/retrieval.md)"
+            )
 
 
 ENTRY = RetrievalEntry()

@@ -27,6 +27,7 @@ from workloads.contract.entries import (
     ImportReport,
     OfflineProfile,
     Problem,
+    SamplesEntry,
     WarningsEntry,
     WorkloadEntry,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "Record",
     "ReportedMetrics",
     "Sample",
+    "SamplesEntry",
     "Section",
     "StagedTransform",
     "Table",

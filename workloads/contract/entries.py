@@ -143,6 +143,20 @@ class FineTuningEntry(Protocol):
         ...
 
 
+@runtime_checkable
+class SamplesEntry(Protocol):
+    """An entry that can tell from some samples of a data set what training on it lacks. Offering this is optional."""
+
+    def check_samples(self, config: Any, samples: Sequence[Sample]) -> Iterable[str]:
+        """Yield what a run would suffer from, and what to do about it; the run can start all the same.
+
+        Args:
+            config: the workload's part of the recipe.
+            samples: some of those to train on.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BatchShape:
     """The recipe's batch: a step is `micro_batches` micro-batches of `micro_batch_size` samples."""

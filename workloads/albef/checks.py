@@ -150,7 +150,9 @@ def _adversarial(config: PairsConfig) -> Iterator[Problem]:
     if not options.steps:
         return
     if not (config.matching.enabled or config.mask_probability):
-        yield Problem("adversarial.steps", "perturbs the fusion layers' objectives, and none is on; enable one or set 0")
+        yield Problem(
+            "adversarial.steps", "there is nothing to perturb: matching and masking are off; enable one or set 0"
+        )
     yield from _modalities(options)
     yield from _start(options)
 

@@ -2,7 +2,8 @@
 
 It is the training of `albef` without masked language, on larger images that are cropped less. An image has several
 captions, so pairs match by their image: all keys of a query's image are right answers, in the micro-batch and in the
-queue, which remembers ids for that, and none is a negative of matching. The temperature is not clamped. Imports no torch.
+queue, which remembers ids for that, and none is a negative of matching. The temperature is not clamped. Importing this
+file does not import torch.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class RetrievalEntry(PairsEntry):
             return
         if samples and not any(known):
             yield (
-                f"samples have no image id ({', '.join(IMAGE_ID_NAMES)}), so each counts as an image of its own; if some "
-                "are of one image, they are taken for wrong answers to each other, so build the shards with ids "
+                f"samples have no image id ({', '.join(IMAGE_ID_NAMES)}), so each counts as an image of its own; where "
+                "several are of one image, they are taken for wrong answers to each other: build the shards with ids "
                 "(docs/retrieval.md)"
             )
 

@@ -30,8 +30,8 @@ def negative_weights(logits_BB: Tensor, match_BB: Tensor, hard: bool) -> Tensor:
     """Return the probability of each other pair to become a row's negative, [B, B], 0 where it would match.
 
     Matches are masked before the softmax: masking afterwards, as the official code does, gives the same distribution
-    up to a factor, but leaves rows whose sum underflows to 0 once the temperature is low. NaN scores count as 0, so that
-    a non-finite loss is reported as such instead of failing here.
+    up to a factor, but leaves rows whose sum underflows to 0 once the temperature is low. NaN scores count as 0, so
+    that a non-finite loss is reported as such instead of failing here.
 
     Args:
         logits_BB: similarities divided by the temperature.

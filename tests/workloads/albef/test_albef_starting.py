@@ -46,7 +46,7 @@ def source(imported: ForeignCheckpoint) -> AlbefConfig:
 
 
 def finetuned(source: PairsConfig, **model: object) -> RetrievalConfig:
-    values = source.model_dump(include={"model", "contrastive"}, mode="json")
+    values = source.model_dump(include={"model", "contrastive"})
     return RetrievalConfig.model_validate(deep_merge(values, {"model": model}))
 
 

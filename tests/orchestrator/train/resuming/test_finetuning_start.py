@@ -61,9 +61,7 @@ def begun(plan: Plan) -> tuple[torch.nn.Module, torch.optim.Optimizer, int]:
 
 def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
     config = plan.resolved.workload.model_dump(mode="json")
-    state = RunState(
-        step, 42, plan.resolved.digest(), plan.data.digest, "id", plan.recipe.workload, config, step / 7
-    )
+    state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", plan.recipe.workload, config, step / 7)
     return save_checkpoint(plan.run, state, model.state_dict(), optimizer_tensors(optimizer, model)).path
 
 
@@ -114,7 +112,11 @@ def test_a_resumed_run_has_its_image_ids(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "reason"),
     [
-        ("pretrained", ["start.take=everything"], r"start.take: \S+ cannot be continued .*: it is of the workload 'albef'"),
+        (
+            "pretrained",
+            ["start.take=everything"],
+            r"start.take: \S+ cannot be continued .*: it is of the workload 'albef'",
+        ),
         ("pretrained", ["contrastive.queue_size=30"], r"of another model: .*Set contrastive.queue_size=12"),
         ("pretrained", ["model.text.heads=4"], r"model.text.heads is 2 there and 4 here"),
         ("finetuned", ["model.embed_dim=16"], r"model.embed_dim is 8 there and 16 here"),

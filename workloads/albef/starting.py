@@ -36,19 +36,21 @@ def fitted_state(config: PairsConfig, source: PairsConfig, state: Mapping[str, T
     fitted = dict(state)
     if config.matches_by_image and IMAGE_IDS not in fitted:
         fitted[IMAGE_IDS] = torch.full((1, config.contrastive.queue_size), NO_IMAGE)
-    if config.model.image_hw != source.model.image_hw:
-        _refuse_other_shapes(config, source, fitted) if config.model.vision.name else _resize(config, source, fitted)
+    if config.model.image_hw == source.model.image_hw:
+        return fitted
+    if config.model.vision.name is None:
+        return fitted | _resized_positions(config, source, state)
+    _refuse_other_shapes(config, source, state)
     return fitted
 
 
-def _resize(config: PairsConfig, source: PairsConfig, state: dict[str, Tensor]) -> None:
-    """Resize the position embeddings of student and teacher in place."""
+def _resized_positions(config: PairsConfig, source: PairsConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the position embeddings of student and teacher for the recipe's images."""
     height, width = source.model.image_hw
     if height != width:
         raise _size_error(source, "only position embeddings of square images can be resized")
     grid = image_shape(config.model).grid
-    for name in (name for name in state if name.endswith(POSITIONS)):
-        state[name] = resize_positions(state[name], grid)
+    return {name: resize_positions(tensor, grid) for name, tensor in state.items() if name.endswith(POSITIONS)}
 
 
 def _refuse_other_shapes(config: PairsConfig, source: PairsConfig, state: Mapping[str, Tensor]) -> None:

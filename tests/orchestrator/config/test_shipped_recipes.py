@@ -59,7 +59,10 @@ def test_the_official_fine_tuning_is_the_official_fine_tuning(
     assert (evaluation["rerank"], evaluation["texts"], evaluation["samples"]) == (k, "all", images)
     last = captions * epochs // 256
     assert last - last % evaluation["every_steps"] == pytest.approx(last, abs=epochs)  # the last epoch is measured
-    assert (recipe.checkpoint.every_steps, recipe.checkpoint.metric) == (evaluation["every_steps"], "held_out/reranked/r_mean")
+    assert (recipe.checkpoint.every_steps, recipe.checkpoint.metric) == (
+        evaluation["every_steps"],
+        "held_out/reranked/r_mean",
+    )
 
 
 def test_the_demo_is_fine_tuned_on_its_own_data_and_model() -> None:

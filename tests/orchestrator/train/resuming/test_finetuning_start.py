@@ -88,15 +88,19 @@ def test_our_own_pre_training_and_from_there_another_fine_tuning(folder: Path, t
     model, optimizer, _ = begun(first)
     assert model.state_dict()[POSITIONS[0]].shape == (1, 10, 16)
     model.get_buffer(IMAGE_IDS)[0, :3] = torch.tensor([2**62, 7, 2**62 + 1])
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
     place = save(first, 30, model, optimizer)
     again, _, first_step = begun(plan_of(folder, tmp_path, place, "name=second", "model.image_size=16"))
     assert first_step == 0
     assert torch.equal(again.state_dict()[IMAGE_IDS], model.state_dict()[IMAGE_IDS])
-    continued, _, first_step = begun(
-        plan_of(folder, tmp_path, place, "name=third", "model.image_size=12", "start.take=everything")
-    )
+    everything = plan_of(folder, tmp_path, place, "name=third", "model.image_size=12", "start.take=everything")
+    continued, moments, first_step = begun(everything)
     assert first_step == 30
     assert torch.equal(continued.state_dict()[IMAGE_IDS], model.state_dict()[IMAGE_IDS])
+    assert optimizer_tensors(moments, continued).keys() == optimizer_tensors(optimizer, model).keys()
 
 
 def test_a_resumed_run_has_its_image_ids(folder: Path, tmp_path: Path) -> None:

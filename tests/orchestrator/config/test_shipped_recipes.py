@@ -1,7 +1,7 @@
 """Every shipped recipe is valid as it stands, save for the data that only its user has."""
 
 from itertools import pairwise
-from math import cos, pi
+from math import ceil, cos, pi
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def test_the_official_fine_tuning_is_the_official_fine_tuning(
     assert (albef["model"]["image_size"], albef["augment"]["crop_scale"]) == (384, [0.5, 1.0])
     assert (albef["contrastive"]["temperature_range"], albef["text"]["max_tokens"]) == (None, 30)
     assert (evaluation["rerank"], evaluation["texts"], evaluation["samples"]) == (k, "all", images)
-    last = captions * epochs // 256
+    last = ceil(captions * epochs / 256)
     assert last - last % evaluation["every_steps"] == pytest.approx(last, abs=epochs)  # the last epoch is measured
     assert (recipe.checkpoint.every_steps, recipe.checkpoint.metric) == (
         evaluation["every_steps"],

@@ -84,7 +84,7 @@ def plain_losses(
 def _matching(
     student: Student, text_BLD: Tensor, mask_BL: Tensor, image_BND: Tensor, choices: RandomChoices, own: Similarities
 ) -> Tensor:
-    negatives = choices.negatives(own)
+    negatives = choices.negatives(own, torch.eye(len(text_BLD), dtype=torch.bool, device=text_BLD.device))
     positive_BLD = fuse(student, text_BLD, mask_BL, image_BND)
     wrong_text, wrong_image = negatives.text_for_image, negatives.image_for_text
     negative_BLD = fuse(

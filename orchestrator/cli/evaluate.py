@@ -42,6 +42,7 @@ class Request:
         storage: where runs are, when the name is one.
         endpoint: address of an S3-compatible server.
         held_out: URI of other samples than the recipe's.
+        step: of the run's checkpoint; None for its newest.
         workers: actors to measure with; None for none, or on a cluster as many as it has places for.
         device: what the actors run on.
         address: of Ray.
@@ -57,6 +58,7 @@ class Request:
     storage: str
     endpoint: str | None
     held_out: str | None
+    step: int | None
     workers: int | None
     device: Device
     address: str
@@ -71,6 +73,7 @@ class Request:
         options: dict[str, object] = {
             "--endpoint": self.endpoint,
             "--held-out": held_out if self.held_out is not None else None,
+            "--step": self.step,
             "--workers": self.workers,
             "--device": self.device,
         }
@@ -84,6 +87,7 @@ class Request:
 @click.option("--storage", default="runs", show_default=True, help="Where runs are, when RUN is a name.")
 @click.option("--endpoint", help="Address of an S3-compatible server, for s3:// URIs.")
 @click.option("--held-out", help="URI of other held-out shards than the recipe's, for example another drawing style.")
+@click.option("--step", type=click.IntRange(min=1), help="Steps of the checkpoint; default: the newest.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Share the work out to so many actors on Ray; default: none, or all."
 )
@@ -105,7 +109,7 @@ class Request:
 @click.option("--again", is_flag=True, help="Evaluate even if this checkpoint was evaluated before.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(as_json: bool, **arguments: Any) -> None:
-    """Measure RUN's newest checkpoint on its held-out samples, as its workload does.
+    """Measure RUN's newest checkpoint, or that of --step, on its held-out samples, as its workload does.
 
     RUN is a run's name below --storage, or the path or URI of its folder, or of a folder that import-checkpoint made,
     which needs --held-out; its metrics are printed alone. KEY.PATH=VALUE sets keys of the recipe's section evaluation,
@@ -174,6 +178,8 @@ def _evaluate(request: Request) -> Evaluated | None:
     if is_import(folder):
         if request.cluster is not None:
             raise ConfigError(f"{folder.uri}: an imported checkpoint is evaluated here; leave out --cluster.")
+        if request.step is not None:
+            raise ConfigError(f"{folder.uri}: an imported checkpoint is one alone; leave out --step.")
         return _measure_import(folder, request)
     run = find_run(request.name, request.storage, request.endpoint)
     resolved = overridden_recipe(run, request.overrides)
@@ -182,7 +188,7 @@ def _evaluate(request: Request) -> Evaluated | None:
         raise ConfigError(f"{run.root.uri}: the recipe has no data.held_out; name the samples with --held-out URI.")
     data = locate(data, resolved.recipe.storage.endpoint).uri
     saved = load_evaluation(run.evaluation)
-    about = subject(run.newest_step(), resolved.evaluation, data)
+    about = subject(request.step or run.newest_step(), resolved.evaluation, data)
     if saved is not None and saved.subject == about and not request.again:
         reported = resolved.entry.metrics(resolved.workload)
         return Evaluated(saved.checkpoint, reported, saved.subject, run.root.uri)
@@ -277,10 +283,12 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, held_out: str, request: R
     from orchestrator.report.gather import save_evaluation, subject
     from orchestrator.stream.dataset.shard_folder import locate_shards
     from orchestrator.track.run_writer import TrackedRun
+    from orchestrator.train.convert import find_source
     from orchestrator.train.driver import log_folder_of
-    from orchestrator.train.evaluation.of_checkpoint import HowToMeasure, evaluate_newest
+    from orchestrator.train.evaluation.of_checkpoint import HowToMeasure, evaluate_checkpoint, evaluate_newest
 
     file, recipe = run.read(), resolved.recipe
+    chosen = find_source(request.name, request.storage, request.endpoint, request.step) if request.step else None
     tracked = TrackedRun(file.tracking_uri, file.mlflow_run_id)
     how = HowToMeasure(
         resolved.evaluation,
@@ -291,7 +299,7 @@ def _measure(run: RunFolder, resolved: ResolvedRecipe, held_out: str, request: R
         log=lambda text: click.echo(text, err=True),
     )
     with _measuring(how, recipe.evaluation, recipe.scale, request, log_folder_of(run.root, recipe.name)) as here:
-        result = evaluate_newest(run, here)
+        result = evaluate_newest(run, here) if chosen is None else evaluate_checkpoint(chosen.folder, here)
     checkpoint = _evaluated_checkpoint(result)
     about = subject(result.step, resolved.evaluation, held_out)
     run.evaluation.delete()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
 from orchestrator.storage.run_folder import RunError, RunFolder
 from orchestrator.stream.dataset.index import Index, check_shards, read_index
+from orchestrator.stream.dataset.samples import evenly_spaced, read_numbered
 from orchestrator.stream.dataset.shard_folder import locate_shards
 from orchestrator.stream.decoder import Decoder, Node, can_read
 from orchestrator.stream.image_cache.cache import DecodedCache
@@ -28,7 +29,7 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
-from workloads.contract import DescribedEntry, FilesEntry, Problem, StagedTransform, Transform
+from workloads.contract import DescribedEntry, FilesEntry, Problem, Sample, SamplesEntry, StagedTransform, Transform
 
 if TYPE_CHECKING:
     from orchestrator.train.checkpoints.warm_start import WarmStart
@@ -185,6 +186,7 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
         refuse_long_folder(ray_folder())
         check_machines(recipe, [Node(os.cpu_count() or 1, _gpus() if recipe.scale.use_gpu else 0)])
     data, warnings = training_data(recipe)
+    warnings += _sample_warnings(resolved, data)
     held_out, held_out_index = None, None
     if recipe.data.held_out is not None:
         held_out, held_out_index, more = _open(recipe.data.held_out, recipe.storage.endpoint)
@@ -215,7 +217,7 @@ def check_files(plan: Plan, new: bool) -> None:
         from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
 
         try:
-            load_start(start)
+            load_start(start, plan.resolved)
         except FuserayError as error:
             raise ConfigError(str(error)) from error
     problems = file_problems(plan.resolved, pretrained=new and start is None)
@@ -294,6 +296,21 @@ def training_data(recipe: Recipe) -> tuple[TrainingData, list[str]]:
         sets.append(DataSet(folder, index, section.weight or float(index.total)))
         warnings += more
     return TrainingData(tuple(sets)), warnings
+
+
+LOOKED_AT = 4
+"""Samples of each data set that the workload looks at."""
+
+
+def _sample_warnings(resolved: ResolvedRecipe, data: TrainingData) -> Iterator[str]:
+    """Yield what the workload says of some samples of each data set."""
+    entry = resolved.entry
+    if not isinstance(entry, SamplesEntry):
+        return
+    for source in data.sets:
+        found = read_numbered(source.folder, source.index, evenly_spaced(source.index.total, LOOKED_AT))
+        samples = [each.content for each in found if isinstance(each.content, Sample)]
+        yield from (f"{source.folder.uri}: {text}" for text in entry.check_samples(resolved.workload, samples))
 
 
 def _open(uri: str, endpoint: str | None) -> tuple[Location, Index, list[str]]:

@@ -183,7 +183,7 @@ def find_initial_state(plan: Plan, log: Callable[[str], None]) -> InitialState:
         return InitialState(newest.state.next_step, newest, with_optimizer=True)
     start = plan.warm_start
     if start is not None:
-        return InitialState(start.first_step, load_start(start), start.with_optimizer, start)
+        return InitialState(start.first_step, load_start(start, plan.resolved), start.with_optimizer, start)
     return InitialState(0)
 
 

@@ -76,3 +76,7 @@ def test_actors_give_the_figures_of_one_process_even_if_one_dies(folder: Path, t
     assert "an evaluation actor is lost" in there.stderr
     assert json.loads(there.stdout) == json.loads(here.stdout)
     assert not list((folder / "runs" / "workers" / "evaluation-work").glob("*"))
+    chosen = run_command(folder, "evaluate", "workers", "--step", f"{STEPS}", "--again", "--json")
+    assert json.loads(chosen.stdout) == json.loads(here.stdout)
+    absent = run_command(folder, "evaluate", "workers", "--step", "10")
+    assert "has no checkpoint of step 10; there are step-00000040" in absent.stderr

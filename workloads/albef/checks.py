@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from workloads.albef.config import AdversarialConfig, AlbefConfig
+from workloads.albef.config import AdversarialConfig, PairsConfig
 from workloads.albef.model_config import ModelConfig, PlainViT
 from workloads.contract import BatchShape, Problem, WorkloadError
 from workloads.interop.model_sources import MINILM
@@ -18,7 +18,7 @@ from workloads.nn.vocabulary import CLS, MASK, PAD
 from workloads.transforms.text import cached_tokenizer, load_tokenizer
 
 
-def problems(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
+def problems(config: PairsConfig, batch: BatchShape) -> Iterator[Problem]:
     """Yield every contradiction, with the recipe key to change."""
     yield from _sizes(config.model)
     yield from _recomputation(config)
@@ -90,7 +90,7 @@ def _named_lock(model: ModelConfig, name: str, blocks: int) -> Iterator[Problem]
         yield _problem(error)
 
 
-def _recomputation(config: AlbefConfig) -> Iterator[Problem]:
+def _recomputation(config: PairsConfig) -> Iterator[Problem]:
     name = config.model.vision.name
     if not config.compute.gradient_checkpointing or name is None or find_spec("timm") is None:
         return
@@ -112,7 +112,7 @@ def _problem(error: WorkloadError) -> Problem:
     return Problem(key, message)
 
 
-def _tokens(config: AlbefConfig) -> Iterator[Problem]:
+def _tokens(config: PairsConfig) -> Iterator[Problem]:
     text = config.model.text
     if config.text.max_tokens > text.positions:
         yield Problem("text.max_tokens", f"must be at most model.text.positions ({text.positions})")
@@ -132,10 +132,10 @@ def _tokens(config: AlbefConfig) -> Iterator[Problem]:
             yield Problem("text.tokenizer", f"{token} must have the id {expected}; choose a BERT vocabulary")
 
 
-def _objectives(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
+def _objectives(config: PairsConfig, batch: BatchShape) -> Iterator[Problem]:
     contrastive, matching = config.contrastive, config.matching
-    if not (contrastive.enabled or matching.enabled or config.masking.enabled):
-        yield Problem("contrastive.enabled", "no objective is left; enable contrastive, matching or masking")
+    if not (contrastive.enabled or matching.enabled or config.mask_probability):
+        yield Problem("contrastive.enabled", "no objective is left; enable one")
     if matching.enabled and batch.micro_batch_size < 2:
         yield Problem("batch.micro_batch_size", "matching draws negatives inside a micro-batch; it needs at least 2")
     if matching.enabled and matching.hard_negatives and not contrastive.enabled:
@@ -145,12 +145,14 @@ def _objectives(config: AlbefConfig, batch: BatchShape) -> Iterator[Problem]:
         yield Problem("contrastive.queue_size", f"{contrastive.queue_size} is less than one step's {samples} samples")
 
 
-def _adversarial(config: AlbefConfig) -> Iterator[Problem]:
+def _adversarial(config: PairsConfig) -> Iterator[Problem]:
     options = config.adversarial
     if not options.steps:
         return
-    if not (config.matching.enabled or config.masking.enabled):
-        yield Problem("adversarial.steps", "perturbs matching and masking, but both are off; enable one or set 0")
+    if not (config.matching.enabled or config.mask_probability):
+        yield Problem(
+            "adversarial.steps", "there is nothing to perturb: matching and masking are off; enable one or set 0"
+        )
     yield from _modalities(options)
     yield from _start(options)
 
@@ -177,7 +179,7 @@ def _modalities(options: AdversarialConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", "no image is perturbed; leave it out or add image to adversarial.perturb")
 
 
-def _perturbed_patches(config: AlbefConfig) -> Iterator[Problem]:
+def _perturbed_patches(config: PairsConfig) -> Iterator[Problem]:
     """Yield why patches of a named encoder cannot be perturbed."""
     options, name = config.adversarial, config.model.vision.name
     perturbed = options.steps and options.image_at == "patches" and "image" in options.perturb
@@ -189,7 +191,7 @@ def _perturbed_patches(config: AlbefConfig) -> Iterator[Problem]:
         yield Problem("adversarial.image_at", f"timm names no first layer of {name} to perturb; set tokens")
 
 
-def queue_warnings(config: AlbefConfig, batch: BatchShape, steps: int) -> Iterator[Problem]:
+def queue_warnings(config: PairsConfig, batch: BatchShape, steps: int) -> Iterator[Problem]:
     """Yield why a queue would be told apart by the age of its features alone (docs/science.md).
 
     A feature is up to `queue_size` / samples of a step steps old. Features of different ages can be compared while the

@@ -1,10 +1,10 @@
-"""The recipe keys of ALBEF pre-training with VILLA adversarial steps, and the presets that fill them in."""
+"""The recipe keys of ALBEF: of its pre-training, and what fine-tuning shares with it; the presets that fill them in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -57,8 +57,10 @@ class ContrastiveConfig(Section):
     enabled: bool = Field(True, description="Whether ITC is trained.")
     queue_size: int = Field(65536, ge=0, description="Features per modality; with 0 only the micro-batch is compared.")
     temperature: float = Field(0.07, gt=0, description="Initial value of the learned temperature.")
-    temperature_range: tuple[float, float] = Field(
-        (0.001, 0.5), strict=False, description="Bounds that the temperature is clamped to before every micro-batch."
+    temperature_range: tuple[float, float] | None = Field(
+        (0.001, 0.5),
+        strict=False,
+        description="Bounds that the temperature is clamped to before every micro-batch; none: it is not clamped.",
     )
     decay_temperature: bool = Field(
         False, description="Apply weight decay to the temperature, as the official code does."
@@ -71,8 +73,8 @@ class ContrastiveConfig(Section):
 
     @field_validator("temperature_range")
     @classmethod
-    def _ordered_bounds(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] < value[1]:
+    def _ordered_bounds(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] < value[1]:
             raise ValueError("must be two positive numbers, smaller first")
         return value
 
@@ -98,8 +100,13 @@ class DistillationConfig(Section):
     momentum: float = Field(0.995, ge=0, lt=1, description="Decay of the teacher's moving average, per step.")
     ramp_epochs: float = Field(1.0, ge=0, description="Epochs over which alpha grows from 0.")
     contrastive: bool = Field(True, description="Distil the contrastive targets.")
-    masked_language: bool = Field(True, description="Distil the masked word pieces.")
     teacher_dropout: bool = Field(True, description="Keep dropout on in the teacher, as the official code does.")
+
+
+class PretrainingDistillation(DistillationConfig):
+    """Momentum distillation of pre-training, which has words to predict as well."""
+
+    masked_language: bool = Field(True, description="Distil the masked word pieces.")
 
 
 class AdversarialConfig(Section):
@@ -170,15 +177,22 @@ class ComputeConfig(Section):
     )
 
 
-class AlbefConfig(Section):
-    """The recipe keys of the `albef` workload."""
+class PairsConfig(Section):
+    """The recipe keys of all training on image-text pairs: pre-training, and fine-tuning for retrieval.
+
+    Attributes:
+        defaults: nested values that a workload has for keys which neither the recipe nor its preset sets.
+        matches_by_image: whether all pairs of one image match each other, and not each pair itself alone.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    matches_by_image: ClassVar[bool] = False
 
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     text: TextConfig = TextConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     matching: MatchingConfig = MatchingConfig()
-    masking: MaskingConfig = MaskingConfig()
     distillation: DistillationConfig = DistillationConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -186,7 +200,17 @@ class AlbefConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        return apply_preset(values)
+        return apply_preset(values, cls.defaults)
+
+    @property
+    def mask_probability(self) -> float:
+        """Probability that a token is masked and predicted; 0 where masked language is not trained."""
+        return 0.0
+
+    @property
+    def distils_words(self) -> bool:
+        """Whether the teacher's masked word pieces are targets, where masked language is trained."""
+        return False
 
     def step_metric_names(self, progress: float) -> tuple[str, ...]:
         """Return the names of the metrics that every micro-batch reports at this share of the training."""
@@ -194,11 +218,28 @@ class AlbefConfig(Section):
             ("loss",): True,
             ("loss_itc",): self.contrastive.enabled,
             ("loss_itm", "itm_skipped"): self.matching.enabled,
-            ("loss_mlm",): self.masking.enabled,
+            ("loss_mlm",): self.mask_probability > 0,
             ("alpha", "temperature"): True,
             ("loss_adversarial", "adversarial_divergence"): self.adversarial.is_active(progress),
         }
         return tuple(name for names, enabled in reported.items() if enabled for name in names)
+
+
+class AlbefConfig(PairsConfig):
+    """The recipe keys of the `albef` workload, ALBEF's pre-training."""
+
+    masking: MaskingConfig = MaskingConfig()
+    distillation: PretrainingDistillation = PretrainingDistillation()
+
+    @property
+    def mask_probability(self) -> float:
+        """Probability that a token is masked and predicted; 0 where masked language is not trained."""
+        return self.masking.probability if self.masking.enabled else 0.0
+
+    @property
+    def distils_words(self) -> bool:
+        """Whether the teacher's masked word pieces are targets, where masked language is trained."""
+        return self.distillation.masked_language
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -231,17 +272,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Recipe fragments that override the defaults, which are the paper's (the preset `base`)."""
 
 
-def apply_preset(values: Any) -> Any:
+def apply_preset(values: Any, defaults: Mapping[str, Any]) -> Any:
     """Return recipe values with those of the preset and of a named encoder where the recipe sets none.
 
-    The recipe's own values take precedence, then those of the encoder `model.vision.name`, then the preset's.
-    Malformed values are returned unchanged, for validation to report.
+    The recipe's own values take precedence, then those of the encoder `model.vision.name`, then the preset's, then the
+    workload's `defaults`. Malformed values are returned unchanged, for validation to report.
     """
     model = values.get("model", {}) if isinstance(values, Mapping) else None
     if not isinstance(model, Mapping):
         return values
     preset = model.get("preset", "base")
-    defaults = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    defaults = deep_merge(defaults, PRESETS.get(preset, {}) if isinstance(preset, str) else {})
     vision = model.get("vision")
     name = vision.get("name") if isinstance(vision, Mapping) else None
     return deep_merge(deep_merge(defaults, _of_named_encoder(name, model)), values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.albef.model import AlbefModel, Student
 from workloads.contract import KeyedRandom
 from workloads.interop.named_encoder import UNTRAINED_STATISTICS
@@ -14,7 +14,7 @@ from workloads.nn.meta import without_values
 from workloads.nn.timm_encoder import batch_norms
 
 
-def describe_model(config: AlbefConfig) -> Iterator[str]:
+def describe_model(config: PairsConfig) -> Iterator[str]:
     """Yield what the image encoder makes of an image, and how many parameters are trained and locked.
 
     Raises:
@@ -38,6 +38,7 @@ def _locked(student: Student) -> str:
         "the image encoder": student.visual_encoder,
         "the word embeddings": student.bert.embeddings,
         "the text layers": nn.ModuleList(student.bert.encoder.layer[: student.bert.text_layers]),
+        "the word head": student.text_encoder.cls,
     }
     counts = {name: (_total(part) - _trained(part), _total(part)) for name, part in parts.items()}
     texts = [f"{locked:,} of {total:,} in {name}" for name, (locked, total) in counts.items() if locked]

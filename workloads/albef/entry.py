@@ -1,4 +1,7 @@
-"""The entry point `albef`: the metrics it reports, what it says of its recipes, its factory. Imports no torch."""
+"""The entry point `albef`: the metrics it reports, what it says of its recipes, its factory. Imports no torch.
+
+`PairsEntry` is what it shares with the entry points of fine-tuning on image-text pairs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 from workloads.albef.checks import problems, queue_warnings
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, PairsConfig
 from workloads.albef.model_config import PlainViT
 from workloads.contract import BatchShape, Metric, Panel, Problem, ReportedMetrics, Transform, Workload, WorkloadError
 from workloads.downstream.retrieval_metrics import contrastive_metrics, reranked_metrics
@@ -68,7 +71,7 @@ STEP_METRICS = {
 }
 
 
-def reported_metrics(config: AlbefConfig) -> ReportedMetrics:
+def reported_metrics(config: PairsConfig) -> ReportedMetrics:
     """Return what a run reports: in every step, in the part of it with adversarial steps, and of an evaluation."""
     steps = config.step_metric_names(config.adversarial.active[0])
     partly = ADVERSARIAL if config.adversarial.steps and config.adversarial.active != (0.0, 1.0) else ()
@@ -81,13 +84,8 @@ def reported_metrics(config: AlbefConfig) -> ReportedMetrics:
     )
 
 
-class AlbefEntry:
-    """Finds, checks and creates the `albef` workload."""
-
-    @property
-    def config_type(self) -> type[AlbefConfig]:
-        """The recipe keys of ALBEF."""
-        return AlbefConfig
+class PairsEntry:
+    """Checks and creates a workload that trains ALBEF on image-text pairs and measures it by retrieval."""
 
     @property
     def evaluation_type(self) -> type[RetrievalOptions]:
@@ -107,11 +105,11 @@ class AlbefEntry:
         """How soft the targets are, and how large the perturbation."""
         return (("distillation.alpha", "adversarial.step_size"),)
 
-    def check(self, config: AlbefConfig, batch: BatchShape) -> Iterable[Problem]:
+    def check(self, config: PairsConfig, batch: BatchShape) -> Iterable[Problem]:
         """Yield what makes a recipe impossible, before anything starts."""
         return problems(config, batch)
 
-    def check_files(self, config: AlbefConfig, pretrained: bool) -> Iterable[Problem]:
+    def check_files(self, config: PairsConfig, pretrained: bool) -> Iterable[Problem]:
         """Yield what is wrong with the tokenizer and the pretrained weights that this machine has; imports torch."""
         try:
             tokenizer_file(config.text.tokenizer)
@@ -123,7 +121,7 @@ class AlbefEntry:
 
             yield from check_initial_weights(config)
 
-    def describe(self, config: AlbefConfig) -> Iterable[str]:
+    def describe(self, config: PairsConfig) -> Iterable[str]:
         """Yield what the image encoder makes of an image, and what is trained; nothing without torch and timm."""
         if find_spec("torch") is None or find_spec("timm") is None:
             return ()
@@ -131,31 +129,41 @@ class AlbefEntry:
 
         return describe_model(config)
 
-    def warnings(self, config: AlbefConfig, batch: BatchShape, steps: int) -> Iterable[Problem]:
-        """Yield what a run would suffer from: a queue that the run is too short for."""
-        return queue_warnings(config, batch, steps)
-
-    def metrics(self, config: AlbefConfig) -> ReportedMetrics:
+    def metrics(self, config: PairsConfig) -> ReportedMetrics:
         """Return what a run of a recipe reports."""
         return reported_metrics(config)
 
-    def transform(self, config: AlbefConfig) -> Transform:
-        """Return the training transform: image and caption to pixels and token ids."""
-        from workloads.transforms.pairs import PairTransform
+    def transform(self, config: PairsConfig) -> Transform:
+        """Return the training transform: image and caption to pixels, token ids and, where it counts, image id."""
+        from workloads.transforms.pairs import IdentifiedPairTransform, PairTransform
 
-        return PairTransform(config.model.image_hw, config.augment, config.text)
+        kind = IdentifiedPairTransform if config.matches_by_image else PairTransform
+        return kind(config.model.image_hw, config.augment, config.text)
 
-    def profiled(self, config: AlbefConfig) -> AlbefConfig:
+    def profiled(self, config: PairsConfig) -> PairsConfig:
         """Return the config without a tokenizer of the hub: captions as long in tokens cost the same."""
         if not is_on_hub(config.text.tokenizer):
             return config
         return config.model_copy(update={"text": config.text.model_copy(update={"tokenizer": STAND_IN})})
 
-    def create(self, config: AlbefConfig) -> Workload:
+    def create(self, config: PairsConfig) -> Workload:
         """Return the workload; imports torch."""
         from workloads.albef.workload import AlbefWorkload
 
         return AlbefWorkload(config)
+
+
+class AlbefEntry(PairsEntry):
+    """Finds the `albef` workload."""
+
+    @property
+    def config_type(self) -> type[AlbefConfig]:
+        """The recipe keys of ALBEF's pre-training."""
+        return AlbefConfig
+
+    def warnings(self, config: AlbefConfig, batch: BatchShape, steps: int) -> Iterable[Problem]:
+        """Yield what a run would suffer from: a queue that the run is too short for."""
+        return queue_warnings(config, batch, steps)
 
 
 ENTRY = AlbefEntry()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workloads.albef.config import AlbefConfig, ComputeConfig
+from workloads.albef.config import ComputeConfig, PairsConfig
 from workloads.albef.locking import LockedParts
 from workloads.albef.model_config import ModelConfig
 from workloads.contract import KeyedRandom
@@ -199,7 +199,7 @@ class Student(Encoders):
 
 
 class AlbefModel(nn.Module):
-    """Everything that training changes.
+    """Everything that training changes. Where masked language is not trained, the student's word head is locked.
 
     Args:
         config: the workload's recipe keys.
@@ -209,15 +209,19 @@ class AlbefModel(nn.Module):
         locked: the parts of the encoders that the teacher shares with the student.
     """
 
-    def __init__(self, config: AlbefConfig, draw: KeyedRandom) -> None:
+    def __init__(self, config: PairsConfig, draw: KeyedRandom) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.child("weights").seed())
             self.student = Student(config.model, config.contrastive.temperature)
             self.teacher = Encoders(config.model)
             self.queue = FeatureQueue(
-                config.model.embed_dim, config.contrastive.queue_size, draw.child("queue").torch()
+                config.model.embed_dim,
+                config.contrastive.queue_size,
+                draw.child("queue").torch(),
+                identified=config.matches_by_image,
             )
+        self.student.text_encoder.cls.requires_grad_(config.mask_probability > 0)
         self.locked = LockedParts(self.student, self.teacher, config.model.lock)
         self.register_load_state_dict_pre_hook(_fit_teacher)  # type: ignore[no-untyped-call]
         self.init_teacher()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from workloads.albef.adversarial import train_adversarially
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.albef.fusion import FusionObjectives, TextBatch, prepare_texts
 from workloads.albef.locking import FirstOutputs
 from workloads.albef.model import AlbefModel, EncoderOutputs
@@ -27,6 +27,7 @@ from workloads.objectives.contrastive import (
     contrastive_loss,
     contrastive_targets,
     ramped_alpha,
+    same_image,
     similarities,
 )
 from workloads.objectives.matching import RandomChoices, matching_pairs
@@ -44,22 +45,25 @@ class MicroStep:
     """
 
     model: AlbefModel
-    config: AlbefConfig
+    config: PairsConfig
     clock: Clock
     choices: RandomChoices
 
     def run(self, batch: Batch, backward: Backward) -> MicroResult:
         """Call `backward` on the losses of a micro-batch and return its metrics and momentum features."""
         student, config = self.model.student, self.config
-        student.clamp_temperature(config.contrastive.temperature_range)
-        texts = prepare_texts(batch, self.choices if config.masking.enabled else None, config.compute)
+        if config.contrastive.temperature_range is not None:
+            student.clamp_temperature(config.contrastive.temperature_range)
+        texts = prepare_texts(batch, self.choices if config.mask_probability else None, config.compute)
         first = self.model.locked.first_outputs(student, batch["image"], texts.input_ids_TL, texts.mask_TL)
         teacher = teacher_outputs(self.model, config, batch["image"], texts, first, self.alpha)
         encoded = encoder_outputs(self.model, first, texts)
-        contrastive = self._contrast(encoded, texts, teacher)
-        objectives = FusionObjectives(student, texts, self._pairs(contrastive), teacher.words_MV, self.alpha)
+        image_id_B = batch["image_id"] if config.matches_by_image else None
+        contrastive = self._contrast(encoded, texts, teacher, image_id_B)
+        pairs = self._pairs(contrastive.in_batch, image_id_B)
+        objectives = FusionObjectives(student, texts, pairs, teacher.words_MV, self.alpha)
         metrics = self._train(objectives, batch["image"], encoded, contrastive, backward)
-        return MicroResult(metrics, self._shared_features(teacher.features))
+        return MicroResult(metrics, self._shared(teacher.features, image_id_B))
 
     @property
     def alpha(self) -> float:
@@ -67,16 +71,22 @@ class MicroStep:
         distillation = self.config.distillation
         return ramped_alpha(distillation.alpha, distillation.ramp_epochs, self.clock.epoch)
 
-    def _contrast(self, encoded: EncoderOutputs, texts: TextBatch, teacher: TeacherOutputs) -> Contrast:
+    def _contrast(
+        self, encoded: EncoderOutputs, texts: TextBatch, teacher: TeacherOutputs, image_id_B: Tensor | None
+    ) -> Contrast:
         if teacher.features is None or not self.config.contrastive.enabled:
             return no_contrast(encoded)
         alpha = self.alpha if self.config.distillation.contrastive else 0.0
-        return contrast(self.model, encoded, texts, teacher.features, alpha)
+        return contrast(self.model, encoded, texts, teacher.features, alpha, image_id_B)
 
-    def _pairs(self, contrastive: Contrast) -> PairIndices | None:
-        if not self.config.matching.enabled or len(contrastive.in_batch.image_to_text) < 2:
+    def _pairs(self, in_batch: Similarities, image_id_B: Tensor | None) -> PairIndices | None:
+        """Return the pairs to match; none where all rows are of one image, which leaves no negative."""
+        rows, device = len(in_batch.image_to_text), in_batch.image_to_text.device
+        pair_B = torch.arange(rows, device=device) if image_id_B is None else image_id_B
+        match_BB = same_image(pair_B, pair_B)
+        if not self.config.matching.enabled or match_BB.all():
             return None
-        return matching_pairs(self.choices.negatives(contrastive.in_batch))
+        return matching_pairs(self.choices.negatives(in_batch, match_BB))
 
     def _train(
         self,
@@ -108,10 +118,11 @@ class MicroStep:
             backward(loss, final=True)
         return {name: metrics[name].detach().clone() for name in self.config.step_metric_names(self.clock.progress)}
 
-    def _shared_features(self, features: MomentumFeatures | None) -> Mapping[str, Tensor]:
+    def _shared(self, features: MomentumFeatures | None, image_id_B: Tensor | None) -> Mapping[str, Tensor]:
         if features is None or not self.config.contrastive.enabled:
             return {}
-        return {"image_features": features.image_BE, "text_features": features.text_BE}
+        shared = {"image_features": features.image_BE, "text_features": features.text_BE}
+        return shared if image_id_B is None else shared | {"image_id": image_id_B}
 
 
 def encoder_outputs(model: AlbefModel, first: FirstOutputs, texts: TextBatch) -> EncoderOutputs:
@@ -141,7 +152,12 @@ def no_contrast(encoded: EncoderOutputs) -> Contrast:
 
 
 def contrast(
-    model: AlbefModel, encoded: EncoderOutputs, texts: TextBatch, features: MomentumFeatures, alpha: float
+    model: AlbefModel,
+    encoded: EncoderOutputs,
+    texts: TextBatch,
+    features: MomentumFeatures,
+    alpha: float,
+    image_id_B: Tensor | None = None,
 ) -> Contrast:
     """Compare the student's features with momentum features of the micro-batch and the queue.
 
@@ -151,6 +167,7 @@ def contrast(
         texts: the first B of them are the captions.
         features: the teacher's.
         alpha: weight of the teacher's similarities in the targets.
+        image_id_B: with it all keys of an image are right answers, in the micro-batch and in the queue.
     """
     student, captions = model.student, texts.captions
     image_keys = Keys(features.image_BE, model.queue.image_queue)
@@ -160,7 +177,8 @@ def contrast(
     of_student = similarities(image_BE, text_BE, image_keys, text_keys, student.temp)
     with torch.no_grad():
         of_teacher = similarities(*features, image_keys, text_keys, student.temp) if alpha else of_student
-    loss = contrastive_loss(of_student, contrastive_targets(of_teacher, alpha))
+    positive_BK = None if image_id_B is None else same_image(image_id_B, model.queue.key_ids(image_id_B))
+    loss = contrastive_loss(of_student, contrastive_targets(of_teacher, alpha, positive_BK))
     return Contrast(loss, Similarities(*(logits[:, :captions].detach() for logits in of_student)))
 
 
@@ -185,10 +203,10 @@ class TeacherOutputs(NamedTuple):
 
 @torch.no_grad()
 def teacher_outputs(
-    model: AlbefModel, config: AlbefConfig, image_B3HW: Tensor, texts: TextBatch, first: FirstOutputs, alpha: float
+    model: AlbefModel, config: PairsConfig, image_B3HW: Tensor, texts: TextBatch, first: FirstOutputs, alpha: float
 ) -> TeacherOutputs:
     """Run the parts of the teacher that the recipe needs when its targets have this weight."""
-    distils_words = texts.masked is not None and config.distillation.masked_language and alpha > 0
+    distils_words = texts.masked is not None and config.distils_words and alpha > 0
     if not (config.contrastive.enabled or distils_words):
         return TeacherOutputs(None, None)
     rows = slice(None) if distils_words else slice(texts.captions)

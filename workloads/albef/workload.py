@@ -1,4 +1,7 @@
-"""The `albef` workload: ALBEF (Li et al. 2021) with VILLA adversarial steps (Gan et al. 2020)."""
+"""ALBEF (Li et al. 2021) on image-text pairs, with VILLA adversarial steps (Gan et al. 2020): the `albef` workload.
+
+Fine-tuning for retrieval is the same training with other options; see `workloads/albef/retrieval.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.albef.model import AlbefInference, AlbefModel, apply_compute
 from workloads.albef.step import MicroStep
 from workloads.contract import (
@@ -42,7 +45,7 @@ class AlbefWorkload:
         choices: returns the random choices of the micro-batch at a clock; keyed by `clock.draw` unless given.
     """
 
-    def __init__(self, config: AlbefConfig, choices: Callable[[Clock], RandomChoices] | None = None) -> None:
+    def __init__(self, config: PairsConfig, choices: Callable[[Clock], RandomChoices] | None = None) -> None:
         self.config = config
         self.choices = choices or self._keyed_choices
         self._model: AlbefModel | None = None
@@ -123,20 +126,26 @@ class AlbefWorkload:
         update_teacher(self.model.teacher, self.model.student, self.config.distillation.momentum)
 
     def micro_step(self, batch: Batch, clock: Clock, backward: Backward) -> MicroResult:
-        """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B]."""
+        """Train on one micro-batch: `image` [B, 3, H, W], `input_ids` [B, max_tokens] and `length` [B].
+
+        Where pairs match by their image, `image_id` [B] says which it is.
+        """
         with self._linear_context(batch["image"].device):
             return MicroStep(self.model, self.config, clock, self.choices(clock)).run(batch, backward)
 
     def empty_result(self, clock: Clock) -> MicroResult:
         """Return zero metrics and momentum features without rows."""
-        zero, features = self.model.queue.image_queue.new_zeros(()), self.model.queue.image_queue.T[:0]
+        queue = self.model.queue
+        zero, features = queue.image_queue.new_zeros(()), queue.image_queue.T[:0]
         shared = {"image_features": features, "text_features": features} if self.config.contrastive.enabled else {}
+        if shared and self.config.matches_by_image:
+            shared["image_id"] = queue.idx_queue[0, :0]
         return MicroResult(dict.fromkeys(self.config.step_metric_names(clock.progress), zero), shared)
 
     def end_step(self, clock: Clock, shared: Mapping[str, Tensor]) -> None:
         """Enqueue the step's momentum features, in order."""
         if self.config.contrastive.enabled:
-            self.model.queue.enqueue(shared["image_features"], shared["text_features"])
+            self.model.queue.enqueue(shared["image_features"], shared["text_features"], shared.get("image_id"))
 
     @contextmanager
     def evaluator(self, options: EvaluationOptions) -> Iterator[Evaluator]:
@@ -167,5 +176,5 @@ class AlbefWorkload:
     def _keyed_choices(self, clock: Clock) -> RandomChoices:
         config = self.config
         return KeyedChoices(
-            clock.draw, config.model.text.vocabulary, config.masking.probability, config.matching.hard_negatives
+            clock.draw, config.model.text.vocabulary, config.mask_probability, config.matching.hard_negatives
         )

@@ -115,6 +115,48 @@ class WarningsEntry(Protocol):
         ...
 
 
+@runtime_checkable
+class FineTuningEntry(Protocol):
+    """An entry whose runs may start from checkpoints of other workloads and sizes. Offering this is optional."""
+
+    @property
+    def starts_from(self) -> Sequence[str]:
+        """The workloads whose checkpoints a run may start from, besides its own."""
+        ...
+
+    @property
+    def fitted_keys(self) -> Sequence[str]:
+        """Those of the `architecture_keys` in which such a checkpoint may differ, since `fit_start` adapts it."""
+        ...
+
+    def fit_start(self, config: Any, source: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the complete state_dict of the module that `Workload.build` makes; imports torch.
+
+        Args:
+            config: the workload's part of the recipe.
+            source: that of the checkpoint's workload, as it was trained.
+            state: the checkpoint's model.
+
+        Raises:
+            WorkloadError: when it cannot be fitted; the message names the key to change.
+        """
+        ...
+
+
+@runtime_checkable
+class SamplesEntry(Protocol):
+    """An entry that can tell from some samples of a data set what training on it lacks. Offering this is optional."""
+
+    def check_samples(self, config: Any, samples: Sequence[Sample]) -> Iterable[str]:
+        """Yield what a run would suffer from, and what to do about it; the run can start all the same.
+
+        Args:
+            config: the workload's part of the recipe.
+            samples: some of those to train on.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BatchShape:
     """The recipe's batch: a step is `micro_batches` micro-batches of `micro_batch_size` samples."""

@@ -24,6 +24,11 @@ class RetrievalOptions(EvaluationOptions):
     rerank_texts: int | None = Field(
         None, ge=1, description="Texts that are ranked again for an image; null: as many as rerank says."
     )
+    rerank_while_training: bool = Field(
+        False,
+        description="Whether candidates are ranked again in measurements while training, too; checkpoints can then be "
+        "compared by held_out/reranked/r_mean, as in the official fine-tuning.",
+    )
     texts: Texts = Field(
         "distinct",
         description="Whether equal captions are one text, or all captions count, as in the official procedure.",
@@ -42,5 +47,6 @@ class RetrievalOptions(EvaluationOptions):
         return (self.rerank_texts or self.rerank) if self.rerank else 0
 
     def while_training(self) -> Self:
-        """Return the options of a ranking by similarity alone, without examples."""
-        return self.model_copy(update={"rerank": 0, "gallery": 0, "heat_maps": 0})
+        """Return the options of a ranking without examples, and by similarity alone unless said otherwise."""
+        rerank = self.rerank if self.rerank_while_training else 0
+        return self.model_copy(update={"rerank": rerank, "gallery": 0, "heat_maps": 0})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.contract import ForeignCheckpoint, WorkloadError
 from workloads.interop.albef_layout import (
     CheckpointLayout,
@@ -35,6 +35,9 @@ from workloads.interop.weight_layouts import wrapper_prefix
 
 MODEL, OPTIMIZER, EPOCH = "model", "optimizer", "epoch"
 """Keys of a nested file; the epoch is the number of the last completed one, from 0."""
+
+WRITTEN = ("albef", "albef-retrieval")
+"""Workloads whose models can be written."""
 
 DERIVED = ("position_ids", "decoder.weight", "decoder.bias")
 """Suffixes of names in the pre-training layout that the model does not have."""
@@ -132,18 +135,21 @@ def _is_plain(value: Any) -> bool:
 def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     """Write a checkpoint in the official layout, which torch.load reads with weights_only=True.
 
-    An imported checkpoint is written in the layout that it was read in; any other in that of pre-training, nested.
+    An imported checkpoint is written in the layout that it was read in; any other nested, in that of pre-training or,
+    where pairs match by their image, of retrieval.
 
     Args:
-        checkpoint: of the workload albef.
+        checkpoint: of pre-training, or of fine-tuning for retrieval.
         file: a new file.
         flat: write the model's tensors only.
 
     Raises:
         WorkloadError: when the checkpoint is of another workload, or its image encoder is none that the layout has.
     """
-    if checkpoint.workload != "albef" or not isinstance(checkpoint.config, AlbefConfig):
-        raise WorkloadError(f"only models of the workload albef have this format, not those of {checkpoint.workload!r}")
+    if checkpoint.workload not in WRITTEN or not isinstance(checkpoint.config, PairsConfig):
+        raise WorkloadError(
+            f"only models of the workload {' or '.join(WRITTEN)} have this format, not those of {checkpoint.workload!r}"
+        )
     _check_image_encoder(checkpoint.config)
     metadata = checkpoint.metadata or _native(checkpoint, checkpoint.config)
     layout = CheckpointLayout(metadata["layout"], metadata["text_layers"])
@@ -157,7 +163,7 @@ def write_albef(checkpoint: ForeignCheckpoint, file: Path, flat: bool) -> None:
     torch.save(content, file)
 
 
-def _check_image_encoder(config: AlbefConfig) -> None:
+def _check_image_encoder(config: PairsConfig) -> None:
     """Refuse what the official code could not build."""
     name, (height, width) = config.model.vision.name, config.model.image_hw
     if name is not None:
@@ -197,13 +203,14 @@ def _derived(layout: CheckpointLayout, name: str, stored: Mapping[str, Tensor]) 
     return tensor
 
 
-def _native(checkpoint: ForeignCheckpoint, config: AlbefConfig) -> dict[str, Any]:
+def _native(checkpoint: ForeignCheckpoint, config: PairsConfig) -> dict[str, Any]:
     """Return the metadata of a model that was never in the official layout."""
-    names = canonical_names(list(meta_state_dict(config)))
+    layout = "retrieval" if config.matches_by_image else "pretrain"
+    names = canonical_names(list(meta_state_dict(config)), layout)
     entries: dict[str, Any] = {MODEL: None, OPTIMIZER: None, "lr_scheduler": {}}
     entries |= {"config": config.model_dump(mode="json"), EPOCH: round(checkpoint.epochs or 0) - 1}
     return {
-        "layout": "pretrain",
+        "layout": layout,
         "text_layers": config.model.text.layers,
         "names": names,
         "tied": [name for name in names if name.endswith(DERIVED)],

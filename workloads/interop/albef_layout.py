@@ -56,7 +56,7 @@ class CheckpointLayout:
 
     def our_name(self, official: str) -> str | None:
         """Return a tensor's name in our model, or None when the model does not have it."""
-        if official in QUEUES:
+        if official in BUFFERS:
             return f"queue.{official}"
         part, _, rest = official.partition(".")
         base, owner = part.removesuffix("_m"), "teacher" if part.endswith("_m") else "student"
@@ -130,11 +130,12 @@ def is_no_decay(name: str, shape: torch.Size) -> bool:
     return len(shape) == 1 or name.endswith(".bias")
 
 
-def canonical_names(ours: Collection[str]) -> list[str]:
-    """Return the names of the pre-training layout for all tensors of our model, in the official order.
+def canonical_names(ours: Collection[str], layout: str = "pretrain") -> list[str]:
+    """Return the official names of all tensors of our model that a layout has, in the official order.
 
     Args:
         ours: the names of the model's state_dict, in its order.
+        layout: pretrain or retrieval; the latter has image ids beside the queues, and no word heads.
     """
     encoders = ["visual_encoder", "text_encoder", "vision_proj", "text_proj"]
     teacher = ["visual_encoder", "vision_proj", "text_encoder", "text_proj"]
@@ -142,7 +143,10 @@ def canonical_names(ours: Collection[str]) -> list[str]:
     names = ["temp", *QUEUES]
     for part in order:
         names += [name for our in ours if our.startswith(f"{part}.") for name in _official(our)]
-    return names
+    if layout == "pretrain":
+        return names
+    names.insert(names.index("queue_ptr"), "idx_queue")
+    return [name.replace(".bert.", ".") for name in names if ".cls.predictions." not in name]
 
 
 def _official(our: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, PairsConfig
 from workloads.albef.model import AlbefModel, image_shape
 from workloads.albef.model_config import LockConfig
 from workloads.contract import ImportReport, KeyedRandom, WorkloadError
@@ -85,7 +85,7 @@ def map_tensors(tensors: Tensors, layout: CheckpointLayout, config: AlbefConfig,
     return mapped
 
 
-def meta_state_dict(config: AlbefConfig) -> dict[str, Tensor]:
+def meta_state_dict(config: PairsConfig) -> dict[str, Tensor]:
     """Return the model's state_dict on the meta device, without locks: names and shapes without values."""
     unlocked = config.model_copy(update={"model": config.model.model_copy(update={"lock": LockConfig()})})
     return dict(on_meta(lambda: AlbefModel(unlocked, INIT_KEY)).state_dict())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, PairsConfig
 from workloads.albef.model import AlbefInference, Student
 from workloads.contract import WorkloadError
 from workloads.interop.weight_files import open_weights
@@ -17,7 +17,7 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 """The files of the folder."""
 
 
-def save_exported(folder: Path, student: Student, config: AlbefConfig) -> None:
+def save_exported(folder: Path, student: Student, config: PairsConfig) -> None:
     """Write a student with its configuration and tokenizer; the folder is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}

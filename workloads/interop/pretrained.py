@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.albef.model import Encoders, build_image_encoder, build_text_encoder, image_shape
 from workloads.albef.model_config import ModelConfig
 from workloads.contract import InitialWeights, Problem, WorkloadError
@@ -56,7 +56,7 @@ OR_NAMED = f", name their architecture in model.vision.name{OR_RANDOM}"
 VISION_KEY, TEXT_KEY = "model.vision_weights", "model.text_weights"
 
 
-def load_initial_weights(encoders: Encoders, config: AlbefConfig) -> tuple[InitialWeights, ...]:
+def load_initial_weights(encoders: Encoders, config: PairsConfig) -> tuple[InitialWeights, ...]:
     """Load the weights that the recipe names into both encoders; what is null stays at random.
 
     Raises:
@@ -69,7 +69,7 @@ def load_initial_weights(encoders: Encoders, config: AlbefConfig) -> tuple[Initi
     )
 
 
-def check_initial_weights(config: AlbefConfig) -> Iterator[Problem]:
+def check_initial_weights(config: PairsConfig) -> Iterator[Problem]:
     """Yield why weights on this machine would be refused; their values are not read, and nothing is downloaded."""
     for key, check in {VISION_KEY: _check_vision, TEXT_KEY: _check_text}.items():
         try:
@@ -78,7 +78,7 @@ def check_initial_weights(config: AlbefConfig) -> Iterator[Problem]:
             yield Problem(key, str(error).removeprefix(f"{key}: "))
 
 
-def _check_vision(config: AlbefConfig) -> None:
+def _check_vision(config: PairsConfig) -> None:
     if config.model.vision_weights is None:
         return
     encoder = without_values(lambda: build_image_encoder(config.model))
@@ -88,7 +88,7 @@ def _check_vision(config: AlbefConfig) -> None:
         match_vision(find_vision_weights(config.model), encoder, config.model)
 
 
-def _check_text(config: AlbefConfig) -> None:
+def _check_text(config: PairsConfig) -> None:
     if config.model.text_weights is not None:
         found = local_text_weights(config.model)
         if found is not None:
@@ -182,7 +182,7 @@ def _check_positions(found: FoundWeights, shapes: dict[str, Shape], config: Mode
     shapes["pos_embed"] = (shape[0], 1 + height * width, shape[2])
 
 
-def load_text_weights(encoder: BertForMaskedLM, config: AlbefConfig) -> InitialWeights:
+def load_text_weights(encoder: BertForMaskedLM, config: PairsConfig) -> InitialWeights:
     """Load a BERT into text and fusion layers, embeddings and, if it has one, the masked-language head.
 
     The lowest layers of the BERT are used; cross-attention keeps its random initial values.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import PairsConfig
 from workloads.contract import WorkloadError
 from workloads.interop.model_sources import cached, first_in
 from workloads.interop.weight_facts import describes
@@ -16,7 +16,7 @@ from workloads.transforms.text import VOCABULARY_FILES, read_tokenizer, tokenize
 KEY = "model.text_weights"
 
 
-def check_vocabulary(config: AlbefConfig, weights: Path | None) -> None:
+def check_vocabulary(config: PairsConfig, weights: Path | None) -> None:
     """Compare the vocabulary beside the text weights with that of `text.tokenizer`, where this machine has both.
 
     Args:

@@ -33,6 +33,10 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     torch._foreach_lerp_(targets, [source[name] for name in names], 1 - momentum)
 
 
+NO_IMAGE = -100
+"""Stands for the image id of features that a queue starts with, as in the official ALBEF; image ids are at least 0."""
+
+
 class FeatureQueue(nn.Module):
     """A first-in first-out queue of the newest Q image and text features, as columns; part of the checkpoint.
 
@@ -40,21 +44,33 @@ class FeatureQueue(nn.Module):
         width: E.
         size: Q; 0 for no queue.
         generator: draws the unit vectors that the queue starts with.
+        identified: whether the queue also remembers the image ids of its features, in `idx_queue`, int64 [1, Q].
     """
 
     image_queue: Tensor
     text_queue: Tensor
     queue_ptr: Tensor
+    idx_queue: Tensor
 
-    def __init__(self, width: int, size: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, width: int, size: int, generator: torch.Generator | None = None, identified: bool = False
+    ) -> None:
         super().__init__()
         self.register_buffer("image_queue", F.normalize(torch.randn(width, size, generator=generator), dim=0))
         self.register_buffer("text_queue", F.normalize(torch.randn(width, size, generator=generator), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        ids_1Q = torch.full((1, size if identified else 0), NO_IMAGE)
+        self.register_buffer("idx_queue", ids_1Q, persistent=identified)
 
     @torch.no_grad()
-    def enqueue(self, image_RE: Tensor, text_RE: Tensor) -> None:
-        """Overwrite the oldest features with any number of new ones, in order, wrapping around."""
+    def enqueue(self, image_RE: Tensor, text_RE: Tensor, image_id_R: Tensor | None = None) -> None:
+        """Overwrite the oldest features with any number of new ones, in order, wrapping around.
+
+        Args:
+            image_RE: features of images.
+            text_RE: features of texts.
+            image_id_R: int64, for a queue that is identified.
+        """
         size, rows = self.image_queue.shape[1], len(image_RE)
         if size == 0:
             return
@@ -62,4 +78,10 @@ class FeatureQueue(nn.Module):
         columns = (self.queue_ptr + torch.arange(overflow, rows, device=self.queue_ptr.device)) % size
         self.image_queue[:, columns] = image_RE[overflow:].T.to(self.image_queue.dtype)
         self.text_queue[:, columns] = text_RE[overflow:].T.to(self.text_queue.dtype)
+        if image_id_R is not None:
+            self.idx_queue[0, columns] = image_id_R[overflow:]
         self.queue_ptr.copy_((self.queue_ptr + rows) % size)
+
+    def key_ids(self, image_id_B: Tensor) -> Tensor:
+        """Return the image ids of a micro-batch's own keys and of the queue's, [B + Q]; for an identified queue."""
+        return torch.cat([image_id_B, self.idx_queue[0]])

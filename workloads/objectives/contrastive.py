@@ -45,10 +45,25 @@ def similarities(
         return Similarities(_logits(image_BE, text_keys, temperature), _logits(text_BE, image_keys, temperature))
 
 
+def same_image(image_id_B: Tensor, key_id_K: Tensor) -> Tensor:
+    """Return bool [B, K]: which keys are of the image that a query is of, by the images' ids.
+
+    In ALBEF's fine-tuning for retrieval they are all right answers, since an image has several captions.
+    """
+    return image_id_B[:, None] == key_id_K
+
+
 @torch.no_grad()
-def contrastive_targets(teacher: Similarities, alpha: float) -> Similarities:
-    """Return alpha * softmax(teacher) + (1 - alpha) * one-hot(match), [B, B + Q] each, without gradient."""
-    return Similarities(*(_soft_targets(logits, alpha) for logits in teacher))
+def contrastive_targets(teacher: Similarities, alpha: float, positive_BK: Tensor | None = None) -> Similarities:
+    """Return alpha * softmax(teacher) + (1 - alpha) * labels, [B, B + Q] each, without gradient.
+
+    Args:
+        teacher: its similarities.
+        alpha: their weight.
+        positive_BK: bool [B, B + Q]: the keys that are right for each query, among which the label is shared evenly;
+            without it, the match alone.
+    """
+    return Similarities(*(_soft_targets(logits, alpha, positive_BK) for logits in teacher))
 
 
 def contrastive_loss(student: Similarities, targets: Similarities) -> Tensor:
@@ -65,10 +80,13 @@ def _logits(query_BE: Tensor, keys: Keys, temperature: Tensor) -> Tensor:
     return torch.cat([query_BE @ batch_BE.T, query_BE @ keys.queue_EQ], 1) / temperature
 
 
-def _soft_targets(logits: Tensor, alpha: float) -> Tensor:
+def _soft_targets(logits: Tensor, alpha: float, positive_BK: Tensor | None) -> Tensor:
     targets = alpha * logits.softmax(1) if alpha else torch.zeros_like(logits)
-    targets.diagonal().add_(1 - alpha)
-    return targets
+    if positive_BK is None:
+        targets.diagonal().add_(1 - alpha)
+        return targets
+    labels_BK = positive_BK.to(logits.dtype)
+    return targets.add_(labels_BK / labels_BK.sum(1, keepdim=True), alpha=1 - alpha)
 
 
 def ramped_alpha(alpha: float, ramp_epochs: float, epoch: float) -> float:

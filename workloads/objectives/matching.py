@@ -26,23 +26,19 @@ class Negatives(NamedTuple):
 
 
 @torch.no_grad()
-def negative_weights(logits_BB: Tensor, hard: bool) -> Tensor:
-    """Return the probability of each other pair to become a row's negative, [B, B] with zero diagonal.
+def negative_weights(logits_BB: Tensor, match_BB: Tensor, hard: bool) -> Tensor:
+    """Return the probability of each other pair to become a row's negative, [B, B], 0 where it would match.
 
-    The diagonal is masked before the softmax: masking afterwards leaves rows whose sum underflows to 0 once the
-    temperature is low. NaN scores count as 0, so that a non-finite loss is reported as such instead of failing here.
+    Matches are masked before the softmax: masking afterwards, as the official code does, gives the same distribution
+    up to a factor, but leaves rows whose sum underflows to 0 once the temperature is low. NaN scores count as 0, so
+    that a non-finite loss is reported as such instead of failing here.
 
     Args:
-        logits_BB: similarities divided by the temperature; row i, column i is the match.
+        logits_BB: similarities divided by the temperature.
+        match_BB: True where a column matches a row; no row may match all columns.
         hard: weight by similarity, else uniformly.
-
-    Raises:
-        ValueError: when there is only one pair, which has no negative.
     """
-    if len(logits_BB) < 2:
-        raise ValueError("a negative needs at least two pairs in the micro-batch")
     scores_BB = at_least_float32(logits_BB).nan_to_num() if hard else torch.zeros_like(logits_BB)
-    match_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
     return scores_BB.masked_fill(match_BB, -torch.inf).softmax(1)
 
 
@@ -73,8 +69,8 @@ class RandomChoices(Protocol):
         """Choose the tokens to predict."""
         ...
 
-    def negatives(self, logits: Similarities) -> Negatives:
-        """Draw negatives from the in-batch similarities, [B, B] each."""
+    def negatives(self, logits: Similarities, match_BB: Tensor) -> Negatives:
+        """Draw negatives by the in-batch similarities, [B, B] each, where `match_BB` is False."""
         ...
 
 
@@ -99,13 +95,13 @@ class KeyedChoices:
         generator = self.draw.child("mask").torch(input_ids_BL.device)
         return mask_tokens(input_ids_BL, self.vocabulary, self.mask_probability, generator)
 
-    def negatives(self, logits: Similarities) -> Negatives:
-        """Draw negatives from the in-batch similarities, [B, B] each."""
+    def negatives(self, logits: Similarities, match_BB: Tensor) -> Negatives:
+        """Draw negatives by the in-batch similarities, [B, B] each, where `match_BB` is False."""
         return Negatives(
-            image_for_text=self._negative("negative image", logits.text_to_image),
-            text_for_image=self._negative("negative text", logits.image_to_text),
+            image_for_text=self._negative("negative image", logits.text_to_image, match_BB),
+            text_for_image=self._negative("negative text", logits.image_to_text, match_BB),
         )
 
-    def _negative(self, purpose: str, logits_BB: Tensor) -> Tensor:
-        weights_BB = negative_weights(logits_BB, self.hard_negatives)
+    def _negative(self, purpose: str, logits_BB: Tensor, match_BB: Tensor) -> Tensor:
+        weights_BB = negative_weights(logits_BB, match_BB, self.hard_negatives)
         return sample_negatives(weights_BB, self.draw.child(purpose).torch(logits_BB.device))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from orchestrator.config.commands import command_line
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.loading import ResolvedRecipe
+from orchestrator.config.loading import ResolvedRecipe, find_workload
 from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
-from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_state
+from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_state, model_config
 from orchestrator.train.checkpoints.manifest import IMPORT_FILE, OPTIMIZER_FILE, RunState, read_manifest
 from orchestrator.train.checkpoints.tensors import check_finite
-from workloads.contract import Section
+from workloads.contract import FineTuningEntry, Section, WorkloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def find_warm_start(resolved: ResolvedRecipe, epoch_samples: int, steps: int) ->
     _check_model(state, resolved, folder)
     if section.take == "weights":
         return WarmStart(folder, with_optimizer=False, first_step=0)
+    _check_continues(state, resolved, folder)
     if not read_manifest(folder).parts(OPTIMIZER_FILE):
         raise ConfigError(f"start.take: {folder.uri} holds no optimiser state; write take: weights.")
     first_step = _steps_done(folder, state, epoch_samples / resolved.recipe.batch.samples)
@@ -73,10 +74,15 @@ def find_warm_start(resolved: ResolvedRecipe, epoch_samples: int, steps: int) ->
     return WarmStart(folder, with_optimizer=True, first_step=first_step)
 
 
-def load_start(start: WarmStart) -> Checkpoint:
-    """Load the checkpoint that a run starts from.
+def load_start(start: WarmStart, resolved: ResolvedRecipe) -> Checkpoint:
+    """Load the checkpoint that a run starts from, fitted to its model.
+
+    Args:
+        start: the checkpoint.
+        resolved: the run's recipe.
 
     Raises:
+        ConfigError: the workload cannot fit it.
         DamagedError: a file is missing or damaged.
         CheckpointError: it is of another format version, or a tensor that is taken from it is not finite.
         StorageError: the store is failing.
@@ -86,7 +92,14 @@ def load_start(start: WarmStart) -> Checkpoint:
     if start.with_optimizer:
         fix = "write start.take: weights"
         check_finite(checkpoint.optimizer, f"start.checkpoint: {start.folder.uri}, optimiser state", fix)
-    return checkpoint
+    entry = resolved.entry
+    if not isinstance(entry, FineTuningEntry):
+        return checkpoint
+    try:
+        model = entry.fit_start(resolved.workload, model_config(checkpoint.state), checkpoint.model)
+    except WorkloadError as error:
+        raise ConfigError(f"start.checkpoint: {start.folder.uri} does not fit: {error}") from error
+    return replace(checkpoint, model=model)
 
 
 def _check_committed(folder: Location) -> None:
@@ -107,15 +120,16 @@ def _check_committed(folder: Location) -> None:
 
 
 def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) -> None:
-    if state.workload != resolved.recipe.workload:
+    entry, own = resolved.entry, resolved.recipe.workload
+    possible = [own, *entry.starts_from] if isinstance(entry, FineTuningEntry) else [own]
+    if state.workload not in possible:
+        others = f", which starts from checkpoints of {' and '.join(possible)}" if len(possible) > 1 else ""
         raise ConfigError(
             f"start.checkpoint: {folder.uri} is of the workload {state.workload!r}, the recipe's is "
-            f"{resolved.recipe.workload!r}; choose another checkpoint or another workload."
+            f"{own!r}{others}; choose another checkpoint or another workload."
         )
-    config, keys = resolved.workload.model_dump(mode="json"), resolved.entry.architecture_keys
-    stored = _with_defaults(state.config, resolved.entry.config_type)
-    values = {key: (_value_at(stored, key), _value_at(config, key)) for key in keys}
-    differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+    fitted = entry.fitted_keys if isinstance(entry, FineTuningEntry) else ()
+    differing = _differing(state, resolved, [key for key in entry.architecture_keys if key not in fitted])
     if differing:
         differences = "; ".join(
             f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()
@@ -124,6 +138,28 @@ def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) ->
         raise ConfigError(
             f"start.checkpoint: {folder.uri} is of another model: {differences}. Set {fixes} in the recipe."
         )
+
+
+def _check_continues(state: RunState, resolved: ResolvedRecipe, folder: Location) -> None:
+    """Refuse optimizer state of a model that is fitted to the recipe's."""
+    differing = _differing(state, resolved, resolved.entry.architecture_keys)
+    reasons = [f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()]
+    if state.workload != resolved.recipe.workload:
+        reasons.insert(0, f"it is of the workload {state.workload!r}")
+    if reasons:
+        raise ConfigError(
+            f"start.take: {folder.uri} cannot be continued with its optimiser state: {'; '.join(reasons)}; "
+            "write take: weights."
+        )
+
+
+def _differing(state: RunState, resolved: ResolvedRecipe, keys: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the values of those keys that differ, the checkpoint's first."""
+    own = state.workload == resolved.recipe.workload
+    config_type = (resolved.entry if own else find_workload(state.workload)).config_type
+    stored, config = _with_defaults(state.config, config_type), resolved.workload.model_dump(mode="json")
+    values = {key: (_value_at(stored, key), _value_at(config, key)) for key in keys}
+    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
 
 
 def _with_defaults(config: Mapping[str, Any], config_type: type[Section]) -> Mapping[str, Any]:

@@ -205,6 +205,8 @@ def test_an_imported_model_is_evaluated_on_named_samples(folder: Path) -> None:
     write_shards(str(folder / "data"), 12)
     unnamed = fuseray("evaluate", str(folder / "imported"))
     assert "name some with --held-out" in str(unnamed.exception)
+    of_a_run = fuseray("evaluate", str(folder / "imported"), "--step", "3")
+    assert "an imported checkpoint is one alone; leave out --step" in str(of_a_run.exception)
     samples = ("--held-out", str(folder / "data" / "train"), "evaluation.rerank=3")
     found = json.loads(done("evaluate", str(folder / "imported"), *samples, "--json"))
     assert 0 <= found["metrics"]["reranked/image_to_text/recall@5"] <= 1

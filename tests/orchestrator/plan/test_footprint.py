@@ -73,6 +73,18 @@ def test_the_demo_model_in_figures() -> None:
     assert footprint.cpu_samples_per_s is None  # it is to train on GPUs
 
 
+@pytest.mark.parametrize("name", ["retrieval-coco", "retrieval-flickr30k", "retrieval-emoji"])
+def test_fine_tuning_is_measured(name: str) -> None:
+    path = Path(f"workloads/recipes/finetune/{name}.yaml")
+    small = ["model={preset: tiny, image_size: 32}", "text.tokenizer=minilm", "contrastive.queue_size=256"]
+    recipe = load_recipe(path, [*small, "data.train=shards", "scale.use_gpu=true", "batch.micro_batch_size=4"])
+    footprint = measure_footprint(recipe, prepare(recipe), PLENTY)
+    assert footprint.sizes == (2, 4)
+    assert footprint.flop_per_sample > 0
+    ids, features = 256 * 8, 2 * 256 * 128 * 4
+    assert footprint.buffer_bytes >= ids + features
+
+
 def test_locked_layers_are_held_once_and_need_neither_gradients_nor_activations() -> None:
     recipe, locked_recipe = (
         tiny("batch.micro_batch_size=2", "adversarial.steps=0", f"model.lock.vision={lock}", f"model.lock.text={lock}")

@@ -1,13 +1,15 @@
 """A small ALBEF, in float64 and without dropout unless said otherwise, and a micro-batch for it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig, deep_merge
+from workloads.albef.config import AlbefConfig, PairsConfig, deep_merge
+from workloads.albef.retrieval import RetrievalConfig
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Clock, KeyedRandom
 
@@ -27,8 +29,8 @@ SMALL = {
 }
 
 
-def build_small(**values: Any) -> AlbefWorkload:
-    workload = AlbefWorkload(AlbefConfig.model_validate(deep_merge(SMALL, values)))
+def build_small(config_type: type[PairsConfig], **values: Any) -> AlbefWorkload:
+    workload = AlbefWorkload(config_type.model_validate(deep_merge(SMALL, values)))
     model = workload.build(torch.device("cpu"), KeyedRandom((7,))).double()
     with torch.no_grad():
         for parameter in model.student.parameters():
@@ -39,7 +41,12 @@ def build_small(**values: Any) -> AlbefWorkload:
 
 @pytest.fixture
 def small() -> Callable[..., AlbefWorkload]:
-    return build_small
+    return partial(build_small, AlbefConfig)
+
+
+@pytest.fixture
+def small_retrieval() -> Callable[..., AlbefWorkload]:
+    return partial(build_small, RetrievalConfig)
 
 
 @pytest.fixture

@@ -37,7 +37,11 @@ def restated(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) ->
     encoded = encoder_outputs(workload.model, first, texts)
     contrastive = contrast(workload.model, encoded, texts, teacher.features, 0.4)
     objectives = FusionObjectives(
-        student, texts, matching_pairs(choices.negatives(contrastive.in_batch)), teacher.words_MV, 0.4
+        student,
+        texts,
+        matching_pairs(choices.negatives(contrastive.in_batch, torch.eye(4, dtype=torch.bool))),
+        teacher.words_MV,
+        0.4,
     )
 
     def perturbed(shifts: dict[str, Tensor]) -> FusionLosses:

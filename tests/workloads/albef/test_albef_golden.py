@@ -54,7 +54,7 @@ class RecordedChoices:
     def masked(self, input_ids_BL: Tensor) -> MaskedText:
         return MaskedText(self._tensor("mlm_input_ids"), self._tensor("mlm_labels"))
 
-    def negatives(self, logits: Similarities) -> Negatives:
+    def negatives(self, logits: Similarities, match_BB: Tensor) -> Negatives:
         return Negatives(self._tensor("negative_image_for_text"), self._tensor("negative_text_for_image"))
 
 

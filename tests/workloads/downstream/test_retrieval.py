@@ -143,6 +143,13 @@ def test_reranking_more_than_the_gallery_is_reranking_all_of_it() -> None:
     assert results[0] == results[1]
 
 
+def test_candidates_are_ranked_again_while_training_where_the_recipe_says_so() -> None:
+    options = RetrievalOptions(rerank=5, gallery=3, heat_maps=3)
+    for again, expected in ((False, 0), (True, 5)):
+        shorter = changed(options, rerank_while_training=again).while_training()
+        assert (shorter.rerank, shorter.gallery, shorter.heat_maps) == (expected, 0, 0)
+
+
 def test_the_batch_size_bounds_every_call_and_changes_nothing() -> None:
     small, large = ColourModel(), ColourModel()
     samples = colour_samples()

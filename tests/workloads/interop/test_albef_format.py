@@ -11,6 +11,7 @@ from official_albef import HEADS, LAYOUTS, nested, optimizer_order, rows, shape_
 from torch import Tensor
 
 from workloads.albef.config import AlbefConfig
+from workloads.albef.retrieval import RetrievalConfig
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import CheckpointFormat, ForeignCheckpoint, KeyedRandom, WorkloadError
 from workloads.interop.albef_format import FORMAT
@@ -183,6 +184,11 @@ def test_names_and_order_of_the_base_model_are_the_official_ones() -> None:
     assert sum(is_no_decay(name, shapes[name]) for name in trained) == 264
 
 
+def test_names_and_order_of_the_fine_tuned_base_model_are_the_official_ones() -> None:
+    names = canonical_names(list(meta_state_dict(RetrievalConfig())), "retrieval")
+    assert names == [row["key"] for row in rows("retrieval")]
+
+
 def small_model(**values: Any) -> tuple[AlbefWorkload, torch.nn.Module]:
     sizes = {"vision": {"patch": 4, "width": 16, "depth": 1, "heads": 2}, "image_size": 8, "embed_dim": 8}
     text = {"width": 16, "layers": 1, "fusion_layers": 1, "heads": 2, "vocabulary": 120, "positions": 20}
@@ -289,6 +295,23 @@ def test_a_checkpoint_imported_for_a_locked_recipe_keeps_its_teacher(tmp_path: P
     model.load_state_dict(dict(checkpoint.state))
     assert not [name for name, _ in model.teacher.named_parameters() if name.startswith("visual_encoder.")]
     assert_same(written(checkpoint, tmp_path), official)
+
+
+def test_a_model_fine_tuned_here_is_written_in_the_layout_of_retrieval(tmp_path: Path) -> None:
+    pretrained, _ = small_model()
+    values = pretrained.config.model_dump(include={"model", "contrastive"})
+    workload = AlbefWorkload(RetrievalConfig.model_validate(values))
+    model = workload.build(torch.device("cpu"), KeyedRandom((0,)), pretrained=False)
+    model.get_buffer("queue.idx_queue")[0, :2] = torch.tensor([2**62, 5])
+    official = written(ForeignCheckpoint("albef-retrieval", workload.config, model.state_dict()), tmp_path)["model"]
+    assert official["idx_queue"].tolist() == [[2**62, 5, *[-100] * 10]]
+    assert "text_encoder.encoder.layer.1.crossattention.self.key.weight" in official
+    assert not any(".cls." in name or ".bert." in name for name in official)
+    again = read(official, tmp_path)
+    assert again.metadata["layout"] == "retrieval"
+    ours = model.state_dict()
+    shared = {name: tensor for name, tensor in again.state.items() if ".cls.predictions." not in name}
+    assert_same(shared, {name: ours[name] for name in shared})
 
 
 def test_the_format_keeps_the_contract() -> None:

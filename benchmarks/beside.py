@@ -2,8 +2,8 @@
 
     python benchmarks/beside.py --rounds 5
 
-The same recipe, one worker with a CPU of its own, trains with and without an actor that measures it; the two take turns.
-Both save a checkpoint at every step that is measured, so that the difference is the evaluation's alone. Keys of a round:
+The same recipe, on one worker with a CPU of its own, trains with and without an actor that measures it; the two take
+turns. Both save a checkpoint at every step that is measured, so the difference is the evaluation's alone. Keys:
 
     step_s, beside_step_s     median seconds of a step, without and with an evaluation beside it
     slowdown                  beside_step_s / step_s - 1

@@ -65,11 +65,16 @@ def test_the_official_fine_tuning_is_the_official_fine_tuning(
     )
 
 
+DEMO_SAMPLES = 3643
+"""Training samples that `fuseray data emoji` builds."""
+
+
 def test_the_demo_is_fine_tuned_on_its_own_data_and_model() -> None:
     demo, tuned = (load_recipe(FOLDER / name) for name in ("emoji-demo.yaml", "finetune/retrieval-emoji.yaml"))
     assert tuned.recipe.data == demo.recipe.data
     assert tuned.recipe.start is not None
-    assert tuned.recipe.start.checkpoint.startswith("runs/emoji-demo/checkpoints/step-")
+    steps = ceil(DEMO_SAMPLES * (demo.recipe.length.epochs or 0) / demo.recipe.batch.samples)
+    assert tuned.recipe.start.checkpoint == f"runs/emoji-demo/checkpoints/step-{steps:08d}"
     keys = set(demo.entry.architecture_keys)
     assert {key: value for key, value in flatten(tuned.values()).items() if key in keys} == {
         key: value for key, value in flatten(demo.values()).items() if key in keys

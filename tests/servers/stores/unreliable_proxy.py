@@ -111,7 +111,7 @@ def first_attempts(fault: Fault, attempts: int = 1, methods: str = "GET") -> Pla
 
 
 def seeded(seed: int, rates: Mapping[Fault, float]) -> Plan:
-    """Return a plan that draws a fault for every attempt from its own key; threads and the bucket's name change nothing.
+    """Return a plan that draws a fault for every attempt from its own key; threads and bucket names change nothing.
 
     Args:
         seed: of the draws.

@@ -205,6 +205,22 @@ def test_weight_decay_is_the_official_one_but_for_the_temperature(
     assert any(parameter is other for other in spared.parameters) is not decays
 
 
+@pytest.mark.parametrize("decay_temperature", [False, True])
+def test_projections_and_temperature_learn_at_a_rate_of_their_own(small: Small, decay_temperature: bool) -> None:
+    usual = small(contrastive={"decay_temperature": decay_temperature})
+    faster = small(contrastive={"decay_temperature": decay_temperature, "learning_rate_scale": 8})
+    names = {id(value): name for name, value in faster.model.student.named_parameters()}
+    groups = {group.name: group for group in faster.parameter_groups()}
+    scales = {names[id(value)]: group.learning_rate_scale for group in groups.values() for value in group.parameters}
+    own = {name for name in scales if name.partition(".")[0] in ("vision_proj", "text_proj", "temp")}
+    assert len(own) == 5
+    assert scales == {name: 8.0 if name in own else 1.0 for name in names.values()}
+    assert [len(group.parameters) for group in usual.parameter_groups()] == [
+        len(groups[kind].parameters) + len(groups[f"projections_{kind}"].parameters) for kind in ("no_decay", "decay")
+    ]
+    assert len(groups["projections_decay"].parameters) == (3 if decay_temperature else 2)
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_bfloat16_autocast_stays_close_to_float32(
     small: Small, micro_batch: dict[str, Tensor], clock: At, steps: int

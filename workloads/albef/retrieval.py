@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workloads.albef.config import PairsConfig
 from workloads.albef.entry import PairsEntry
-from workloads.contract import IMAGE_ID_NAMES, BadSample, Sample, declared_image_id
+from workloads.contract import IMAGE_ID_NAMES, BadSample, Sample, names_its_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ class RetrievalEntry(PairsEntry):
     def check_samples(self, config: RetrievalConfig, samples: Sequence[Sample]) -> Iterator[str]:
         """Yield that samples do not say which image they are of, or say it wrongly."""
         try:
-            known = [bool(declared_image_id(sample.fields)) or "#" in sample.key for sample in samples]
+            known = [names_its_image(sample.key, sample.fields) for sample in samples]
         except BadSample as fault:
             yield str(fault)
             return

@@ -82,10 +82,14 @@ class MicroStep:
     def _pairs(self, in_batch: Similarities, image_id_B: Tensor | None) -> PairIndices | None:
         """Return the pairs to match; none where all rows are of one image, which leaves no negative."""
         rows, device = len(in_batch.image_to_text), in_batch.image_to_text.device
-        pair_B = torch.arange(rows, device=device) if image_id_B is None else image_id_B
-        match_BB = same_image(pair_B, pair_B)
-        if not self.config.matching.enabled or match_BB.all():
+        if not self.config.matching.enabled or rows < 2:
             return None
+        if image_id_B is None:
+            match_BB = torch.eye(rows, dtype=torch.bool, device=device)
+        else:
+            match_BB = same_image(image_id_B, image_id_B)
+            if match_BB.all():
+                return None
         return matching_pairs(self.choices.negatives(in_batch, match_BB))
 
     def _train(

@@ -5,7 +5,7 @@ Fine-tuning for retrieval is the same training with other options; see `workload
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from workloads.contract import (
     ParameterGroup,
     WorkloadError,
 )
+from workloads.interop.albef_layout import is_no_decay
 from workloads.interop.export import save_exported
 from workloads.interop.pretrained import load_initial_weights
 from workloads.nn.cpu_linear import cpu_linear
@@ -89,27 +90,26 @@ class AlbefWorkload:
         Position embeddings and the class token therefore decay, as in the official code; the temperature does when
         `contrastive.decay_temperature` is set.
         """
-        scale = self.config.contrastive.learning_rate_scale
         trained = {name: value for name, value in self.model.student.named_parameters() if value.requires_grad}
-        faster = {name for name in trained if scale != 1 and name.startswith(PROJECTIONS)}
-        groups = [self._group("no_decay", trained, trained.keys() - faster, False)]
-        groups += [self._group("decay", trained, trained.keys() - faster, True)]
-        if faster:
-            groups += [self._group("projections_no_decay", trained, faster, False, scale)]
-            groups += [self._group("projections_decay", trained, faster, True, scale)]
-        return groups
+        scale = self.config.contrastive.learning_rate_scale
+        if scale == 1:
+            return self._groups("", trained)
+        apart = {name: value for name, value in trained.items() if name.startswith(PROJECTIONS)}
+        others = {name: value for name, value in trained.items() if name not in apart}
+        return [*self._groups("", others), *self._groups("projections_", apart, scale)]
 
-    def _group(
-        self, label: str, trained: Mapping[str, nn.Parameter], names: Set[str], decay: bool, scale: float = 1.0
-    ) -> ParameterGroup:
-        """Return those of the named parameters that have weight decay, or those that have none."""
-        chosen = [value for name, value in trained.items() if name in names and self._decays(name, value) == decay]
-        return ParameterGroup(label, chosen, weight_decay=decay, learning_rate_scale=scale)
+    def _groups(self, prefix: str, named: Mapping[str, nn.Parameter], scale: float = 1.0) -> list[ParameterGroup]:
+        decayed = [value for name, value in named.items() if self._decays(name, value)]
+        spared = [value for name, value in named.items() if not self._decays(name, value)]
+        return [
+            ParameterGroup(f"{prefix}no_decay", spared, weight_decay=False, learning_rate_scale=scale),
+            ParameterGroup(f"{prefix}decay", decayed, weight_decay=True, learning_rate_scale=scale),
+        ]
 
     def _decays(self, name: str, parameter: nn.Parameter) -> bool:
         if name == "temp":
             return self.config.contrastive.decay_temperature
-        return parameter.ndim != 1 and not name.endswith(".bias")
+        return not is_no_decay(name, parameter.shape)
 
     def shard_units(self) -> Sequence[nn.Module]:
         """Return the image encoder's blocks and BERT's layers, of student and teacher."""

@@ -67,6 +67,7 @@ from workloads.contract.samples import (
     Transform,
     declared_image_id,
     image_number,
+    names_its_image,
 )
 from workloads.contract.section import Section
 from workloads.contract.workload import (
@@ -133,6 +134,7 @@ __all__ = [
     "evaluate_blocks",
     "evaluate_samples",
     "image_number",
+    "names_its_image",
     "refuse_unusable",
     "with_unusable",
 ]

@@ -103,6 +103,19 @@ def declared_image_id(fields: Mapping[str, Any]) -> str:
     return str(value)
 
 
+def names_its_image(key: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether a sample says which image it is of: by an image id, or by a key that numbers an image's samples.
+
+    Args:
+        key: the sample's.
+        fields: the sample's.
+
+    Raises:
+        BadSample: the image id is neither a whole number nor a text.
+    """
+    return bool(declared_image_id(fields)) or "#" in key
+
+
 def image_number(key: str, fields: Mapping[str, Any]) -> int:
     """Return the number of a sample's image, in [0, 2^63): equal for samples of one image, and nothing else.
 

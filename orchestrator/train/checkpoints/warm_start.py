@@ -131,19 +131,16 @@ def _check_model(state: RunState, resolved: ResolvedRecipe, folder: Location) ->
     fitted = entry.fitted_keys if isinstance(entry, FineTuningEntry) else ()
     differing = _differing(state, resolved, [key for key in entry.architecture_keys if key not in fitted])
     if differing:
-        differences = "; ".join(
-            f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()
-        )
         fixes = " ".join(f"{key}={_override_text(theirs)}" for key, (theirs, _) in differing.items())
         raise ConfigError(
-            f"start.checkpoint: {folder.uri} is of another model: {differences}. Set {fixes} in the recipe."
+            f"start.checkpoint: {folder.uri} is of another model: {'; '.join(_differences(differing))}. "
+            f"Set {fixes} in the recipe."
         )
 
 
 def _check_continues(state: RunState, resolved: ResolvedRecipe, folder: Location) -> None:
     """Refuse optimizer state of a model that is fitted to the recipe's."""
-    differing = _differing(state, resolved, resolved.entry.architecture_keys)
-    reasons = [f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()]
+    reasons = _differences(_differing(state, resolved, resolved.entry.architecture_keys))
     if state.workload != resolved.recipe.workload:
         reasons.insert(0, f"it is of the workload {state.workload!r}")
     if reasons:
@@ -160,6 +157,10 @@ def _differing(state: RunState, resolved: ResolvedRecipe, keys: Sequence[str]) -
     stored, config = _with_defaults(state.config, config_type), resolved.workload.model_dump(mode="json")
     values = {key: (_value_at(stored, key), _value_at(config, key)) for key in keys}
     return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+
+
+def _differences(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key} is {theirs!r} there and {ours!r} here" for key, (theirs, ours) in differing.items()]
 
 
 def _with_defaults(config: Mapping[str, Any], config_type: type[Section]) -> Mapping[str, Any]:

@@ -6,24 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from micro_steps import Outcome, run
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Clock, MicroResult
+from workloads.contract import Clock
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]
-Outcome = tuple[MicroResult, dict[str, Tensor]]
 
 ADVERSARIAL = {"steps": 2, "perturb": ["text", "image"]}
-
-
-def run(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> Outcome:
-    workload.begin_step(clock)
-    torch.manual_seed(5)
-    result = workload.micro_step(batch, clock, lambda loss, retain_graph=False, final=False: loss.backward())
-    return result, {name: p.grad for name, p in workload.model.student.named_parameters() if p.grad is not None}
 
 
 def assert_same(first: Outcome, second: Outcome, tolerance: float = 1e-10) -> None:

@@ -5,18 +5,18 @@ drawn negatives, what is computed on the way, the first step's gradients and the
 """
 
 import json
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from official_training import KEY, MODEL, TRAINING, Trained, named, our_name, train
 from safetensors.torch import load_file
 from torch import Tensor
 
+from workloads.albef.config import deep_merge
 from workloads.albef.retrieval import RetrievalConfig
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Clock, KeyedRandom
 from workloads.objectives.contrastive import Similarities, contrastive_targets, same_image
 from workloads.objectives.masked_language import MaskedText
 from workloads.objectives.matching import Negatives, negative_weights
@@ -27,23 +27,10 @@ TENSORS = {
     name: tensor.double() if tensor.is_floating_point() else tensor
     for name, tensor in load_file(DATA / "albef_retrieval.safetensors").items()
 }
-KEY = KeyedRandom((0,))
 STEPS = range(2)
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 
-CONFIG = RetrievalConfig.model_validate(
-    {
-        "model": {
-            "image_size": 32,
-            "vision": {"patch": 16, "width": 48, "depth": 2, "heads": 3},
-            "text": {"width": 48, "layers": 2, "fusion_layers": 2, "heads": 3, "vocabulary": 300, "positions": 40},
-            "embed_dim": 32,
-            "dropout": 0.0,
-        },
-        "contrastive": {"queue_size": 16, "decay_temperature": True},
-        "distillation": {"ramp_epochs": 0.0},
-    }
-)
+CONFIG = RetrievalConfig.model_validate({"model": deep_merge(MODEL, {"text": {"positions": 40}})} | TRAINING)
 
 
 class RecordedNegatives:
@@ -64,63 +51,24 @@ class RecordedNegatives:
         return Negatives(TENSORS[f"{drawn}negative_image_for_text"], TENSORS[f"{drawn}negative_text_for_image"])
 
 
-class Training(NamedTuple):
-    workload: AlbefWorkload
-    history: list[dict[str, float]]
-    first_gradients: dict[str, Tensor]
-
-
-def our_name(official: str) -> str:
-    """Where a tensor of the official state lives in AlbefModel."""
-    part, _, rest = official.partition(".")
-    if part.endswith(("queue", "queue_ptr")):
-        return f"queue.{official}"
-    owner, part = "teacher" if part.endswith("_m") else "student", part.removesuffix("_m")
-    return ".".join(filter(None, [owner, part, "bert" if part == "text_encoder" else "", rest]))
-
-
-def named(prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in TENSORS.items() if name.startswith(prefix)}
-
-
-def clock(step: int) -> Clock:
-    return Clock(step, steps=2, samples=4 * step, epoch_samples=4, draw=KEY.child(step))
-
-
 @pytest.fixture(scope="module")
-def trained() -> Training:
+def trained() -> Trained:
     workload = AlbefWorkload(CONFIG, choices=lambda at: RecordedNegatives(at.step))
     model = workload.build(torch.device("cpu"), KEY, pretrained=False).double()
-    state = {our_name(name): tensor for name, tensor in named("init/").items() if not name.endswith("position_ids")}
+    official = named(TENSORS, "init/")
+    state = {our_name(name): tensor for name, tensor in official.items() if not name.endswith("position_ids")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert unexpected == []
     assert all(".text_encoder.cls." in name for name in missing)
-    groups = [
-        {"params": list(group.parameters), "weight_decay": 0.02 if group.weight_decay else 0.0}
-        for group in workload.parameter_groups()
-    ]
-    assert [len(group["params"]) for group in groups] == RECORD["optimizer_groups"]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4)
+    assert [len(group.parameters) for group in workload.parameter_groups()] == RECORD["optimizer_groups"]
     length_B = TENSORS["batch/attention_mask"].sum(1)
     ids, image_id_B = TENSORS["batch/input_ids"], TENSORS["batch/idx"]
     batch = {"image": TENSORS["batch/image"], "input_ids": ids, "length": length_B, "image_id": image_id_B}
-    history, first_gradients = [], {}
-    for step in STEPS:
-        optimizer.zero_grad()
-        workload.begin_step(clock(step))
-        result = workload.micro_step(batch, clock(step), lambda loss, retain_graph=False, final=False: loss.backward())
-        gradients = {name: p.grad.clone() for name, p in model.student.named_parameters() if p.requires_grad}
-        first_gradients = first_gradients or gradients
-        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients.values()))
-        optimizer.step()
-        workload.end_step(clock(step), result.shared)
-        pointer = int(workload.model.queue.queue_ptr)
-        history.append({**{k: float(v) for k, v in result.metrics.items()}, "grad_norm": norm, "queue_ptr": pointer})
-    return Training(workload, history, first_gradients)
+    return train(workload, batch, len(STEPS))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_losses_agree(trained: Training, step: int) -> None:
+def test_losses_agree(trained: Trained, step: int) -> None:
     ours, official = trained.history[step], RECORD["steps"][step]
     for name, recorded in {"loss_itc": "loss_ita", "loss_itm": "loss_itm", "loss": "loss"}.items():
         assert ours[name] == pytest.approx(official[recorded], rel=1e-9, abs=0), name
@@ -150,8 +98,8 @@ def assert_digest(tensor: Tensor, expected: list[float], tolerance: float, name:
     assert digest(tensor) == [pytest.approx(value, rel=0, abs=allowed) for value in expected], name
 
 
-def test_first_gradients_agree(trained: Training) -> None:
-    recorded, ours = named("grad0/"), trained.first_gradients
+def test_first_gradients_agree(trained: Trained) -> None:
+    recorded, ours = named(TENSORS, "grad0/"), trained.first_gradients
     assert {our_name(name).removeprefix("student.") for name in RECORD["grad0"]} == set(ours)
     for name, expected in RECORD["grad0"].items():
         gradient = ours[our_name(name).removeprefix("student.")]
@@ -161,16 +109,16 @@ def test_first_gradients_agree(trained: Training) -> None:
         assert float(difference) <= 1e-7 * float(recorded[name].abs().max()) + 1e-12, name
 
 
-def test_last_state_agrees(trained: Training) -> None:
+def test_last_state_agrees(trained: Trained) -> None:
     state = trained.workload.model.state_dict()
     for name, expected in RECORD["final"].items():
         if not name.endswith("position_ids"):
             assert_digest(state[our_name(name)], expected, 1e-9, name)
-    for name, tensor in named("final/").items():
+    for name, tensor in named(TENSORS, "final/").items():
         torch.testing.assert_close(state[our_name(name)], tensor, **(CLOSE if tensor.is_floating_point() else {}))
 
 
-def test_the_word_heads_stay_as_they_came(trained: Training) -> None:
+def test_the_word_heads_stay_as_they_came(trained: Trained) -> None:
     state = trained.workload.model.state_dict()
     fresh = AlbefWorkload(CONFIG).build(torch.device("cpu"), KEY, pretrained=False).state_dict()
     heads = [name for name in state if ".text_encoder.cls." in name]

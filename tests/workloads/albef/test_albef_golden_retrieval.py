@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from official_training import MODEL, named, our_name
 from safetensors.torch import load_file
 from torch import Tensor
 
-from workloads.albef.config import AlbefConfig
+from workloads.albef.config import AlbefConfig, deep_merge
 from workloads.albef.model import AlbefInference
 from workloads.albef.workload import AlbefWorkload
 from workloads.contract import Block, Chunk, Evaluation, KeyedRandom, Record, Sample
@@ -35,19 +36,7 @@ UNSCORED = -100.0
 OFFICIAL_NAMES = {"txt": "image_to_text", "img": "text_to_image"}
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 
-CONFIG = AlbefConfig.model_validate(
-    {
-        "model": {
-            "image_size": 32,
-            "vision": {"patch": 16, "width": 48, "depth": 2, "heads": 3},
-            "text": {"width": 48, "layers": 2, "fusion_layers": 2, "heads": 3, "vocabulary": 300, "positions": 40},
-            "embed_dim": 32,
-            "dropout": 0.0,
-            "vision_weights": None,
-            "text_weights": None,
-        },
-    }
-)
+CONFIG = AlbefConfig.model_validate({"model": deep_merge(MODEL, {"text": {"positions": 40}})})
 
 
 class RecordedTransform(EvaluationTransform):
@@ -77,12 +66,8 @@ class Measured(NamedTuple):
 def inference() -> Iterator[AlbefInference]:
     workload = AlbefWorkload(CONFIG)
     student = workload.build(torch.device("cpu"), KeyedRandom((0,))).student.double()
-    official = {name.removeprefix("init/"): tensor for name, tensor in TENSORS.items() if name.startswith("init/")}
-    state = {
-        name.replace("text_encoder.", "text_encoder.bert."): tensor
-        for name, tensor in official.items()
-        if not name.partition(".")[0].endswith(("_m", "queue", "queue_ptr")) and not name.endswith("position_ids")
-    }
+    official = {our_name(name): tensor for name, tensor in named(TENSORS, "init/").items()}
+    state = {name: tensor for name, tensor in named(official, "student.").items() if not name.endswith("position_ids")}
     missing, unexpected = student.load_state_dict(state, strict=False)
     assert unexpected == []
     assert all(name.startswith("text_encoder.cls.") for name in missing)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from micro_steps import backward, run
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from workloads.contract import (
     BatchShape,
     Clock,
     DescribedEntry,
-    MicroResult,
     Sample,
     SamplesEntry,
     WarningsEntry,
@@ -41,17 +41,6 @@ def identified(micro_batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def with_ids(batch: dict[str, Tensor], *ids: int) -> dict[str, Tensor]:
     return {**batch, "image_id": LARGE + torch.tensor(ids)}
-
-
-def plain(loss: Tensor, retain_graph: bool = False, final: bool = False) -> None:
-    loss.backward(retain_graph=retain_graph)
-
-
-def run(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[MicroResult, dict[str, Tensor]]:
-    workload.model.student.zero_grad()
-    workload.begin_step(clock)
-    result = workload.micro_step(batch, clock, plain)
-    return result, {name: p.grad for name, p in workload.model.student.named_parameters() if p.grad is not None}
 
 
 def test_every_parameter_but_the_word_heads_learns(
@@ -141,7 +130,7 @@ def test_features_of_the_same_image_in_the_queue_are_right_answers(
 
     def loss(queued: int) -> float:
         workload.model.queue.idx_queue[0, 5] = queued
-        return float(workload.micro_step(identified, clock(1), plain).metrics["loss_itc"])
+        return float(workload.micro_step(identified, clock(1), backward).metrics["loss_itc"])
 
     assert loss(LARGE + 7) == loss(-100) != loss(LARGE + 2)
 

@@ -5,24 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from micro_steps import run
 from torch import Tensor
 
 from workloads.albef.workload import AlbefWorkload
-from workloads.contract import Clock, MicroResult
+from workloads.contract import Clock
 
 At = Callable[[int], Clock]
 Small = Callable[..., AlbefWorkload]
-
-
-def plain(loss: Tensor, retain_graph: bool = False, final: bool = False) -> None:
-    loss.backward(retain_graph=retain_graph)
-
-
-def run(workload: AlbefWorkload, batch: dict[str, Tensor], clock: Clock) -> tuple[MicroResult, dict[str, Tensor]]:
-    workload.model.student.zero_grad()
-    workload.begin_step(clock)
-    result = workload.micro_step(batch, clock, plain)
-    return result, {name: p.grad for name, p in workload.model.student.named_parameters() if p.grad is not None}
 
 
 def first(batch: dict[str, Tensor], rows: int) -> dict[str, Tensor]:

@@ -4,24 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from official_albef import HEADS, nested, tensors
+from official_albef import nested, tensors
 from saving import save_checkpoint
 from shards import write_shards
 from small_recipes import IMPORTED
+from starts import begun, import_official, save
 
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import load_recipe
 from orchestrator.storage.location import locate
 from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tensors
 from orchestrator.train.checkpoints.manifest import RunState
-from orchestrator.train.convert import write_import
-from orchestrator.train.parallel.base import SingleWorker
-from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan, check_files, make_plan
-from orchestrator.train.resume import find_initial_state
-from orchestrator.train.step import build_optimizer
-from workloads.contract import KeyedRandom
-from workloads.interop.albef_format import FORMAT
 from workloads.nn.vision import resize_positions
 
 POSITIONS = ("student.visual_encoder.pos_embed", "teacher.visual_encoder.pos_embed")
@@ -36,33 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pretrain.yaml").write_text(IMPORTED)
     (folder / "retrieval.yaml").write_text(IMPORTED.replace("workload: albef", "workload: albef-retrieval"))
     for name, content in {"pretrained": nested("pretrain"), "finetuned": tensors("retrieval")}.items():
-        torch.save(content, folder / f"{name}.pth")
-        checkpoint = FORMAT.read(folder / f"{name}.pth", HEADS)
-        write_import(checkpoint, locate(str(folder / name)), "albef", f"{name}.pth")
+        import_official(folder, name, content)
     return folder
 
 
 def plan_of(folder: Path, storage: Path, start: object, *overrides: str, recipe: str = "retrieval") -> Plan:
     places = [f"data.train={folder / 'data' / 'train'}", f"storage.uri={storage}", f"start.checkpoint={start}"]
     return make_plan(load_recipe(folder / f"{recipe}.yaml", [*places, *overrides]))
-
-
-def begun(plan: Plan) -> tuple[torch.nn.Module, torch.optim.Optimizer, int]:
-    """Build model and optimiser and restore them as a worker does."""
-    beginning = find_initial_state(plan, lambda _: None)
-    workload = plan.resolved.entry.create(plan.resolved.workload)
-    device = torch.device("cpu")
-    model = workload.build(device, KeyedRandom((1,)), pretrained=beginning.pretrained)
-    optimizer = build_optimizer(plan.recipe.optimizer, workload.parameter_groups())
-    parallel = parallelize_model(plan.recipe, workload, model, SingleWorker(), device)
-    beginning.restore(model, optimizer, parallel)
-    return model, optimizer, beginning.first_step
-
-
-def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    config = plan.resolved.workload.model_dump(mode="json")
-    state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", plan.recipe.workload, config, step / 7)
-    return save_checkpoint(plan.run, state, model.state_dict(), optimizer_tensors(optimizer, model)).path
 
 
 @pytest.mark.parametrize("name", ["pretrained", "finetuned"])

@@ -9,6 +9,7 @@ from pyarrow import fs
 from saving import rewrite_as_version_two, save_checkpoint
 from shards import write_shards
 from small_recipes import IMPORTED
+from starts import begun, import_official, save
 
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.loading import load_recipe
@@ -16,12 +17,8 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.train.checkpoints.load import load_checkpoint, optimizer_tensors
 from orchestrator.train.checkpoints.manifest import CheckpointError, RunState
 from orchestrator.train.convert import write_import
-from orchestrator.train.parallel.base import SingleWorker
-from orchestrator.train.parallel.parallelize import parallelize_model
 from orchestrator.train.plan import Plan, make_plan
-from orchestrator.train.resume import continued_run, find_initial_state, new_run
-from orchestrator.train.step import build_optimizer
-from workloads.contract import KeyedRandom
+from orchestrator.train.resume import continued_run, new_run
 from workloads.interop.albef_format import FORMAT
 
 EPOCHS, SAMPLES, BATCH = 5, 50, 8
@@ -34,27 +31,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shards(str(folder / "data"), SAMPLES)
     (folder / "run.yaml").write_text(IMPORTED)
     for name, content in {"whole": nested("pretrain"), "bare": tensors("pretrain")}.items():
-        torch.save(content, folder / f"{name}.pth")
-        checkpoint = FORMAT.read(folder / f"{name}.pth", HEADS)
-        write_import(checkpoint, locate(str(folder / name)), "albef", f"{name}.pth")
+        import_official(folder, name, content)
     return folder
 
 
 def plan_of(folder: Path, storage: Path, *overrides: str) -> Plan:
     places = [f"data.train={folder / 'data' / 'train'}", f"storage.uri={storage}"]
     return make_plan(load_recipe(folder / "run.yaml", [*places, *overrides]))
-
-
-def begun(plan: Plan) -> tuple[torch.nn.Module, torch.optim.Optimizer, int]:
-    """Build model and optimiser and restore them as a worker does."""
-    beginning = find_initial_state(plan, lambda _: None)
-    workload = plan.resolved.entry.create(plan.resolved.workload)
-    device = torch.device("cpu")
-    model = workload.build(device, KeyedRandom((1,)), pretrained=beginning.pretrained)
-    optimizer = build_optimizer(plan.recipe.optimizer, workload.parameter_groups())
-    parallel = parallelize_model(plan.recipe, workload, model, SingleWorker(), device)
-    beginning.restore(model, optimizer, parallel)
-    return model, optimizer, beginning.first_step
 
 
 def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -172,13 +155,6 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_resumes_at_the_origi
     plan.run.recipe.write(recipe_yaml(plan.resolved).encode())
     plan.run.write(RunFile("run", digest, index, "sqlite:///x", "id", plan.steps, "2026-01-01", "KILLED"))
     assert continued_run(plan).first_step == round(EPOCHS * SAMPLES / BATCH)
-
-
-def save(plan: Plan, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    config = plan.resolved.workload.model_dump(mode="json")
-    state = RunState(step, 42, plan.resolved.digest(), plan.data.digest, "id", "albef", config, step / 7)
-    moments = optimizer_tensors(optimizer, model)
-    return save_checkpoint(plan.run, state, model.state_dict(), moments).path
 
 
 @pytest.mark.parametrize(

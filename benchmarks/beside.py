@@ -37,7 +37,7 @@ WARM_UP = 5
 RECIPE: dict[str, Any] = {
     "workload": "albef",
     "batch": {"micro_batches": 1, "micro_batch_size": 32},
-    "scale": {"workers": 1, "cpus_per_worker": 0.75, "object_store_mb": 300},
+    "scale": {"workers": 1, "cpus_per_worker": 0.5, "object_store_mb": 300},
     "stream": {"chunk": 1, "window": 64},
     "model": {"preset": "tiny", "image_size": 64, "text_weights": None},
     "text": {"max_tokens": 16},
@@ -58,7 +58,7 @@ def main(rounds: int, steps: int, every: int, samples: int) -> None:
         "length": {"steps": steps},
         "checkpoint": {"every_steps": every, "keep": 2},
     }
-    evaluation = {"evaluation": {"every_steps": every, "samples": samples, "where": "beside", "cpus": 0.75}}
+    evaluation = {"evaluation": {"every_steps": every, "samples": samples, "where": "beside", "cpus": 0.5}}
     with TemporaryDirectory(prefix="beside-benchmark-", dir=Path.cwd()) as folder:
         bench = Bench(Path(folder))
         slowdowns = []

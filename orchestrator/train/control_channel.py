@@ -10,12 +10,33 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.stream.micro_batch import SkippedSample
 from orchestrator.track.metric_log import StepLine
 from orchestrator.train.recovery.policy import AttemptFailure, AttemptStart
 from workloads.contract import InitialWeights
+
+if TYPE_CHECKING:
+    from orchestrator.stream.loader import PrefetchedSegment
+    from orchestrator.train.plan import Plan
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver passes to every worker.
+
+    Args:
+        plan: the plan.
+        mlflow_run_id: where the run is tracked.
+        channel: the control channel, an actor of class `Channel`.
+        prefetched: the stream's first segment, split for the first workers if they begin at the driver's step.
+    """
+
+    plan: Plan
+    mlflow_run_id: str
+    channel: Any
+    prefetched: PrefetchedSegment | None = None
 
 
 class WorkerCommand(IntEnum):

@@ -31,7 +31,7 @@ from orchestrator.stream.loader import PrefetchedSegment
 from orchestrator.stream.ray_dataset import ReadPlan, warm_up
 from orchestrator.track.cost import RunCost
 from orchestrator.train.budget import BudgetMonitor, CostMeter, machine_kinds, metering, refuse_used_up
-from orchestrator.train.control_channel import Channel, RunObserver
+from orchestrator.train.control_channel import Assignment, Channel, RunObserver
 from orchestrator.train.evaluation.beside import BesideEvaluation
 from orchestrator.train.monitor import MachineWatch, RunMonitor
 from orchestrator.train.plan import Plan
@@ -49,7 +49,6 @@ from orchestrator.train.resources import (
 )
 from orchestrator.train.resume import ResumePoint, continued_run, new_run
 from orchestrator.train.run_logger import RunLogger, new_tracker, resumed_tracker
-from orchestrator.train.worker import Assignment
 
 FOLDER_TAG = "run_folder"
 """MLflow's tag for the URI of the run's folder."""

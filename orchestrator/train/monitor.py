@@ -10,10 +10,9 @@ from typing import Protocol
 import ray
 
 from orchestrator.train.budget import BudgetMonitor
-from orchestrator.train.control_channel import WorkerCommand
+from orchestrator.train.control_channel import Assignment, WorkerCommand
 from orchestrator.train.evaluation.beside import BesideEvaluation
 from orchestrator.train.run_logger import RunLogger
-from orchestrator.train.worker import Assignment
 
 POLL_S = 0.2
 BESIDE_EVERY_POLLS = 5

@@ -1,36 +1,38 @@
-"""Makes Ray Train's trainer of a plan: scaling, failure handling, storage and the torch backend."""
+"""Makes Ray Train's trainer of a plan: scaling, failure handling, storage and the process group."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
-from ray.train.torch import TorchConfig
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.config.recipe import ScaleSection
+from orchestrator.train.control_channel import Assignment
 from orchestrator.train.plan import Plan
 from orchestrator.train.recovery.callback import AlwaysRetry, RecoveryCallback
 from orchestrator.train.recovery.elastic import ElasticWorkers
-from orchestrator.train.recovery.ray_internals import DatasetsCallback, PlacementGroupCleanerCallback, TorchBackend
-from orchestrator.train.worker import Assignment, train
-
-if TYPE_CHECKING:
-    from ray.train.backend import BackendConfig
-
-    from orchestrator.train.recovery.ray_internals import BaseWorkerGroup
-
+from orchestrator.train.recovery.ray_internals import (
+    BaseWorkerGroup,
+    DatasetsCallback,
+    PlacementGroupCleanerCallback,
+    TrainingFramework,
+    get_address_and_port,
+)
 
 UNLIMITED = -1
 """Ray Train's own retry budgets; the recipe's are kept by `RecoveryCallback`."""
 
 
-class _Trainer(TorchTrainer):
+class _Trainer(DataParallelTrainer):
     """Ray Train's trainer with Fuseray's failure policy and scaling policy.
 
     Args:
@@ -41,7 +43,7 @@ class _Trainer(TorchTrainer):
     """
 
     def __init__(self, assignment: Assignment, failures: FailureConfig, scaling: ScalingConfig, **options: Any) -> None:
-        super().__init__(train, train_loop_config={"assignment": assignment}, scaling_config=scaling, **options)
+        super().__init__(_train, train_loop_config={"assignment": assignment}, scaling_config=scaling, **options)
         self._assignment, self._failures, self._scaling = assignment, failures, scaling
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
@@ -66,7 +68,7 @@ def _report_no_room(channel: Any) -> None:
     ray.get(channel.report_no_room.remote())
 
 
-def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer:
+def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> DataParallelTrainer:
     """Return the trainer of a run.
 
     Args:
@@ -83,7 +85,7 @@ def make_trainer(plan: Plan, assignment: Assignment, logs: Path) -> TorchTrainer
         assignment,
         failures,
         _scaling(plan.recipe.scale),
-        torch_config=FastShutdownTorchConfig(),
+        backend_config=ProcessGroupConfig("nccl" if plan.recipe.scale.use_gpu else "gloo"),
         run_config=RunConfig(
             name=f"{plan.recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
             failure_config=failures,
@@ -111,20 +113,63 @@ def _storage(plan: Plan, logs: Path) -> dict[str, Any]:
     return {"storage_path": f"{root.path}/ray-train", "storage_filesystem": root.filesystem}
 
 
-class FastShutdownTorchBackend(TorchBackend):
-    """Lets the process group end with its processes, which are killed in any case.
+@dataclass(frozen=True)
+class ProcessGroupConfig(BackendConfig):
+    """The process group of torch that the workers join before they train.
+
+    Ray Train's own settings for torch import it in the driver and the controller, where nobody uses it.
+
+    Args:
+        backend: of torch.distributed.
+    """
+
+    backend: str
+
+    @property
+    def backend_cls(self) -> type[ProcessGroupBackend]:
+        """The class that starts the process group."""
+        return ProcessGroupBackend
+
+    @property
+    def framework(self) -> TrainingFramework:
+        """The framework that Ray's dashboard names."""
+        return TrainingFramework.TORCH
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what Ray's dashboard shows."""
+        return asdict(self)
+
+
+class ProcessGroupBackend(Backend):
+    """Has the workers join a process group, which ends with their processes: those are killed in any case.
 
     Ray Train's default calls `destroy_process_group` on every worker, with a 30 s timeout for hung ones.
     """
 
-    def on_shutdown(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
-        """Do nothing."""
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: BaseWorkerGroup, backend_config: Any) -> None:
+        """Have all workers join the group of a `ProcessGroupConfig`; returns when they have."""
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        backend, size = backend_config.backend, len(worker_group)
+        joined: list[Any] = [
+            worker_group.execute_single_async(rank, _join_process_group, address, port, backend, rank, size)
+            for rank in range(size)
+        ]
+        ray.get(joined)
 
 
-class FastShutdownTorchConfig(TorchConfig):
-    """Ray Train's settings for torch, with `FastShutdownTorchBackend`."""
+def _join_process_group(address: str, port: int, backend: str, rank: int, size: int) -> None:
+    """Join as Ray Train does; runs in a worker."""
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group  # import torch
 
-    @property
-    def backend_cls(self) -> type[FastShutdownTorchBackend]:
-        """The class that starts and stops the process group."""
-        return FastShutdownTorchBackend
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    _set_torch_distributed_env_vars()
+    _setup_torch_process_group(backend, rank, size, "env://")
+
+
+def _train(config: dict[str, Assignment]) -> None:
+    """Train in a worker process; `config` has the assignment, since Ray Train hands over a dictionary."""
+    from orchestrator.train.worker import train  # imports torch
+
+    train(config["assignment"])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from orchestrator.config.loading import FREE_SECTIONS, FREE_STREAM_KEYS
 from orchestrator.config.recipe_paths import is_same_place, without_data_places
@@ -22,8 +20,13 @@ from orchestrator.train.checkpoints.load import (
 )
 from orchestrator.train.checkpoints.manifest import CheckpointError
 from orchestrator.train.checkpoints.warm_start import WarmStart, load_start
-from orchestrator.train.parallel.base import Collective, Parallel
 from orchestrator.train.plan import Plan, check_files, differences
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from orchestrator.train.parallel.base import Collective, Parallel
 
 CHANGEABLE_KEYS = (
     *(section if section == "name" else f"{section}." for section in FREE_SECTIONS),
@@ -193,6 +196,8 @@ def check_agreement(first_step: int, collective: Collective) -> None:
     Raises:
         CheckpointError: they loaded different checkpoints.
     """
+    import torch
+
     steps = torch.zeros(collective.size, dtype=torch.int64)
     steps[collective.rank] = first_step
     collective.all_reduce(steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,13 @@ from torch import nn
 
 from orchestrator.config.recipe import RecoverySection
 from orchestrator.storage.timing import now_ms
-from orchestrator.stream.loader import PrefetchedSegment, StreamLoader
+from orchestrator.stream.loader import StreamLoader
 from orchestrator.stream.micro_batch import MicroBatch, SkippedSample
 from orchestrator.train.checkpoints.manager import CheckpointManager
-from orchestrator.train.control_channel import StepRecord, WorkerCommand
+from orchestrator.train.control_channel import Assignment, StepRecord, WorkerCommand
 from orchestrator.train.evaluation.by_workers import WorkersEvaluation
 from orchestrator.train.parallel.base import Collective, current_collective
 from orchestrator.train.parallel.parallelize import parallelize_model
-from orchestrator.train.plan import Plan
 from orchestrator.train.recovery.diagnosis import BadDataError, NotANumberError, WorkersDrainedError
 from orchestrator.train.resources import present_decoded_share
 from orchestrator.train.resume import InitialState, check_agreement, find_initial_state
@@ -34,31 +33,12 @@ from orchestrator.train.step import StepOutcome, Stepper, StepTimer
 from workloads.contract import InitialWeights, KeyedRandom, PretrainedWorkload, Workload
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What the driver passes to every worker.
-
-    Args:
-        plan: the plan.
-        mlflow_run_id: where the run is tracked.
-        channel: the control channel, an actor of class `Channel`.
-        prefetched: the stream's first segment, split for the first workers if they begin at the driver's step.
-    """
-
-    plan: Plan
-    mlflow_run_id: str
-    channel: Any
-    prefetched: PrefetchedSegment | None = None
-
-
-def train(config: dict[str, Assignment]) -> None:
-    """Train until the last step or a command to stop; runs in every worker process.
-
-    Args:
-        config: the driver's assignment under the key `assignment`, since Ray Train hands over a dictionary.
-    """
+def train(assignment: Assignment) -> None:
+    """Train until the last step or a command to stop; runs in every worker process."""
     device = ray.train.torch.get_device()
-    _Training(config["assignment"], current_collective(device), device).run()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    _Training(assignment, current_collective(device), device).run()
 
 
 class _Training:

@@ -6,10 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.config.loading import find_workload
 from orchestrator.storage.location import Location
@@ -28,8 +25,11 @@ from orchestrator.train.checkpoints.manifest import (
     read_manifest,
 )
 from orchestrator.train.checkpoints.read import check_digest, checked_sizes, load_verified, mark_damaged, read_verified
-from orchestrator.train.checkpoints.tensors import TensorAssembler, read_shards
 from workloads.contract import Section
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Loaded = TypeVar("Loaded")
 Log = Callable[[str], None]
@@ -127,6 +127,8 @@ def load_tensors(folder: Location, manifest: Manifest, content: str) -> dict[str
         DamagedError: a file is missing or damaged.
         StorageError: the store is failing.
     """
+    from orchestrator.train.checkpoints.tensors import TensorAssembler, read_shards  # imports torch
+
     assembler = TensorAssembler(folder.uri)
     for name, record in manifest.parts(content).items():
         location = folder / name

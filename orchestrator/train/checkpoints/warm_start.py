@@ -16,7 +16,6 @@ from orchestrator.storage.location import Location, locate
 from orchestrator.storage.run_folder import MANIFEST_FILE, RunFolder
 from orchestrator.train.checkpoints.load import Checkpoint, load_checkpoint, load_state, model_config
 from orchestrator.train.checkpoints.manifest import IMPORT_FILE, OPTIMIZER_FILE, RunState, read_manifest
-from orchestrator.train.checkpoints.tensors import check_finite
 from workloads.contract import FineTuningEntry, Section, WorkloadError
 
 
@@ -87,6 +86,8 @@ def load_start(start: WarmStart, resolved: ResolvedRecipe) -> Checkpoint:
         CheckpointError: it is of another format version, or a tensor that is taken from it is not finite.
         StorageError: the store is failing.
     """
+    from orchestrator.train.checkpoints.tensors import check_finite  # imports torch
+
     checkpoint = load_checkpoint(start.folder)
     check_finite(checkpoint.model, f"start.checkpoint: {start.folder.uri}", "choose an earlier checkpoint")
     if start.with_optimizer:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from orchestrator.config.loading import find_workload
 from orchestrator.storage.location import Location
 from orchestrator.train.checkpoints.load import load_model, load_state, model_config
 from orchestrator.train.checkpoints.manifest import MODEL_FILE, read_manifest
 from workloads.contract import KeyedRandom, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class StoredModel:
             CheckpointError: the checkpoint is of another format version.
             StorageError: the store is failing.
         """
+        import torch
+
         checkpoint = load_model(self.folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         workload = find_workload(checkpoint.state.workload).create(model_config(checkpoint.state))
@@ -67,6 +71,8 @@ class StoredModel:
 
 
 def _is_double(tensors: dict[str, Tensor]) -> bool:
+    import torch
+
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     return kinds == {torch.float64}
 

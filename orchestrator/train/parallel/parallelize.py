@@ -8,7 +8,6 @@ from torch import nn
 from orchestrator.config.recipe import Recipe
 from orchestrator.train.parallel.base import Collective, Parallel
 from orchestrator.train.parallel.data_parallel import Replicated
-from orchestrator.train.parallel.fsdp import Sharded
 from workloads.contract import Workload
 
 
@@ -20,6 +19,8 @@ def parallelize_model(
     The parameter groups of the workload must be read afterwards: sharding replaces parameters.
     """
     if recipe.scale.parallel == "sharded" and collective.size > 1:
+        from orchestrator.train.parallel.fsdp import Sharded  # FSDP2 takes a second to import
+
         return Sharded(model, workload.shard_units(), collective, device)
     trained = {parameter for group in workload.parameter_groups() for parameter in group.parameters}
     return Replicated([parameter for parameter in model.parameters() if parameter in trained], collective)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
 from ray import exceptions as of_ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.v2._internal import exceptions as of_train
@@ -23,7 +22,6 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
-from torch import distributed
 
 from orchestrator.config.errors import ConfigError, FuserayError
 from orchestrator.storage.retry import RETRY_LIMITS, StorageError, without_secrets
@@ -90,7 +88,6 @@ BY_TYPE: tuple[tuple[type[BaseException], Classification], ...] = (
     (of_ray.OutOfMemoryError, OUT_OF_MEMORY),
     (of_ray.ObjectStoreFullError, OUT_OF_MEMORY),
     (MemoryError, OUT_OF_MEMORY),
-    (torch.OutOfMemoryError, OUT_OF_GPU_MEMORY),
     (FloatingPointError, NOT_A_NUMBER),
     (of_ray.OutOfDiskError, DISK_FULL),
     (of_train.InsufficientClusterResourcesError, CLUSTER_TOO_SMALL),
@@ -102,9 +99,7 @@ BY_TYPE: tuple[tuple[type[BaseException], Classification], ...] = (
     (of_ray.NodeDiedError, NODE_LOST),
     (of_ray.LocalRayletDiedError, NODE_LOST),
     (of_train.CollectiveTimeoutError, TIMED_OUT),
-    (distributed.DistStoreError, TIMED_OUT),
     (TimeoutError, TIMED_OUT),
-    (distributed.DistNetworkError, CONNECTION_LOST),
     (of_ray.RayActorError, CONNECTION_LOST),
     (of_ray.WorkerCrashedError, CONNECTION_LOST),
     (of_ray.ObjectLostError, CONNECTION_LOST),
@@ -115,6 +110,13 @@ BY_TYPE: tuple[tuple[type[BaseException], Classification], ...] = (
 )
 """Errors that their type classifies; the first match counts. Tasks and actors that a training function waits for run in
 other processes than its worker, so their end counts as a lost connection."""
+
+TORCH_ERRORS: dict[str, Classification] = {
+    "torch.OutOfMemoryError": OUT_OF_GPU_MEMORY,
+    "torch.distributed.DistStoreError": TIMED_OUT,
+    "torch.distributed.DistNetworkError": CONNECTION_LOST,
+}
+"""Errors of torch by name: driver and controller classify them without loading torch."""
 
 
 def classify(error: BaseException) -> Classification:
@@ -176,7 +178,9 @@ def _by_message(error: BaseException) -> Classification | None:
 
 
 def _by_type(error: BaseException) -> Classification | None:
-    return next((classification for kind, classification in BY_TYPE if isinstance(error, kind)), None)
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+    of_torch = next((TORCH_ERRORS[name] for name in names if name in TORCH_ERRORS), None)
+    return of_torch or next((classification for kind, classification in BY_TYPE if isinstance(error, kind)), None)
 
 
 def _user_error(error: BaseException) -> Classification:

@@ -7,7 +7,6 @@ What Ray Train calls while a run goes on, from which Fuseray derives:
     ControllerCallback, WorkerGroupCallback   `RecoveryCallback` sees states, resizes and polls of the workers
     DefaultFailurePolicy, FailureDecision     `AlwaysRetry` leaves the decision to `RecoveryCallback`
     ElasticScalingPolicy                      `ElasticWorkers` decides how many workers run
-    TorchBackend                              `FastShutdownTorchBackend` lets the process group end with its processes
 
 What it passes to them, and what they return:
 
@@ -15,6 +14,8 @@ What it passes to them, and what they return:
     NoopDecision, ResizeDecision              whether the number of workers changes
     WorkerGroupStartupTimeoutError            the workers could not be placed in time
     WorkerHealthCheckTimeoutError             raised when no step was done for too long
+    TrainingFramework                         names torch on Ray's dashboard
+    get_address_and_port                      finds the address of the workers' process group
     TrainAutoscalingCoordinatorClient         holds a run's request to the autoscaler, under an id of our own
     BaseWorkerGroup, ScalingDecision, TrainControllerState, TrainRunContext,
     WorkerGroup, WorkerGroupPollStatus, WorkerGroupState      for annotations
@@ -22,7 +23,8 @@ What it passes to them, and what they return:
 What it starts by default and Fuseray leaves out: DatasetsCallback, PlacementGroupCleanerCallback.
 
 Overridden or read besides: `_initialize_and_run_controller` and `_create_default_callbacks` of the trainer in
-ray_trainer.py; `_requester_id`, `_coordinator_client`, `_send_resource_request`, `_get_reserved_resources`,
+ray_trainer.py, and there `_set_torch_distributed_env_vars` and `_setup_torch_process_group`, which import torch, in the
+workers alone; `_requester_id`, `_coordinator_client`, `_send_resource_request`, `_get_reserved_resources`,
 `_autoscaling_coordinator`, `_count_possible_workers` and `_resources_per_worker_not_none` in recovery/elastic.py;
 `_missing_ranks` and `_base_exc` of errors in recovery/classify.py, which imports Ray Train's errors itself: verbs that
 do not train load it, and need not load the rest.
@@ -31,7 +33,7 @@ do not train load it, and need not load the rest.
 from __future__ import annotations
 
 from ray.train._internal.base_worker_group import BaseWorkerGroup
-from ray.train.torch.config import _TorchBackend as TorchBackend
+from ray.train._internal.utils import get_address_and_port
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
@@ -53,6 +55,7 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
     TrainAutoscalingCoordinatorClient,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.util import TrainingFramework
 
 __all__ = [
     "BaseWorkerGroup",
@@ -67,14 +70,15 @@ __all__ = [
     "ResizeDecision",
     "RestartingState",
     "ScalingDecision",
-    "TorchBackend",
     "TrainAutoscalingCoordinatorClient",
     "TrainControllerState",
     "TrainRunContext",
+    "TrainingFramework",
     "WorkerGroup",
     "WorkerGroupCallback",
     "WorkerGroupPollStatus",
     "WorkerGroupStartupTimeoutError",
     "WorkerGroupState",
     "WorkerHealthCheckTimeoutError",
+    "get_address_and_port",
 ]

@@ -9,6 +9,7 @@ in the new version and run `tests/e2e` and `tests/orchestrator/cluster`.
     services          finds the cluster of this machine, and the ids of its nodes
     cluster_state     tells which nodes are draining, and until when
     ray_worker        writes the raylet's messages to the terminal; they are sent to a log file instead
+    node              starts Ray's processes on this machine; `without_unused_processes` leaves three of them out
     GcsNodeInfo       the states of a node
     DrainNodeReason   the reasons for a drain
 
@@ -29,9 +30,11 @@ Tune's schedulers in sweep/schedulers.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ray._private import services, worker
+from ray._private import node, services, worker
 from ray._private.authentication import authentication_token_setup as token_setup
 from ray._private.state import state as cluster_state
 from ray._raylet import Config as RayConfig  # type: ignore[attr-defined]
@@ -50,4 +53,29 @@ __all__ = [
     "ray_worker",
     "services",
     "token_setup",
+    "without_unused_processes",
 ]
+
+
+class _HeadOfOneMachine(node.Node):
+    """The head of a cluster that has no dashboard, never grows, and whose logs nobody follows."""
+
+    def start_api_server(self, **_: object) -> None:
+        """Start no dashboard; even with `include_dashboard=False` Ray starts its server, and waits for it."""
+
+    def start_monitor(self) -> None:
+        """Start no autoscaler."""
+
+    def start_log_monitor(self) -> None:
+        """Start nothing that sends the workers' output to the driver."""
+
+
+@contextmanager
+def without_unused_processes() -> Iterator[None]:
+    """Have `ray.init` start a local Ray without dashboard, autoscaler and log monitor: one to two seconds less."""
+    usual = node.Node
+    node.Node = _HeadOfOneMachine  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        node.Node = usual  # type: ignore[misc]

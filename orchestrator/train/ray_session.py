@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from socket import create_connection
@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config.errors import FuserayError
 from orchestrator.config.recipe import RecoverySection, ScaleSection
-from orchestrator.ray_internals import GcsClient, RayConfig, ray_worker
+from orchestrator.ray_internals import GcsClient, RayConfig, ray_worker, without_unused_processes
 from orchestrator.storage.ray_folder import ray_folder, refuse_long_folder
 from orchestrator.storage.retry import without_secrets
 
@@ -79,14 +79,15 @@ def _connect(address: str, options: dict[str, Any]) -> None:
     if address != "local":
         prepare_joining(address)
         options |= {"runtime_env": {"env_vars": LARGE_ALLOCATIONS}}
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-        job_config=SamePathConfig(),
-        **options,
-    )
+    with without_unused_processes() if address == "local" else nullcontext():
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            job_config=SamePathConfig(),
+            **options,
+        )
 
 
 class RaySessionError(FuserayError):

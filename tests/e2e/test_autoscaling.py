@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from autoscaling_cluster import AutoscalingCluster, FakeGroup, Timeline, autoscaling_cluster
 from mlflow_database import new_database
+from paced_workload import write_pace
 from shards import write_shards
+from toyland import install_toyland, with_toyland
 
 from orchestrator.config.cluster import MACHINE_LABEL, MARKET_LABEL, NodeGroup, node_groups_variable
 from orchestrator.storage.location import locate
@@ -23,23 +25,16 @@ from orchestrator.track.cost import read_starts
 from orchestrator.track.run_writer import TrackedRun
 
 IDLE_S = 8.0
+STEP_S = 0.1
 PATIENCE_S = 600.0
 WISHES_LAPSE_S = 180.0
 """So long a machine would stay that somebody asked for and did not take back."""
 RECIPE = """\
-workload: albef
+workload: paced
 batch: {micro_batches: 2, micro_batch_size: 8}
 length: {steps: 100000}
 scale: {workers: [1, 2], cpus_per_worker: 2, resize_every_s: 3, machines_wait_s: 120}
 stream: {chunk: 16, window: 64, decode_on: readers}
-model:
-  preset: tiny
-  image_size: 32
-  vision: {width: 64, depth: 2, heads: 2}
-  text: {width: 64, layers: 1, fusion_layers: 1, heads: 2}
-  text_weights: null
-text: {max_tokens: 12}
-contrastive: {queue_size: 64}
 checkpoint: {every_steps: 1000}
 recovery: {notices: "file:/nowhere/notice"}
 budget: {usd: 1000}
@@ -70,14 +65,16 @@ def cluster() -> Iterator[AutoscalingCluster]:
 @contextmanager
 def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Train; the process's output goes to the file `said`."""
-    (folder / "recipe.yaml").write_text(RECIPE)
+    write_pace(folder / "pace", STEP_S, -1)
+    (folder / "recipe.yaml").write_text(f"{RECIPE}pace: {folder}/pace\n")
     (folder / "prices.yaml").write_text(PRICES)
     new_database(folder / "runs" / "mlflow.db")
     data = write_shards(str(folder / "data"), 400)
     overrides = [f"scale.address={cluster.address}", f"data.train={data}", "name=grown"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--prices", "prices.yaml", *overrides]
     with (folder / "said").open("w") as said:
-        environment = dict(cluster.environment) | node_groups_variable(GROUPS)
+        site = with_toyland(install_toyland(folder / "site"))
+        environment = dict(cluster.environment) | node_groups_variable(GROUPS) | site
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said, text=True)
         try:
             yield process

@@ -8,7 +8,12 @@ from typing import Any
 
 from torch.multiprocessing import start_processes
 
-LOADED = ("orchestrator.train.step", "orchestrator.train.checkpoints.manager", "workloads.albef.workload")
+LOADED = (
+    "orchestrator.train.step",
+    "orchestrator.train.checkpoints.manager",
+    "orchestrator.train.parallel.fsdp",
+    "workloads.albef.workload",
+)
 
 
 def run_in_workers(function: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> None:

@@ -20,6 +20,7 @@ from orchestrator.evaluate.held_out import HeldOutSamples, Measurement
 from orchestrator.evaluate.measure import InProcess, Measuring
 from orchestrator.evaluate.pool import MeasuringError, PoolOptions, RayExecutor, actor_pool
 from orchestrator.evaluate.shared import Exchange, ExchangeClient, SharedExecutor, ShareError
+from orchestrator.ray_internals import without_unused_processes
 from orchestrator.storage.location import locate
 from orchestrator.stream.dataset.index import read_index
 from workloads.contract import EvaluationOptions
@@ -36,7 +37,8 @@ def tiny_ray() -> Iterator[None]:
     """Ray, whose processes search for modules where this one does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        ray.init(num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        with without_unused_processes():
+            ray.init(num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
 

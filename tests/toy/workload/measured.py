@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from toy_workload import ToyConfig, ToyWorkload
 
-from workloads.albef.config import AlbefConfig
-from workloads.albef.workload import AlbefWorkload
 from workloads.contract import (
     Block,
     Chunk,
@@ -64,7 +62,12 @@ class SeededModel:
         return DyingWorkload(workload, self) if self.dies_at else workload
 
     def without_model(self) -> Any:
-        return ToyWorkload(ToyConfig()) if self.kind == "toy" else AlbefWorkload(AlbefConfig.model_validate(ALBEF))
+        if self.kind == "toy":
+            return ToyWorkload(ToyConfig())
+        from workloads.albef.config import AlbefConfig
+        from workloads.albef.workload import AlbefWorkload  # imports timm, which takes seconds
+
+        return AlbefWorkload(AlbefConfig.model_validate(ALBEF))
 
     def die_at(self, place: str) -> None:
         """End this process if it is to end at a place."""

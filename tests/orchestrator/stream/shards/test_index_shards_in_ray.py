@@ -7,6 +7,7 @@ import pytest
 import ray
 from shards import index_folder, write_shards
 
+from orchestrator.ray_internals import without_unused_processes
 from orchestrator.storage.location import locate
 from orchestrator.storage.retry import StorageError
 from orchestrator.stream.shards.executors import RayTaskMapper
@@ -17,7 +18,8 @@ IN_RAY = IndexOptions(mapper=RayTaskMapper())
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    with without_unused_processes():
+        ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

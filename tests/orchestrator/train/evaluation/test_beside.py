@@ -21,6 +21,7 @@ from toyland import install_toyland
 
 from orchestrator.config.loading import load_recipe
 from orchestrator.config.recipe import CheckpointSection
+from orchestrator.ray_internals import without_unused_processes
 from orchestrator.storage.location import Location
 from orchestrator.storage.run_folder import RunFile
 from orchestrator.track.run_writer import TrackedRun
@@ -97,7 +98,8 @@ def tiny_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sys.path.append(site)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        with without_unused_processes():
+            ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
     sys.path.remove(site)

@@ -16,6 +16,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, Wor
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from orchestrator.config.errors import FuserayError
+from orchestrator.ray_internals import without_unused_processes
 from orchestrator.train.recovery.classify import diagnose_error
 from orchestrator.train.recovery.diagnosis import Diagnosis, FailureKind, RetryBudget
 
@@ -59,7 +60,8 @@ class ElsewhereOnly:
 def small_ray(system_config: dict[str, Any] | None = None) -> Iterator[Callable[[], Any]]:
     """Run the body with a Ray; it is given what starts an actor."""
     quiet = {"include_dashboard": False, "log_to_driver": False}
-    ray.init(num_cpus=2, object_store_memory=100_000_000, _system_config=system_config, **quiet)
+    with without_unused_processes():
+        ray.init(num_cpus=2, object_store_memory=100_000_000, _system_config=system_config, **quiet)
     try:
         yield lambda: ray.remote(num_cpus=0)(Doomed).remote()
     finally:

@@ -2,8 +2,9 @@
 
     python benchmarks/beside.py --rounds 5
 
-The same recipe, on one worker with a CPU of its own, trains with and without an actor that measures it; the two take
-turns. Both save a checkpoint at every step that is measured, so the difference is the evaluation's alone. Keys:
+The same recipe trains on one worker with and without an actor that measures it; the two take turns. In both the
+worker has the first CPU to itself, and readers, driver and evaluation share the other CPUs. Both save
+a checkpoint at every step that is measured, so the difference is the evaluation's alone. Keys:
 
     step_s, beside_step_s     median seconds of a step, without and with an evaluation beside it
     slowdown                  beside_step_s / step_s - 1
@@ -15,7 +16,11 @@ The last line, `{"what": "beside", "rounds", "slowdown", "spread"}`, has the med
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +38,9 @@ from orchestrator.track.metric_log import read_measured_log, read_metric_log
 PHOTOS = 512
 WARM_UP = 5
 """Steps at the beginning that are left out."""
+
+WORKER = b"ray::RayTrainWorker"
+LOOK_EVERY_S = 0.5
 
 RECIPE: dict[str, Any] = {
     "workload": "albef",
@@ -77,8 +85,37 @@ def _train(bench: Bench, recipe: dict[str, Any]) -> RunFolder:
     """Train a recipe; return its run's folder."""
     name = bench.name()
     bench.write(recipe, {})
-    bench.fuseray("train", "recipe.yaml", f"name={name}")
+    with _worker_on_a_cpu_of_its_own():
+        bench.fuseray("train", "recipe.yaml", f"name={name}")
     return RunFolder(locate(str(bench.folder / "runs" / name)))
+
+
+@contextmanager
+def _worker_on_a_cpu_of_its_own() -> Iterator[None]:
+    """Keep all that this process starts off the first CPU, and move training workers there as they come."""
+    cpus, done = os.sched_getaffinity(0), threading.Event()
+    own, *others = sorted(cpus)
+    if not others:
+        raise click.ClickException("this needs two CPUs, and there is one.")
+    os.sched_setaffinity(0, others)
+    mover = threading.Thread(target=_move_workers, args=(own, done))
+    mover.start()
+    try:
+        yield
+    finally:
+        done.set()
+        mover.join()
+        os.sched_setaffinity(0, cpus)
+
+
+def _move_workers(cpu: int, done: threading.Event) -> None:
+    """Look for training workers, and move all of their threads, until done."""
+    while not done.wait(LOOK_EVERY_S):
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if (process / "cmdline").read_bytes().startswith(WORKER):
+                    for thread in (process / "task").iterdir():
+                        os.sched_setaffinity(int(thread.name), {cpu})
 
 
 def _median_step_s(run: RunFolder) -> float:

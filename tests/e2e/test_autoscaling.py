@@ -25,7 +25,7 @@ from orchestrator.track.cost import read_starts
 from orchestrator.track.run_writer import TrackedRun
 
 IDLE_S = 8.0
-STEP_S = 0.1
+STEP_S = 0.02
 PATIENCE_S = 600.0
 WISHES_LAPSE_S = 180.0
 """So long a machine would stay that somebody asked for and did not take back."""
@@ -55,7 +55,10 @@ GROUPS = (
 
 
 @pytest.fixture
-def cluster() -> Iterator[AutoscalingCluster]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AutoscalingCluster]:
+    """A cluster whose machines have the toy installed."""
+    for name, value in with_toyland(install_toyland(tmp_path / "site")).items():
+        monkeypatch.setenv(name, value)
     labels = {group.name: {MACHINE_LABEL: group.name, MARKET_LABEL: group.market} for group in GROUPS}
     fake = [FakeGroup(one.name, int(one.cpus or 0), one.most, labels[one.name]) for one in GROUPS if not one.head]
     with autoscaling_cluster(fake, labels["head"], idle_s=IDLE_S) as running:
@@ -73,8 +76,7 @@ def training(cluster: AutoscalingCluster, folder: Path) -> Iterator[subprocess.P
     overrides = [f"scale.address={cluster.address}", f"data.train={data}", "name=grown"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", "recipe.yaml", "--prices", "prices.yaml", *overrides]
     with (folder / "said").open("w") as said:
-        site = with_toyland(install_toyland(folder / "site"))
-        environment = dict(cluster.environment) | node_groups_variable(GROUPS) | site
+        environment = dict(cluster.environment) | node_groups_variable(GROUPS)
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said, text=True)
         try:
             yield process

@@ -28,6 +28,14 @@ def test_light_packages_leave_heavy_libraries_out(package: ModuleType) -> None:
     assert HEAVY & set(ran.stdout.split()) == set()
 
 
+def test_driver_and_controller_leave_torch_to_the_workers() -> None:
+    names = ("orchestrator.train.driver", "orchestrator.train.ray_trainer", "orchestrator.evaluate.pool")
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {names}]; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert not {"torch", "timm", "transformers"} & set(ran.stdout.split())
+
+
 def _cpu_seconds_of_help() -> float:
     """Run `fuseray --help` and return the CPU time of that process alone, in seconds."""
     command = [sys.executable, "-m", "orchestrator.cli", "--help"]

@@ -1,6 +1,7 @@
 """Every way to compute gives the same losses and gradients."""
 
 from collections.abc import Callable
+from functools import partial
 from shutil import which
 from typing import Any
 
@@ -65,8 +66,11 @@ def test_recomputation_repeats_dropout_and_keeps_less(small: Small, micro_batch:
     assert stored[True] < 0.7 * stored[False]
 
 
-@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_layers_agree(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
+def test_compiled_layers_agree(
+    small: Small, micro_batch: dict[str, Tensor], clock: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graphs of forward and backward passes, run without generated code, whose compilation takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     student_alone = {"contrastive": False, "masked_language": False}
     usual = run(small(distillation=student_alone, compute={"packed": False}), micro_batch, clock(1))
     compiled = {"packed": False, "compile": True, "masked_multiple": 16}
@@ -74,3 +78,18 @@ def test_compiled_layers_agree(small: Small, micro_batch: dict[str, Tensor], clo
     assert_same(usual, run(workload, micro_batch, clock(1)), tolerance=1e-8)
     names = {name for name, _ in small().model.named_parameters()}
     assert {name for name, _ in workload.model.named_parameters()} == names
+
+
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_generated_code_agrees(small: Small, micro_batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # others would take longer to start
+
+    def features(compiled: bool) -> tuple[Tensor, ...]:
+        student = small(compute={"packed": False, "compile": compiled}).model.student
+        ids_BL = micro_batch["input_ids"]
+        mask_BL = torch.arange(ids_BL.shape[1]) < micro_batch["length"][:, None]
+        with torch.no_grad():
+            states_BLD = student.bert.encode(student.bert.words(ids_BL), mask_BL)
+            return (*student.image_outputs(micro_batch["image"]), states_BLD)
+
+    torch.testing.assert_close(features(True), features(False), rtol=1e-8, atol=1e-8)

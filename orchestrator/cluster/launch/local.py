@@ -216,6 +216,7 @@ def environment(variables: Mapping[str, str], folder: Path, token_file: Path) ->
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # jobs have an environment of their own, so these would stay unused
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without clusters of several machines, Ray stays on the loopback
         "SPT_NOENV": "1",  # or the long names that Ray gives to its processes would overwrite the mark
         MARK: str(folder),

@@ -89,13 +89,14 @@ def _environment(folder: Path, python: Path) -> Mapping[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 
 def _unset() -> list[str]:
     """Return what keeps this process's own Python path and Ray out of the head."""
     names = [name for name in os.environ if name.startswith(("RAY_", "PYTHON", "COVERAGE"))]
-    kept = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED"}
+    kept = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED", "RAY_prestart_worker_first_driver"}
     return [word for name in sorted({*names} - kept) for word in ("-u", name)]
 
 

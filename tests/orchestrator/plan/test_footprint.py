@@ -32,8 +32,8 @@ def demo(*overrides: str) -> ResolvedRecipe:
 
 
 def tiny(*overrides: str) -> ResolvedRecipe:
-    """The demo with a plain ViT and with nothing locked."""
-    return demo("model={preset: tiny}", *overrides)
+    """The demo with a plain ViT, nothing locked, and smaller images."""
+    return demo("model={preset: tiny, image_size: 64}", *overrides)
 
 
 def live_peak(recipe: ResolvedRecipe, size: int) -> int:

@@ -10,6 +10,7 @@ Each runs in a process of its own and returns a line with `peak_bytes`, the larg
 
 from __future__ import annotations
 
+import math
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def _one_image(random: np.random.Generator) -> Any:
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
     array = random.standard_normal(shape, dtype=np.float32)
-    return array / np.linalg.norm(array, axis=-1, keepdims=True) * (1 if shape[-1] == EMBEDDING else np.sqrt(WIDTH))
+    return array / np.linalg.norm(array, axis=-1, keepdims=True) * (1 if shape[-1] == EMBEDDING else math.sqrt(WIDTH))
 
 
 def _since(start: float) -> float:

@@ -2,9 +2,9 @@
 
     python benchmarks/beside.py --rounds 5
 
-The same recipe trains on one worker with and without an actor that measures it; the two take turns. In both the
-worker has the first CPU to itself, and readers, driver and evaluation share the other CPUs. Both save
-a checkpoint at every step that is measured, so the difference is the evaluation's alone. Keys:
+The same recipe trains on one worker with and without an actor that measures it; the two take turns. In both the worker
+has the first CPU to itself, and readers, driver and evaluation share the other CPUs. Both save a checkpoint at every
+step that is measured, so the difference is the evaluation's alone. Keys:
 
     step_s, beside_step_s     median seconds of a step, without and with an evaluation beside it
     slowdown                  beside_step_s / step_s - 1

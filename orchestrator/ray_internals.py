@@ -58,10 +58,10 @@ __all__ = [
 
 
 class _HeadOfOneMachine(node.Node):
-    """The head of a cluster that has no dashboard, never grows, and whose logs nobody follows."""
+    """A head node that runs neither dashboard server nor autoscaler nor log monitor."""
 
     def start_api_server(self, **_: object) -> None:
-        """Start no dashboard; even with `include_dashboard=False` Ray starts its server, and waits for it."""
+        """Start no dashboard server; Ray starts one, and waits for it, even with `include_dashboard=False`."""
 
     def start_monitor(self) -> None:
         """Start no autoscaler."""

@@ -1,7 +1,8 @@
 """The control channel between the driver, Ray Train's controller and the workers; the stop flag of a sweep's trials.
 
 Workers and controller send messages up to the driver; commands go down to the workers. `ControlChannelClient` in
-`worker.py` is a worker's end of it. Imports neither Ray nor torch, since the command line uses `StepRecord`.
+`worker.py` is a worker's end of it; `Assignment` is what a worker is passed when it starts. Imports neither Ray nor
+torch, since the command line uses `StepRecord`.
 """
 
 from __future__ import annotations

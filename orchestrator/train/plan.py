@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.config.document import flatten
 from orchestrator.config.errors import ConfigError, FuserayError
@@ -29,11 +29,8 @@ from orchestrator.stream.order.partition import WorkerPartition
 from orchestrator.stream.ray_dataset import ReadPlan
 from orchestrator.stream.reader import DataSet, Reader, TrainingData
 from orchestrator.stream.state import stream_settings
+from orchestrator.train.checkpoints.warm_start import WarmStart, find_warm_start, load_start
 from workloads.contract import DescribedEntry, FilesEntry, Problem, Sample, SamplesEntry, StagedTransform, Transform
-
-if TYPE_CHECKING:
-    from orchestrator.train.checkpoints.warm_start import WarmStart
-
 
 LOG = logging.getLogger(__name__)
 MAX_BLOCK_SAMPLES = 512
@@ -197,8 +194,6 @@ def make_plan(resolved: ResolvedRecipe) -> Plan:
     if recipe.start is None:
         return plan
 
-    from orchestrator.train.checkpoints.warm_start import find_warm_start  # imports torch
-
     return replace(plan, warm_start=find_warm_start(resolved, data.total, plan.steps))
 
 
@@ -214,8 +209,6 @@ def check_files(plan: Plan, new: bool) -> None:
     """
     start = plan.warm_start
     if new and start is not None and start.folder.is_local:
-        from orchestrator.train.checkpoints.warm_start import load_start  # imports torch
-
         try:
             load_start(start, plan.resolved)
         except FuserayError as error:

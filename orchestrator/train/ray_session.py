@@ -64,7 +64,6 @@ def ray_session(scale: ScaleSection, cpus: float, log: Path, recovery: RecoveryS
             options |= {
                 "num_cpus": cpus,
                 "object_store_memory": scale.object_store_mb * 10**6,
-                "include_dashboard": False,
             }
         with _shut_down_after_errors(), _explained(scale.address, log):
             _connect(scale.address, options)

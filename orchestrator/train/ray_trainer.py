@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from orchestrator.train.recovery.ray_internals import (
     BaseWorkerGroup,
     DatasetsCallback,
     PlacementGroupCleanerCallback,
-    TrainingFramework,
     get_address_and_port,
 )
 
@@ -117,7 +116,7 @@ def _storage(plan: Plan, logs: Path) -> dict[str, Any]:
 class ProcessGroupConfig(BackendConfig):
     """The process group of torch that the workers join before they train.
 
-    Ray Train's own settings for torch import it in the driver and the controller, where nobody uses it.
+    Ray Train's own settings for torch import it in the driver and the controller, which have no use for it.
 
     Args:
         backend: of torch.distributed.
@@ -129,15 +128,6 @@ class ProcessGroupConfig(BackendConfig):
     def backend_cls(self) -> type[ProcessGroupBackend]:
         """The class that starts the process group."""
         return ProcessGroupBackend
-
-    @property
-    def framework(self) -> TrainingFramework:
-        """The framework that Ray's dashboard names."""
-        return TrainingFramework.TORCH
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what Ray's dashboard shows."""
-        return asdict(self)
 
 
 class ProcessGroupBackend(Backend):

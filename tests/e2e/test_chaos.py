@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from chaos_schedule import Kind
+from chaos_setting import built_in, own_scale
 from mlflow_database import new_database
 from paced_workload import write_pace
 from shards import write_shards
 from toyland import install_toyland, with_toyland
+
+from orchestrator.train.plan import make_plan
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 KINDS = ["checkpoint_corruption", "preemption", "worker_kill"]
@@ -57,6 +62,14 @@ def test_faults_leave_no_trace(tmp_path: Path) -> None:
     assert found["untold"] == [], done.stderr
     assert found["loss_difference_max"] <= 1e-5
     assert 0 < found["steps_lost"] < found["steps"]
+
+
+def test_the_built_in_recipe_makes_a_plan(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        setting = built_in(stack, tmp_path, 64, (Kind.WORKER_KILL,), ("batch.micro_batch_size=4",))
+        resolved = setting.named("mine", own_scale(setting.named("mine", ())))
+        plan = make_plan(resolved)
+    assert (plan.steps, plan.recipe.workload, plan.recipe.batch.micro_batch_size) == (64, "albef", 4)
 
 
 def test_what_is_not_the_tools_own_is_refused() -> None:

@@ -14,7 +14,6 @@ What it passes to them, and what they return:
     NoopDecision, ResizeDecision              whether the number of workers changes
     WorkerGroupStartupTimeoutError            the workers could not be placed in time
     WorkerHealthCheckTimeoutError             raised when no step was done for too long
-    TrainingFramework                         names torch on Ray's dashboard
     get_address_and_port                      finds the address of the workers' process group
     TrainAutoscalingCoordinatorClient         holds a run's request to the autoscaler, under an id of our own
     BaseWorkerGroup, ScalingDecision, TrainControllerState, TrainRunContext,
@@ -55,7 +54,6 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
     TrainAutoscalingCoordinatorClient,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
-from ray.train.v2._internal.util import TrainingFramework
 
 __all__ = [
     "BaseWorkerGroup",
@@ -73,7 +71,6 @@ __all__ = [
     "TrainAutoscalingCoordinatorClient",
     "TrainControllerState",
     "TrainRunContext",
-    "TrainingFramework",
     "WorkerGroup",
     "WorkerGroupCallback",
     "WorkerGroupPollStatus",

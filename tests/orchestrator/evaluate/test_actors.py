@@ -38,7 +38,7 @@ def tiny_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         with without_unused_processes():
-            ray.init(num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+            ray.init(num_cpus=4, object_store_memory=80_000_000, log_to_driver=False)
         yield
         ray.shutdown()
 

@@ -29,6 +29,12 @@ SMALL = {
 }
 
 
+@pytest.fixture
+def without_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `torch.compile` capture the graphs of both passes and run them as they are: its C++ takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
 def build_small(config_type: type[PairsConfig], **values: Any) -> AlbefWorkload:
     workload = AlbefWorkload(config_type.model_validate(deep_merge(SMALL, values)))
     model = workload.build(torch.device("cpu"), KeyedRandom((7,))).double()

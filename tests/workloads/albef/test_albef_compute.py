@@ -1,7 +1,6 @@
 """Every way to compute gives the same losses and gradients."""
 
 from collections.abc import Callable
-from functools import partial
 from shutil import which
 from typing import Any
 
@@ -66,11 +65,8 @@ def test_recomputation_repeats_dropout_and_keeps_less(small: Small, micro_batch:
     assert stored[True] < 0.7 * stored[False]
 
 
-def test_compiled_layers_agree(
-    small: Small, micro_batch: dict[str, Tensor], clock: At, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The graphs of forward and backward passes, run without generated code, whose compilation takes a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+@pytest.mark.usefixtures("without_code_generation")
+def test_compiled_layers_agree(small: Small, micro_batch: dict[str, Tensor], clock: At) -> None:
     student_alone = {"contrastive": False, "masked_language": False}
     usual = run(small(distillation=student_alone, compute={"packed": False}), micro_batch, clock(1))
     compiled = {"packed": False, "compile": True, "masked_multiple": 16}

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -205,8 +204,8 @@ def test_what_is_locked_has_no_dropout(micro_batch: Batch, clock: At) -> None:
     assert student.bert.training
 
 
-def test_compiled_layers_are_shared_as_well(micro_batch: Batch, clock: At, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+@pytest.mark.usefixtures("without_code_generation")
+def test_compiled_layers_are_shared_as_well(micro_batch: Batch, clock: At) -> None:
     compute = {"packed": False, "masked_multiple": 16}
     usual, compiled = (build("plain", PART, compute={**compute, "compile": on}) for on in (False, True))
     found, expected = (

@@ -19,7 +19,7 @@ IN_RAY = IndexOptions(mapper=RayTaskMapper())
 @pytest.fixture(scope="module", autouse=True)
 def tiny_ray() -> Iterator[None]:
     with without_unused_processes():
-        ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=2, object_store_memory=80_000_000, log_to_driver=False)
     yield
     ray.shutdown()
 

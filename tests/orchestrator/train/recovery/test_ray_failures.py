@@ -59,9 +59,8 @@ class ElsewhereOnly:
 @contextmanager
 def small_ray(system_config: dict[str, Any] | None = None) -> Iterator[Callable[[], Any]]:
     """Run the body with a Ray; it is given what starts an actor."""
-    quiet = {"include_dashboard": False, "log_to_driver": False}
     with without_unused_processes():
-        ray.init(num_cpus=2, object_store_memory=100_000_000, _system_config=system_config, **quiet)
+        ray.init(num_cpus=2, object_store_memory=100_000_000, _system_config=system_config, log_to_driver=False)
     try:
         yield lambda: ray.remote(num_cpus=0)(Doomed).remote()
     finally:
